@@ -1,0 +1,68 @@
+"""One artifact is one safetensors file: tensors, and a single metadata entry of canonical JSON.
+
+The same short file stands in every package that keeps weights, because no package imports another;
+a test at the top of the repository checks that the copies are equal.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+METADATA_KEY = "artifact"
+
+
+def save_artifact(
+    path: str | Path, tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any], schema: int = 1
+) -> None:
+    """Write ``tensors`` to ``path``; the file appears whole or not at all, and equal input gives equal bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entry = json.dumps(
+        {"kind": kind, "schema": schema, "config": config}, sort_keys=True, separators=(",", ":")
+    )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
+            partial,
+            {METADATA_KEY: entry},
+        )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_artifact(
+    path: str | Path, *, kind: str, schema: int = 1
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the config of an artifact of the given ``kind``.
+
+    Raises:
+        ValueError: the file is missing, damaged, not an artifact, or of another kind or schema.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; expected a {kind} artifact (a safetensors file)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            entry = (file.metadata() or {}).get(METADATA_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); write it again") from error
+    try:
+        found = json.loads(entry or "")
+        found_kind, found_schema, config = found["kind"], found["schema"], found["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no '{METADATA_KEY}' metadata, so it is not an artifact of this project"
+        ) from error
+    if (found_kind, found_schema) != (kind, schema):
+        raise ValueError(
+            f"{path} is a {found_kind} artifact of schema {found_schema}; expected {kind}, schema {schema}"
+        )
+    return tensors, config
