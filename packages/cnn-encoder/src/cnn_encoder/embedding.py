@@ -1,0 +1,149 @@
+"""Embedding many frames: in reduced precision where the hardware has it, and straight into a file."""
+
+import copy
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._artifact import METADATA_KEY, load_artifact
+from .encoder import Encoder
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """The dtype that ``precision`` means on ``device``.
+
+    "auto" is bfloat16 where the hardware multiplies it natively (CPUs with AVX512-BF16 or AMX, GPUs since
+    Ampere), float32 elsewhere.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.get_device_capability(device) >= (8, 0)
+        elif device.type == "cpu":
+            native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+        else:
+            native = False
+        return torch.bfloat16 if native else torch.float32
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision is {precision!r}; use 'auto', 'float32' or 'bfloat16'")
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+@torch.inference_mode()
+def embed_batches(
+    encoder: Encoder,
+    batches: Iterable[Tensor | np.ndarray],
+    background: Tensor | None,
+    *,
+    precision: Precision = "auto",
+) -> Iterator[Tensor]:
+    """Embed batch after batch, holding one at a time.
+
+    Args:
+        encoder: runs where its weights are.
+        batches: uint8 (B, 4, 84, 84) each, such as ``(store.stacks(rows) for rows in ...)``.
+        background: float32 (84, 84) or None.
+        precision: of the arithmetic; see `resolve_precision`.
+
+    Yields:
+        float32 (B, embedding_dim) on the encoder's device.
+    """
+    device = encoder.conv1.weight.device
+    dtype = resolve_precision(precision, device)
+    network = encoder if encoder.conv1.weight.dtype == dtype else copy.deepcopy(encoder).to(dtype)
+    if background is not None:
+        background = background.to(device)
+    for batch in batches:
+        yield network(torch.as_tensor(batch).to(device, non_blocking=True), background)
+
+
+def embed(
+    encoder: Encoder,
+    stacks: Tensor | np.ndarray | Iterable[Tensor | np.ndarray],
+    background: Tensor | None,
+    *,
+    batch_size: int = 256,
+    precision: Precision = "auto",
+) -> Tensor:
+    """Embed all of ``stacks``: float32 (N, embedding_dim) on the encoder's device.
+
+    ``stacks`` is one uint8 array (N, 4, 84, 84), cut into batches of ``batch_size``, or an iterable of
+    batches, taken as they come.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    batches: Iterable[Tensor | np.ndarray] = (
+        (stacks[i : i + batch_size] for i in range(0, len(stacks), batch_size))
+        if isinstance(stacks, Tensor | np.ndarray)
+        else stacks
+    )
+    parts = list(embed_batches(encoder, batches, background, precision=precision))
+    if not parts:
+        raise ValueError("stacks is empty; give at least one stack of four frames")
+    return torch.cat(parts)
+
+
+def write_embeddings(
+    path: str | Path, batches: Iterable[Tensor], *, num_frames: int, config: dict[str, Any] | None = None
+) -> None:
+    """Stream embeddings into an `embeddings` artifact without holding them all; atomic, with canonical bytes.
+
+    Args:
+        path: the file, which appears only when every row is written.
+        batches: float32 (B, D) each, `num_frames` rows in all; `embed_batches` yields them.
+        num_frames: N, needed first because the header stands before the data.
+        config: goes into the artifact's metadata.
+
+    Raises:
+        ValueError: the batches held another number of rows, or rows of different widths; no file is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    width, rows = None, 0
+    try:
+        with open(partial, "wb") as file:
+            for batch in batches:
+                if width is None:
+                    width = batch.shape[-1]
+                    file.write(_header(num_frames, width, config or {}))
+                if batch.ndim != 2 or batch.shape[1] != width:
+                    raise ValueError(f"a batch has shape {tuple(batch.shape)}; expected (B, {width})")
+                rows += len(batch)
+                file.write(batch.float().cpu().contiguous().numpy().astype("<f4", copy=False).data)
+        if rows != num_frames or width is None:
+            raise ValueError(f"the batches hold {rows} rows, num_frames is {num_frames}; they must agree")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_embeddings(path: str | Path) -> tuple[Tensor, dict[str, Any]]:
+    """Read an `embeddings` artifact: float32 (N, D), and its config."""
+    tensors, config = load_artifact(path, kind="embeddings")
+    return tensors["embeddings"], config
+
+
+def _header(num_frames: int, width: int, config: dict[str, Any]) -> bytes:
+    """The safetensors header (length, JSON, padding to 8 bytes) as the library itself writes it."""
+    entry = json.dumps(
+        {"kind": "embeddings", "schema": 1, "config": config}, sort_keys=True, separators=(",", ":")
+    )
+    header = {
+        "__metadata__": {METADATA_KEY: entry},
+        "embeddings": {
+            "dtype": "F32",
+            "shape": [num_frames, width],
+            "data_offsets": [0, 4 * num_frames * width],
+        },
+    }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -1,0 +1,107 @@
+"""The encoder: four frames in, a unit vector out."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .initialization import initialize
+
+FRAME_SIZE = 84
+STACK = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """Sizes of an `Encoder`; the defaults give 1,881,120 parameters."""
+
+    embedding_dim: int = 384
+    hidden_dim: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_dim", "hidden_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+class Encoder(nn.Module):
+    """The convolutional network of DQN (Mnih et al. 2015), with a unit-norm embedding instead of Q-values.
+
+    conv 4->32 8/4, 32->64 4/2, 64->64 3/1, then 3136->512->384, ReLU between.
+    """
+
+    def __init__(self, config: EncoderConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.conv1 = nn.Conv2d(STACK, 32, 8, 4)
+        self.conv2 = nn.Conv2d(32, 64, 4, 2)
+        self.conv3 = nn.Conv2d(64, 64, 3, 1)
+        self.hidden = nn.Linear(64 * 7 * 7, config.hidden_dim)
+        self.out = nn.Linear(config.hidden_dim, config.embedding_dim)
+        initialize(self, generator)
+
+    def forward(self, frames: Tensor, background: Tensor | None = None) -> Tensor:
+        """Embed stacks of four frames: ``normalize(f((frames - background) / 255))``.
+
+        Args:
+            frames: uint8 or float (..., 4, 84, 84) gray levels 0..255, oldest first.
+            background: float (84, 84) or (..., 84, 84), the game's mean frame; None subtracts nothing.
+
+        Returns:
+            float32 (..., embedding_dim) of norm 1.
+
+        Raises:
+            ValueError: a shape is not as above.
+        """
+        if frames.shape[-3:] != (STACK, FRAME_SIZE, FRAME_SIZE):
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}; "
+                f"expected (..., {STACK}, {FRAME_SIZE}, {FRAME_SIZE})"
+            )
+        x = center_frames(frames, background, self._compute_dtype()).flatten(0, -4)
+        x = F.relu(self.conv1(x), inplace=True)
+        x = F.relu(self.conv2(x), inplace=True)
+        x = F.relu(self.conv3(x), inplace=True)
+        x = F.relu(self.hidden(x.flatten(1)), inplace=True)
+        z = F.normalize(self.out(x).float(), dim=-1)
+        return z.unflatten(0, frames.shape[:-3])
+
+    def _compute_dtype(self) -> torch.dtype:
+        device = self.conv1.weight.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return self.conv1.weight.dtype
+
+
+def center_frames(frames: Tensor, background: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """(frames - background) / 255 in ``dtype``: small moving things, not the scenery, carry the signal.
+
+    In bfloat16 gray levels are exact, and so is the difference wherever the background never moves.
+    """
+    x = frames.to(dtype)
+    if background is not None:
+        if background.shape[-2:] != (FRAME_SIZE, FRAME_SIZE):
+            raise ValueError(
+                f"background has shape {tuple(background.shape)}; expected (84, 84) or (..., 84, 84), "
+                "the mean frame of the game"
+            )
+        x = x - background.to(x.device, dtype).unsqueeze(-3)
+    return x * (1 / 255)
+
+
+def stack_frames(clip: Tensor) -> Tensor:
+    """All stacks of four in clips of consecutive frames, as a view: (B, 3+T, 84, 84) -> (B, T, 4, 84, 84)."""
+    if clip.ndim != 4 or clip.shape[1] < STACK:
+        raise ValueError(f"clip has shape {tuple(clip.shape)}; expected (B, 3+T, 84, 84) with T >= 1")
+    return clip.unfold(1, STACK, 1).movedim(-1, 2)
+
+
+def mean_frame(frames: Tensor, *, chunk: int = 4096) -> Tensor:
+    """The background of a game: the mean of its frames. uint8 (N, 84, 84) -> float32 (84, 84), no labels."""
+    if frames.ndim != 3 or len(frames) == 0:
+        raise ValueError(f"frames have shape {tuple(frames.shape)}; expected (N, 84, 84) with N >= 1")
+    total = torch.zeros(frames.shape[1:], dtype=torch.float64, device=frames.device)
+    for part in frames.split(chunk):
+        total += part.sum(0, dtype=torch.int64)
+    return (total / len(frames)).float()

@@ -1,0 +1,91 @@
+"""Descriptions of an embedding. None of them shows whether the state is in it: for that, see the probes."""
+
+import torch
+from torch import Tensor
+
+
+def temporal_consistency(
+    embeddings: Tensor,
+    episode_ids: Tensor | None = None,
+    *,
+    num_pairs: int = 100_000,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Mean distance of consecutive frames over mean distance of random pairs.
+
+        mean_t |z_{t+1} - z_t|  /  mean_{i != j} |z_i - z_j|
+
+    Args:
+        embeddings: (N, D), rows in the order of play.
+        episode_ids: int (N,), so that the step from one episode to the next is left out; None: one episode.
+        num_pairs: random pairs drawn for the denominator.
+        generator: draws them.
+
+    Returns:
+        0 where time stands still, 1 where neighbours are as far apart as strangers.
+    """
+    steps = (embeddings[1:] - embeddings[:-1]).norm(dim=-1)
+    if episode_ids is not None:
+        steps = steps[episode_ids[1:] == episode_ids[:-1]]
+    if len(steps) == 0:
+        raise ValueError("no two consecutive frames of one episode; give at least two")
+    return (steps.mean() / _pair_distances(embeddings, num_pairs, generator).mean()).item()
+
+
+def diversity(
+    embeddings: Tensor, *, num_pairs: int = 100_000, generator: torch.Generator | None = None
+) -> float:
+    """Mean distance of random pairs, mean_{i != j} |z_i - z_j|; sqrt(2) for directions at random."""
+    return _pair_distances(embeddings, num_pairs, generator).mean().item()
+
+
+def embedding_norm(embeddings: Tensor) -> float:
+    """Mean norm of the rows, mean_i |z_i|: 1 for an `Encoder`, below 1 for quantized embeddings."""
+    return embeddings.norm(dim=-1).mean().item()
+
+
+def state_correlation(
+    embeddings: Tensor,
+    states: Tensor,
+    *,
+    num_pairs: int = 100_000,
+    generator: torch.Generator | None = None,
+) -> float:
+    """Pearson correlation between distances of embeddings and distances of states, over random pairs.
+
+        corr_{i != j}( |z_i - z_j|, |s_i - s_j| ),  each state variable standardised to variance 1
+
+    Args:
+        embeddings: (N, D).
+        states: (N, V) state variables, RAM labels for example; constant ones are left out.
+        num_pairs: random pairs drawn.
+        generator: draws them.
+
+    Returns:
+        1 where the embedding's geometry is the state's, 0 where they are unrelated.
+    """
+    if len(embeddings) != len(states):
+        raise ValueError(
+            f"{len(embeddings)} embeddings but {len(states)} states; they must agree"
+        )
+    states = states.to(embeddings.device, torch.float32)
+    states = states[:, states.std(0) > 0]
+    if states.shape[1] == 0:
+        raise ValueError("every state variable is constant; give at least one that changes")
+    states = states / states.std(0)
+    first, second = _pairs(len(embeddings), num_pairs, generator)
+    near = (embeddings[first] - embeddings[second]).norm(dim=-1)
+    far = (states[first] - states[second]).norm(dim=-1)
+    return torch.corrcoef(torch.stack([near, far]))[0, 1].item()
+
+
+def _pairs(n: int, num_pairs: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    if n < 2:
+        raise ValueError(f"{n} rows; pairs need at least two")
+    first = torch.randint(n, (num_pairs,), generator=generator)
+    return first, (first + torch.randint(1, n, (num_pairs,), generator=generator)) % n
+
+
+def _pair_distances(embeddings: Tensor, num_pairs: int, generator: torch.Generator | None) -> Tensor:
+    first, second = _pairs(len(embeddings), num_pairs, generator)
+    return (embeddings[first] - embeddings[second]).norm(dim=-1)

@@ -1,0 +1,130 @@
+"""Probes: how much of the state can be read from a representation, on episodes it has not seen."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .initialization import initialize
+
+
+class ProbeData(NamedTuple):
+    """Rows of features and labels, row for row."""
+
+    features: Tensor  # (N, F): any representation, float or uint8
+    labels: Tensor  # (N, V) state variables, in their own units
+    mask: Tensor | None = None  # (N, V) bool: where the variable's object is in play; None is everywhere
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeScore:
+    """How well V variables were read, in order; nan where a variable is constant or never in play."""
+
+    r2: tuple[float, ...]  # 1 - squared error / variance, on the test rows in play
+    mean_error: tuple[float, ...]  # mean absolute error, in the label's own units
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MLPProbeConfig:
+    """Training of `mlp_probe`."""
+
+    hidden_dim: int = 256
+    num_steps: int = 2000
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_dim", "num_steps", "batch_size", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+
+
+def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> ProbeScore:
+    """Ridge regression in closed form, one variable at a time on the rows where it is in play.
+
+    ``ridge`` is relative to the mean variance of the features, so that their scale does not matter.
+    """
+    mean, scale = _moments(train.features)
+    x_train, x_test = ((data.features.float() - mean) / scale for data in (train, test))
+    predictions = []
+    for v in range(train.labels.shape[1]):
+        rows = _rows(train, v)
+        x, y = x_train[rows].double(), train.labels[rows, v].double()
+        if len(x) == 0:
+            predictions.append(torch.full((len(x_test),), torch.nan))
+            continue
+        x_mean, y_mean = x.mean(0), y.mean()
+        x = x - x_mean
+        gram = x.mT @ x
+        gram.diagonal().add_(ridge * len(x) + 1e-9)
+        weight = torch.linalg.solve(gram, x.mT @ (y - y_mean))
+        predictions.append(((x_test.double() - x_mean) @ weight + y_mean).float())
+    return score(torch.stack(predictions, -1), test)
+
+
+def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None = None) -> ProbeScore:
+    """One network with two hidden layers for all variables, trained on standardised labels where in play."""
+    config = config or MLPProbeConfig()
+    device = train.features.device
+    generator = torch.Generator().manual_seed(config.seed)
+    mean, scale = _moments(train.features)
+    mask = _mask(train).float()
+    count = mask.sum(0).clamp(min=1)
+    labels = train.labels.float()
+    label_mean = (labels * mask).sum(0) / count
+    label_std = (((labels - label_mean).square() * mask).sum(0) / count).sqrt().clamp(min=1e-6)
+    target = (labels - label_mean) / label_std
+
+    h, v = config.hidden_dim, labels.shape[1]
+    net = nn.Sequential(
+        nn.Linear(train.features.shape[1], h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, v)
+    )
+    initialize(net, generator)
+    net.to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.1
+    )
+    for _ in range(config.num_steps):
+        rows = torch.randint(len(labels), (config.batch_size,), generator=generator).to(device)
+        predicted = net((train.features[rows].float() - mean) / scale)
+        error = (F.smooth_l1_loss(predicted, target[rows], reduction="none") * mask[rows]).sum(0)
+        loss = (error / mask[rows].sum(0).clamp(min=1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.inference_mode():
+        parts = [net((part.float() - mean) / scale) for part in test.features.split(8192)]
+    return score(torch.cat(parts) * label_std + label_mean, test)
+
+
+def score(predicted: Tensor, data: ProbeData) -> ProbeScore:
+    """R2 and mean absolute error of predictions (N, V) on the rows where each variable is in play."""
+    r2, mean_error = [], []
+    for v in range(data.labels.shape[1]):
+        rows = _rows(data, v)
+        y, y_hat = data.labels[rows, v].double(), predicted[rows, v].double()
+        total = (y - y.mean()).square().sum()
+        error = y - y_hat
+        r2.append((1 - error.square().sum() / total).item() if total > 0 else float("nan"))
+        mean_error.append(error.abs().mean().item() if len(y) else float("nan"))
+    return ProbeScore(r2=tuple(r2), mean_error=tuple(mean_error))
+
+
+def _mask(data: ProbeData) -> Tensor:
+    return torch.ones_like(data.labels, dtype=torch.bool) if data.mask is None else data.mask
+
+
+def _rows(data: ProbeData, variable: int) -> Tensor:
+    return _mask(data)[:, variable]
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (F,) and one scale for all features: relative variances are part of the representation."""
+    sample = features[:: max(1, len(features) // 20_000)].float()
+    return sample.mean(0), sample.var(0).mean().sqrt().clamp(min=1e-8)
