@@ -1,0 +1,26 @@
+"""Checks shared by the configurations: one sentence with the name, the value and what is allowed."""
+
+from typing import Any
+
+
+def require(condition: bool, name: str, value: Any, allowed: str) -> None:
+    """Raise a ValueError that names the setting, its value and what to give instead."""
+    if not condition:
+        raise ValueError(f"{name}={value!r} is not allowed; give {allowed}")
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError unless ``value`` is one of ``choices``."""
+    require(value in choices, name, value, "one of " + ", ".join(map(repr, choices)))
+
+
+def require_network(feature_dim: int, hidden: tuple[int, ...], feature_blocks: tuple[int, ...]) -> None:
+    """Check the sizes every network of the package has."""
+    require(feature_dim >= 1, "feature_dim", feature_dim, "at least 1")
+    require(all(width >= 1 for width in hidden), "hidden", hidden, "a tuple of widths of at least 1")
+    require(
+        not feature_blocks or (sum(feature_blocks) == feature_dim and min(feature_blocks) >= 1),
+        "feature_blocks",
+        feature_blocks,
+        f"() or positive widths that sum to feature_dim={feature_dim}",
+    )

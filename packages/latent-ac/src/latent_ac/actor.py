@@ -1,0 +1,99 @@
+"""The policy: features to logits over the 18 actions of ALE, limited to those a game allows."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latent_ac import categorical
+from latent_ac._checks import require, require_network
+from latent_ac.mlp import MLP
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActorConfig:
+    """Sizes of the actor.
+
+    Attributes:
+        feature_dim: width F of the features (3 levels of 384 by default).
+        num_actions: number of actions A; 18 is ALE's full set.
+        hidden: widths of the hidden layers.
+        feature_blocks: widths of feature blocks to scale to unit root mean square, for instance
+            (384, 384, 384), one a level; empty to take the features as they are.
+        output_gain: scale of the output layer at the start; small, so that play begins near uniform.
+    """
+
+    feature_dim: int = 1152
+    num_actions: int = 18
+    hidden: tuple[int, ...] = (512, 512)
+    feature_blocks: tuple[int, ...] = ()
+    output_gain: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require_network(self.feature_dim, self.hidden, self.feature_blocks)
+        require(self.num_actions >= 1, "num_actions", self.num_actions, "at least 1")
+        require(self.output_gain >= 0, "output_gain", self.output_gain, "0 or more")
+
+
+class Actor(nn.Module):
+    """pi(a | features), a categorical policy; ``generator`` draws the initial weights."""
+
+    def __init__(self, config: ActorConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.mlp = MLP(
+            config.feature_dim,
+            config.hidden,
+            config.num_actions,
+            feature_blocks=config.feature_blocks,
+            output_gain=config.output_gain,
+            generator=generator,
+        )
+
+    def forward(self, features: Tensor, action_mask: Tensor) -> Tensor:
+        """Logits float32 (..., A), -inf where disallowed.
+
+        Args:
+            features: (..., F).
+            action_mask: bool (A,) or broadcastable to (..., A), true where an action is allowed.
+        """
+        return categorical.mask_logits(self.mlp(features), action_mask)
+
+    @torch.no_grad()
+    def act(
+        self,
+        features: Tensor,
+        action_mask: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        deterministic: bool = False,
+    ) -> Tensor:
+        """Actions, int64 (...), for features (..., F).
+
+        Args:
+            features: (..., F).
+            action_mask: bool (A,) or broadcastable to (..., A).
+            generator: source of the draw, on the features' device.
+            temperature: divides the logits before the draw; below 1 is greedier.
+            deterministic: take the most probable action (the lowest id of equals) and draw nothing.
+        """
+        logits = self(features, action_mask)
+        if deterministic:
+            return logits.argmax(-1)
+        return categorical.sample(logits, generator=generator, temperature=temperature)
+
+    @torch.no_grad()
+    def act_with_log_prob(
+        self,
+        features: Tensor,
+        action_mask: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Actions as by ``act`` and log pi(a|s) at temperature 1, both (...): what PPO keeps of a rollout."""
+        logits = self(features, action_mask)
+        actions = categorical.sample(logits, generator=generator, temperature=temperature)
+        return actions, categorical.log_prob(logits, actions)

@@ -1,0 +1,102 @@
+"""The parts of an agent in one container, and their file."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latent_ac._artifact import load_artifact, save_artifact
+from latent_ac.actor import Actor, ActorConfig
+from latent_ac.critic import Critic, CriticConfig
+from latent_ac.predictors import ContinuePredictor, PredictorConfig, RewardPredictor
+
+KIND = "agent"
+
+
+class Agent(nn.Module):
+    """Actor, critic and the two predictors, over features of one width and actions of one number.
+
+    Args:
+        actor: configuration of the actor.
+        critic: configuration of the critic.
+        predictor: configuration of both predictors.
+        generator: draws the initial weights.
+
+    Raises:
+        ValueError: the configurations disagree on the width of the features or the number of actions.
+    """
+
+    def __init__(
+        self,
+        actor: ActorConfig,
+        critic: CriticConfig,
+        predictor: PredictorConfig,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        widths = (actor.feature_dim, critic.feature_dim, predictor.feature_dim)
+        if len(set(widths)) > 1:
+            raise ValueError(
+                f"feature_dim of actor, critic and predictor are {widths}; give all three the same"
+            )
+        if actor.num_actions != predictor.num_actions:
+            raise ValueError(
+                f"num_actions of actor and predictor are {actor.num_actions} and {predictor.num_actions}; "
+                "give both the same"
+            )
+        self.actor = Actor(actor, generator=generator)
+        self.critic = Critic(critic, generator=generator)
+        self.reward = RewardPredictor(predictor, generator=generator)
+        self.continue_ = ContinuePredictor(predictor, generator=generator)
+
+    @torch.no_grad()
+    def predict(self, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Expected rewards and continuation probabilities of whole trajectories, float32 (H, B) each.
+
+        One pass over all steps at once: a dream need not ask for them while it runs.
+
+        Args:
+            features: (H+1, B, F).
+            actions: int64 (H, B).
+        """
+        now, after = features[:-1], features[1:]
+        return self.reward(now, actions, after), self.continue_(now, actions, after)
+
+
+def save_agent(path: str | Path, agent: Agent) -> None:
+    """Write the agent's weights and configurations to one safetensors file of kind "agent"."""
+    config = {
+        "actor": dataclasses.asdict(agent.actor.config),
+        "critic": dataclasses.asdict(agent.critic.config),
+        "predictor": dataclasses.asdict(agent.reward.config),
+    }
+    tensors = {name: t.float() for name, t in agent.state_dict().items()}
+    save_artifact(path, tensors, kind=KIND, config=config)
+
+
+def load_agent(path: str | Path, *, device: torch.device | str = "cpu") -> Agent:
+    """Read an agent; the file is all it needs.
+
+    Raises:
+        ValueError: the file is missing, damaged, of another kind, or its tensors and settings do not fit.
+    """
+    tensors, config = load_artifact(path, kind=KIND)
+    try:
+        agent = Agent(
+            ActorConfig(**_with_tuples(config["actor"])),
+            CriticConfig(**_with_tuples(config["critic"])),
+            PredictorConfig(**_with_tuples(config["predictor"])),
+        )
+        agent.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} holds tensors or settings that make no agent ({error}); write it again"
+        ) from error
+    return agent.to(device)
+
+
+def _with_tuples(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}

@@ -1,0 +1,81 @@
+"""A categorical policy over masked logits: log-probability, entropy and sampling, safe where logits are -inf.
+
+A disallowed action has logit -inf: its probability is exactly 0, and no value or gradient below is NaN.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from latent_ac._checks import require
+
+
+def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
+    """Mask of the allowed actions, bool (num_actions,), from their ids.
+
+    Raises:
+        ValueError: no action is allowed, or an id is outside 0..num_actions-1.
+    """
+    ids = sorted(set(actions))
+    require(
+        bool(ids) and ids[0] >= 0 and ids[-1] < num_actions,
+        "actions",
+        ids,
+        f"one or more ids from 0 to {num_actions - 1}",
+    )
+    mask = torch.zeros(num_actions, dtype=torch.bool)
+    mask[ids] = True
+    return mask
+
+
+def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
+    """Logits (..., A) in float32 with -inf where ``mask``, bool (A,) or broadcastable to (..., A), is false.
+
+    Every row of the mask must allow at least one action: a row without any gives NaN.
+
+    Raises:
+        ValueError: the mask is not bool or does not fit the logits.
+    """
+    if mask.dtype != torch.bool or mask.shape[-1:] != logits.shape[-1:]:
+        raise ValueError(
+            f"action_mask is {mask.dtype} of shape {tuple(mask.shape)} for {logits.shape[-1]} actions; "
+            f"give a bool tensor whose last dimension is {logits.shape[-1]}, true where an action is allowed"
+        )
+    return logits.float().masked_fill(~mask, -torch.inf)
+
+
+def log_prob(logits: Tensor, actions: Tensor) -> Tensor:
+    """log pi(a|s) of ``actions``, int64 (...), under ``logits`` (..., A); -inf for a disallowed action."""
+    chosen = logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    return chosen - logits.logsumexp(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """H(pi) = -sum_a pi(a) log pi(a) in nats, (..., A) -> (...), with 0 log 0 = 0."""
+    log_probs = logits.log_softmax(-1)
+    # 0 * -inf is NaN, in the value and again in the gradient, so the -inf goes before the product.
+    return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
+
+
+def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """``log_prob`` and ``entropy`` from one softmax; the two (...) tensors a policy loss needs."""
+    log_probs = logits.log_softmax(-1)
+    chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    ent = -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
+    return chosen, ent
+
+
+def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
+    """Actions, int64 (...), drawn from softmax(logits / temperature) by the Gumbel-max rule.
+
+    argmax_a (logits_a / temperature + g_a) with g_a ~ Gumbel(0, 1) is an exact draw (Gumbel, 1954; Maddison
+    et al., 2014), and needs no synchronisation with an accelerator, as ``torch.multinomial`` does.
+
+    Raises:
+        ValueError: the temperature is not positive (for the greedy choice take ``logits.argmax(-1)``).
+    """
+    require(temperature > 0, "temperature", temperature, "a number above 0, or deterministic=True for greedy")
+    noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator)
+    gumbel = noise.clamp_min_(torch.finfo(torch.float32).tiny).log_().neg_()
+    return (logits / temperature + gumbel).argmax(-1)

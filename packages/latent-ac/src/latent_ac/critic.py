@@ -1,0 +1,121 @@
+"""The value function, learned by log-likelihood, and its slowly moving copy."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latent_ac._checks import require, require_choice, require_network
+from latent_ac.mlp import MLP
+from latent_ac.two_hot import expectation, symexp_bins, two_hot_cross_entropy
+
+HEADS = ("two_hot", "normal", "mse")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CriticConfig:
+    """Sizes of the critic and the distribution of its head.
+
+    Attributes:
+        feature_dim: width F of the features.
+        hidden: widths of the hidden layers.
+        feature_blocks: as in ``ActorConfig``.
+        head: "two_hot", a categorical over symexp-spaced bins; "normal", a Gaussian with learned mean and
+            deviation; "mse", a Gaussian of unit variance, that is half the squared error.
+        num_bins: bins of the two-hot head, odd.
+        limit: largest return of the two-hot head in symlog units; 10 is a return of 22,025.
+    """
+
+    feature_dim: int = 1152
+    hidden: tuple[int, ...] = (512, 512)
+    feature_blocks: tuple[int, ...] = ()
+    head: str = "two_hot"
+    num_bins: int = 255
+    limit: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require_network(self.feature_dim, self.hidden, self.feature_blocks)
+        require_choice("head", self.head, HEADS)
+        require(
+            self.num_bins >= 3 and self.num_bins % 2 == 1, "num_bins", self.num_bins, "an odd number >= 3"
+        )
+        require(0 < self.limit <= 80, "limit", self.limit, "a number above 0 and at most 80")
+
+
+class Critic(nn.Module):
+    """v(features) as a distribution over returns; its output layer starts at zero, so every value is 0."""
+
+    bins: Tensor
+
+    def __init__(self, config: CriticConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        num_outputs = {"two_hot": config.num_bins, "normal": 2, "mse": 1}[config.head]
+        self.mlp = MLP(
+            config.feature_dim,
+            config.hidden,
+            num_outputs,
+            feature_blocks=config.feature_blocks,
+            output_gain=0.0,
+            generator=generator,
+        )
+        self.register_buffer("bins", symexp_bins(config.num_bins, config.limit), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Expected return, float32 (...), for features (..., F)."""
+        return self.value(self.outputs(features))
+
+    def outputs(self, features: Tensor) -> Tensor:
+        """Parameters of the distribution, float32 (..., N), from which ``value`` and ``loss`` follow."""
+        outputs: Tensor = self.mlp(features)
+        return outputs.float()
+
+    def value(self, outputs: Tensor) -> Tensor:
+        """Mean of the distribution, (..., N) -> (...)."""
+        if self.config.head == "two_hot":
+            return expectation(outputs, self.bins)
+        return outputs[..., 0]
+
+    def loss(self, outputs: Tensor, returns: Tensor) -> Tensor:
+        """Negative log-likelihood in nats of ``returns`` (...) under ``outputs`` (..., N), per element.
+
+        The constant ln(2 pi) / 2 of the Gaussian heads is left out. A two-hot target has no likelihood of
+        its own: its loss is the cross-entropy of the two-hot weights. No gradient enters ``returns``.
+        """
+        returns = returns.detach().float()
+        if self.config.head == "two_hot":
+            return two_hot_cross_entropy(outputs, returns, self.bins)
+        error = outputs[..., 0] - returns
+        if self.config.head == "mse":
+            return 0.5 * error.square()
+        # Bounded smoothly, so that a perfectly predictable return cannot send the likelihood to infinity.
+        log_std = 5.0 * torch.tanh(outputs[..., 1] / 5.0)
+        return 0.5 * (error * (-log_std).exp()).square() + log_std
+
+
+class SlowTarget(nn.Module):
+    """A copy of a module that follows it by an exponential moving average: w' <- decay w' + (1 - decay) w.
+
+    Args:
+        module: the module to follow; it is not kept, so it appears once in a state_dict.
+        decay: share of the old value kept at each update, in [0, 1).
+    """
+
+    def __init__(self, module: nn.Module, decay: float = 0.98) -> None:
+        super().__init__()
+        require(0 <= decay < 1, "decay", decay, "a number from 0 to below 1")
+        self.decay = decay
+        self.module = copy.deepcopy(module).requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, features: Tensor) -> Tensor:
+        """What the slow copy says; no gradient flows."""
+        output: Tensor = self.module(features)
+        return output
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Move towards ``module``, all tensors in one fused operation."""
+        torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - self.decay)

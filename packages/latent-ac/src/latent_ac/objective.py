@@ -1,0 +1,270 @@
+"""One objective for REINFORCE and PPO: actor and critic learn from a batch of imagined trajectories."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from latent_ac import categorical
+from latent_ac._checks import require, require_choice
+from latent_ac.actor import Actor
+from latent_ac.critic import Critic, SlowTarget
+from latent_ac.losses import ppo_loss, reinforce_loss, weighted_mean
+from latent_ac.returns import ReturnNormalizer, lambda_returns, survival
+from latent_ac.rewards import TRANSFORMS, transform_rewards
+
+ALGORITHMS = ("reinforce", "ppo")
+SLOW_TARGETS = ("returns", "regularizer")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentConfig:
+    """How actor and critic learn. The defaults are DreamerV3's unless a reason stands beside them.
+
+    Attributes:
+        algorithm: "reinforce", one step on a fresh dream; "ppo", several on the same dream.
+        gamma: discount.
+        lambda_: mixture of the lambda-return.
+        entropy_coef: weight of the entropy bonus, beside advantages scaled to a return range of at most 1.
+        critic_coef: weight of the critic's loss; it shares no parameter with the actor's.
+        reward_transform: "clip", "sign", "symlog" or "raw", applied to the rewards of the batch (see
+            ``transform_rewards``); clip, so that one entropy_coef serves every game.
+        slow_decay: share of the slow critic kept at each step.
+        slow_target: "returns", the slow critic bootstraps the returns (steadier; the default); "regularizer",
+            the critic itself does, and is drawn towards its slow copy (DreamerV3).
+        slow_coef: weight of that pull; only for "regularizer".
+        return_decay: share of the return percentiles kept at each step.
+        ppo_epochs: passes over one dream; only for "ppo", as are the next two.
+        ppo_minibatches: parts a dream is cut into, by trajectory, in each pass.
+        ppo_clip: width of the trust region.
+    """
+
+    algorithm: str = "reinforce"
+    gamma: float = 0.997
+    lambda_: float = 0.95
+    entropy_coef: float = 3e-4
+    critic_coef: float = 1.0
+    reward_transform: str = "clip"
+    slow_decay: float = 0.98
+    slow_target: str = "returns"
+    slow_coef: float = 1.0
+    return_decay: float = 0.99
+    ppo_epochs: int = 4
+    ppo_minibatches: int = 1
+    ppo_clip: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require_choice("algorithm", self.algorithm, ALGORITHMS)
+        require_choice("reward_transform", self.reward_transform, TRANSFORMS)
+        require_choice("slow_target", self.slow_target, SLOW_TARGETS)
+        for name in ("gamma", "lambda_"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, name, value, "a number from 0 to 1")
+        for name in ("slow_decay", "return_decay"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, value, "a number from 0 to below 1")
+        for name in ("entropy_coef", "critic_coef", "slow_coef"):
+            value = getattr(self, name)
+            require(value >= 0, name, value, "0 or more")
+        for name in ("ppo_epochs", "ppo_minibatches"):
+            value = getattr(self, name)
+            require(value >= 1, name, value, "at least 1")
+        require(self.ppo_clip > 0, "ppo_clip", self.ppo_clip, "a number above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ImaginedBatch:
+    """B trajectories of H steps, time first: a dream, or real play in the same form.
+
+    The last two fields are filled by ``ActorCriticObjective.minibatches``; leave them out.
+    """
+
+    features: Tensor  # (H+1, B, F), the states, the last one reached but not acted in
+    actions: Tensor  # int64 (H, B)
+    rewards: Tensor  # float32 (H, B), what each action brought, before reward_transform
+    continues: Tensor  # float32 (H, B) in [0, 1], the probability that the episode goes on after it
+    action_mask: Tensor  # bool (A,) or (B, A), true where allowed
+    log_probs: Tensor | None = None  # (H, B) of the actions under the policy that chose them; PPO needs it
+    returns: Tensor | None = None  # (H, B), fixed targets of the critic
+    advantages: Tensor | None = None  # (H, B), fixed and scaled
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return self._map(lambda name, tensor: tensor.to(device))
+
+    def trajectories(self, index: Tensor) -> Self:
+        """The trajectories numbered by ``index``, int64 (b,)."""
+
+        def pick(name: str, tensor: Tensor) -> Tensor:
+            if name != "action_mask":
+                return tensor[:, index]
+            return tensor if tensor.ndim == 1 else tensor[index]
+
+        return self._map(pick)
+
+    def _map(self, change: Callable[[str, Tensor], Tensor]) -> Self:
+        present = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return replace(self, **{name: change(name, tensor) for name, tensor in present.items()})
+
+
+class ActorCriticObjective(nn.Module):
+    """objective(batch) -> (loss, metrics); ``after_step()`` moves the slow critic and the return scale.
+
+    The loss is policy loss - entropy_coef H(pi) + critic_coef critic loss, each a mean over the steps of the
+    batch weighted by the probability that they are still played.
+
+    REINFORCE takes one optimiser step on each dream. PPO takes ``steps_per_batch``: loop over
+    ``minibatches(batch, generator=...)``, which fixes returns and advantages once and yields every minibatch
+    of every epoch (for REINFORCE just the batch, so one loop serves both). Calling the objective several
+    times on a whole dream works as well; the returns are then computed anew each time.
+
+    Args:
+        actor: the policy to train.
+        critic: the value function to train.
+        config: how.
+    """
+
+    def __init__(self, actor: Actor, critic: Critic, config: AgentConfig) -> None:
+        super().__init__()
+        self.actor = actor
+        self.critic = critic
+        self.config = config
+        self.slow_critic = SlowTarget(critic, config.slow_decay)
+        self.normalizer = ReturnNormalizer(config.return_decay)
+        self._observed: Tensor | None = None
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimiser steps taken on one dream."""
+        return self.config.ppo_epochs * self.config.ppo_minibatches if self.config.algorithm == "ppo" else 1
+
+    def minibatches(
+        self, batch: ImaginedBatch, *, generator: torch.Generator | None = None
+    ) -> Iterator[ImaginedBatch]:
+        """The batches to step on, ``steps_per_batch`` of them, with returns and advantages fixed beforehand.
+
+        Args:
+            batch: one dream.
+            generator: a CPU generator that shuffles the trajectories anew for each epoch.
+
+        Raises:
+            ValueError: there are fewer trajectories than minibatches.
+        """
+        if self.config.algorithm == "reinforce":
+            yield batch
+            return
+        size, parts = batch.actions.shape[1], self.config.ppo_minibatches
+        require(size >= parts, "ppo_minibatches", parts, f"at most the {size} trajectories of a batch")
+        with torch.no_grad():
+            values = self.critic(batch.features[:-1])
+            returns, advantages = self._targets(batch, values)
+        batch = replace(batch, returns=returns, advantages=advantages)
+        for _ in range(self.config.ppo_epochs):
+            if parts == 1:
+                yield batch
+                continue
+            order = torch.randperm(size, generator=generator).to(batch.actions.device)
+            for index in order.tensor_split(parts):
+                yield batch.trajectories(index)
+
+    def forward(self, batch: ImaginedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss, 0-d, and metrics, 0-d each, on one batch.
+
+        Raises:
+            ValueError: the shapes of the batch do not fit, or PPO was given no ``log_probs``.
+        """
+        self._check(batch)
+        config, states = self.config, batch.features[:-1]
+        outputs = self.critic.outputs(states)
+        values = self.critic.value(outputs).detach()
+        if batch.returns is None or batch.advantages is None:
+            returns, advantages = self._targets(batch, values)
+        else:
+            returns, advantages = batch.returns, batch.advantages
+        weights = survival(batch.continues)
+
+        logits = self.actor(states, batch.action_mask)
+        log_probs, entropies = categorical.log_prob_and_entropy(logits, batch.actions)
+        entropy = weighted_mean(entropies, weights)
+        metrics: dict[str, Tensor] = {}
+        if config.algorithm == "ppo":
+            assert batch.log_probs is not None
+            policy_loss, approx_kl, clip_fraction = ppo_loss(
+                log_probs, batch.log_probs, advantages, config.ppo_clip, weights
+            )
+            metrics |= {"approx_kl": approx_kl, "clip_fraction": clip_fraction}
+        else:
+            policy_loss = reinforce_loss(log_probs, advantages, weights)
+
+        critic_loss = weighted_mean(self.critic.loss(outputs, returns), weights)
+        if config.slow_target == "regularizer":
+            pull = self.critic.loss(outputs, self.slow_critic(states))
+            critic_loss = critic_loss + config.slow_coef * weighted_mean(pull, weights)
+        loss = policy_loss - config.entropy_coef * entropy + config.critic_coef * critic_loss
+
+        with torch.no_grad():
+            allowed = batch.action_mask.sum(-1).float().mean()
+            metrics |= {
+                "actor_loss": policy_loss.detach(),
+                "critic_loss": critic_loss.detach(),
+                "entropy": entropy.detach(),
+                "entropy_fraction": entropy.detach() / allowed.clamp_min(2).log(),
+                "imagined_return": returns[0].mean(),
+                "value": values[0].mean(),
+                "value_error": weighted_mean((returns - values).abs(), weights),
+                "advantage_std": advantages.std(correction=0),
+                "reward": weighted_mean(batch.rewards.float(), weights),
+                "survival": weights[-1].mean(),
+                "return_scale": self.normalizer.scale(
+                    self.normalizer.percentiles if self._observed is None else self._observed
+                ),
+            }
+        return loss, metrics
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the slow critic, and commit the return percentiles of the last dream."""
+        self.slow_critic.update(self.critic)
+        if self._observed is not None:
+            self.normalizer.update(self._observed)
+            self._observed = None
+
+    @torch.no_grad()
+    def _targets(self, batch: ImaginedBatch, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns and scaled advantages, (H, B) each, given the critic's values of the states acted in."""
+        config = self.config
+        if config.slow_target == "returns":
+            bootstrap = torch.cat((values[:1], self.slow_critic(batch.features[1:])))
+        else:
+            bootstrap = torch.cat((values, self.critic(batch.features[-1:])))
+        rewards = transform_rewards(batch.rewards, config.reward_transform)
+        returns = lambda_returns(rewards, batch.continues, bootstrap, config.gamma, config.lambda_)
+        self._observed = self.normalizer.observe(returns)
+        return returns, (returns - values) / self.normalizer.scale(self._observed)
+
+    def _check(self, batch: ImaginedBatch) -> None:
+        steps, size = batch.actions.shape if batch.actions.ndim == 2 else (0, 0)
+        shapes = {
+            "features": (steps + 1, size, self.actor.config.feature_dim),
+            "rewards": (steps, size),
+            "continues": (steps, size),
+        }
+        if batch.log_probs is not None:
+            shapes["log_probs"] = (steps, size)
+        wrong = [
+            f"{name} {tuple(getattr(batch, name).shape)} instead of {shape}"
+            for name, shape in shapes.items()
+            if tuple(getattr(batch, name).shape) != shape
+        ]
+        if not steps or not size:
+            wrong = [f"actions {tuple(batch.actions.shape)} instead of (H, B), both at least 1"]
+        if wrong:
+            raise ValueError("the imagined batch does not fit: " + "; ".join(wrong))
+        if self.config.algorithm == "ppo" and batch.log_probs is None:
+            raise ValueError(
+                "algorithm='ppo' needs log_probs of the behaviour policy in the batch; "
+                "take them from Actor.act_with_log_prob"
+            )

@@ -1,0 +1,136 @@
+"""Training and measuring the reward and continue predictors on real transitions."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from latent_ac._checks import require
+from latent_ac.calibration import calibration, confusion_matrix, recall_and_precision
+from latent_ac.predictors import ContinuePredictor, RewardPredictor, TransitionPredictor
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionBatch:
+    """Real transitions; leading dimensions (...) are free, for instance (N,) or (T, B)."""
+
+    features: Tensor  # (..., F), the state in which the action was chosen
+    next_features: Tensor  # (..., F), the state it led to
+    actions: Tensor  # int64 (...)
+    rewards: Tensor  # float32 (...), raw
+    continues: Tensor  # float32 or bool (...), 0 where the episode ended by its own rules, else 1
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+class PredictorObjective(nn.Module):
+    """objective(batch) -> (loss, metrics): reward and continue cross-entropy, rare classes weighed up.
+
+    Class frequencies, and the confusion behind the metrics ``*_recall_*`` and ``*_precision_*``, are moving
+    averages over recent batches, committed by ``after_step``. Recall or precision of a class that has not
+    been seen, or called, is NaN.
+
+    Args:
+        reward: the reward predictor to train.
+        continue_: the continue predictor to train.
+        decay: share of the moving averages kept at each step.
+    """
+
+    def __init__(
+        self, reward: RewardPredictor, continue_: ContinuePredictor, *, decay: float = 0.995
+    ) -> None:
+        super().__init__()
+        require(0 <= decay < 1, "decay", decay, "a number from 0 to below 1")
+        self.reward = reward
+        self.continue_ = continue_
+        self.decay = decay
+        self.register_buffer("reward_confusion", torch.zeros(3, 3))
+        self.register_buffer("continue_confusion", torch.zeros(2, 2))
+        self._pending: dict[str, Tensor] = {}
+
+    def forward(self, batch: TransitionBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss, 0-d, and metrics, 0-d each, on one batch."""
+        loss = torch.zeros((), device=batch.features.device)
+        metrics: dict[str, Tensor] = {}
+        self._pending = {}
+        for name, predictor, targets in (
+            ("reward", self.reward, batch.rewards),
+            ("continue", self.continue_, batch.continues.float()),
+        ):
+            logits = predictor.logits(batch.features, batch.actions, batch.next_features)
+            part = predictor.loss(logits, targets).mean()
+            loss = loss + part
+            metrics[f"{name}_loss"] = part.detach()
+            metrics |= self._watch(name, predictor, logits.detach(), targets)
+        return loss, metrics
+
+    @torch.no_grad()
+    def _watch(
+        self, name: str, predictor: TransitionPredictor, logits: Tensor, targets: Tensor
+    ) -> dict[str, Tensor]:
+        called = predictor.class_probabilities(logits).argmax(-1)
+        counts = confusion_matrix(called, predictor.classes(targets), predictor.num_classes)
+        confusion = self.decay * self.get_buffer(f"{name}_confusion") + counts
+        self._pending[name] = confusion
+        recall, precision = recall_and_precision(confusion)
+        metrics = {f"{name}_accuracy": counts.diagonal().sum() / counts.sum()}
+        for index, label in enumerate(predictor.class_names):
+            metrics[f"{name}_recall_{label}"] = recall[index]
+            metrics[f"{name}_precision_{label}"] = precision[index]
+        return metrics
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Commit the moving averages of the last batch and set the class weights from them."""
+        for name, predictor in (("reward", self.reward), ("continue", self.continue_)):
+            if name in self._pending:
+                confusion = self._pending.pop(name)
+                self.get_buffer(f"{name}_confusion").copy_(confusion)
+                # One example of every class, so that a class not seen yet has a finite weight.
+                predictor.set_class_frequencies(confusion.sum(1) + 1)
+
+
+@torch.no_grad()
+def evaluate_predictors(
+    reward: RewardPredictor, continue_: ContinuePredictor, batches: Iterable[TransitionBatch]
+) -> dict[str, float]:
+    """Calibration of both predictors over all transitions of ``batches``.
+
+    For each: recall, precision and expected calibration error of every class, the overall error, and the
+    bias, the mean prediction minus the mean truth (of signs for a sign head): a dream with a positive reward
+    bias flatters. A recall or precision that nothing defines is NaN.
+
+    Raises:
+        ValueError: there are no batches.
+    """
+    seen: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {"reward": [], "continue": []}
+    for batch in batches:
+        targets = batch.rewards.sign() if reward.config.reward_head == "sign" else batch.rewards
+        for name, predictor, truth in (
+            ("reward", reward, targets),
+            ("continue", continue_, batch.continues.float()),
+        ):
+            logits = predictor.logits(batch.features, batch.actions, batch.next_features)
+            expected = (predictor.probabilities(logits) * predictor.support).sum(-1)
+            probabilities = predictor.class_probabilities(logits).flatten(0, -2)
+            seen[name].append(
+                (probabilities, predictor.classes(truth).flatten(), expected.flatten(), truth.flatten())
+            )
+    if not seen["reward"]:
+        raise ValueError("batches is empty; give at least one batch of transitions")
+    report: dict[str, float] = {}
+    for name, names in (("reward", reward.class_names), ("continue", continue_.class_names)):
+        probabilities, labels, expected, truth = (torch.cat(parts) for parts in zip(*seen[name], strict=True))
+        measured = calibration(probabilities, labels)
+        report[f"{name}_ece"] = float(measured.ece)
+        report[f"{name}_bias"] = float(expected.mean() - truth.mean())
+        for index, label in enumerate(names):
+            report[f"{name}_recall_{label}"] = float(measured.recall[index])
+            report[f"{name}_precision_{label}"] = float(measured.precision[index])
+            report[f"{name}_ece_{label}"] = float(measured.class_ece[index])
+            report[f"{name}_count_{label}"] = float(measured.confusion[index].sum())
+    return report

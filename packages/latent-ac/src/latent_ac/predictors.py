@@ -1,0 +1,192 @@
+"""What a transition of the dream brings: its reward, and whether the episode goes on.
+
+Both are one kind of network: (features_t, action_t, features_(t+1)) to a categorical over a few scalars, the
+support. The reward's support is (-1, 0, 1) or symexp-spaced bins, the continuation's (0, 1).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latent_ac._checks import require, require_choice, require_network
+from latent_ac.mlp import FeatureNorm, hidden_stack, linear
+from latent_ac.rewards import transform_rewards
+from latent_ac.two_hot import symexp_bins, two_hot_cross_entropy
+
+REWARD_HEADS = ("sign", "two_hot")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictorConfig:
+    """Sizes of the two predictors and the treatment of rare events.
+
+    Attributes:
+        feature_dim: width F of the features.
+        num_actions: number of actions A.
+        hidden: widths of the hidden layers, at least one.
+        feature_blocks: as in ``ActorConfig``.
+        reward_head: "sign", three classes -1, 0, 1 (for rewards the learner clips); "two_hot", a categorical
+            over symexp-spaced bins (when the size of a reward matters).
+        num_bins, limit: bins of the two-hot head and its largest reward in symlog units.
+        class_balance: from 0, every transition weighs the same, to 1, every class does (negative, zero and
+            positive reward; end and continuation). A class of frequency f weighs in proportion to
+            f ** -class_balance. Predictions stay calibrated whatever its value.
+    """
+
+    feature_dim: int = 1152
+    num_actions: int = 18
+    hidden: tuple[int, ...] = (256, 256)
+    feature_blocks: tuple[int, ...] = ()
+    reward_head: str = "sign"
+    num_bins: int = 255
+    limit: float = 10.0
+    class_balance: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        require_network(self.feature_dim, self.hidden, self.feature_blocks)
+        require(len(self.hidden) >= 1, "hidden", self.hidden, "a tuple of one or more widths")
+        require(self.num_actions >= 1, "num_actions", self.num_actions, "at least 1")
+        require_choice("reward_head", self.reward_head, REWARD_HEADS)
+        require(
+            self.num_bins >= 3 and self.num_bins % 2 == 1, "num_bins", self.num_bins, "an odd number >= 3"
+        )
+        require(0 < self.limit <= 80, "limit", self.limit, "a number above 0 and at most 80")
+        require(0 <= self.class_balance <= 1, "class_balance", self.class_balance, "a number from 0 to 1")
+
+
+class TransitionPredictor(nn.Module):
+    """(features_t, action_t, features_(t+1)) -> a categorical over ``support``, whose points fall in classes.
+
+    Rare classes are weighed up in the loss by w_c, which makes the network learn q(c|x) ~ p(c|x) w_c; reading
+    it subtracts log w_c from the logits again, so predictions are calibrated and only the effort is balanced
+    (the same identity as in logit adjustment: Menon et al., 2021, https://arxiv.org/abs/2007.07314).
+    """
+
+    support: Tensor
+    support_class: Tensor
+    class_log_weights: Tensor
+    class_names: tuple[str, ...]
+
+    def __init__(
+        self,
+        config: PredictorConfig,
+        support: Tensor,
+        support_class: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.class_sizes = (
+            support_class.bincount().tolist()
+        )  # the support is sorted, so classes are stretches
+        self.num_classes = len(self.class_sizes)
+        width = config.hidden[0]
+        self.norm = FeatureNorm(config.feature_blocks)
+        # Three addends of one first layer: the wide (features, action, next features) row is never built.
+        self.now = linear(config.feature_dim, width, bias=False, gain=0.7, generator=generator)
+        self.next = linear(config.feature_dim, width, bias=False, gain=0.7, generator=generator)
+        action_rows = linear(config.num_actions, width, bias=False, gain=1.0, generator=generator)
+        self.action = nn.Embedding(
+            config.num_actions, width, _weight=action_rows.weight.detach().T.contiguous()
+        )
+        self.hidden = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), *hidden_stack(config.hidden, generator))
+        self.output = linear(config.hidden[-1], len(support), gain=0.0, generator=generator)
+        self.register_buffer("support", support, persistent=False)
+        self.register_buffer("support_class", support_class, persistent=False)
+        self.register_buffer("class_log_weights", torch.zeros(self.num_classes))
+
+    def forward(self, features: Tensor, actions: Tensor, next_features: Tensor) -> Tensor:
+        """Expectation over the support, float32 (...).
+
+        Args:
+            features: of the state the action was chosen in, (..., F).
+            actions: int64 (...).
+            next_features: of the state it led to, (..., F).
+        """
+        probabilities = self.probabilities(self.logits(features, actions, next_features))
+        return (probabilities * self.support).sum(-1)
+
+    def logits(self, features: Tensor, actions: Tensor, next_features: Tensor) -> Tensor:
+        """Unadjusted logits over the support, float32 (..., N): what the weighted loss is taken on."""
+        x = self.now(self.norm(features)) + self.next(self.norm(next_features)) + self.action(actions)
+        output: Tensor = self.output(self.hidden(x))
+        return output.float()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities over the support, (..., N) -> (..., N)."""
+        return (logits - self.class_log_weights[self.support_class]).softmax(-1)
+
+    def class_probabilities(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities of the classes, (..., N) -> (..., C)."""
+        per_point = self.probabilities(logits)
+        return torch.stack([part.sum(-1) for part in per_point.split(self.class_sizes, -1)], -1)
+
+    def classes(self, targets: Tensor) -> Tensor:
+        """Class of each target, int64, same shape."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Class-weighted cross-entropy in nats per transition, (..., N) and (...) -> (...)."""
+        weights = self.class_log_weights[self.classes(targets)].exp()
+        return weights * two_hot_cross_entropy(logits, targets, self.support)
+
+    @torch.no_grad()
+    def set_class_frequencies(self, frequencies: Tensor) -> None:
+        """Set the loss weights from class frequencies or counts, (C,), all positive.
+
+        w_c is proportional to f_c ** -class_balance, scaled so that the mean weight of a transition is 1.
+        """
+        frequencies = frequencies.to(self.class_log_weights) / frequencies.sum()
+        log_weights = -self.config.class_balance * frequencies.log()
+        self.class_log_weights.copy_(log_weights - (frequencies * log_weights.exp()).sum().log())
+
+
+class RewardPredictor(TransitionPredictor):
+    """Expected reward of a transition; classes 0, 1, 2 are negative, zero and positive reward."""
+
+    class_names = ("negative", "zero", "positive")
+
+    def __init__(self, config: PredictorConfig, *, generator: torch.Generator | None = None) -> None:
+        sign_head = config.reward_head == "sign"
+        support = torch.tensor([-1.0, 0.0, 1.0]) if sign_head else symexp_bins(config.num_bins, config.limit)
+        super().__init__(config, support, (support.sign() + 1).long(), generator=generator)
+
+    def forward(
+        self, features: Tensor, actions: Tensor, next_features: Tensor, *, transform: str = "raw"
+    ) -> Tensor:
+        """E[transform(r)], float32 (...): by default the expected reward itself.
+
+        The sign head only knows signs, so what it expects is the sign of the reward under any transform.
+
+        Args:
+            features: of the state the action was chosen in, (..., F).
+            actions: int64 (...).
+            next_features: of the state it led to, (..., F).
+            transform: one of ``transform_rewards``; it is taken inside the expectation.
+        """
+        probabilities = self.probabilities(self.logits(features, actions, next_features))
+        return (probabilities * transform_rewards(self.support, transform)).sum(-1)
+
+    def classes(self, targets: Tensor) -> Tensor:
+        """0, 1 or 2 by the sign of the reward."""
+        return (targets.sign() + 1).long()
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Class-weighted cross-entropy of raw rewards, in nats per transition."""
+        return super().loss(logits, targets.sign() if self.config.reward_head == "sign" else targets)
+
+
+class ContinuePredictor(TransitionPredictor):
+    """Probability that the episode goes on after a transition; classes 0 and 1 are end and continuation."""
+
+    class_names = ("end", "continue")
+
+    def __init__(self, config: PredictorConfig, *, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, torch.tensor([0.0, 1.0]), torch.tensor([0, 1]), generator=generator)
+
+    def classes(self, targets: Tensor) -> Tensor:
+        """0 or 1; a fractional target counts as the nearer."""
+        return (targets > 0.5).long()

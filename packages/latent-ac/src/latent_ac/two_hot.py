@@ -1,0 +1,70 @@
+"""Regression by classification: a scalar as weights on its two neighbouring bins, bins spaced by symexp.
+
+DreamerV3 (Hafner et al., 2023, https://arxiv.org/abs/2301.04104, eq. 9-11). The bins and the interpolation
+are in the scalar's own units, so the expectation of a two-hot target is the scalar itself.
+"""
+
+import torch
+from torch import Tensor
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) ln(|x| + 1)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """sign(x) (exp(|x|) - 1), the inverse of ``symlog``."""
+    return x.sign() * x.abs().expm1()
+
+
+def symexp_bins(num_bins: int, limit: float) -> Tensor:
+    """Bins, float32 (num_bins,), spaced evenly between -limit and limit in symlog space.
+
+    Exactly antisymmetric around a bin at exactly 0, for which ``num_bins`` must be odd.
+
+    Raises:
+        ValueError: ``num_bins`` is even or below 3, or ``limit`` is not positive.
+    """
+    if num_bins < 3 or num_bins % 2 == 0 or limit <= 0:
+        raise ValueError(
+            f"num_bins={num_bins}, limit={limit} make no symmetric bins; give an odd number of at least 3 "
+            "and a limit above 0"
+        )
+    upper = symexp(torch.linspace(0.0, limit, num_bins // 2 + 1))
+    return torch.cat((-upper[1:].flip(0), upper))
+
+
+def two_hot(values: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """The two bins around each value and their weights, int64 (..., 2) and float32 (..., 2).
+
+    For b_i <= x <= b_(i+1) the weights are (b_(i+1) - x) / (b_(i+1) - b_i) and its complement, so that
+    sum_j weight_j bins[index_j] = x. Values outside the bins count as the outermost bin.
+    """
+    values = values.float().clamp(bins[0], bins[-1]).contiguous()
+    lower = torch.searchsorted(bins, values, right=True).sub_(1).clamp_(0, len(bins) - 2)
+    below, above = bins[lower], bins[lower + 1]
+    upper_weight = (values - below) / (above - below)
+    return torch.stack((lower, lower + 1), -1), torch.stack((1 - upper_weight, upper_weight), -1)
+
+
+def two_hot_cross_entropy(logits: Tensor, values: Tensor, bins: Tensor) -> Tensor:
+    """-sum_j weight_j log softmax(logits)_j in float32: logits (..., N), values (...) -> (...).
+
+    The two logits are gathered, so no dense (..., N) target is built.
+    """
+    logits = logits.float()
+    index, weight = two_hot(values, bins)
+    return logits.logsumexp(-1) - (logits.gather(-1, index) * weight).sum(-1)
+
+
+def expectation(logits: Tensor, bins: Tensor) -> Tensor:
+    """sum_j softmax(logits)_j bins_j in float32, (..., N) -> (...), for antisymmetric ``bins``.
+
+    Mirrored bins are subtracted before they are weighted: with bins up to tens of thousands a plain sum
+    would not return 0 for a uniform distribution.
+    """
+    probabilities = logits.float().softmax(-1)
+    half = len(bins) // 2
+    difference = probabilities[..., half + 1 :] - probabilities[..., :half].flip(-1)
+    return (difference * bins[half + 1 :]).sum(-1)  # not a matmul: autocast would take that to bfloat16
