@@ -1,0 +1,73 @@
+"""The one configuration of the world model."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Mask = Literal["hierarchical", "causal"]
+Detail = Literal["none", "past"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldModelConfig:
+    """Shape of a `WorldModel`; the defaults are the reference model of 11 million parameters.
+
+    A step of play is ``num_levels + 1`` positions: its tokens from coarse (L0) to fine, then the action.
+    """
+
+    num_levels: int = 3
+    num_codes: int | tuple[int, ...] = 256
+    """Codes of every level, or one number per level."""
+    num_actions: int = 18
+    max_steps: int = 64
+    """Longest window, in steps; a dream's context and horizon together fit in it."""
+    dim: int = 384
+    num_layers: int = 6
+    num_heads: int = 6
+    ffn_dim: int = 1536
+    dropout: float = 0.0
+    """On the embedding and on each residual branch."""
+    mask: Mask = "hierarchical"
+    """``causal``: every position sees all before it. ``hierarchical``: all but that the finer tokens of
+    a step never see the finer tokens of earlier steps."""
+    detail: Detail = "none"
+    """Under the hierarchical mask, whether L0 and the action see the finer tokens of earlier steps
+    (``past``) or know them through earlier actions only (``none``, which halves what a dream remembers)."""
+    loss_weights: tuple[float, ...] = (1.0, 0.5, 0.1)
+    """Weight of each level's cross-entropy, coarse to fine."""
+
+    def __post_init__(self) -> None:
+        """Turn JSON's lists back into tuples, then check every value."""
+        object.__setattr__(self, "loss_weights", tuple(self.loss_weights))
+        if not isinstance(self.num_codes, int):
+            object.__setattr__(self, "num_codes", tuple(self.num_codes))
+        for name in ("num_levels", "num_actions", "max_steps", "dim", "num_layers", "num_heads", "ffn_dim"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
+        if len(self.codes) != self.num_levels or min(self.codes) < 2:
+            raise ValueError(
+                f"num_codes is {self.num_codes}; give one number of at least 2, "
+                f"or {self.num_levels} of them, one per level"
+            )
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim is {self.dim}; give a multiple of num_heads, {self.num_heads}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout is {self.dropout}; give a rate from 0 to below 1")
+        if self.mask not in get_args(Mask):
+            raise ValueError(f"mask is {self.mask!r}; choose one of {', '.join(get_args(Mask))}")
+        if self.detail not in get_args(Detail):
+            raise ValueError(f"detail is {self.detail!r}; choose one of {', '.join(get_args(Detail))}")
+        if len(self.loss_weights) != self.num_levels or min(self.loss_weights) < 0:
+            raise ValueError(
+                f"loss_weights is {self.loss_weights}; give {self.num_levels} of at least 0, one per level"
+            )
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """Number of codes of each level, coarse to fine."""
+        return (self.num_codes,) * self.num_levels if isinstance(self.num_codes, int) else self.num_codes
+
+    @property
+    def step_size(self) -> int:
+        """Positions of one step: its tokens and its action."""
+        return self.num_levels + 1

@@ -1,0 +1,154 @@
+"""Dreaming: playing on from real contexts inside the world model.
+
+Shape legend: B dreams, C context steps, H horizon, L levels, D width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .decoder import Decoder
+from .model import WorldModel, check_range, check_window, frozen
+
+Policy = Callable[[Tensor, Tensor], Tensor]
+"""(tokens int64 (B, L), state float32 (B, D)) -> actions int64 (B,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dream:
+    """An imagined trajectory; index 0 is the last real step, ``actions[:, h]`` leads from step h to h + 1."""
+
+    tokens: Tensor  # int64 (B, H + 1, L)
+    actions: Tensor  # int64 (B, H)
+    states: Tensor  # float32 (B, H + 1, D): known at each step before its action, `WorldModelOutput.state`
+    log_probs: Tensor  # float32 (B, H, L): of tokens[:, 1:] under the model, at temperature 1
+
+    @property
+    def hidden(self) -> Tensor:
+        """(B, H, D): after each action, `WorldModelOutput.hidden`; the state of the step it leads to."""
+        return self.states[:, 1:]
+
+
+@torch.no_grad()
+def imagine(
+    model: WorldModel,
+    tokens: Tensor,
+    actions: Tensor,
+    policy: Policy,
+    horizon: int,
+    *,
+    generator: torch.Generator | None,
+    temperature: float | Sequence[float] = 1.0,
+    greedy: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Dream:
+    """Dream ``horizon`` steps on from each context, the policy choosing the actions.
+
+    Every position is computed once, and what no later position reads is not kept. A step takes L passes:
+    one for each level but the finest, and one for the finest token and the action together.
+
+    Args:
+        model: left as it is; dropout is off in a dream.
+        tokens: int64 (B, C, L), the contexts, oldest step first. Context and horizon together are at most
+            ``max_steps``; a short context dreams faster.
+        actions: int64 (B, C - 1), those between the context steps.
+        policy: called once a step with tokens (B, L) and state (B, D), returns actions (B,).
+        horizon: steps to dream, H.
+        generator: source of the tokens' randomness, on the model's device. May be None if ``greedy``.
+        temperature: divides the logits before sampling; one number, or one per level.
+        greedy: take the likeliest token instead of sampling.
+        dtype: of the matrix products. By default autocast's where it is on, else the parameters'.
+            torch.bfloat16 is several times faster where the hardware has it.
+
+    Raises:
+        ValueError: a shape, token, action, horizon or temperature that is not allowed.
+    """
+    config = model.config
+    temperatures = _checked(model, tokens, actions, horizon, generator, temperature, greedy)
+    device, (batch_size, num_context, num_levels) = tokens.device, tokens.shape
+    if dtype is None:
+        on = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if on else model.slot_embedding.dtype
+    with torch.autocast(device.type, enabled=False):
+        model = frozen(model, dtype)
+        decoder = Decoder(model, batch_size, num_context + horizon)
+        dream = Dream(
+            tokens=torch.empty(batch_size, horizon + 1, num_levels, dtype=torch.int64, device=device),
+            actions=torch.empty(batch_size, horizon, dtype=torch.int64, device=device),
+            states=torch.zeros(batch_size, horizon + 1, config.dim, device=device),
+            log_probs=torch.empty(batch_size, horizon, num_levels, device=device),
+        )
+        dream.tokens[:, 0] = tokens[:, -1]
+        if num_context > 1:
+            dream.states[:, 0] = decoder.read_steps(tokens[:, :-1], actions)
+        for level in range(num_levels - 1):
+            decoder.read([tokens[:, -1, level]], level)
+        for h in range(horizon):
+            action = policy(dream.tokens[:, h], dream.states[:, h])
+            if action.shape != (batch_size,) or action.dtype != torch.int64:
+                raise ValueError(
+                    f"the policy returned {action.dtype} of shape {tuple(action.shape)}; "
+                    f"it must return int64 of shape ({batch_size},)"
+                )
+            check_range(action, config.num_actions, "the policy's actions")
+            dream.actions[:, h] = action
+            output = decoder.read([dream.tokens[:, h, -1], action], num_levels - 1)
+            dream.states[:, h + 1] = output
+            for level in range(num_levels):
+                logits = model.predict(output, level).float()
+                token = choose(logits / temperatures[level], greedy, generator)
+                dream.tokens[:, h + 1, level] = token
+                log_probs = torch.log_softmax(logits, -1)
+                dream.log_probs[:, h, level] = log_probs.gather(-1, token[:, None])[:, 0]
+                if level < num_levels - 1:
+                    output = decoder.read([token], level)
+    return dream
+
+
+def choose(logits: Tensor, greedy: bool, generator: torch.Generator | None) -> Tensor:
+    """Sample from softmax(logits (B, K)), or take the likeliest; int64 (B,). Never waits for a device.
+
+    The sample is the Gumbel-max trick, with -log of an exponential variate as the Gumbel one.
+    """
+    if greedy:
+        return logits.argmax(-1)
+    noise = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits - noise.log()).argmax(-1)
+
+
+def _checked(
+    model: WorldModel,
+    tokens: Tensor,
+    actions: Tensor,
+    horizon: int,
+    generator: torch.Generator | None,
+    temperature: float | Sequence[float],
+    greedy: bool,
+) -> tuple[float, ...]:
+    """Raise ValueError for what cannot be dreamed; return one temperature per level."""
+    config = model.config
+    if tokens.ndim != 3 or tokens.shape[1] < 1 or actions.shape != (tokens.shape[0], tokens.shape[1] - 1):
+        raise ValueError(
+            f"tokens have shape {tuple(tokens.shape)} and actions {tuple(actions.shape)}; give (B, C, L) "
+            "tokens and the (B, C - 1) actions between them"
+        )
+    if horizon < 1 or tokens.shape[1] + horizon > config.max_steps:
+        raise ValueError(
+            f"a context of {tokens.shape[1]} steps and a horizon of {horizon} do not fit in max_steps = "
+            f"{config.max_steps}; give a horizon of at least 1 and shorten the context"
+        )
+    check_window(config, tokens, torch.nn.functional.pad(actions, (0, 1)))
+    if generator is None and not greedy:
+        raise ValueError("generator is None; give a torch.Generator, or greedy=True")
+    levels = (
+        (float(temperature),) * config.num_levels
+        if isinstance(temperature, int | float)
+        else tuple(float(t) for t in temperature)
+    )
+    if len(levels) != config.num_levels or min(levels) <= 0:
+        raise ValueError(
+            f"temperature is {temperature}; give one number above 0, or {config.num_levels}, one per level"
+        )
+    return levels

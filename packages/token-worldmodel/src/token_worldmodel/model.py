@@ -1,0 +1,188 @@
+"""The transformer over interleaved tokens and actions.
+
+Shape legend: B batch, T steps, L levels, S = L + 1 positions of a step, N = T * S positions, D width,
+H heads, E = D / H, K_l codes of level l.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import attend
+from .config import WorldModelConfig
+from .masks import attention_plans
+
+
+@dataclass(frozen=True, slots=True)
+class WorldModelOutput:
+    """What the world model says about a window.
+
+    ``logits[0][:, t]`` predicts ``tokens[:, t + 1, 0]``, from the action of step t. For a finer level l,
+    ``logits[l][:, t]`` predicts ``tokens[:, t, l]``, from the token of level l - 1 of the same step.
+    """
+
+    logits: tuple[Tensor, ...]  # per level (B, T, K_l)
+    hidden: Tensor  # (B, T, D): after the action of step t, what the next step is predicted from
+
+    @property
+    def state(self) -> Tensor:
+        """(B, T, D): what is remembered before the action of step t is chosen.
+
+        It is ``hidden`` of the step before, and zeros at the window's first step. With the step's tokens
+        it is all a policy may know: the pair (h, z) of Dreamer (https://arxiv.org/abs/2301.04104).
+        """
+        return shift_right(self.hidden)
+
+
+def shift_right(hidden: Tensor) -> Tensor:
+    """(B, T, D) one step later, beginning with zeros."""
+    return F.pad(hidden[:, :-1], (0, 0, 1, 0))
+
+
+class TransformerBlock(nn.Module):
+    """A pre-norm transformer layer in two halves, so that attention between them can be any form."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.dropout = config.dropout
+        self.attention_norm = nn.LayerNorm(config.dim)
+        self.qkv = nn.Linear(config.dim, 3 * config.dim)
+        self.projection = nn.Linear(config.dim, config.dim)
+        self.ffn_norm = nn.LayerNorm(config.dim)
+        self.expand = nn.Linear(config.dim, config.ffn_dim)
+        self.contract = nn.Linear(config.ffn_dim, config.dim)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of x (B, N, D), each (B, H, N, E)."""
+        # The cast does nothing in training; a frozen model may hold narrower matrices than x.
+        normed = self.attention_norm(x).to(self.qkv.weight.dtype)
+        qkv = self.qkv(normed).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3)
+        return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+
+    def update(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add to x (B, N, D) what was attended (B, H, N, E), then the feed-forward branch."""
+        x = x + self._drop(self.projection(attended.transpose(1, 2).flatten(2)))
+        normed = self.ffn_norm(x).to(self.expand.weight.dtype)
+        return x + self._drop(self.contract(F.gelu(self.expand(normed), approximate="tanh")))
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        return F.dropout(branch, self.dropout, self.training) if self.dropout else branch
+
+
+class WorldModel(nn.Module):
+    """Predicts the next step's tokens, coarse to fine, from the play so far."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        tables = [nn.Embedding(codes, config.dim) for codes in config.codes]
+        self.token_embeddings = cast(Sequence[nn.Embedding], nn.ModuleList(tables))
+        self.action_embedding = nn.Embedding(config.num_actions, config.dim)
+        self.slot_embedding = nn.Parameter(torch.empty(config.step_size, config.dim))
+        self.step_embedding = nn.Parameter(torch.empty(config.max_steps, config.dim))
+        layers = [TransformerBlock(config) for _ in range(config.num_layers)]
+        self.blocks = cast(Sequence[TransformerBlock], nn.ModuleList(layers))
+        self.norm = nn.LayerNorm(config.dim)
+        heads = [nn.Linear(config.dim, codes) for codes in config.codes]
+        self.heads = cast(Sequence[nn.Linear], nn.ModuleList(heads))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """GPT-2's scheme: normal 0.02, and residual branches shrunk by the number of layers."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "norm" not in name:
+                branch = name.endswith(("projection.weight", "contract.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)) if branch else 0.02)
+
+    def forward(self, tokens: Tensor, actions: Tensor) -> WorldModelOutput:
+        """Read a window of play.
+
+        Args:
+            tokens: int64 (B, T, L), T at most ``max_steps``.
+            actions: int64 (B, T), the action chosen after seeing the tokens of its step.
+
+        Raises:
+            ValueError: a shape, a token or an action that is not this model's.
+        """
+        check_window(self.config, tokens, actions)
+        num_steps = tokens.shape[1]
+        inner, last, readout = attention_plans(self.config, num_steps, tokens.device)
+        x = self.embed(tokens, actions)
+        for block in self.blocks[:-1]:
+            x = block.update(x, attend(*block.heads(x), inner))
+        q, k, v = self.blocks[-1].heads(x)
+        x = self.blocks[-1].update(x[:, readout], attend(q[:, :, readout], k, v, last))
+        x = self.norm(x).unflatten(1, (num_steps, self.config.num_levels))
+        return WorldModelOutput(
+            logits=tuple(self.predict(x[:, :, level - 1], level) for level in range(self.config.num_levels)),
+            hidden=x[:, :, -1],
+        )
+
+    def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
+        """Interleave tokens (B, T, L) and actions (B, T) into (B, N, D)."""
+        columns = [table(tokens[..., level]) for level, table in enumerate(self.token_embeddings)]
+        x = torch.stack([*columns, self.action_embedding(actions)], 2)
+        x = x + self.slot_embedding + self.step_embedding[: tokens.shape[1], None]
+        return F.dropout(x, self.config.dropout, self.training).flatten(1, 2)
+
+    def predict(self, x: Tensor, level: int) -> Tensor:
+        """Logits (..., K_level) from the normed outputs (..., D) of the slot before that level."""
+        head = self.heads[level]
+        return head(x.to(head.weight.dtype))
+
+
+def check_window(config: WorldModelConfig, tokens: Tensor, actions: Tensor) -> None:
+    """Raise ValueError unless tokens (B, T, L) and actions (B, T) are a window for this configuration."""
+    if tokens.ndim != 3 or tokens.shape[2] != config.num_levels:
+        raise ValueError(
+            f"tokens have shape {tuple(tokens.shape)}; "
+            f"this model takes (batch, steps, {config.num_levels} levels)"
+        )
+    if actions.shape != tokens.shape[:2]:
+        raise ValueError(
+            f"actions have shape {tuple(actions.shape)}; "
+            f"give one action for each of the {tuple(tokens.shape[:2])} steps"
+        )
+    if not 1 <= tokens.shape[1] <= config.max_steps:
+        raise ValueError(
+            f"the window has {tokens.shape[1]} steps; this model takes 1 to max_steps = {config.max_steps}"
+        )
+    for level, codes in enumerate(config.codes):
+        check_range(tokens[..., level], codes, f"tokens of level {level}")
+    check_range(actions, config.num_actions, "actions")
+
+
+def check_range(ids: Tensor, count: int, name: str) -> None:
+    """Raise ValueError unless all ids are in 0..count-1.
+
+    On a GPU the look would wait for the device; there the embedding itself stops an id out of range.
+    """
+    if ids.device.type == "cpu" and ids.numel():
+        low, high = (int(bound) for bound in torch.aminmax(ids))
+        if low < 0 or high >= count:
+            raise ValueError(f"{name} range from {low} to {high}; this model knows 0 to {count - 1}")
+
+
+def frozen(model: WorldModel, dtype: torch.dtype) -> WorldModel:
+    """The model for inference: no dropout, no gradients, its matrices in ``dtype``.
+
+    Embeddings, norms and the residual stream stay float32. What needs no cast is shared, not copied.
+    """
+
+    def narrow(name: str, tensor: Tensor) -> Tensor:
+        matrix = name.startswith("heads.") or (name.startswith("blocks.") and "norm" not in name)
+        return tensor.detach().to(dtype) if matrix else tensor.detach()
+
+    weights: dict[str, Any] = {name: narrow(name, tensor) for name, tensor in model.state_dict().items()}
+    with torch.device("meta"):
+        copy = WorldModel(model.config)
+    copy.load_state_dict(weights, assign=True)
+    return copy.requires_grad_(False).eval()

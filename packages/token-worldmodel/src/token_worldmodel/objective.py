@@ -1,0 +1,89 @@
+"""What the world model is trained on, and the optimiser's parameter groups."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .model import WorldModel
+from .sampler import TokenBatch
+
+
+class WorldModelObjective(nn.Module):
+    """The weighted sum of each level's cross-entropy, with the numbers that keep it honest beside it."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics of a batch of windows.
+
+        L0 of a window's first step has nothing to be predicted from and no loss. The action of an episode's
+        final row is a filler; it can only be the window's last, from which nothing is predicted.
+
+        Returns:
+            The loss, float32 scalar, and for each level l (0-d tensors): ``cross_entropy_l`` in nats,
+            and over all steps but the window's first ``accuracy_l``, ``copy_accuracy_l`` (of repeating the
+            step before) and ``changed_accuracy_l`` (on tokens that differ from the step before; NaN if
+            there are none).
+        """
+        output = self.model(batch.tokens, batch.actions)
+        loss = torch.zeros((), device=batch.tokens.device)
+        metrics: dict[str, Tensor] = {}
+        for level, (weight, logits) in enumerate(
+            zip(self.model.config.loss_weights, output.logits, strict=True)
+        ):
+            predicted, target = align(logits, batch.tokens, level)
+            # Autocast would let this be bfloat16; a loss is float32.
+            cross_entropy = F.cross_entropy(predicted.float().flatten(0, 1), target.flatten())
+            loss = loss + weight * cross_entropy
+            metrics |= _accuracies(predicted.detach(), batch.tokens[..., level], level)
+            metrics[f"cross_entropy_{level}"] = cross_entropy.detach()
+        metrics["loss"] = loss.detach()
+        return loss, metrics
+
+    def after_step(self) -> None:
+        """Nothing follows an optimiser step here."""
+
+
+def align(logits: Tensor, tokens: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    """Predictions of a level and the tokens they are of: L0 is predicted from the step before.
+
+    Args:
+        logits: (B, T, K), `WorldModelOutput.logits` of the level.
+        tokens: int64 (B, T, L), the window they were computed from.
+
+    Returns:
+        (B, T', K) and (B, T'), T' = T - 1 for level 0 and T for the others.
+    """
+    return (logits[:, :-1], tokens[:, 1:, 0]) if level == 0 else (logits, tokens[..., level])
+
+
+def _accuracies(predicted: Tensor, tokens: Tensor, level: int) -> dict[str, Tensor]:
+    """Accuracy beside that of copying the last step, from logits (B, T', K) and tokens (B, T) of a level."""
+    target, previous = tokens[:, 1:], tokens[:, :-1]
+    right = predicted[:, predicted.shape[1] - target.shape[1] :].argmax(-1) == target
+    changed = target != previous
+    return {
+        f"accuracy_{level}": right.float().mean(),
+        f"copy_accuracy_{level}": 1.0 - changed.float().mean(),
+        f"changed_accuracy_{level}": (right & changed).sum() / changed.sum(),
+    }
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for AdamW: matrices of linear layers decay; embeddings, norms and biases do not.
+
+    Raises:
+        ValueError: a negative decay.
+    """
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay is {weight_decay}; give 0 or more")
+    decays = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if id(p) in decays], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) not in decays], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,176 @@
+"""Batches of windows from token trajectories, each a function of (seed, step)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .trajectories import TokenTrajectories
+
+Split = Literal["train", "validation", "all"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenBatch:
+    """Windows of consecutive steps, none crossing an episode."""
+
+    tokens: Tensor  # int64 (B, T, L)
+    actions: Tensor  # int64 (B, T), chosen after the tokens of its step
+    rewards: Tensor  # float32 (B, T), raw, brought by the action
+    terminated: Tensor  # bool (B, T)
+    truncated: Tensor  # bool (B, T)
+    final: Tensor  # bool (B, T): an episode's last row, whose action is a filler
+    lives: Tensor  # int64 (B, T)
+    game_index: Tensor  # int64 (B,), into `TokenSampler.games`
+
+    def to(self, device: torch.device | str | None) -> Self:
+        """The batch on ``device``; to a GPU by pinned memory, without waiting."""
+        if device is None or torch.device(device).type == "cpu":
+            return self
+        moved = {f.name: getattr(self, f.name).pin_memory() for f in fields(self)}
+        return type(self)(**{name: column.to(device, non_blocking=True) for name, column in moved.items()})
+
+
+def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: int) -> np.ndarray:
+    """Which rows belong to validation episodes, bool (N,).
+
+    At least one episode is chosen and one left, if there are two. Windows overlap, so a split by window
+    would let validation leak into training.
+    """
+    ids = np.unique(episode_ids)
+    rng = np.random.default_rng([seed, 0x5711])
+    count = min(max(1, round(validation_fraction * len(ids))), len(ids) - 1) if len(ids) > 1 else 0
+    return np.isin(episode_ids, rng.permutation(ids)[:count])
+
+
+class TokenSampler:
+    """Draws windows from the trajectories of one game or several, in stated proportions.
+
+    A window is drawn uniformly from all that fit in an episode of the split; the game first, by weight.
+    """
+
+    def __init__(
+        self,
+        trajectories: Mapping[str, TokenTrajectories],
+        *,
+        length: int,
+        batch_size: int,
+        weights: Mapping[str, float] | None = None,
+        seed: int,
+        split: Split = "train",
+        validation_fraction: float = 0.1,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Find every window.
+
+        Args:
+            trajectories: by game; all with the same number of levels.
+            length: steps of a window, T.
+            batch_size: windows of a batch, B.
+            weights: how often each game is drawn, relative to the others; equally by default.
+            seed: of the split and of the batches.
+            split: episodes to draw from.
+            validation_fraction: of the episodes of each game, at least one and not all.
+            device: where batches go.
+
+        Raises:
+            ValueError: no window fits, or an argument out of its range.
+        """
+        if length < 1 or batch_size < 1:
+            raise ValueError(f"length is {length} and batch_size {batch_size}; give at least 1 of each")
+        if split not in ("train", "validation", "all"):
+            raise ValueError(f"split is {split!r}; choose train, validation or all")
+        if not 0.0 < validation_fraction < 1.0:
+            raise ValueError(f"validation_fraction is {validation_fraction}; give one between 0 and 1")
+        if len({t.num_levels for t in trajectories.values()}) != 1:
+            levels = {game: t.num_levels for game, t in trajectories.items()}
+            raise ValueError(
+                f"the games' levels are {levels}; give at least one game, and all of the same levels"
+            )
+        self.games = tuple(trajectories)
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self._trajectories = [trajectories[game] for game in self.games]
+        self._final = [t.final for t in self._trajectories]
+        self._starts = []
+        for game, t in trajectories.items():
+            starts = window_starts(t.episode_ids, length)
+            if split != "all":
+                held_out = split_episodes(t.episode_ids, validation_fraction, seed)
+                starts = starts[held_out[starts] == (split == "validation")]
+            if not len(starts):
+                longest = int(np.bincount(np.unique(t.episode_ids, return_inverse=True)[1]).max(initial=0))
+                raise ValueError(
+                    f"{game} has no window of {length} steps in its {split} episodes (the longest of all has "
+                    f"{longest} rows); collect more or shorten the window"
+                )
+            self._starts.append(starts)
+        self._probabilities = _probabilities(self.games, weights)
+
+    @property
+    def num_windows(self) -> dict[str, int]:
+        """Windows of each game that can be drawn."""
+        return {game: len(starts) for game, starts in zip(self.games, self._starts, strict=True)}
+
+    def batch(self, step: int) -> TokenBatch:
+        """The batch of a training step: the same for the same seed and step, whatever came before."""
+        rng = np.random.default_rng([self.seed, 0xBA7C, step])
+        games = rng.choice(len(self.games), size=self.batch_size, p=self._probabilities)
+        counts = np.array([len(starts) for starts in self._starts])
+        draws = rng.integers(counts[games])
+        starts = [self._starts[game][draw] for game, draw in zip(games, draws, strict=True)]
+        return self._gather(games, np.array(starts)).to(self.device)
+
+    def sweep(self) -> Iterator[TokenBatch]:
+        """Windows that do not overlap, over all episodes of the split, game by game; for evaluation."""
+        for game, starts in enumerate(self._starts):
+            fresh = np.flatnonzero(np.diff(starts, prepend=-2) != 1)
+            offsets = np.arange(len(starts)) - np.repeat(fresh, np.diff(fresh, append=len(starts)))
+            chosen = starts[offsets % self.length == 0]
+            for first in range(0, len(chosen), self.batch_size):
+                rows = chosen[first : first + self.batch_size]
+                yield self._gather(np.full(len(rows), game), rows).to(self.device)
+
+    def _gather(self, games: np.ndarray, starts: np.ndarray) -> TokenBatch:
+        rows = starts[:, None] + np.arange(self.length)
+
+        def column(name: str, dtype: torch.dtype) -> Tensor:
+            sources = [getattr(t, name) for t in self._trajectories] if name != "final" else self._final
+            out = np.empty((*rows.shape, *sources[0].shape[1:]), sources[0].dtype)
+            for game in np.unique(games):
+                out[games == game] = sources[game][rows[games == game]]
+            return torch.from_numpy(out).to(dtype)
+
+        return TokenBatch(
+            tokens=column("tokens", torch.int64),
+            actions=column("actions", torch.int64),
+            rewards=column("rewards", torch.float32),
+            terminated=column("terminated", torch.bool),
+            truncated=column("truncated", torch.bool),
+            final=column("final", torch.bool),
+            lives=column("lives", torch.int64),
+            game_index=torch.from_numpy(games.astype(np.int64)),
+        )
+
+
+def window_starts(episode_ids: np.ndarray, length: int) -> np.ndarray:
+    """First rows of all windows of ``length`` rows inside one episode, int64, in order."""
+    if len(episode_ids) < length:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(episode_ids[: len(episode_ids) - length + 1] == episode_ids[length - 1 :])
+
+
+def _probabilities(games: tuple[str, ...], weights: Mapping[str, float] | None) -> np.ndarray:
+    if weights is None:
+        return np.full(len(games), 1.0 / len(games))
+    if weights.keys() != set(games) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise ValueError(
+            f"weights are {dict(weights)}; give one of at least 0, not all 0, for each of {', '.join(games)}"
+        )
+    shares = np.array([weights[game] for game in games], np.float64)
+    return shares / shares.sum()

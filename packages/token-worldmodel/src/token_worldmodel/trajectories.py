@@ -1,0 +1,107 @@
+"""Token trajectories: the columns of a game's tokens, and their file."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ._artifact import load_artifact, save_artifact
+
+COLUMNS = {
+    "tokens": np.int16,
+    "actions": np.uint8,
+    "rewards": np.float32,
+    "terminated": np.bool_,
+    "truncated": np.bool_,
+    "episode_ids": np.int32,
+    "lives": np.uint8,
+}
+"""Type of each column in a file, as docs/artifacts.md has them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenTrajectories:
+    """Episodes of one game, one after the other; row t is a step: what was seen, then what was done.
+
+    An episode of T actions has T + 1 rows, the last being its final observation: its action is a filler,
+    its reward 0 and its flags false.
+    """
+
+    tokens: np.ndarray  # int16 (N, L)
+    actions: np.ndarray  # uint8 (N,), chosen after seeing the row's tokens
+    rewards: np.ndarray  # float32 (N,), raw, brought by the row's action
+    terminated: np.ndarray  # bool (N,)
+    truncated: np.ndarray  # bool (N,)
+    episode_ids: np.ndarray  # int32 (N,)
+    lives: np.ndarray  # uint8 (N,), when the row's tokens were seen
+
+    def __post_init__(self) -> None:
+        """Accept tensors and any integer type; check that the columns belong together."""
+        for field in fields(self):
+            column = np.asarray(getattr(self, field.name))
+            if column.dtype != COLUMNS[field.name]:
+                column = _converted(field.name, column)
+            object.__setattr__(self, field.name, column)
+        if self.tokens.ndim != 2:
+            raise ValueError(f"tokens have shape {self.tokens.shape}; give (rows, levels)")
+        wrong = [
+            f"{f.name} {getattr(self, f.name).shape}"
+            for f in fields(self)[1:]
+            if getattr(self, f.name).shape != self.tokens.shape[:1]
+        ]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)} should have shape ({len(self.tokens)},), one value per token row"
+            )
+        if len(self.tokens) and self.tokens.min() < 0:
+            raise ValueError(f"tokens hold {self.tokens.min()}; codes count from 0")
+        starts = np.flatnonzero(np.diff(self.episode_ids)) + 1
+        if len(starts) + 1 != len(np.unique(self.episode_ids)) and len(self.tokens):
+            raise ValueError("episode_ids return to an earlier episode; sort the rows so each is contiguous")
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.tokens)
+
+    @property
+    def num_levels(self) -> int:
+        """Tokens of a row."""
+        return self.tokens.shape[1]
+
+    @property
+    def final(self) -> np.ndarray:
+        """bool (N,): the last row of each episode, whose action is a filler."""
+        return np.append(np.diff(self.episode_ids) != 0, True) if len(self) else np.zeros(0, np.bool_)
+
+
+def _converted(name: str, column: np.ndarray) -> np.ndarray:
+    dtype = np.dtype(COLUMNS[name])
+    converted: np.ndarray = column.astype(dtype)
+    if not np.array_equal(converted, column):
+        raise ValueError(
+            f"{name} hold values that {np.dtype(COLUMNS[name])} cannot; give whole numbers in its range"
+        )
+    return converted
+
+
+def save_tokens(
+    path: str | Path, trajectories: TokenTrajectories, config: dict[str, Any] | None = None
+) -> None:
+    """Write trajectories as a ``tokens`` artifact; ``config`` says how the tokens were made."""
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(trajectories, name))) for name in COLUMNS}
+    save_artifact(path, tensors, kind="tokens", config=config or {})
+
+
+def load_tokens(path: str | Path) -> TokenTrajectories:
+    """Read a ``tokens`` artifact.
+
+    Raises:
+        ValueError: not a readable tokens file, or columns missing or not belonging together.
+    """
+    tensors, _ = load_artifact(path, kind="tokens")
+    missing = sorted(COLUMNS.keys() - tensors.keys())
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; write it with save_tokens")
+    return TokenTrajectories(**{name: tensors[name].numpy() for name in COLUMNS})

@@ -1,0 +1,40 @@
+"""The trained model as one file that needs nothing else to be loaded."""
+
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+
+from ._artifact import load_artifact, save_artifact
+from .config import WorldModelConfig
+from .model import WorldModel
+
+
+def save_worldmodel(path: str | Path, model: WorldModel) -> None:
+    """Write the weights, float32, with the configuration that rebuilds the model."""
+    weights = {name: tensor.float() for name, tensor in model.state_dict().items()}
+    save_artifact(path, weights, kind="worldmodel", config=asdict(model.config))
+
+
+def load_worldmodel(path: str | Path) -> WorldModel:
+    """The model a `save_worldmodel` file holds, on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: not a readable file of a world model, or weights that do not fit its configuration.
+    """
+    weights, entries = load_artifact(path, kind="worldmodel")
+    unknown = sorted(entries.keys() - {field.name for field in fields(WorldModelConfig)})
+    if unknown:
+        raise ValueError(f"{path} configures {', '.join(unknown)}, unknown to this version; train it again")
+    with torch.device("meta"):
+        model = WorldModel(WorldModelConfig(**entries))
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        raise ValueError(
+            f"{path} does not hold the weights its configuration describes ({', '.join(wrong)}); "
+            "train it again"
+        )
+    model.load_state_dict(weights, assign=True)
+    return model.requires_grad_(True).eval()
