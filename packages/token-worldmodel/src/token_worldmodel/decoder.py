@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .attention import attend, attend_few
-from .masks import attention_plans, visibility
+from .masks import attention_plan, visibility
 from .model import WorldModel
 
 
@@ -49,7 +49,7 @@ class Decoder:
         """
         model, num_steps = self.model, tokens.shape[1]
         num_positions = num_steps * model.config.step_size
-        inner, _, _ = attention_plans(model.config, num_steps, tokens.device)
+        plan = attention_plan(model.config, num_steps, tokens.device)
         kept = self._kept[: num_steps * len(self._kept_slots)].to(tokens.device)
         seen = self._visible[num_positions - 1, :num_positions].nonzero()[:, 0].to(tokens.device)
         hidden = []
@@ -59,13 +59,14 @@ class Decoder:
             rows = slice(start, start + rows_at_once)
             x = model.embed(tokens[rows], actions[rows])
             for block, keys, values in zip(model.blocks, self._keys, self._values, strict=True):
-                q, k, v = block.heads(x)
+                qkv = block.project(x)
+                q, k, v = qkv.permute(2, 0, 3, 1, 4)
                 keys[rows, :, : len(kept)] = k[:, :, kept]
                 values[rows, :, : len(kept)] = v[:, :, kept]
                 if block is model.blocks[-1]:
                     x = block.update(x[:, -1:], attend_few(q[:, :, -1:], k[:, :, seen], v[:, :, seen], None))
                 else:
-                    x = block.update(x, attend(q, k, v, inner))
+                    x = block.update(x, attend(qkv, plan))
             hidden.append(model.norm(x[:, 0]))
         self.step = num_steps
         return torch.cat(hidden)
@@ -90,7 +91,7 @@ class Decoder:
         assert end <= self._keys[0].shape[2], (end, self._keys[0].shape)
         x = x + (model.slot_embedding[first_slot:end_slot] + model.step_embedding[self.step])
         for block, keys, values in zip(model.blocks, self._keys, self._values, strict=True):
-            q, k, v = block.heads(x)
+            q, k, v = block.project(x).permute(2, 0, 3, 1, 4)
             keys[:, :, start:end] = k
             values[:, :, start:end] = v
             mask = bias

@@ -1,6 +1,5 @@
 """Who sees whom: the attention mask, and the plan that spends no work on what nobody sees."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,38 +48,16 @@ def blocks(visible: Tensor, size: int) -> tuple[Block, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One layer's attention: the whole mask for fused kernels, its blocks for products on a CPU."""
+    """A window's attention: the whole mask for fused kernels, or its blocks for products on a CPU."""
 
-    visible: Tensor  # (Q, N) bool
+    visible: Tensor  # (N, N) bool
     blocks: tuple[Block, ...]
 
 
-def readout_positions(config: WorldModelConfig, num_steps: int) -> Tensor:
-    """Positions whose last-layer output is read, int64 (num_steps * num_levels,).
-
-    Nothing is predicted from the finest token, so it has no output: the slots are L0 to the last but
-    one level, and the action.
-    """
-    slot = torch.arange(num_steps * config.step_size) % config.step_size
-    return (slot != config.num_levels - 1).nonzero()[:, 0]
-
-
 @lru_cache(maxsize=64)
-def attention_plans(
-    config: WorldModelConfig, num_steps: int, device: torch.device
-) -> tuple[Plan, Plan, Tensor]:
-    """The plan of the inner layers, that of the last layer, and the positions the last layer reads out."""
+def attention_plan(config: WorldModelConfig, num_steps: int, device: torch.device) -> Plan:
+    """The plan for windows of ``num_steps`` steps on a device."""
     visible = visibility(config, num_steps)
-    readout = readout_positions(config, num_steps)
-
-    def plan(visible: Tensor, size: int) -> Plan:
-        # Blocks cost a few small copies each and save the products above the diagonal: 8 steps is
-        # where the two balance on the CPUs measured.
-        made: Sequence[Block] = blocks(visible, size) if device.type == "cpu" else ()
-        return Plan(visible.to(device), tuple(made))
-
-    return (
-        plan(visible, 8 * config.step_size),
-        plan(visible[readout], 8 * config.num_levels),
-        readout.to(device),
-    )
+    # A block costs a few small copies and saves the products above the diagonal: they balance at 8 steps.
+    made = blocks(visible, 8 * config.step_size) if device.type == "cpu" else ()
+    return Plan(visible.to(device), made)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .attention import attend
 from .config import WorldModelConfig
-from .masks import attention_plans
+from .masks import attention_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +58,17 @@ class TransformerBlock(nn.Module):
         self.expand = nn.Linear(config.dim, config.ffn_dim)
         self.contract = nn.Linear(config.ffn_dim, config.dim)
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of x (B, N, D), each (B, H, N, E)."""
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of x (B, N, D), as (B, N, 3, H, E)."""
         # The cast does nothing in training; a frozen model may hold narrower matrices than x.
         normed = self.attention_norm(x).to(self.qkv.weight.dtype)
-        qkv = self.qkv(normed).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3)
-        return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        return self.qkv(normed).unflatten(-1, (3, self.num_heads, -1))
 
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Add to x (B, N, D) what was attended (B, H, N, E), then the feed-forward branch."""
-        x = x + self._drop(self.projection(attended.transpose(1, 2).flatten(2)))
+        """Add to x (B, N, D) what was attended (B, N, D), then the feed-forward branch."""
+        x = x + self._drop(self.projection(attended))
         normed = self.ffn_norm(x).to(self.expand.weight.dtype)
-        return x + self._drop(self.contract(F.gelu(self.expand(normed), approximate="tanh")))
+        return x + self._drop(self.contract(F.gelu(self.expand(normed))))
 
     def _drop(self, branch: Tensor) -> Tensor:
         return F.dropout(branch, self.dropout, self.training) if self.dropout else branch
@@ -114,17 +113,24 @@ class WorldModel(nn.Module):
         """
         check_window(self.config, tokens, actions)
         num_steps = tokens.shape[1]
-        inner, last, readout = attention_plans(self.config, num_steps, tokens.device)
+        plan = attention_plan(self.config, num_steps, tokens.device)
         x = self.embed(tokens, actions)
-        for block in self.blocks[:-1]:
-            x = block.update(x, attend(*block.heads(x), inner))
-        q, k, v = self.blocks[-1].heads(x)
-        x = self.blocks[-1].update(x[:, readout], attend(q[:, :, readout], k, v, last))
-        x = self.norm(x).unflatten(1, (num_steps, self.config.num_levels))
+        for block in self.blocks:
+            attended = attend(block.project(x), plan)
+            if block is self.blocks[-1]:
+                x, attended = self._read_out(x), self._read_out(attended)
+            x = block.update(x, attended)
+        *slots, hidden = self.norm(x).unflatten(1, (num_steps, -1)).unbind(2)
+        before = [hidden, *slots]
         return WorldModelOutput(
-            logits=tuple(self.predict(x[:, :, level - 1], level) for level in range(self.config.num_levels)),
-            hidden=x[:, :, -1],
+            logits=tuple(self.predict(x, level) for level, x in enumerate(before)), hidden=hidden
         )
+
+    def _read_out(self, x: Tensor) -> Tensor:
+        """Drop from (B, N, D) the finest tokens' positions: nothing is predicted from them."""
+        x = x.unflatten(1, (-1, self.config.step_size))
+        finest = self.config.num_levels - 1
+        return torch.cat([x[:, :, :finest], x[:, :, finest + 1 :]], 2).flatten(1, 2)
 
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Interleave tokens (B, T, L) and actions (B, T) into (B, N, D)."""
