@@ -1,1 +1,47 @@
-"""Placeholder."""
+"""Atari games as datasets: collection, episodes on disk, RAM labels, windows."""
+
+from atari_data.collect import CollectResult, collect, collect_with_ram
+from atari_data.episodes import Episodes, play_episodes
+from atari_data.games import ACTION_NAMES, NUM_ACTIONS, action_mask, check_game, games, minimal_actions
+from atari_data.labels import labelled_games, labels, state_variables
+from atari_data.policies import EpsilonPolicy, Policy, RandomPolicy, StickyRandomPolicy
+from atari_data.protocol import PROTOCOLS, Protocol
+from atari_data.sampling import MultiGameSampler
+from atari_data.scores import GameInfo, game_info, human_normalized, published_scores, score_sources
+from atari_data.store import FrameStore
+from atari_data.windows import final_rows, first_rows, lost_lives, split_episodes, window_starts
+
+__all__ = [
+    "ACTION_NAMES",
+    "NUM_ACTIONS",
+    "PROTOCOLS",
+    "CollectResult",
+    "Episodes",
+    "EpsilonPolicy",
+    "FrameStore",
+    "GameInfo",
+    "MultiGameSampler",
+    "Policy",
+    "Protocol",
+    "RandomPolicy",
+    "StickyRandomPolicy",
+    "action_mask",
+    "check_game",
+    "collect",
+    "collect_with_ram",
+    "final_rows",
+    "first_rows",
+    "game_info",
+    "games",
+    "human_normalized",
+    "labelled_games",
+    "labels",
+    "lost_lives",
+    "minimal_actions",
+    "play_episodes",
+    "published_scores",
+    "score_sources",
+    "split_episodes",
+    "state_variables",
+    "window_starts",
+]

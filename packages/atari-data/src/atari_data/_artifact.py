@@ -1,0 +1,92 @@
+"""One artifact is one safetensors file: tensors, and a single metadata entry of canonical JSON.
+
+The torch packages share a file of this name for weights. This one is for arrays too long for memory: the
+header has a fixed size, so that it can be written last, after frames of which nobody knew how many there
+would be.
+Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON header, data without gaps).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+METADATA_KEY = "artifact"
+HEADER_BYTES = 4096  # with its length field: the data begin on a page of memory
+
+_DTYPES = {"U8": np.uint8, "BOOL": np.bool_, "I32": np.int32, "F32": np.float32}
+_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
+
+
+def encode_header(
+    tensors: dict[str, tuple[type | np.dtype[Any], tuple[int, ...]]],
+    *,
+    kind: str,
+    config: dict[str, Any],
+    schema: int = 1,
+) -> bytes:
+    """The first ``HEADER_BYTES`` of a file that holds ``tensors`` (name to dtype and shape) in this order."""
+    entry = json.dumps(
+        {"kind": kind, "schema": schema, "config": config}, sort_keys=True, separators=(",", ":")
+    )
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: entry}}
+    start = 0
+    for name, (dtype, shape) in tensors.items():
+        end = start + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        header[name] = {"dtype": _CODES[np.dtype(dtype)], "shape": shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    size = HEADER_BYTES - 8
+    if len(text) > size:
+        raise ValueError(
+            f"the artifact's config takes {len(text)} bytes with the header; the limit is {size}"
+        )
+    return size.to_bytes(8, "little") + text.ljust(size)
+
+
+def open_artifact(
+    path: Path, *, kind: str, mapped: str, schema: int = 1
+) -> tuple[dict[str, Any], NDArray[Any], dict[str, NDArray[Any]]]:
+    """Read an artifact, one of its tensors memory-mapped and the others in memory.
+
+    Returns:
+        The config, the tensor called ``mapped`` (read-only, from the file), and the other tensors by name.
+
+    Raises:
+        ValueError: the file is missing, damaged, cut short, not an artifact, or of another kind or schema.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; expected a {kind} artifact (a safetensors file)")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            entry = (file.metadata() or {}).get(METADATA_KEY)
+            others = {name: file.get_tensor(name) for name in file.keys() if name != mapped}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); write it again") from error
+    try:
+        found = json.loads(entry or "")
+        found_kind, found_schema, config = found["kind"], found["schema"], found["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no '{METADATA_KEY}' metadata, so it is not an artifact of this project"
+        ) from error
+    if (found_kind, found_schema) != (kind, schema):
+        raise ValueError(
+            f"{path} is a {found_kind} artifact of schema {found_schema}; expected {kind}, schema {schema}"
+        )
+    return config, _map_tensor(path, mapped), others
+
+
+def _map_tensor(path: Path, name: str) -> NDArray[Any]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        spec = json.loads(file.read(length)).get(name)
+    if spec is None or spec["dtype"] not in _DTYPES:
+        raise ValueError(f"{path} holds no tensor '{name}' of a known type; write it again")
+    return np.memmap(
+        path, dtype=_DTYPES[spec["dtype"]], mode="r", offset=8 + length + spec["data_offsets"][0],
+        shape=tuple(spec["shape"]),
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Collection: a policy plays, and what it saw and did goes to disk while it plays."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import ale_py
+import numpy as np
+from numpy.typing import NDArray
+
+from atari_data.games import check_game
+from atari_data.playing import environment_seeds, play
+from atari_data.policies import Policy
+from atari_data.protocol import PROTOCOLS, Protocol
+from atari_data.recorder import Recorder
+from atari_data.rounds import next_round, staged_round
+from atari_data.shards import ShardWriter
+from atari_data.twins import Twins
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectResult:
+    """What one round of collection brought.
+
+    Attributes:
+        num_steps: actions taken.
+        num_rows: rows written, one more for each episode than actions.
+        num_episodes: episodes that ended by themselves (a cut one is written too, but has no return).
+        returns: float64 [num_episodes], sums of raw rewards, in the order of the episode ids.
+        lengths: int64 [num_episodes], in actions.
+        round: number of this round in the directory, from 0.
+    """
+
+    num_steps: int
+    num_rows: int
+    num_episodes: int
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    round: int
+
+
+def collect(
+    directory: str | Path,
+    game: str,
+    num_steps: int,
+    policy: Policy,
+    *,
+    seed: int,
+    protocol: Protocol = PROTOCOLS["atari100k"],
+    num_envs: int = 16,
+    ram: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> CollectResult:
+    """Take exactly ``num_steps`` actions and add them, as one round, to the shards of ``directory``.
+
+    Environments share the actions evenly; the last episode of each is cut (`truncated`) when its share is
+    taken. The same arguments, on the same content of ``directory``, write the same bytes. A round appears
+    whole or not at all: on an error or an interruption the directory is as it was.
+
+    Args:
+        directory: made if missing. Where it already holds rounds, game and protocol must be the same.
+        game: a name of :func:`atari_data.games`.
+        num_steps: actions in all, 1 or more; an action is ``protocol.frameskip`` emulated frames.
+        policy: called with half of the environments at a time; it must be deterministic for the result to be.
+        seed: of the emulators; mixed with the number of the round, so rounds with one seed differ.
+        protocol: how the emulator is driven.
+        num_envs: copies of the game that play side by side.
+        ram: store the emulator's 128 bytes of RAM too. Same pixels; about half as fast.
+        progress: called now and then with the number of actions taken so far.
+
+    Raises:
+        ValueError: a bad argument, an answer of the policy that is not actions, or a directory that holds
+            another game, another protocol, or damaged shards.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; take at least 1")
+    directory = Path(directory)
+    place = next_round(directory, game=check_game(game), protocol=protocol, ram=ram)
+    num_envs = min(num_envs, num_steps)
+    seeds = environment_seeds(seed, num_envs, stream=place.round)
+    quotas = np.full(num_envs, num_steps // num_envs)
+    quotas[: num_steps % num_envs] += 1
+    twins = Twins(game, seeds, protocol) if ram else None
+    origin = {
+        "source": "emulator",
+        "seed": seed,
+        "policy": type(policy).__name__,
+        "ale_py": ale_py.__version__,
+    }
+    with staged_round(directory, place) as (staging, staged), ExitStack() as stack:
+        writers = [
+            ShardWriter(staging, f"env-{env:05d}", ram=ram, config={**place.config, **origin, "env": env})
+            for env in range(num_envs)
+        ]
+        for writer in writers:
+            stack.callback(writer.discard)
+        recorders: dict[int, Recorder] = {}  # by the first environment of each half
+        for tick in play(game, policy, seeds=seeds, protocol=protocol):
+            half = int(tick.env_ids[0])
+            if half not in recorders:
+                recorders[half] = Recorder(
+                    [writers[env] for env in tick.env_ids],
+                    quotas[tick.env_ids],
+                    first_ids=place.first_episode + tick.env_ids,
+                    id_stride=num_envs,
+                    ram=ram,
+                )
+            if recorders[half].done:
+                continue
+            if twins is not None:
+                twins.follow(tick)
+            wrote = recorders[half].record(tick, None if twins is None else twins.ram(tick.env_ids))
+            if wrote:
+                taken = sum(recorder.num_steps for recorder in recorders.values())
+                if progress is not None:
+                    progress(taken)
+                if taken == num_steps and all(recorder.done for recorder in recorders.values()):
+                    break
+        for env, writer in enumerate(writers):
+            writer.close(end=env == num_envs - 1)
+            staged.extend(writer.paths)
+    episodes = sorted(episode for recorder in recorders.values() for episode in recorder.episodes)
+    return CollectResult(
+        num_steps=num_steps,
+        num_rows=sum(int(recorder.num_rows.sum()) for recorder in recorders.values()),
+        num_episodes=len(episodes),
+        returns=np.array([episode[1] for episode in episodes], dtype=np.float64),
+        lengths=np.array([episode[2] for episode in episodes], dtype=np.int64),
+        round=place.round,
+    )
+
+
+def collect_with_ram(
+    directory: str | Path,
+    game: str,
+    num_steps: int,
+    policy: Policy,
+    *,
+    seed: int,
+    protocol: Protocol = PROTOCOLS["atari100k"],
+    num_envs: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> CollectResult:
+    """:func:`collect` with ``ram=True``: labelled data, the same pixels."""
+    return collect(
+        directory, game, num_steps, policy, seed=seed, protocol=protocol, num_envs=num_envs, ram=True,
+        progress=progress,
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""Evaluation: whole episodes, of which short ones are no more likely to be counted than long ones."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atari_data.playing import Tick, environment_seeds, play
+from atari_data.policies import Policy
+from atari_data.protocol import PROTOCOLS, Protocol
+from atari_data.twins import Twins
+
+_EVALUATION_STREAM = 2**31  # apart from the streams of collection, which are numbered from 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episodes:
+    """Episodes played to their end, in their order.
+
+    Attributes:
+        returns: float64 [n], sums of raw rewards.
+        lengths: int64 [n], in actions.
+        terminated: bool [n]; False where the protocol's limit of frames cut the episode.
+    """
+
+    returns: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+
+
+def play_episodes(
+    game: str,
+    policy: Policy,
+    num_episodes: int,
+    *,
+    seed: int,
+    protocol: Protocol = PROTOCOLS["atari100k"],
+    num_envs: int = 16,
+    record: Callable[[int, NDArray[np.uint8]], None] | None = None,
+    record_episodes: Collection[int] = (0,),
+    progress: Callable[[int], None] | None = None,
+) -> Episodes:
+    """Play ``num_episodes`` full episodes; unclipped returns.
+
+    Which environment plays which episode is settled before play: environment e plays episodes e,
+    e + num_envs, e + 2 num_envs and so on. Counting the first episodes to end would favour short ones.
+
+    Args:
+        game: a name of :func:`atari_data.games`.
+        policy: called with half of the environments at a time, and for as long as any of them plays.
+        num_episodes: 1 or more.
+        seed: of the emulators.
+        protocol: how the emulator is driven.
+        num_envs: copies of the game that play side by side, at most ``num_episodes`` are made.
+        record: called as ``record(episode, screen)`` for every observation of the episodes to record, with
+            the emulator's colour screen, uint8 [210, 160, 3] in most games: enough to write a video as it
+            goes.
+        record_episodes: numbers of the episodes to record.
+        progress: called with the number of episodes that have ended, each time one does.
+
+    Raises:
+        ValueError: a bad argument, or an answer of the policy that is not actions.
+    """
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes is {num_episodes}; play at least 1")
+    num_envs = min(num_envs, num_episodes)
+    seeds = environment_seeds(seed, num_envs, stream=_EVALUATION_STREAM)
+    recorded = set(record_episodes) if record is not None else set()
+    twins = Twins(game, seeds, protocol, sorted({episode % num_envs for episode in recorded}))
+    returns = np.zeros(num_episodes)
+    lengths = np.zeros(num_episodes, dtype=np.int64)
+    terminated = np.zeros(num_episodes, dtype=np.bool_)
+    current = np.arange(num_envs)  # the episode each environment plays; num_episodes or more: none
+    num_ended = 0
+    for tick in play(game, policy, seeds=seeds, protocol=protocol):
+        twins.follow(tick)
+        _record_screens(record, recorded, twins, current, tick)
+        playing = current[tick.env_ids] < num_episodes
+        envs = tick.env_ids[playing]
+        over = tick.over[playing]
+        returns[current[envs]] += tick.rewards[playing]
+        lengths[current[envs]] += ~over
+        terminated[current[envs]] = tick.terminated[playing]
+        current[envs[over]] += num_envs
+        if over.any():
+            num_ended += int(over.sum())
+            if progress is not None:
+                progress(num_ended)
+            if num_ended == num_episodes:
+                break
+    return Episodes(returns=returns, lengths=lengths, terminated=terminated)
+
+
+def _record_screens(
+    record: Callable[[int, NDArray[np.uint8]], None] | None,
+    recorded: set[int],
+    twins: Twins,
+    current: NDArray[np.int64],
+    tick: Tick,
+) -> None:
+    if record is None:
+        return
+    for env in tick.env_ids.tolist():
+        if int(current[env]) in recorded:
+            record(int(current[env]), twins.screen(env))

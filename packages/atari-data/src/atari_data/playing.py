@@ -1,0 +1,117 @@
+"""One loop that plays: a policy against many copies of a game, one observation of each at a time.
+
+Everything that plays (collection, evaluation, labelled collection) reads the same stream of :class:`Tick`.
+
+Asynchronous environments hand back whichever copies are ready, so the batches a policy sees depend on
+timing, and with them the last bits of a network's output. Here the copies form two halves that take turns:
+while the policy looks at one half, the emulator's threads run the other. It is as fast, and batches are always
+the same.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from numpy.typing import NDArray
+
+from atari_data.games import NUM_ACTIONS, check_game
+from atari_data.policies import Policy
+from atari_data.protocol import Protocol
+
+FRAME_SHAPE = (84, 84)
+
+
+class Tick(NamedTuple):
+    """One observation of every environment of one half, with what led to it and what is done next."""
+
+    env_ids: NDArray[np.int64]  # [B], consecutive
+    observations: NDArray[np.uint8]  # [B, 4, 84, 84], oldest frame first, zeros before an episode's first
+    rewards: NDArray[np.int32]  # [B], raw, brought by the previous action
+    terminated: NDArray[np.bool_]  # [B], by the previous action: this is the episode's last observation
+    truncated: NDArray[np.bool_]  # [B], likewise, by the protocol's limit
+    lives: NDArray[np.int32]  # [B]
+    frame_numbers: NDArray[np.int32]  # [B], emulated frames since the environment was made
+    actions: NDArray[np.int64]  # [B], the policy's answer; ignored after a last observation
+
+    @property
+    def over(self) -> NDArray[np.bool_]:
+        """Bool [B]: the observation is its episode's last, and the next one starts another episode."""
+        return self.terminated | self.truncated
+
+
+def environment_seeds(seed: int, num_envs: int, *, stream: int = 0) -> NDArray[np.int64]:
+    """Seeds of ``num_envs`` emulators, int64 [num_envs] in [0, 2**31): different for every stream."""
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; give 0 or more")
+    if num_envs < 1:
+        raise ValueError(f"num_envs is {num_envs}; give 1 or more")
+    states = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(num_envs)
+    return (states >> 1).astype(np.int64)
+
+
+def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Protocol) -> Iterator[Tick]:
+    """Play for ever, one environment for each seed; stop by leaving the loop.
+
+    The first tick of each half holds the first observations. An environment whose observation was its
+    episode's last resets on its next tick: that tick holds the next episode's first observation, reward 0.
+
+    Raises:
+        ValueError: ``game`` is unknown, or the policy's answer is not B ids of the 18 actions.
+    """
+    halves = [ids for ids in np.array_split(np.arange(len(seeds)), 2) if len(ids)]
+    envs = [_make_env(game, len(ids), protocol) for ids in halves]
+    ready = []
+    for env, ids in zip(envs, halves, strict=True):
+        observations, info = env.reset(seed=seeds[ids])
+        nothing = np.zeros(len(ids), dtype=np.int32)
+        ready.append((observations, nothing, nothing.astype(bool), nothing.astype(bool), info))
+    waiting = [False] * len(envs)
+    while True:
+        for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
+            if waiting[half]:
+                ready[half] = env.recv()
+            observations, rewards, terminated, truncated, info = ready[half]
+            actions = _checked(policy(observations, ids), len(ids))
+            env.send(actions)
+            waiting[half] = True
+            yield Tick(
+                env_ids=ids,
+                observations=observations,
+                rewards=rewards,
+                terminated=terminated,
+                truncated=truncated,
+                lives=info["lives"],
+                frame_numbers=info["frame_number"],
+                actions=actions,
+            )
+
+
+def _make_env(game: str, num_envs: int, protocol: Protocol) -> AtariVectorEnv:
+    return AtariVectorEnv(
+        check_game(game),
+        num_envs,
+        max_num_frames_per_episode=protocol.max_frames,
+        repeat_action_probability=protocol.sticky,
+        full_action_space=True,
+        frameskip=protocol.frameskip,
+        maxpool=protocol.max_pool,
+        noop_max=protocol.noop_max,
+        reward_clipping=False,
+        use_fire_reset=protocol.fire_reset,
+    )
+
+
+def _checked(actions: object, batch_size: int) -> NDArray[np.int64]:
+    found = np.asarray(actions)
+    if found.shape != (batch_size,) or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"the policy returned {found.dtype} {found.shape}; return one integer for each of the "
+            f"{batch_size} observations"
+        )
+    if not 0 <= found.min() <= found.max() < NUM_ACTIONS:
+        raise ValueError(
+            f"the policy returned actions from {found.min()} to {found.max()}; "
+            f"return ids of the full action set, 0 to {NUM_ACTIONS - 1}"
+        )
+    return found.astype(np.int64, copy=False)

@@ -1,0 +1,101 @@
+"""Policies that need no learning: random play in three flavours.
+
+Every environment draws from its own stream, so what environment 3 does depends neither on how many others
+there are nor on which of them are asked in the same call.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atari_data.games import minimal_actions
+
+Policy = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int64]]
+"""(observations uint8 [B, 4, 84, 84], environment ids int64 [B]) -> ids of the 18 actions, int64 [B]."""
+
+_BLOCK = 1024  # draws made at once for one environment
+
+
+class _Streams:
+    """Uniform numbers in [0, 1), ``width`` a draw, from one generator for each environment."""
+
+    def __init__(self, seed: int, num_envs: int, width: int) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs}; give 1 or more")
+        sequences = [np.random.SeedSequence(seed, spawn_key=(env,)) for env in range(num_envs)]
+        self._generators = [np.random.default_rng(sequence) for sequence in sequences]
+        self._numbers = np.empty((num_envs, _BLOCK, width))
+        self._next = np.full(num_envs, _BLOCK)
+
+    def draw(self, env_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The next draw of each environment, float64 [B, width]; an id may stand here only once."""
+        if env_ids.size and not 0 <= env_ids.min() <= env_ids.max() < len(self._generators):
+            raise ValueError(
+                f"environment ids reach {env_ids.max()}, and the policy was made for "
+                f"{len(self._generators)} environments; make it with as many as you play"
+            )
+        for env in env_ids[self._next[env_ids] == _BLOCK]:
+            self._numbers[env] = self._generators[env].random(self._numbers.shape[1:])
+            self._next[env] = 0
+        drawn: NDArray[np.float64] = self._numbers[env_ids, self._next[env_ids]]
+        self._next[env_ids] += 1
+        return drawn
+
+
+class RandomPolicy:
+    """Uniform over the game's minimal actions."""
+
+    def __init__(self, game: str, seed: int, num_envs: int) -> None:
+        self._actions = np.array(minimal_actions(game), dtype=np.int64)
+        self._streams = _Streams(seed, num_envs, width=1)
+
+    def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Actions int64 [B]; the observations are not looked at."""
+        return self._pick(self._streams.draw(env_ids)[:, 0])
+
+    def _pick(self, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
+        return self._actions[(uniform * len(self._actions)).astype(np.int64)]
+
+
+class StickyRandomPolicy(RandomPolicy):
+    """Random play that repeats its last action with probability ``repeat``.
+
+    An action lasts 1 / (1 - repeat) steps on average, so play reaches places that uniform play, which mostly
+    jitters on the spot, does not.
+    """
+
+    def __init__(self, game: str, seed: int, num_envs: int, repeat: float = 0.8) -> None:
+        if not 0.0 <= repeat < 1.0:
+            raise ValueError(f"repeat is {repeat}; give a probability in [0, 1)")
+        super().__init__(game, seed, num_envs)
+        self._streams = _Streams(seed, num_envs, width=2)
+        self._repeat = repeat
+        self._last = np.full(num_envs, -1, dtype=np.int64)
+
+    def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Actions int64 [B]; the observations are not looked at."""
+        keep, pick = self._streams.draw(env_ids).T
+        last = self._last[env_ids]
+        actions = np.where((keep < self._repeat) & (last >= 0), last, self._pick(pick))
+        self._last[env_ids] = actions
+        return actions
+
+
+class EpsilonPolicy:
+    """Another policy, replaced by a uniformly random minimal action with probability ``epsilon``."""
+
+    def __init__(self, policy: Policy, game: str, seed: int, num_envs: int, epsilon: float) -> None:
+        if not 0.0 <= epsilon <= 1.0:
+            raise ValueError(f"epsilon is {epsilon}; give a probability in [0, 1]")
+        self._policy = policy
+        self._actions = np.array(minimal_actions(game), dtype=np.int64)
+        self._streams = _Streams(seed, num_envs, width=2)
+        self._epsilon = epsilon
+
+    def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Actions int64 [B]."""
+        explore, pick = self._streams.draw(env_ids).T
+        random = self._actions[(pick * len(self._actions)).astype(np.int64)]
+        chosen = np.asarray(self._policy(observations, env_ids), dtype=np.int64)
+        return np.where(explore < self._epsilon, random, chosen)

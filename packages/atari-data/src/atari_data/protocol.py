@@ -1,0 +1,46 @@
+"""What counts as a step, an episode and a start: the evaluation protocols of the field, by name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """How the emulator is driven. Scores and data are comparable only under the same protocol.
+
+    Attributes:
+        sticky: probability that the emulator repeats its previous action instead of the given one, drawn
+            every emulated frame (Machado et al. 2018, https://arxiv.org/abs/1709.06009).
+        noop_max: an episode starts with a random number of no-ops in [0, noop_max); 0 for none
+            (Mnih et al. 2015).
+        frameskip: emulated frames per action.
+        max_pool: an observation is the maximum of the last two emulated frames (sprites that flicker).
+        max_frames: an episode is truncated after this many emulated frames, no-ops not counted.
+        fire_reset: press FIRE once when an episode starts.
+    """
+
+    sticky: float = 0.0
+    noop_max: int = 30
+    frameskip: int = 4
+    max_pool: bool = True
+    max_frames: int = 108_000
+    fire_reset: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.sticky < 1.0:
+            raise ValueError(f"sticky is {self.sticky}; give a probability in [0, 1)")
+        if self.noop_max < 0:
+            raise ValueError(f"noop_max is {self.noop_max}; give 0 (no no-ops) or more")
+        if self.frameskip < 1:
+            raise ValueError(f"frameskip is {self.frameskip}; give 1 or more")
+        if self.max_frames < self.frameskip:
+            raise ValueError(
+                f"max_frames is {self.max_frames}, less than frameskip {self.frameskip}; "
+                "give at least one action's worth of frames"
+            )
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "atari100k": Protocol(),
+    "ale_v5": Protocol(sticky=0.25, noop_max=0),
+}
+"""`atari100k`: deterministic emulator, random no-op starts. `ale_v5`: sticky actions, no no-ops."""

@@ -1,0 +1,74 @@
+"""Rounds: a directory grows by whole rounds of collection, never by half of one."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from atari_data.protocol import Protocol
+from atari_data.shards import shard_path
+from atari_data.store import FrameStore
+
+_STAGING = ".collecting"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a new round goes: its number, its first shard and first episode id, and its metadata."""
+
+    round: int
+    first_shard: int
+    first_episode: int
+    config: dict[str, Any]
+
+
+def next_round(directory: Path, *, game: str, protocol: Protocol | None, ram: bool) -> Place:
+    """Find the place of a new round in ``directory``, which may be new, empty, or hold rounds.
+
+    Raises:
+        ValueError: it holds damaged shards, another game or protocol, or differs in having RAM.
+    """
+    config = {"game": game, "protocol": None if protocol is None else asdict(protocol)}
+    if not any(directory.glob("shard-*.safetensors")):
+        return Place(round=0, first_shard=0, first_episode=0, config={**config, "round": 0})
+    store = FrameStore.open(directory)
+    for what, found, given in (
+        ("game", store.game, game),
+        ("protocol", store.protocol, protocol),
+        ("RAM column", store.ram is not None, ram),
+    ):
+        if found != given:
+            raise ValueError(f"{directory} has {what} {found}, not {given}; use another directory")
+    return Place(
+        round=len(store.rounds),
+        first_shard=store.num_shards,
+        first_episode=int(store.episode_ids.max()) + 1,
+        config={**config, "round": len(store.rounds)},
+    )
+
+
+@contextmanager
+def staged_round(directory: Path, place: Place) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder to write a round's shards into, and a list to name them in, in their final order.
+
+    When the block ends well the shards take their places in ``directory``; when it does not, they vanish. A
+    process killed while they are being renamed leaves a tail without the shard marked as the end of its
+    round: readers pass it over, and the next round replaces it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    staging = directory / _STAGING
+    shutil.rmtree(staging, ignore_errors=True)  # what a killed process left
+    staging.mkdir()
+    staged: list[Path] = []
+    try:
+        yield staging, staged
+        for stale in sorted(directory.glob("shard-*.safetensors")):
+            if stale >= shard_path(directory, place.first_shard):
+                stale.unlink()
+        for index, path in enumerate(staged, place.first_shard):
+            os.replace(path, shard_path(directory, index))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,61 @@
+"""Batches over several games: every batch holds every game, and batch number s is a function of (seed, s)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class MultiGameSampler:
+    """Draws a batch's window starts, with replacement, a fixed number from each game.
+
+    Args:
+        starts: for each game the rows windows may start at, as :func:`window_starts` gives them, int64 [n].
+        batch_size: windows a batch, at least one a game.
+        seed: 0 or more.
+        weights: share of each game in a batch; equal when None. They need not sum to one.
+    """
+
+    def __init__(
+        self,
+        starts: Mapping[str, NDArray[np.int64]],
+        *,
+        batch_size: int,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        if not starts:
+            raise ValueError("starts holds no game; give at least one")
+        if empty := [game for game, rows in starts.items() if len(rows) == 0]:
+            raise ValueError(f"no window fits into the episodes of {', '.join(empty)}; use shorter windows")
+        if batch_size < len(starts):
+            raise ValueError(
+                f"batch_size is {batch_size} for {len(starts)} games; a batch holds a window of each at least"
+            )
+        weights = dict.fromkeys(starts, 1.0) if weights is None else weights
+        if set(weights) != set(starts) or not all(weight > 0 for weight in weights.values()):
+            raise ValueError(
+                f"weights are {dict(weights)} for the games {', '.join(starts)}; give each a positive one"
+            )
+        self._starts = dict(starts)
+        self._seed = seed
+        self.counts = _apportion([weights[game] for game in starts], batch_size, list(starts))
+
+    def batch(self, step: int) -> dict[str, NDArray[np.int64]]:
+        """Window starts of batch number ``step``, by game: int64 [count of the game]."""
+        rng = np.random.default_rng([self._seed, step])
+        return {
+            game: rows[rng.integers(len(rows), size=self.counts[game])] for game, rows in self._starts.items()
+        }
+
+
+def _apportion(weights: list[float], total: int, names: list[str]) -> dict[str, int]:
+    """Whole counts nearest to the weights (largest remainder), one at least for each name."""
+    spare = total - len(names)
+    exact = np.array(weights) / sum(weights) * total
+    above = np.maximum(exact - 1, 0)
+    shares = above / above.sum() * spare if spare else np.zeros(len(names))
+    counts = np.floor(shares).astype(int)
+    by_remainder = np.argsort(-(shares - counts), kind="stable")
+    counts[by_remainder[: spare - counts.sum()]] += 1
+    return {name: int(count) + 1 for name, count in zip(names, counts, strict=True)}

@@ -1,0 +1,83 @@
+"""Shard files: which columns they have, and how a stream of rows becomes files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atari_data._artifact import HEADER_BYTES, encode_header
+
+KIND = "frames"
+FRAMES = "frames"
+SHARD_ROWS = 16_384  # 116 MB of frames
+
+COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {
+    "rewards": (np.float32, ()),
+    "episode_ids": (np.int32, ()),
+    "actions": (np.uint8, ()),
+    "lives": (np.uint8, ()),
+    "terminated": (np.bool_, ()),
+    "truncated": (np.bool_, ()),
+    "ram": (np.uint8, (128,)),
+}
+"""Type and row shape of each column beside the frames, in the order of the file; `ram` is optional."""
+
+
+def shard_path(directory: Path, index: int) -> Path:
+    """Where shard number ``index`` of a directory lies."""
+    return directory / f"shard-{index:05d}.safetensors"
+
+
+class ShardWriter:
+    """A stream of rows, cut into files of ``SHARD_ROWS``; only frames go to disk before a file ends."""
+
+    def __init__(self, folder: Path, name: str, *, ram: bool, config: dict[str, Any]) -> None:
+        self.paths: list[Path] = []
+        self._folder = folder
+        self._name = name
+        self._config = config
+        self._names = [name for name in COLUMNS if ram or name != "ram"]
+        self._start_file()
+
+    def append(self, rows: dict[str, NDArray[Any]]) -> None:
+        """Add rows: ``frames`` uint8 [n, 84, 84] and every column, [n, ...]."""
+        total, done = len(rows[FRAMES]), 0
+        while done < total:
+            if self._rows == SHARD_ROWS:
+                self._end_file(end=False)
+                self._start_file()
+            take = slice(done, done + min(total - done, SHARD_ROWS - self._rows))
+            self._file.write(np.ascontiguousarray(rows[FRAMES][take]).data)
+            for name in self._names:
+                self._columns[name].append(rows[name][take].astype(COLUMNS[name][0]))
+            self._rows += take.stop - take.start
+            done = take.stop
+
+    def close(self, *, end: bool) -> None:
+        """End the last file; ``end`` marks the one that completes a round."""
+        self._end_file(end=end)
+
+    def discard(self) -> None:
+        """Let go of the file after a failure; harmless after :meth:`close`."""
+        self._file.close()
+
+    def _start_file(self) -> None:
+        self.paths.append(self._folder / f"{self._name}-{len(self.paths):05d}")
+        self._file = self.paths[-1].open("wb")
+        self._file.write(bytes(HEADER_BYTES))
+        self._rows = 0
+        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in self._names}
+
+    def _end_file(self, *, end: bool) -> None:
+        tensors: dict[str, tuple[type | np.dtype[Any], tuple[int, ...]]] = {
+            FRAMES: (np.uint8, (self._rows, 84, 84))
+        }
+        for name in self._names:
+            dtype, row = COLUMNS[name]
+            tensors[name] = (dtype, (self._rows, *row))
+            for block in self._columns[name]:
+                self._file.write(np.ascontiguousarray(block).data)
+        self._file.seek(0)
+        self._file.write(encode_header(tensors, kind=KIND, config={**self._config, "end": end}))
+        self._file.close()

@@ -1,0 +1,228 @@
+"""Reading frames: all shards of a game as one long, memory-mapped trajectory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atari_data._artifact import open_artifact
+from atari_data.protocol import Protocol
+from atari_data.shards import COLUMNS, FRAMES, KIND, shard_path
+from atari_data.windows import first_rows
+
+HISTORY = 3  # frames before the newest in a stack
+
+
+class ShardedFrames:
+    """Frames of all shards as if one array, uint8 [N, 84, 84], read from disk where they are touched."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, parts: Sequence[NDArray[np.uint8]]) -> None:
+        self._parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in parts])
+        self._begins = self._ends - [len(part) for part in parts]
+        self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | NDArray[Any]) -> NDArray[np.uint8]:
+        """One frame, a slice (a view where it lies in one shard), or the given rows in their order."""
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                return self._span(start, max(start, stop))
+            return self._gather(np.arange(start, stop, step))
+        if isinstance(rows, (int, np.integer)):
+            return self._gather(np.array([rows]))[0]
+        rows = np.asarray(rows)
+        return self._gather(np.flatnonzero(rows) if rows.dtype == np.bool_ else rows)
+
+    def copy_spans(
+        self, begins: NDArray[np.int64], ends: NDArray[np.int64], out: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Copy rows ``begins[i]:ends[i]`` to the end of ``out[i]``; what is before them becomes zero."""
+        shards = np.searchsorted(self._ends, begins, side="right")
+        inside = (ends <= self._ends[shards]).tolist()
+        offsets = self._begins[shards]
+        lengths = (ends - begins).tolist()
+        local = (begins - offsets).tolist()
+        width = out.shape[1]
+        for i, shard in enumerate(shards.tolist()):
+            pad = width - lengths[i]
+            if pad:
+                out[i, :pad] = 0
+            if inside[i]:
+                out[i, pad:] = self._parts[shard][local[i] : local[i] + lengths[i]]
+            else:
+                out[i, pad:] = self._span(int(begins[i]), int(ends[i]))
+        return out
+
+    def _span(self, start: int, stop: int) -> NDArray[np.uint8]:
+        first = int(np.searchsorted(self._ends, start, side="right"))
+        if start >= stop:
+            return self._parts[0][:0]
+        pieces = []
+        while start < stop:
+            begin, end = int(self._begins[first]), int(self._ends[first])
+            pieces.append(self._parts[first][start - begin : min(stop, end) - begin])
+            start, first = end, first + 1
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _gather(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
+        if rows.dtype.kind not in "iu" or rows.ndim != 1:
+            raise ValueError(f"rows are {rows.dtype} {rows.shape}; give integers of shape (B,)")
+        out = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
+        if not len(rows):
+            return out
+        rows = np.where(rows < 0, rows + len(self), rows).astype(np.int64)
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise IndexError(f"rows reach from {rows.min()} to {rows.max()}; there are {len(self)}")
+        self.copy_spans(rows, rows + 1, out[:, None])
+        return out
+
+
+class FrameStore:
+    """The collected frames of one game and what goes with them, row for row.
+
+    Attributes:
+        frames: uint8 [N, 84, 84], memory-mapped.
+        actions: uint8 [N], ids of the 18 actions; 0 on an episode's final row.
+        rewards: float32 [N], raw; ``terminated``, ``truncated``: bool [N]. All three are what ``actions[t]``
+            brought.
+        episode_ids: int32 [N]; an episode's rows lie together, its last row is its final observation.
+        lives: uint8 [N].
+        ram: uint8 [N, 128], or None where it was not collected.
+        game, protocol, seed: of the collection; the protocol and the seed are None for a recording.
+        rounds: what each round of collection wrote into its metadata.
+    """
+
+    def __init__(self, configs: list[dict[str, Any]], shards: list[dict[str, NDArray[Any]]]) -> None:
+        self.frames = ShardedFrames([shard[FRAMES] for shard in shards])
+        columns = {
+            name: np.concatenate([shard[name] for shard in shards]) for name in COLUMNS if name in shards[0]
+        }
+        self.actions: NDArray[np.uint8] = columns["actions"]
+        self.rewards: NDArray[np.float32] = columns["rewards"]
+        self.terminated: NDArray[np.bool_] = columns["terminated"]
+        self.truncated: NDArray[np.bool_] = columns["truncated"]
+        self.episode_ids: NDArray[np.int32] = columns["episode_ids"]
+        self.lives: NDArray[np.uint8] = columns["lives"]
+        self.ram: NDArray[np.uint8] | None = columns.get("ram")
+        self.rounds: tuple[dict[str, Any], ...] = tuple(config for config in configs if config["end"])
+        self.num_shards = len(shards)
+        self.game: str = configs[0]["game"]
+        self.seed: int | None = configs[0]["seed"]
+        self.protocol = None if configs[0]["protocol"] is None else Protocol(**configs[0]["protocol"])
+        first = first_rows(self.episode_ids)
+        self._episode_start = np.flatnonzero(first)[np.cumsum(first) - 1]
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Self:
+        """Open the shards of ``directory``. Frames stay on disk; the rest is some 12 bytes a row.
+
+        Shards that an interrupted collection left behind are passed over.
+
+        Raises:
+            ValueError: there is no complete round, a shard is missing, damaged or not a `frames` artifact, or
+                the shards belong to different games.
+        """
+        directory = Path(directory)
+        paths = sorted(directory.glob("shard-*.safetensors"))
+        if not paths:
+            raise ValueError(
+                f"{directory} holds no shard-*.safetensors; collect or import frames into it first"
+            )
+        if missing := [
+            path.name for i in range(len(paths)) if not (path := shard_path(directory, i)).exists()
+        ]:
+            raise ValueError(f"{directory} lacks {', '.join(missing)}; restore the files, or collect again")
+        configs, shards = [], []
+        for path in paths:
+            config, shard = read_shard(path)
+            configs.append(config)
+            shards.append(shard)
+        complete = max((i + 1 for i, config in enumerate(configs) if config["end"]), default=0)
+        if complete == 0:
+            raise ValueError(f"{directory} holds only an interrupted collection; collect again")
+        configs, shards = configs[:complete], shards[:complete]
+        for path, config, shard in zip(paths, configs, shards, strict=False):
+            for key in ("game", "protocol"):
+                if config[key] != configs[0][key]:
+                    raise ValueError(
+                        f"{path} has {key} {config[key]} and the shards before it {configs[0][key]}; "
+                        "keep them in different directories"
+                    )
+            if shard.keys() != shards[0].keys():
+                raise ValueError(f"{path} and the shards before it do not agree on having a RAM column")
+        return cls(configs, shards)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def stacks(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Observations at the given rows, uint8 [B, 4, 84, 84]: oldest first, zeros before an episode."""
+        return self.clips(indices, 1)
+
+    def clips(self, starts: NDArray[np.integer], length: int, history: int = HISTORY) -> NDArray[np.uint8]:
+        """``length`` frames from each start and ``history`` before it, uint8 [B, history + length, 84, 84].
+
+        Frames before the episode's first are zeros, so the stack of step i is ``clip[i : i + history + 1]``:
+        all stacks of a clip are one sliding view of it.
+
+        Raises:
+            ValueError: a clip does not fit into its episode.
+        """
+        begins = np.asarray(starts)
+        if begins.ndim != 1 or begins.dtype.kind not in "iu" or length < 1 or history < 0:
+            raise ValueError(
+                f"starts is {begins.dtype} {begins.shape}, length {length}, history {history}; "
+                "give integers of shape (B,), length 1 or more and history 0 or more"
+            )
+        begins = begins.astype(np.int64)
+        out = np.empty((len(begins), history + length, *self.frames.shape[1:]), dtype=np.uint8)
+        if not len(begins):
+            return out
+        ends = begins + length
+        if begins.min() < 0 or ends.max() > len(self):
+            raise ValueError(
+                f"clips reach from row {begins.min()} to {ends.max()}; the store has rows 0 to {len(self)}"
+            )
+        episode = self._episode_start[begins]
+        if (crossing := episode != self._episode_start[ends - 1]).any():
+            raise ValueError(
+                f"the clip of {length} frames from row {begins[crossing][0]} leaves its episode; "
+                "take starts from window_starts(episode_ids, length)"
+            )
+        return self.frames.copy_spans(np.maximum(begins - history, episode), ends, out)
+
+    def mean_frame(self, max_frames: int = 10_000) -> NDArray[np.float32]:
+        """Mean of at most ``max_frames`` frames spread evenly over the store, float32 [84, 84]."""
+        rows = np.arange(0, len(self), -(-len(self) // max_frames))
+        total = np.zeros(self.frames.shape[1:], dtype=np.uint64)
+        for block in np.array_split(rows, -(-len(rows) // 256)):
+            total += self.frames[block].sum(axis=0, dtype=np.uint64)
+        return (total / len(rows)).astype(np.float32)
+
+
+def read_shard(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Config and arrays of one shard, its frames memory-mapped.
+
+    Raises:
+        ValueError: the shard is damaged, or is not a `frames` artifact with the columns it must have.
+    """
+    config, frames, columns = open_artifact(path, kind=KIND, mapped=FRAMES)
+    expected = {
+        name: (np.dtype(dtype), (len(frames), *row))
+        for name, (dtype, row) in COLUMNS.items()
+        if name != "ram" or "ram" in columns
+    }
+    found = {name: (column.dtype, column.shape) for name, column in columns.items()}
+    if found != expected or frames.dtype != np.uint8 or frames.shape[1:] != (84, 84) or not len(frames):
+        raise ValueError(
+            f"{path} holds frames {frames.dtype} {frames.shape} and {found}; expected {expected}"
+        )
+    return config, {FRAMES: frames, **columns}

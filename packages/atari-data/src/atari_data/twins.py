@@ -1,0 +1,99 @@
+"""A second emulator that does what an environment does, for what the environment does not tell.
+
+`AtariVectorEnv` gives neither RAM nor colour. A twin is a plain emulator with the same seed that takes the
+same actions; pixels still come from the fast environment, so labelled data cannot look different. Rewards,
+lives and frame counts are compared at every step: twins that part are an error, never wrong labels.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atari_data.games import load_emulator
+from atari_data.labels import RAM_SIZE
+from atari_data.playing import Tick
+from atari_data.protocol import Protocol
+
+_NOOP, _FIRE = 0, 1
+
+
+class Twin:
+    """A plain emulator that follows one environment."""
+
+    def __init__(self, game: str, seed: int, protocol: Protocol) -> None:
+        self.emulator = load_emulator(game, seed=seed, sticky=protocol.sticky)
+        self._protocol = protocol
+        self._elapsed_frames = 0
+
+    def reset(self, frame_number: int) -> None:
+        """Start an episode, with no-ops until the environment's own count of frames is reached."""
+        self.emulator.reset_game()
+        self._elapsed_frames = 0
+        if self._protocol.fire_reset:
+            self.emulator.act(_FIRE)
+        while self.emulator.getFrameNumber() < frame_number:
+            self.emulator.act(_NOOP)
+            if self.emulator.game_over():
+                self.emulator.reset_game()
+
+    def step(self, action: int) -> int:
+        """Take one action for as many frames as the protocol says; returns the raw reward."""
+        reward = 0
+        for _ in range(self._protocol.frameskip):
+            reward += self.emulator.act(action)
+            self._elapsed_frames += 1
+            if self.emulator.game_over() or self._elapsed_frames >= self._protocol.max_frames:
+                break
+        return reward
+
+
+class Twins:
+    """Twins of some environments, kept in step with the ticks of :func:`atari_data.playing.play`."""
+
+    def __init__(
+        self, game: str, seeds: NDArray[np.int64], protocol: Protocol, env_ids: Sequence[int] | None = None
+    ) -> None:
+        chosen = range(len(seeds)) if env_ids is None else env_ids
+        self._twins = {env: Twin(game, int(seeds[env]), protocol) for env in chosen}
+        self._next: dict[int, int | None] = {}  # the action each twin takes next; None: it resets
+
+    def __getitem__(self, env: int) -> Twin:
+        return self._twins[env]
+
+    def follow(self, tick: Tick) -> None:
+        """Bring the twins of this tick's environments to the moment of its observations.
+
+        Raises:
+            RuntimeError: a twin and its environment disagree.
+        """
+        for i, env in enumerate(tick.env_ids.tolist()):
+            if (twin := self._twins.get(env)) is None:
+                continue
+            action = self._next.get(env)
+            if action is None:
+                twin.reset(int(tick.frame_numbers[i]))
+                reward = 0
+            else:
+                reward = twin.step(action)
+            emulator = twin.emulator
+            found = (reward, emulator.lives(), emulator.getFrameNumber())
+            expected = (int(tick.rewards[i]), int(tick.lives[i]), int(tick.frame_numbers[i]))
+            if found != expected:
+                raise RuntimeError(
+                    f"emulator twin {env} has (reward, lives, frame) {found} where the environment has "
+                    f"{expected}; this is a bug, or a version of ale-py this package does not know"
+                )
+            self._next[env] = None if tick.over[i] else int(tick.actions[i])
+
+    def ram(self, env_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """RAM of the given environments, uint8 [B, 128]."""
+        ram = np.empty((len(env_ids), RAM_SIZE), dtype=np.uint8)
+        for i, env in enumerate(env_ids.tolist()):
+            self._twins[env].emulator.getRAM(ram[i])
+        return ram
+
+    def screen(self, env: int) -> NDArray[np.uint8]:
+        """Colour screen of one environment, uint8 [210, 160, 3] in most games."""
+        screen: NDArray[np.uint8] = self._twins[env].emulator.getScreenRGB()
+        return screen

@@ -1,0 +1,76 @@
+"""Episodes in flat arrays: which rows are final, where windows may start, which episodes validate.
+
+An episode is a run of rows with one id; ids need not be sorted, only different from run to run.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def final_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Bool [N]: True at each episode's last row, its final observation, whose action means nothing."""
+    ids = _checked(episode_ids)
+    final = np.ones(len(ids), dtype=np.bool_)
+    np.not_equal(ids[1:], ids[:-1], out=final[:-1])
+    return final
+
+
+def first_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Bool [N]: True at each episode's first row."""
+    ids = _checked(episode_ids)
+    first = np.ones(len(ids), dtype=np.bool_)
+    np.not_equal(ids[1:], ids[:-1], out=first[1:])
+    return first
+
+
+def lost_lives(episode_ids: NDArray[np.integer], lives: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Bool [N]: True where the action of this row cost a life, for learners that end episodes there."""
+    ids = _checked(episode_ids)
+    lost = np.zeros(len(ids), dtype=np.bool_)
+    lost[:-1] = (lives[1:] < lives[:-1]) & (ids[1:] == ids[:-1])
+    return lost
+
+
+def window_starts(episode_ids: NDArray[np.integer], length: int) -> NDArray[np.int64]:
+    """Every row at which a window of ``length`` rows fits into its episode, ascending, int64.
+
+    A window may end on its episode's final row.
+    """
+    ids = _checked(episode_ids)
+    if length < 1:
+        raise ValueError(f"length is {length}; a window holds 1 row or more")
+    if len(ids) < length:
+        return np.empty(0, dtype=np.int64)
+    # Number of the run each row belongs to: a window stays inside a run when its ends have one number.
+    run = np.cumsum(first_rows(ids), dtype=np.int32)
+    return np.flatnonzero(run[: len(ids) - length + 1] == run[length - 1 :])
+
+
+def split_episodes(
+    episode_ids: NDArray[np.integer], validation_fraction: float, seed: int
+) -> NDArray[np.bool_]:
+    """Bool [N]: True on the rows of validation episodes. Whole episodes, because windows overlap.
+
+    Episodes are taken in random order until the rows are as near to the fraction as they can be; with two
+    episodes or more, each side has at least one (unless the fraction is 0).
+    """
+    if not 0.0 <= validation_fraction < 1.0:
+        raise ValueError(f"validation_fraction is {validation_fraction}; give a number in [0, 1)")
+    ids = _checked(episode_ids)
+    starts = np.flatnonzero(first_rows(ids))
+    if validation_fraction == 0.0 or len(starts) < 2:
+        return np.zeros(len(ids), dtype=np.bool_)
+    lengths = np.diff(starts, append=len(ids))
+    order = np.random.default_rng(seed).permutation(len(starts))
+    rows_taken = np.cumsum(lengths[order])
+    nearest = int(np.argmin(np.abs(rows_taken - validation_fraction * len(ids))))
+    validates = np.zeros(len(starts), dtype=np.bool_)
+    validates[order[: min(nearest + 1, len(starts) - 1)]] = True
+    return np.repeat(validates, lengths)
+
+
+def _checked(episode_ids: NDArray[np.integer]) -> NDArray[np.integer]:
+    ids = np.asarray(episode_ids)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(f"episode_ids is {ids.dtype} {ids.shape}; give integers of shape (N,)")
+    return ids
