@@ -50,9 +50,9 @@ class FeatureNorm(nn.Module):
             return features
         if len(set(self.blocks)) == 1:
             split = features.unflatten(-1, (len(self.blocks), self.blocks[0]))
-            return F.rms_norm(split, self.blocks[:1], eps=1e-8).flatten(-2)
+            return F.rms_norm(split, self.blocks[:1], eps=1e-12).flatten(-2)
         parts = features.split(self.blocks, dim=-1)
-        return torch.cat([F.rms_norm(part, part.shape[-1:], eps=1e-8) for part in parts], dim=-1)
+        return torch.cat([F.rms_norm(part, part.shape[-1:], eps=1e-12) for part in parts], dim=-1)
 
 
 def hidden_stack(sizes: Sequence[int], generator: torch.Generator | None = None) -> nn.Sequential:

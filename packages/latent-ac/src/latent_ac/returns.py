@@ -61,6 +61,7 @@ class ReturnNormalizer(nn.Module):
     normaliser as it was.
     """
 
+    quantiles: Tensor
     percentiles: Tensor
 
     def __init__(
@@ -79,7 +80,6 @@ class ReturnNormalizer(nn.Module):
     @torch.no_grad()
     def observe(self, returns: Tensor) -> Tensor:
         """The two averaged percentiles, float32 (2,), as they will be once ``returns`` are counted in."""
-        assert isinstance(self.quantiles, Tensor)
         seen = torch.quantile(returns.detach().float().flatten(), self.quantiles)
         return torch.where(self.percentiles.isnan(), seen, torch.lerp(seen, self.percentiles, self.decay))
 

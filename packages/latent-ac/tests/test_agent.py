@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import torch
+from latent_ac import ActorConfig, Agent, CriticConfig, PredictorConfig, action_mask, load_agent, save_agent
+
+SIZES = {"feature_dim": 6, "hidden": (8, 4), "feature_blocks": (4, 2)}
+
+
+def agent(seed: int = 0) -> Agent:
+    return Agent(
+        ActorConfig(**SIZES, num_actions=5),
+        CriticConfig(**SIZES, head="normal"),
+        PredictorConfig(**SIZES, num_actions=5, reward_head="two_hot", num_bins=11),
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def test_round_trip_keeps_every_weight_and_setting(tmp_path: Path) -> None:
+    made = agent()
+    made.reward.set_class_frequencies(torch.tensor([1.0, 90.0, 9.0]))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1)
+    path = tmp_path / "deep" / "agent.safetensors"
+    save_agent(path, made)
+    read = load_agent(path)
+    for part in ("actor", "critic", "reward", "continue_"):
+        assert getattr(read, part).config == getattr(made, part).config
+    features, actions = torch.randn(4, 3, 6), torch.randint(0, 5, (3, 3))
+    for ours, theirs in zip(made.predict(features, actions), read.predict(features, actions), strict=True):
+        assert torch.equal(ours, theirs)
+    mask = action_mask([0, 4], 5)
+    assert torch.equal(made.actor(features, mask), read.actor(features, mask))
+    assert torch.equal(made.critic(features), read.critic(features))
+
+
+def test_same_seed_same_file_and_the_global_generator_is_not_touched(tmp_path: Path) -> None:
+    state = torch.random.get_rng_state()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        save_agent(tmp_path / name, agent(seed))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_predict_takes_whole_trajectories() -> None:
+    made = agent()
+    torch.nn.init.normal_(made.reward.output.weight)
+    features, actions = torch.randn(4, 3, 6), torch.randint(0, 5, (3, 3))
+    rewards, continues = made.predict(features, actions)
+    for t in range(3):
+        step = made.reward(features[t], actions[t], features[t + 1])
+        torch.testing.assert_close(rewards[t], step)
+    assert ((continues >= 0) & (continues <= 1)).all()
+
+
+def test_files_that_make_no_agent(tmp_path: Path) -> None:
+    path = tmp_path / "agent.safetensors"
+    with pytest.raises(ValueError, match="does not exist"):
+        load_agent(path)
+    save_agent(path, agent())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_agent(path)
+    path.write_bytes(whole.replace(b'num_bins\\":11', b'num_bins\\":13'))
+    with pytest.raises(ValueError, match="make no agent"):
+        load_agent(path)
+    path.write_bytes(whole.replace(b'num_bins\\":11', b'num_binz\\":11'))
+    with pytest.raises(ValueError, match="make no agent"):
+        load_agent(path)
+
+
+def test_configurations_that_disagree() -> None:
+    with pytest.raises(ValueError, match=r"\(6, 7, 6\); give all three the same"):
+        Agent(ActorConfig(feature_dim=6), CriticConfig(feature_dim=7), PredictorConfig(feature_dim=6))
+    with pytest.raises(ValueError, match="num_actions of actor and predictor are 18 and 4"):
+        Agent(ActorConfig(), CriticConfig(), PredictorConfig(num_actions=4))

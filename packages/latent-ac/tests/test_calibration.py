@@ -1,0 +1,34 @@
+import pytest
+import torch
+from latent_ac import calibration, expected_calibration_error
+
+
+def test_hand_computed() -> None:
+    probabilities = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
+    labels = torch.tensor([0, 1, 1, 0])
+    result = calibration(probabilities, labels, num_bins=10)
+    assert result.confusion.tolist() == [[2, 0], [1, 1]]
+    assert result.recall.tolist() == [1.0, 0.5]
+    assert result.precision.tolist() == pytest.approx([2 / 3, 1.0])
+    # Confidences .9 right, .6 wrong, .7 right, .8 right, each alone in its bin: (.1 + .6 + .3 + .2) / 4.
+    assert result.ece.item() == pytest.approx(0.3)
+    assert result.class_ece.tolist() == pytest.approx([0.3, 0.3])
+
+
+def test_a_class_never_seen_or_called_is_undefined() -> None:
+    result = calibration(torch.tensor([[0.9, 0.1, 0.0]]), torch.tensor([0]))
+    assert result.recall.isnan().tolist() == [False, True, True]
+    assert result.precision.isnan().tolist() == [False, True, True]
+
+
+def test_probabilities_that_are_true_have_no_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.rand(100_000, generator=generator)
+    correct = torch.rand(100_000, generator=generator) < confidence
+    assert expected_calibration_error(confidence, correct).item() < 0.01
+    assert expected_calibration_error(confidence.sqrt(), correct).item() > 0.1
+
+
+def test_shapes_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        calibration(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64))

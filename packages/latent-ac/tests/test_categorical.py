@@ -1,0 +1,115 @@
+import math
+
+import pytest
+import torch
+from latent_ac import Actor, ActorConfig, action_mask, entropy, log_prob, mask_logits
+from latent_ac.categorical import log_prob_and_entropy, sample
+
+ALLOWED = [0, 2, 5]
+
+
+def masked(logits: torch.Tensor) -> torch.Tensor:
+    return mask_logits(logits, action_mask(ALLOWED, logits.shape[-1]))
+
+
+def test_hand_computed() -> None:
+    # softmax over the allowed (ln 1, ln 2, ln 5) is (1/8, 2/8, 5/8).
+    logits = masked(torch.tensor([0.0, 9.0, math.log(2), 9.0, 9.0, math.log(5)]))
+    assert log_prob(logits, torch.tensor(5)).item() == pytest.approx(math.log(5 / 8))
+    expected = -sum(p * math.log(p) for p in (1 / 8, 2 / 8, 5 / 8))
+    assert entropy(logits).item() == pytest.approx(expected)
+    assert log_prob(logits, torch.tensor(1)).item() == -math.inf
+
+
+def test_agrees_with_torch_distributions_on_the_allowed_actions() -> None:
+    raw = torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0))
+    oracle = torch.distributions.Categorical(logits=raw[..., ALLOWED])
+    choice = oracle.sample()
+    actions = torch.tensor(ALLOWED)[choice]
+    log_probs, entropies = log_prob_and_entropy(masked(raw), actions)
+    torch.testing.assert_close(log_probs, oracle.log_prob(choice))
+    torch.testing.assert_close(entropies, oracle.entropy())
+    torch.testing.assert_close(log_prob(masked(raw), actions), log_probs)
+    torch.testing.assert_close(entropy(masked(raw)), entropies)
+
+
+def test_gradients_are_finite_and_zero_where_disallowed() -> None:
+    raw = torch.randn(5, 18, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    logits = masked(raw)
+    log_probs, entropies = log_prob_and_entropy(logits, torch.full((5,), 2))
+    (
+        log_probs.sum()
+        + entropies.sum()
+        + entropy(logits).sum()
+        + log_prob(logits, torch.full((5,), 5)).sum()
+    ).backward()
+    assert raw.grad is not None
+    assert raw.grad.isfinite().all()
+    assert raw.grad[:, ALLOWED].abs().min() > 0
+    assert (raw.grad[:, ~action_mask(ALLOWED)] == 0).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])
+def test_sample_follows_the_softmax_at_its_temperature(temperature: float) -> None:
+    logits = masked(torch.tensor([0.0, 5.0, 1.0, 5.0, 5.0, 2.0]))
+    draws = sample(
+        logits.expand(40_000, 6), generator=torch.Generator().manual_seed(0), temperature=temperature
+    )
+    shares = torch.bincount(draws, minlength=6) / len(draws)
+    torch.testing.assert_close(shares, (logits / temperature).softmax(-1), atol=0.01, rtol=0)
+    assert shares[[1, 3, 4]].sum() == 0
+
+
+def test_actor_acts_within_the_mask_of_each_row() -> None:
+    actor = Actor(ActorConfig(feature_dim=6, hidden=(8,), output_gain=3.0))
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(600, 6, generator=generator)
+    masks = torch.stack([action_mask([1, 4]), action_mask([17])]).repeat(300, 1)
+    drawn = actor.act(features, masks, generator=generator)
+    greedy = actor.act(features, masks, deterministic=True)
+    assert drawn.dtype == torch.int64
+    assert set(drawn[0::2].tolist()) == {1, 4}
+    assert set(drawn[1::2].tolist()) == {17}
+    assert masks.gather(1, greedy[:, None]).all()
+    torch.testing.assert_close(greedy, actor(features, masks).argmax(-1))
+    cold = actor.act(features, masks, generator=generator, temperature=1e-4)
+    assert (cold == greedy).float().mean() > 0.99
+
+
+def test_act_with_log_prob_draws_what_act_draws() -> None:
+    actor = Actor(ActorConfig(feature_dim=6, hidden=(8,), output_gain=3.0))
+    features, mask = torch.randn(7, 3, 6), action_mask(ALLOWED)
+    actions, log_probs = actor.act_with_log_prob(features, mask, generator=torch.Generator().manual_seed(3))
+    again = actor.act(features, mask, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(actions, again)
+    torch.testing.assert_close(log_probs, log_prob(actor(features, mask), actions))
+
+
+def test_policy_starts_near_uniform() -> None:
+    actor = Actor(ActorConfig(feature_dim=32, hidden=(16,)))
+    logits = actor(torch.randn(50, 32), action_mask(range(6)))
+    assert entropy(logits).min() > 0.999 * math.log(6)
+
+
+def test_feature_blocks_hear_every_level_equally() -> None:
+    actor = Actor(ActorConfig(feature_dim=12, hidden=(8,), feature_blocks=(6, 6), output_gain=1.0))
+    uneven = Actor(ActorConfig(feature_dim=12, hidden=(8,), feature_blocks=(8, 4), output_gain=1.0))
+    features, mask = torch.randn(5, 12), action_mask(range(18))
+    smaller_tail = torch.cat((features[:, :8], 0.01 * features[:, 8:]), 1)
+    halves = features * torch.tensor([1.0] * 6 + [0.01] * 6)
+    torch.testing.assert_close(actor(features, mask), actor(halves, mask), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(uneven(features, mask), uneven(smaller_tail, mask), atol=1e-4, rtol=1e-4)
+
+
+def test_user_errors() -> None:
+    for actions in ([], [18], [-1]):
+        with pytest.raises(ValueError, match="one or more ids from 0 to 17"):
+            action_mask(actions)
+    with pytest.raises(ValueError, match="give a bool tensor"):
+        mask_logits(torch.zeros(2, 18), torch.ones(18))
+    with pytest.raises(ValueError, match="last dimension is 18"):
+        mask_logits(torch.zeros(2, 18), torch.ones(6, dtype=torch.bool))
+    with pytest.raises(ValueError, match="temperature"):
+        sample(torch.zeros(3), generator=None, temperature=0.0)
+    with pytest.raises(ValueError, match="feature_blocks"):
+        ActorConfig(feature_dim=10, feature_blocks=(4, 4))

@@ -1,0 +1,50 @@
+import math
+
+import pytest
+import torch
+from latent_ac import ppo_loss, reinforce_loss
+
+
+def test_reinforce_hand_computed() -> None:
+    log_probs = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    advantages = torch.tensor([2.0, -1.0, 4.0], requires_grad=True)
+    assert reinforce_loss(log_probs, advantages).item() == pytest.approx((2 - 2 + 12) / 3)
+    loss = reinforce_loss(log_probs, advantages, torch.tensor([1.0, 1.0, 0.0]))
+    assert loss.item() == pytest.approx(0.0)
+    loss.backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == [-1.0, 0.5, 0.0]
+    assert advantages.grad is None
+
+
+def test_ppo_hand_computed() -> None:
+    ratio = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1])
+    advantages = torch.tensor([1.0, -1.0, 1.0, -1.0, 2.0])
+    loss, approx_kl, clip_fraction = ppo_loss(ratio.log(), torch.zeros(5), advantages, clip=0.2)
+    # min(rho A, clamp(rho) A): 1.2, -1.5, 0.5, -0.8, 2.2
+    assert loss.item() == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8 + 2.2) / 5)
+    assert clip_fraction.item() == pytest.approx(0.8)
+    expected = sum(r - 1 - math.log(r) for r in ratio.tolist()) / 5
+    assert approx_kl.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_ppo_has_no_gradient_beyond_the_clip_in_the_good_direction() -> None:
+    log_ratio = torch.tensor([1.5, 1.5, 0.5, 0.5]).log().requires_grad_()
+    ppo_loss(log_ratio, torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0])).loss.backward()
+    assert log_ratio.grad is not None
+    assert (log_ratio.grad != 0).tolist() == [False, True, True, False]
+
+
+def test_at_ratio_one_ppo_has_the_gradient_of_reinforce() -> None:
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(7, 5, generator=generator)
+    advantages, weights = torch.randn(7, generator=generator), torch.rand(7, generator=generator)
+    gradients = []
+    for loss in (
+        lambda lp: reinforce_loss(lp, advantages, weights),
+        lambda lp: ppo_loss(lp, lp.detach(), advantages, 0.2, weights).loss,
+    ):
+        logits = raw.clone().requires_grad_()
+        loss(logits.log_softmax(-1)[:, 0]).backward()
+        gradients.append(logits.grad)
+    torch.testing.assert_close(*gradients)

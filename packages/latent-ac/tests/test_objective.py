@@ -1,0 +1,184 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from latent_ac import (
+    Actor,
+    ActorConfig,
+    ActorCriticObjective,
+    AgentConfig,
+    Critic,
+    CriticConfig,
+    ImaginedBatch,
+    action_mask,
+    entropy,
+    lambda_returns,
+    log_prob,
+    survival,
+)
+
+H, B, F = 5, 6, 8
+
+
+def objective(**changes: object) -> ActorCriticObjective:
+    generator = torch.Generator().manual_seed(0)
+    actor = Actor(ActorConfig(feature_dim=F, hidden=(16,), output_gain=1.0), generator=generator)
+    critic = Critic(CriticConfig(feature_dim=F, hidden=(16,), head="mse"), generator=generator)
+    torch.nn.init.normal_(critic.mlp.output.weight, generator=generator)
+    return ActorCriticObjective(actor, critic, AgentConfig(**changes))
+
+
+def dream(made_by: ActorCriticObjective, seed: int = 1) -> ImaginedBatch:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(H + 1, B, F, generator=generator)
+    mask = torch.stack([action_mask([0, 3, 7])] * 3 + [action_mask([1, 2])] * 3)
+    actions, log_probs = made_by.actor.act_with_log_prob(features[:-1], mask, generator=generator)
+    rewards = 3 * torch.randn(H, B, generator=generator)
+    continues = (torch.rand(H, B, generator=generator) > 0.2).float()
+    return ImaginedBatch(features, actions, rewards, continues, mask, log_probs)
+
+
+def gradient(module: ActorCriticObjective, batch: ImaginedBatch) -> torch.Tensor:
+    module.zero_grad()
+    module(batch)[0].backward()
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("slow_target", ["returns", "regularizer"])
+def test_loss_is_what_its_parts_say(slow_target: str) -> None:
+    """The loss rebuilt from the public functions, one trajectory and step after the other."""
+    module = objective(slow_target=slow_target, entropy_coef=0.1, critic_coef=0.7, slow_coef=0.4)
+    torch.nn.init.normal_(module.slow_critic.module.mlp.output.weight)
+    batch = dream(module)
+    loss, metrics = module(batch)
+
+    value = module.critic(batch.features).detach()
+    slow = module.slow_critic(batch.features)
+    bootstrap = slow if slow_target == "returns" else value
+    returns = lambda_returns(batch.rewards.clamp(-1, 1), batch.continues, bootstrap, 0.997, 0.95)
+    low, high = torch.quantile(returns, torch.tensor([0.05, 0.95]))
+    scale = max(1.0, float(high - low))
+    weights = survival(batch.continues)
+    total = 0.0
+    for t in range(H):
+        for b in range(B):
+            logits = module.actor(batch.features[t, b], batch.action_mask[b])
+            advantage = (returns[t, b] - value[t, b]) / scale
+            policy = -log_prob(logits, batch.actions[t, b]) * advantage
+            error = 0.5 * (value[t, b] - returns[t, b]) ** 2
+            if slow_target == "regularizer":
+                error = error + 0.4 * 0.5 * (value[t, b] - slow[t, b]) ** 2
+            total = total + weights[t, b] * (policy - 0.1 * entropy(logits) + 0.7 * error)
+    torch.testing.assert_close(loss, total / weights.sum())
+    torch.testing.assert_close(metrics["return_scale"].item(), scale)
+    torch.testing.assert_close(metrics["imagined_return"], returns[0].mean())
+    assert all(m.ndim == 0 and not m.requires_grad for m in metrics.values())
+
+
+def test_first_ppo_step_is_the_reinforce_step() -> None:
+    """At ratio one the two objectives have the same gradient."""
+    reinforce, ppo = objective(), objective(algorithm="ppo")
+    batch = dream(reinforce)
+    torch.testing.assert_close(gradient(reinforce, batch), gradient(ppo, batch))
+    metrics = ppo(batch)[1]
+    assert abs(metrics["approx_kl"]) < 1e-6
+    assert metrics["clip_fraction"] == 0
+
+
+def test_steps_after_the_end_do_not_count() -> None:
+    module = objective()
+    batch = dream(module)
+    batch.continues[2] = 0.0
+    changed = replace(
+        batch,
+        rewards=torch.cat((batch.rewards[:3], batch.rewards[3:] + 7)),
+        features=torch.cat((batch.features[:3], batch.features[3:] + 1)),
+    )
+    # The percentiles alone still see the dead steps, so hold the scale at its floor.
+    module.normalizer.minimum = 1e6
+    torch.testing.assert_close(gradient(module, batch), gradient(module, changed))
+
+
+def test_evaluating_changes_nothing_until_after_step() -> None:
+    module = objective()
+    before = copy.deepcopy(module.state_dict())
+    first, metrics = module(dream(module))
+    second, _ = module(dream(module))
+    assert torch.equal(first, second)
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], equal_nan=True, atol=0, rtol=0)
+    with torch.no_grad():
+        for parameter in module.critic.parameters():
+            parameter.add_(1.0)
+    module.after_step()
+    slow = module.slow_critic.module.mlp.output.weight
+    torch.testing.assert_close(slow, before["slow_critic.module.mlp.output.weight"] + 0.02)
+    assert module.normalizer.scale(module.normalizer.percentiles) == metrics["return_scale"]
+
+
+def test_minibatches_of_ppo() -> None:
+    module = objective(algorithm="ppo", ppo_epochs=3, ppo_minibatches=2)
+    batch = dream(module)
+    parts = list(module.minibatches(batch, generator=torch.Generator().manual_seed(0)))
+    assert len(parts) == module.steps_per_batch == 6
+    assert [part.actions.shape for part in parts] == [(H, B // 2)] * 6
+    for epoch in range(3):  # every trajectory once an epoch, with its own targets and mask
+        pair = parts[2 * epoch : 2 * epoch + 2]
+        seen = torch.cat([p.features[0] for p in pair])
+        position = (seen[:, None] == batch.features[0][None]).all(-1).float().argmax(1)
+        assert sorted(position.tolist()) == list(range(B))
+        assert torch.equal(torch.cat([p.action_mask for p in pair]), batch.action_mask[position])
+        assert torch.equal(torch.cat([p.rewards for p in pair], 1), batch.rewards[:, position])
+    whole = next(iter(objective(algorithm="ppo").minibatches(batch)))
+    torch.testing.assert_close(gradient(module, whole), gradient(module, batch))
+
+
+def test_minibatches_of_reinforce_are_the_batch() -> None:
+    module = objective()
+    batch = dream(module)
+    assert [part is batch for part in module.minibatches(batch)] == [True]
+    assert module.steps_per_batch == 1
+
+
+def test_losses_stay_float32_under_autocast() -> None:
+    module = objective()
+    batch = dream(module)
+    exact, _ = module(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, metrics = module(batch)
+    assert loss.dtype == torch.float32
+    assert all(m.dtype == torch.float32 for m in metrics.values())
+    torch.testing.assert_close(loss, exact, atol=0.05, rtol=0.05)
+
+
+def test_same_seed_same_weights_bit_for_bit() -> None:
+    def trained() -> torch.Tensor:
+        module = objective(algorithm="ppo", ppo_minibatches=2)
+        optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 1e-2)
+        generator = torch.Generator().manual_seed(5)
+        for seed in range(3):
+            for part in module.minibatches(dream(module, seed), generator=generator):
+                module(part)[0].backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                module.after_step()
+        return torch.cat([p.flatten() for p in module.parameters()])
+
+    assert torch.equal(trained(), trained())
+
+
+def test_user_errors() -> None:
+    module = objective()
+    batch = dream(module)
+    with pytest.raises(ValueError, match=r"rewards \(4, 6\) instead of \(5, 6\); continues"):
+        module(replace(batch, rewards=batch.rewards[1:], continues=batch.continues[1:]))
+    with pytest.raises(ValueError, match=r"instead of \(6, 6, 8\)"):
+        module(replace(batch, features=batch.features[1:]))
+    with pytest.raises(ValueError, match="needs log_probs"):
+        objective(algorithm="ppo")(replace(batch, log_probs=None))
+    with pytest.raises(ValueError, match="at most the 6 trajectories"):
+        list(objective(algorithm="ppo", ppo_minibatches=7).minibatches(batch))
+    for wrong in ({"algorithm": "a2c"}, {"gamma": 1.1}, {"reward_transform": "log"}, {"ppo_epochs": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            AgentConfig(**wrong)

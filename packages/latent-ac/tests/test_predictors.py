@@ -1,0 +1,138 @@
+import math
+
+import pytest
+import torch
+from latent_ac import (
+    ContinuePredictor,
+    PredictorConfig,
+    PredictorObjective,
+    RewardPredictor,
+    TransitionBatch,
+    evaluate_predictors,
+)
+
+SMALL = {"feature_dim": 6, "num_actions": 3, "hidden": (32,), "num_bins": 41, "limit": 4.0}
+
+
+def predictors(**changes: object) -> tuple[RewardPredictor, ContinuePredictor]:
+    config = PredictorConfig(**(SMALL | changes))
+    generator = torch.Generator().manual_seed(0)
+    return RewardPredictor(config, generator=generator), ContinuePredictor(config, generator=generator)
+
+
+def train(objective: PredictorObjective, draw, updates: int) -> dict[str, torch.Tensor]:
+    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(updates):
+        loss, metrics = objective(draw(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objective.after_step()
+    return metrics
+
+
+def paddle_and_ball(step: int, size: int = 512) -> TransitionBatch:
+    """Where x0 crosses 1, +10 for action 2 and -10 for action 1; the end where x1 > 1.5 afterwards."""
+    generator = torch.Generator().manual_seed(step)
+    now, after = torch.randn(2, size, 6, generator=generator)
+    actions = torch.randint(0, 3, (size,), generator=generator)
+    crossing = (now[:, 0] < 1) & (after[:, 0] > 1)
+    rewards = 10.0 * crossing * ((actions == 2).float() - (actions == 1).float())
+    return TransitionBatch(now, after, actions, rewards, (after[:, 1] <= 1.5).float())
+
+
+@pytest.mark.parametrize(("head", "scale"), [("sign", 1.0), ("two_hot", 10.0)])
+def test_learns_from_state_action_and_next_state(head: str, scale: float) -> None:
+    reward, continue_ = predictors(reward_head=head)
+    metrics = train(PredictorObjective(reward, continue_), paddle_and_ball, 500)
+    report = evaluate_predictors(reward, continue_, [paddle_and_ball(10_000 + i) for i in range(8)])
+    for name in ("reward_recall_negative", "reward_recall_positive", "continue_recall_end"):
+        assert report[name] > 0.85, (name, report)
+        assert metrics[name] > 0.7  # the moving average still holds some early batches
+    assert report["reward_ece"] < 0.03
+    assert abs(report["reward_bias"]) < 0.02 * scale
+    batch = paddle_and_ball(99_999)
+    predicted = reward(batch.features, batch.actions, batch.next_features)
+    truth = batch.rewards * scale / 10
+    assert (predicted - truth).abs()[truth != 0].mean() < 0.35 * scale
+
+
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+@pytest.mark.parametrize("head", ["sign", "two_hot"])
+def test_probabilities_stay_calibrated_under_any_class_balance(head: str, balance: float) -> None:
+    """Reward by pure chance, +1 in 2 % and -3 in 6 %: these shares must be read, not the balanced ones."""
+
+    def draw(step: int) -> TransitionBatch:
+        generator = torch.Generator().manual_seed(step)
+        u = torch.rand(1024, generator=generator)
+        zeros = torch.zeros(1024, 6)
+        rewards = (u < 0.02).float() - 3 * (u > 0.94).float()
+        return TransitionBatch(zeros, zeros, torch.zeros(1024, dtype=torch.int64), rewards, (u > 0.1).float())
+
+    reward, continue_ = predictors(reward_head=head, class_balance=balance)
+    train(PredictorObjective(reward, continue_), draw, 250)
+    zeros, action = torch.zeros(1, 6), torch.zeros(1, dtype=torch.int64)
+    classes = reward.class_probabilities(reward.logits(zeros, action, zeros))
+    torch.testing.assert_close(classes, torch.tensor([[0.06, 0.92, 0.02]]), atol=0.012, rtol=0)
+    assert continue_(zeros, action, zeros).item() == pytest.approx(0.9, abs=0.02)
+    size = 1.0 if head == "sign" else 3.0
+    assert reward(zeros, action, zeros).item() == pytest.approx(0.02 - size * 0.06, abs=0.03)
+    if balance:
+        weights = reward.class_log_weights.exp()
+        assert weights[2] > weights[0] > weights[1]
+
+
+def test_class_weights_hand_computed() -> None:
+    reward, _ = predictors(class_balance=1.0)
+    reward.set_class_frequencies(torch.tensor([10.0, 80.0, 10.0]))
+    # Each class weighs 1/3 in all: w = 1 / (3 f).
+    torch.testing.assert_close(reward.class_log_weights.exp(), torch.tensor([1 / 0.3, 1 / 2.4, 1 / 0.3]))
+    reward, _ = predictors(class_balance=0.0)
+    reward.set_class_frequencies(torch.tensor([10.0, 80.0, 10.0]))
+    torch.testing.assert_close(reward.class_log_weights, torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_transform_is_taken_inside_the_expectation() -> None:
+    reward, _ = predictors(reward_head="two_hot")
+    with torch.no_grad():  # half 0, half the bin nearest to 10
+        target = int((reward.support - 10).abs().argmin())
+        reward.output.bias.fill_(-100.0)
+        reward.output.bias[[20, target]] = 0.0
+    x, a = torch.randn(4, 6), torch.zeros(4, dtype=torch.int64)
+    torch.testing.assert_close(reward(x, a, x), torch.full((4,), reward.support[target].item() / 2))
+    for transform, value in (("clip", 1.0), ("sign", 1.0), ("symlog", reward.support[target].log1p().item())):
+        torch.testing.assert_close(reward(x, a, x, transform=transform), torch.full((4,), value / 2))
+
+
+def test_forward_leaves_all_state_alone_and_after_step_commits() -> None:
+    objective = PredictorObjective(*predictors())
+    before = {name: t.clone() for name, t in objective.state_dict().items()}
+    loss, metrics = objective(paddle_and_ball(0))
+    assert all(torch.equal(t, before[name]) for name, t in objective.state_dict().items())
+    assert loss.item() == pytest.approx(math.log(3) + math.log(2), rel=1e-5)  # zero output layers: uniform
+    assert all(value.ndim == 0 for value in metrics.values())
+    objective.after_step()
+    assert objective.reward_confusion.sum() == 512
+    assert objective.reward.class_log_weights[1] < 0 < objective.reward.class_log_weights[0]
+
+
+def test_leading_dimensions_are_free() -> None:
+    objective = PredictorObjective(*predictors())
+    flat = paddle_and_ball(0, size=12)
+    folded = TransitionBatch(
+        *(getattr(flat, name).unflatten(0, (3, 4)) for name in TransitionBatch.__slots__)
+    )
+    torch.testing.assert_close(objective(flat)[0], objective(folded)[0])
+    flat_report = evaluate_predictors(objective.reward, objective.continue_, [flat])
+    folded_report = evaluate_predictors(objective.reward, objective.continue_, [folded])
+    assert flat_report.keys() == folded_report.keys()
+    assert flat_report["reward_ece"] == pytest.approx(folded_report["reward_ece"])
+
+
+def test_user_errors() -> None:
+    with pytest.raises(ValueError, match="'sign', 'two_hot'"):
+        PredictorConfig(reward_head="mse")
+    with pytest.raises(ValueError, match="class_balance=2"):
+        PredictorConfig(class_balance=2.0)
+    with pytest.raises(ValueError, match="at least one batch"):
+        evaluate_predictors(*predictors(), [])
