@@ -1,0 +1,110 @@
+"""Everything a quantizer is built from, checked once."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Literal, get_args
+
+Gradient = Literal["straight_through", "rotation"]
+Distance = Literal["euclidean", "cosine"]
+
+
+def _positive_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HRVQConfig:
+    """Shape and training of an :class:`HRVQ`; one level makes it a plain VQ.
+
+    Attributes:
+        dim: length of the vectors.
+        levels: residual levels, coarse to fine.
+        codes: codes of each level; one number stands for all levels.
+        decay: of the exponential averages that move the codes (0.99: about the last 100 updates).
+        commitment_weights: factor of each level's commitment loss; one number stands for all levels.
+            They act on whatever the input's gradient reaches, never on the codes.
+        smoothing: Laplace smoothing of the code counts, so that an unused code has a finite mean.
+        revive_below: a code whose average count falls below this share of the mean count is moved onto
+            a badly served vector of the current batch; 0 switches revival off.
+        kmeans_iterations: Lloyd iterations of the k-means start.
+        gradient: how the gradient passes the quantizer, "straight_through" or "rotation"
+            (Fifty et al. 2024, https://arxiv.org/abs/2410.06424).
+        distance: "euclidean", or "cosine": vectors are scaled to unit length first, level 0's codes lie
+            on the unit sphere, and deeper levels quantize what remains.
+        level_dropout: probability that, in training mode, a vector keeps only its first levels, their
+            number drawn evenly from 1 to ``levels`` - 1.
+        seed: of the k-means start and of revival; both are functions of it, the step and the data.
+    """
+
+    dim: int = 384
+    levels: int = 3
+    codes: int | tuple[int, ...] = 256
+    decay: float = 0.99
+    commitment_weights: float | tuple[float, ...] = (0.05, 0.25, 0.60)
+    smoothing: float = 1e-5
+    revive_below: float = 0.1
+    kmeans_iterations: int = 10
+    gradient: Gradient = "straight_through"
+    distance: Distance = "euclidean"
+    level_dropout: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "levels"):
+            if not _positive_int(getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give an integer of at least 1")
+        codes = self.codes
+        if isinstance(codes, (list, tuple)):  # a list is what JSON and TOML make of a tuple
+            object.__setattr__(self, "codes", codes := tuple(codes))
+            if len(codes) != self.levels:
+                raise ValueError(
+                    f"codes has {len(codes)} entries for {self.levels} levels; give one for each"
+                )
+        if not all(_positive_int(k) for k in self.codes_per_level):
+            raise ValueError(f"codes is {codes!r}; give integers of at least 1")
+        weights = self.commitment_weights
+        if isinstance(weights, (list, tuple)):
+            object.__setattr__(self, "commitment_weights", weights := tuple(weights))
+            if len(weights) != self.levels:
+                raise ValueError(
+                    f"commitment_weights has {len(weights)} entries for {self.levels} levels; "
+                    "give one for each, or one number for all"
+                )
+        if not all(isfinite(w) and w >= 0 for w in self.weight_per_level):
+            raise ValueError(f"commitment_weights is {weights!r}; give finite numbers of at least 0")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay is {self.decay!r}; give a number from 0 to below 1, such as 0.99")
+        if not (isfinite(self.smoothing) and self.smoothing >= 0):
+            raise ValueError(f"smoothing is {self.smoothing!r}; give a small number such as 1e-5")
+        if not 0 <= self.revive_below < 1:
+            raise ValueError(f"revive_below is {self.revive_below!r}; give a share from 0 (off) to below 1")
+        if not (self.kmeans_iterations == 0 or _positive_int(self.kmeans_iterations)):
+            raise ValueError(
+                f"kmeans_iterations is {self.kmeans_iterations!r}; give an integer of at least 0"
+            )
+        for name, allowed in (("gradient", get_args(Gradient)), ("distance", get_args(Distance))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}")
+        if not 0 <= self.level_dropout <= 1:
+            raise ValueError(f"level_dropout is {self.level_dropout!r}; give a probability from 0 to 1")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed!r}; give an integer of at least 0")
+
+    @property
+    def codes_per_level(self) -> tuple[int, ...]:
+        """Codes of each level, spelled out."""
+        return self.codes if isinstance(self.codes, tuple) else (self.codes,) * self.levels
+
+    @property
+    def weight_per_level(self) -> tuple[float, ...]:
+        """Commitment weight of each level, spelled out."""
+        weights = self.commitment_weights
+        return weights if isinstance(weights, tuple) else (weights,) * self.levels
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "HRVQConfig":
+        """Build a config from plain values, as read from JSON or TOML; unknown keys are a ValueError."""
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"unknown keys {unknown}; allowed are {sorted(cls.__dataclass_fields__)}")
+        return cls(**values)

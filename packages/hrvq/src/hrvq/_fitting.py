@@ -1,0 +1,181 @@
+"""Codes for vectors that do not change: k-means, level by level, in passes over the data."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hrvq._kmeans import kmeans
+from hrvq._nearest import nearest
+from hrvq._sources import Vectors, VectorSource
+from hrvq._statistics import Draw, code_statistics, dead_codes, draw, merge, replace
+
+if TYPE_CHECKING:
+    from hrvq._quantizer import HRVQ
+
+_SAMPLE_PER_CODE = 64
+
+
+class FitResult(NamedTuple):
+    """How well the codes stand for the vectors they were fitted to; one number for each level."""
+
+    distortion: tuple[float, ...]
+    """Mean squared distance |x - (c_0 + ... + c_l)|^2 with the first l + 1 levels."""
+    explained: tuple[float, ...]
+    """1 - distortion / variance of the vectors about their mean."""
+    usage: tuple[float, ...]
+    """Share of the codes that stand for at least one vector."""
+    perplexity: tuple[float, ...]
+    """exp of the entropy of the code counts, in codes."""
+    passes: tuple[int, ...]
+    """Passes over the data."""
+
+
+class FitProgress(NamedTuple):
+    """Where a fit is, given to its ``progress`` callable after each pass."""
+
+    level: int
+    epoch: int
+    epochs: int
+    distortion: float
+
+
+class _Pass(NamedTuple):
+    counts: Tensor  # (K,)
+    sums: Tensor  # (K, dim)
+    distortion: float
+    drawn: Draw  # K badly served vectors
+
+
+class LevelwiseKMeans:
+    """Fits the levels one after the other, each to what the finished ones leave of the vectors.
+
+    A vector's tokens are kept (4 bytes a level), its residuals are not: they are recomputed block by block.
+    """
+
+    def __init__(self, source: VectorSource, *, batch_size: int, device: torch.device, unit: bool) -> None:
+        self.source = source
+        self.codes: list[Tensor] = []
+        self.tokens: list[Tensor] = []
+        self._batch_size, self._device, self._unit = batch_size, device, unit
+
+    def _residuals(self) -> Iterator[tuple[slice, Tensor]]:
+        for start, block in self.source.blocks(self._batch_size, self._device):
+            rows = slice(start, start + len(block))
+            residual = F.normalize(block, dim=1) if self._unit else block
+            for codes, tokens in zip(self.codes, self.tokens, strict=True):
+                residual = residual - F.embedding(tokens[rows].long(), codes)
+            yield rows, residual
+
+    def variance(self) -> float:
+        """Mean squared distance of what is left of the vectors from its mean."""
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        squares = torch.zeros((), dtype=torch.float64, device=self._device)
+        for _, block in self._residuals():
+            total = total + block.sum(0, dtype=torch.float64)
+            squares = squares + block.square().sum(dtype=torch.float64)
+        rows = self.source.rows
+        return float(squares / rows - (total / rows).square().sum())
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """At most ``count`` of what is left of the vectors, drawn at random."""
+        order = torch.randperm(self.source.rows, generator=generator, device=self._device)
+        chosen = torch.zeros(self.source.rows, dtype=torch.bool, device=self._device)
+        chosen[order[:count]] = True
+        return torch.cat([block[chosen[rows]] for rows, block in self._residuals()])
+
+    def measure(self, codes: Tensor, generator: torch.Generator) -> _Pass:
+        """One pass over the data: what chooses each code, and how well it is served."""
+        size = len(codes)
+        counts = torch.zeros(size, dtype=torch.float64, device=self._device)
+        sums = torch.zeros(codes.shape, dtype=torch.float64, device=self._device)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        drawn = Draw(torch.zeros_like(codes), codes.new_full((size,), -torch.inf))
+        for _, block in self._residuals():
+            tokens = nearest(block, codes)
+            errors = (block - F.embedding(tokens, codes)).square().sum(1)
+            block_counts, block_sums = code_statistics(block, tokens, size)
+            counts += block_counts
+            sums += block_sums
+            total += errors.sum(dtype=torch.float64)
+            drawn = merge(drawn, draw(block, errors, size, generator=generator))
+        return _Pass(counts.float(), sums.float(), float(total) / self.source.rows, drawn)
+
+    def finish(self, codes: Tensor) -> tuple[Tensor, float]:
+        """Keep ``codes`` as the next level: their counts (K,), and the distortion they leave."""
+        tokens = torch.empty(self.source.rows, dtype=torch.int32, device=self._device)
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        for rows, block in self._residuals():
+            chosen = nearest(block, codes)
+            tokens[rows] = chosen.int()
+            total += (block - F.embedding(chosen, codes)).square().sum(dtype=torch.float64)
+        self.codes.append(codes)
+        self.tokens.append(tokens)
+        return torch.bincount(tokens, minlength=len(codes)).float(), float(total) / self.source.rows
+
+
+def fit(
+    quantizer: "HRVQ",
+    vectors: Vectors,
+    *,
+    epochs: int,
+    batch_size: int,
+    tolerance: float,
+    seed: int,
+    progress: Callable[[FitProgress], object] | None,
+) -> FitResult:
+    """See :meth:`hrvq.HRVQ.fit`."""
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; give an integer of at least 1")
+    config, device = quantizer.config, quantizer.table.device
+    source = VectorSource(vectors, config.dim)
+    generator = torch.Generator(device).manual_seed(seed)
+    unit = config.distance == "cosine"
+    data = LevelwiseKMeans(source, batch_size=batch_size, device=device, unit=unit)
+    variance = data.variance()
+    all_counts, distortions, passes = [], [], []
+    for level, size in enumerate(config.codes_per_level):
+        spherical = unit and level == 0
+        codes, _ = kmeans(
+            data.sample(_SAMPLE_PER_CODE * size, generator),
+            size,
+            iterations=config.kmeans_iterations,
+            generator=generator,
+            spherical=spherical,
+        )
+        before = float("inf")
+        for epoch in range(epochs):
+            found = data.measure(codes, generator)
+            codes = torch.where(
+                found.counts[:, None] > 0, found.sums / found.counts.clamp_min(1)[:, None], codes
+            )
+            dead = dead_codes(found.counts, config.revive_below)
+            # Revival costs the moved codes' own vectors at first, so the second half only settles.
+            reviving = epoch < epochs // 2 and bool(dead.any())
+            if reviving:
+                replace(codes, found.counts, found.sums, dead, found.drawn)
+            if spherical:
+                codes = F.normalize(codes, dim=1)
+            if progress is not None:
+                progress(FitProgress(level, epoch, epochs, found.distortion))
+            if not reviving and found.distortion >= (1 - tolerance) * before:
+                break
+            before = found.distortion
+        counts, distortion = data.finish(codes)
+        all_counts.append(counts)
+        distortions.append(distortion)
+        passes.append(epoch + 2)
+    quantizer.set_codebooks(
+        data.codes, [counts * (min(batch_size, source.rows) / source.rows) for counts in all_counts]
+    )
+    shares = [counts / counts.sum() for counts in all_counts]
+    return FitResult(
+        distortion=tuple(distortions),
+        explained=tuple(1 - d / variance if variance > 0 else 1.0 for d in distortions),
+        usage=tuple(float((share > 0).float().mean()) for share in shares),
+        perplexity=tuple(float(torch.special.entr(share).sum().exp()) for share in shares),
+        passes=tuple(passes),
+    )

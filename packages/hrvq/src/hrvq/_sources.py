@@ -1,0 +1,72 @@
+"""Where the vectors of a fit come from: tensors, arrays and files, read block by block."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+Vectors = Tensor | np.ndarray | str | Path | Sequence[Tensor | np.ndarray | str | Path]
+EMBEDDINGS = "embeddings"
+
+
+class VectorSource:
+    """Vectors (N, dim) in row order, never all in memory at once.
+
+    Args:
+        vectors: a floating tensor or array (a memory map is read block by block), the path of a safetensors
+            file with a tensor named ``embeddings``, or a sequence of these, one after the other.
+        dim: length of the vectors.
+    """
+
+    def __init__(self, vectors: Vectors, dim: int) -> None:
+        parts = [vectors] if isinstance(vectors, Tensor | np.ndarray | str | Path) else list(vectors)
+        self._parts = [_open(part) for part in parts]
+        self._lengths = []
+        for part in self._parts:
+            shape = tuple(part.get_shape() if hasattr(part, "get_shape") else part.shape)
+            if len(shape) != 2 or shape[1] != dim:
+                raise ValueError(f"vectors have shape {shape}; give (N, {dim})")
+            self._lengths.append(shape[0])
+        self.rows = sum(self._lengths)
+        if self.rows == 0:
+            raise ValueError("there are no vectors to fit; give at least one")
+
+    def blocks(self, size: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first row, float32 (n, dim)) with n <= size, in order."""
+        start = 0
+        for part, length in zip(self._parts, self._lengths, strict=True):
+            for low in range(0, length, size):
+                block = part[low : min(low + size, length)]
+                if isinstance(block, np.ndarray):
+                    block = torch.from_numpy(np.array(block, dtype=np.float32))
+                block = block.to(device, torch.float32)
+                if not bool(block.sum().isfinite()) and not bool(block.isfinite().all()):
+                    raise ValueError(
+                        f"vectors {start + low} to {start + low + len(block) - 1} contain NaN or infinite "
+                        "values; remove them"
+                    )
+                yield start + low, block
+            start += length
+
+
+def _open(part: Any) -> Any:
+    if isinstance(part, str | Path):
+        path = Path(part)
+        if not path.is_file():
+            raise ValueError(f"{path} does not exist; give a safetensors file with a tensor '{EMBEDDINGS}'")
+        try:
+            return safe_open(path, framework="pt").get_slice(EMBEDDINGS)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{path} is no safetensors file with a tensor '{EMBEDDINGS}': {error}"
+            ) from error
+    floating = (
+        part.is_floating_point() if isinstance(part, Tensor) else np.issubdtype(part.dtype, np.floating)
+    )
+    if not floating:
+        raise ValueError(f"vectors are {part.dtype}; give floating-point numbers")
+    return part

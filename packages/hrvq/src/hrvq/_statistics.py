@@ -1,0 +1,90 @@
+"""What the codes are made from: counts, sums, smoothing and revival."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hrvq._distributed import span, top_rows
+
+
+def code_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    """How often each code was chosen, and the sum of the vectors that chose it.
+
+    Args:
+        vectors: float32 (N, D).
+        tokens: int64 (N,); -1 stands for no code.
+        codes: K.
+
+    Returns:
+        counts (K,) and sums (K, D), float32.
+    """
+    bins = torch.where(tokens < 0, codes, tokens)  # one bin more, thrown away: shapes stay fixed
+    counts = vectors.new_zeros(codes + 1).index_add_(0, bins, vectors.new_ones(len(bins)))[:codes]
+    sums = vectors.new_zeros(codes + 1, vectors.shape[1]).index_add_(0, bins, vectors)[:codes]
+    return counts, sums
+
+
+def smoothed(counts: Tensor, smoothing: float) -> Tensor:
+    """Laplace-smoothed counts (K,) with the same total: (n_k + s) / (n + K s) n."""
+    total = counts.sum()
+    return (counts + smoothing) / (total + len(counts) * smoothing) * total
+
+
+class Draw(NamedTuple):
+    """Vectors drawn at random, first come first; ``keys`` of -inf mark places for which none was left."""
+
+    rows: Tensor  # (count, D)
+    keys: Tensor  # (count,)
+
+
+def draw(
+    vectors: Tensor, weights: Tensor, count: int, *, generator: torch.Generator, across_ranks: bool = False
+) -> Draw:
+    """Draw vectors without replacement, in proportion to their weights.
+
+    The ``count`` largest of log(u)/w are such a draw (Efraimidis and Spirakis 2006); a weight of 0 is never
+    drawn. The shapes do not depend on the data.
+
+    Args:
+        vectors: (N, D).
+        weights: (N,), at least 0.
+        count: how many.
+        generator: on the vectors' device.
+        across_ranks: draw from the joined batch of all ranks; their generators are in the same state.
+    """
+    start, total = span(len(vectors), vectors.device) if across_ranks else (0, len(vectors))
+    uniform = torch.rand(total, generator=generator, device=vectors.device)[start : start + len(vectors)]
+    # Noise below 1 keeps the logarithm negative: 0/0 would be a key of nan.
+    keys = uniform.clamp(1e-12, 1 - 1e-7).log() / weights
+    return Draw(*top_rows(vectors, keys, count, across_ranks=across_ranks))
+
+
+def merge(one: Draw, other: Draw) -> Draw:
+    """The draw from both populations together, as long as ``one``."""
+    keys, index = torch.cat([one.keys, other.keys]).topk(len(one.keys))
+    return Draw(torch.cat([one.rows, other.rows])[index], keys)
+
+
+def dead_codes(counts: Tensor, below: float) -> Tensor:
+    """Bool (K,): codes whose count is under ``below`` of the mean count, whatever the batch size."""
+    return counts < below * counts.mean()
+
+
+def replace(codes: Tensor, counts: Tensor, sums: Tensor, dead: Tensor, drawn: Draw) -> None:
+    """Move dead codes onto drawn vectors, in place; where too few were drawn, the other codes wait.
+
+    A moved code starts with the mean count, so that it has time to be used before it can die again.
+
+    Args:
+        codes, sums: (K, D).
+        counts: (K,).
+        dead: bool (K,).
+        drawn: K places.
+    """
+    turn = (dead.cumsum(0) - 1).clamp_min(0)  # the i-th dead code takes the i-th drawn vector
+    moved = dead & (drawn.keys[turn] > -torch.inf)
+    rows, mean = drawn.rows[turn], counts.mean()
+    codes.copy_(torch.where(moved[:, None], rows, codes))
+    counts.copy_(torch.where(moved, mean, counts))
+    sums.copy_(torch.where(moved[:, None], mean * rows, sums))
