@@ -6,9 +6,11 @@ from atari_data.games import ACTION_NAMES, NUM_ACTIONS, action_mask, check_game,
 from atari_data.labels import labelled_games, labels, state_variables
 from atari_data.policies import EpsilonPolicy, Policy, RandomPolicy, StickyRandomPolicy
 from atari_data.protocol import PROTOCOLS, Protocol
+from atari_data.recording import import_recording
 from atari_data.sampling import MultiGameSampler
 from atari_data.scores import GameInfo, game_info, human_normalized, published_scores, score_sources
 from atari_data.store import FrameStore
+from atari_data.video import write_video
 from atari_data.windows import final_rows, first_rows, lost_lives, split_episodes, window_starts
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "game_info",
     "games",
     "human_normalized",
+    "import_recording",
     "labelled_games",
     "labels",
     "lost_lives",
@@ -44,4 +47,5 @@ __all__ = [
     "split_episodes",
     "state_variables",
     "window_starts",
+    "write_video",
 ]

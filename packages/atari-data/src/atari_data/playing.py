@@ -4,8 +4,8 @@ Everything that plays (collection, evaluation, labelled collection) reads the sa
 
 Asynchronous environments hand back whichever copies are ready, so the batches a policy sees depend on
 timing, and with them the last bits of a network's output. Here the copies form two halves that take turns:
-while the policy looks at one half, the emulator's threads run the other. It is as fast, and batches are always
-the same.
+while the policy looks at one half, the emulator's threads run the other. It is as fast, and batches are
+always the same.
 """
 
 from collections.abc import Iterator

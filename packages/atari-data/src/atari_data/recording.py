@@ -1,0 +1,186 @@
+"""Bring your own recording: frames and actions from anywhere, in the shards that collection writes."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from atari_data.collect import CollectResult
+from atari_data.games import NUM_ACTIONS
+from atari_data.rounds import next_round, staged_round
+from atari_data.shards import FRAMES, ShardWriter
+from atari_data.video import read_frames, to_frame
+from atari_data.windows import final_rows
+
+_BLOCK = 256
+_T = TypeVar("_T")
+
+
+def import_recording(
+    directory: str | Path,
+    frames: str | Path | NDArray[np.uint8],
+    actions: str | Path | ArrayLike,
+    rewards: str | Path | ArrayLike | None = None,
+    terminated: str | Path | ArrayLike | None = None,
+    *,
+    game: str,
+    truncated: str | Path | ArrayLike | None = None,
+    episode_ids: str | Path | ArrayLike | None = None,
+    lives: str | Path | ArrayLike | None = None,
+) -> CollectResult:
+    """Add a recording to the shards of ``directory``, as one round, whole or not at all.
+
+    Time is told as everywhere: ``actions[t]`` is chosen after frame t, and ``rewards[t]``, ``terminated[t]``
+    and ``truncated[t]`` are what it brought. The last frame of an episode is its final observation: what
+    stands in ``actions`` there is ignored. A recording of one episode may leave it out, one action fewer than
+    frames. An episode that ends without a flag counts as truncated.
+
+    Columns are arrays, or files: ``.npy``, or text with one number a line.
+
+    Args:
+        directory: made if missing.
+        frames: uint8 array [T, H, W] or [T, H, W, 3], a ``.npy`` file of one, a folder of images in the order
+            of their names, or a video. Made grey and 84 x 84; frames that are so already stay as they are.
+        actions: ids of the 18 actions, [T] or [T - 1].
+        rewards: [T] or [T - 1]; zeros when None.
+        terminated: booleans, [T] or [T - 1]; the game ended here. None where it never did.
+        game: any name of lower-case letters, digits and underscores; ALE's own name for a game of ALE.
+        truncated: booleans, [T] or [T - 1]; the recording of the episode was cut here.
+        episode_ids: [T], where the recording holds several episodes.
+        lives: [T]; zeros when None.
+
+    Raises:
+        ValueError: lengths, shapes or values do not fit; nothing has been written.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", game):
+        raise ValueError(f"game is {game!r}; use lower-case letters, digits and underscores")
+    directory = Path(directory)
+    num_frames, pictures = read_frames(frames)
+    columns = _columns(
+        num_frames,
+        episode_ids=episode_ids,
+        actions=actions,
+        per_action={"rewards": rewards, "terminated": terminated, "truncated": truncated},
+        lives=lives,
+    )
+    place = next_round(directory, game=game, protocol=None, ram=False)
+    columns["episode_ids"] += place.first_episode
+    config = {**place.config, "source": "recording", "seed": None, "env": 0}
+    with staged_round(directory, place) as (staging, staged), ExitStack() as stack:
+        writer = ShardWriter(staging, "recording", ram=False, config=config)
+        stack.callback(writer.discard)
+        row = 0
+        for block in _batched(map(to_frame, pictures), _BLOCK):
+            end = row + len(block)
+            if end <= num_frames:
+                rows = {name: column[row:end] for name, column in columns.items()}
+                writer.append({FRAMES: np.stack(block), **rows})
+            row = end
+        if row != num_frames:
+            raise ValueError(f"{frames} announces {num_frames} pictures and holds {row}; convert it again")
+        writer.close(end=True)
+        staged.extend(writer.paths)
+    final = final_rows(columns["episode_ids"])
+    lengths = np.diff(np.flatnonzero(final), prepend=-1) - 1
+    return CollectResult(
+        num_steps=int(lengths.sum()),
+        num_rows=num_frames,
+        num_episodes=len(lengths),
+        returns=np.add.reduceat(columns["rewards"], np.flatnonzero(final) - lengths, dtype=np.float64),
+        lengths=lengths,
+        round=place.round,
+    )
+
+
+def _columns(
+    num_frames: int, *, episode_ids: Any, actions: Any, per_action: dict[str, Any], lives: Any
+) -> dict[str, NDArray[Any]]:
+    """Every column of the shards, [num_frames], checked, with what final rows must hold."""
+    if episode_ids is None:
+        ids = np.zeros(num_frames, dtype=np.int32)
+    else:
+        ids = _episodes(_integers(episode_ids, "episode_ids", num_frames))
+    final = final_rows(ids)
+    lengths = np.diff(np.flatnonzero(final), prepend=-1)
+    if (lengths < 2).any():
+        row = int(np.flatnonzero(final)[np.argmin(lengths)])
+        raise ValueError(f"the episode at frame {row} has 1 frame; an episode has 2 or more, leave it out")
+    one_short = num_frames - 1 if episode_ids is None else num_frames
+    acts = _integers(actions, "actions", num_frames, one_short)
+    if not 0 <= acts.min() <= acts.max() < NUM_ACTIONS:
+        raise ValueError(
+            f"actions go from {acts.min()} to {acts.max()}; give ids of the full action set, "
+            f"0 to {NUM_ACTIONS - 1}"
+        )
+    columns: dict[str, NDArray[Any]] = {"actions": np.where(final, 0, acts), "episode_ids": ids}
+    for name, values in per_action.items():
+        column = np.zeros(num_frames) if values is None else _load(values, name, num_frames, one_short)
+        if not np.isfinite(column).all():
+            raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
+        if (column[final] != 0).any():
+            row = int(np.flatnonzero(final & (column != 0))[0])
+            raise ValueError(
+                f"{name}[{row}] is {column[row]} on the last frame of its episode, a final observation that "
+                "brings nothing; add the frame that followed, or leave the value out"
+            )
+        columns[name] = column
+    for name in ("terminated", "truncated"):
+        flags = columns[name] != 0
+        before_final = np.append(final[1:], False)
+        if (inside := flags & ~before_final).any():
+            raise ValueError(
+                f"{name}[{int(np.argmax(inside))}] is set inside an episode; "
+                "give episode_ids where a recording holds several episodes"
+            )
+        columns[name] = flags
+    columns["truncated"] |= np.append(final[1:], False) & ~columns["terminated"]
+    columns["lives"] = np.zeros(num_frames) if lives is None else _integers(lives, "lives", num_frames)
+    if not 0 <= columns["lives"].min() <= columns["lives"].max() <= 255:
+        raise ValueError("lives go below 0 or above 255; give the number of lives left")
+    return columns
+
+
+def _episodes(ids: NDArray[Any]) -> NDArray[np.int32]:
+    """Episode ids as 0, 1, 2, ...; each must be one run of rows."""
+    first = np.append(True, ids[1:] != ids[:-1])
+    if len(np.unique(ids)) != first.sum():
+        raise ValueError(
+            "episode_ids returns to an earlier episode; put the frames of an episode side by side"
+        )
+    return (np.cumsum(first) - 1).astype(np.int32)
+
+
+def _integers(values: Any, name: str, *lengths: int) -> NDArray[Any]:
+    column = _load(values, name, *lengths)
+    if (column != np.floor(column)).any():
+        raise ValueError(f"{name} holds numbers that are not whole; give integers")
+    return column.astype(np.int64)
+
+
+def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
+    """A column as numbers; where it is one shorter than the frames, a zero stands for the final row."""
+    if isinstance(values, (str, Path)):
+        path = Path(values)
+        if not path.is_file():
+            raise ValueError(f"{name} file {path} does not exist")
+        try:
+            values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1, delimiter=",")
+        except ValueError as error:
+            raise ValueError(f"{name} file {path} is not .npy and not one number a line ({error})") from error
+    column = np.asarray(values)
+    if column.ndim != 1 or column.dtype.kind not in "biuf" or len(column) not in lengths:
+        allowed = " or ".join(f"({length},)" for length in dict.fromkeys(lengths))
+        raise ValueError(f"{name} is {column.dtype} {column.shape}; give numbers of shape {allowed}")
+    short = max(lengths) - len(column)
+    return np.append(column, np.zeros(short, dtype=column.dtype)) if short else column
+
+
+def _batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    iterator = iter(items)
+    while block := list(islice(iterator, size)):
+        yield block

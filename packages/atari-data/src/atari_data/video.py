@@ -1,0 +1,137 @@
+"""Pictures in and out: videos, folders of images, and frames of any size made 84 x 84 and grey.
+
+Videos and image files need the ``video`` extra (PyAV); arrays do not.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[NDArray[np.uint8]]]:
+    """How many pictures a source holds, and the pictures one by one, uint8 [H, W] or [H, W, 3].
+
+    Args:
+        source: an array uint8 [T, H, W] or [T, H, W, 3], a ``.npy`` file of one, a folder of images (in the
+            order of their names), or a video file.
+
+    Raises:
+        ValueError: the source is none of these, holds no pictures, or cannot be decoded.
+    """
+    if isinstance(source, np.ndarray):
+        return len(source), iter(_checked_array(source, "frames"))
+    path = Path(source)
+    if path.is_dir():
+        images = sorted(each for each in path.iterdir() if each.suffix.lower() in _IMAGES)
+        if not images:
+            raise ValueError(f"{path} holds no images; expected {', '.join(sorted(_IMAGES))}")
+        return len(images), (picture for image in images for picture in _decode(image))
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give an array, a .npy file, a folder of images or a video")
+    if path.suffix == ".npy":
+        array = _checked_array(np.load(path, mmap_mode="r"), str(path))
+        return len(array), iter(array)
+    return _count(path), _decode(path)
+
+
+def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: int = 15) -> None:
+    """Write pictures, uint8 [H, W] or [H, W, 3] with even sides, as an H.264 video.
+
+    The file appears whole or not at all; ``fps`` 15 is the speed of the game at four frames an action.
+
+    Raises:
+        ValueError: no pictures, or PyAV is not installed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    av = _av()
+    stream = None
+    try:
+        with av.open(str(partial), "w") as container:
+            for picture in frames:
+                if stream is None:
+                    stream = container.add_stream("libx264", rate=Fraction(fps))
+                    stream.height, stream.width = picture.shape[:2]
+                    stream.pix_fmt = "yuv420p"
+                form = "gray" if picture.ndim == 2 else "rgb24"
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=form)
+                container.mux(stream.encode(frame))
+            if stream is None:
+                raise ValueError(f"no frames for {path}; give at least one")
+            container.mux(stream.encode())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def to_frame(picture: NDArray[np.uint8], size: tuple[int, int] = (84, 84)) -> NDArray[np.uint8]:
+    """A picture as the emulator's frames are: grey, and shrunk by averaging areas, uint8 [84, 84].
+
+    A picture of [84, 84] comes back as it is. Each side is scaled by itself, as in `AtariVectorEnv`.
+    """
+    if picture.shape == size:
+        return picture
+    grey = picture @ _LUMA if picture.ndim == 3 else picture.astype(np.float64)
+    rows, columns = _area_weights(grey.shape[0], size[0]), _area_weights(grey.shape[1], size[1])
+    shrunk: NDArray[np.uint8] = np.rint(rows @ grey @ columns.T).astype(np.uint8)
+    return shrunk
+
+
+@cache
+def _area_weights(source: int, target: int) -> NDArray[np.float64]:
+    """Share of each source pixel in each target pixel, [target, source]; rows sum to one."""
+    edges = np.linspace(0, source, target + 1)
+    pixels = np.arange(source)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return np.clip(overlap, 0, None) * (target / source)
+
+
+def _checked_array(frames: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    grey = frames.ndim == 3
+    colour = frames.ndim == 4 and frames.shape[-1] == 3
+    if frames.dtype != np.uint8 or not (grey or colour) or 0 in frames.shape:
+        raise ValueError(f"{name} is {frames.dtype} {frames.shape}; give uint8 (T, H, W) or (T, H, W, 3)")
+    return frames
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path} holds no pictures; give a video or an image")
+            yield container
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} cannot be decoded ({error}); give a video or an image") from error
+
+
+def _count(path: Path) -> int:
+    with _opened(path) as container:
+        return sum(1 for packet in container.demux(video=0) if packet.size)
+
+
+def _decode(path: Path) -> Iterator[NDArray[np.uint8]]:
+    with _opened(path) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def _av() -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError("videos and images need PyAV; pip install 'atari-data[video]'") from error
+    return av
