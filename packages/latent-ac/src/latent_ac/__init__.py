@@ -1,10 +1,11 @@
 """Actor-critic learning on latent features: policy, value, predictors, returns and losses."""
 
-from latent_ac.actor import Actor, ActorConfig
+from latent_ac.actor import Actor, ActorConfig, CodePolicy
 from latent_ac.agent import Agent, load_agent, save_agent
 from latent_ac.calibration import Calibration, calibration, expected_calibration_error
 from latent_ac.categorical import action_mask, entropy, log_prob, mask_logits
 from latent_ac.critic import Critic, CriticConfig, SlowTarget
+from latent_ac.features import CodeFeatures, Features
 from latent_ac.losses import PPOLoss, ppo_loss, reinforce_loss
 from latent_ac.objective import ActorCriticObjective, AgentConfig, ImaginedBatch
 from latent_ac.predictor_objective import PredictorObjective, TransitionBatch, evaluate_predictors
@@ -20,9 +21,12 @@ __all__ = [
     "Agent",
     "AgentConfig",
     "Calibration",
+    "CodeFeatures",
+    "CodePolicy",
     "ContinuePredictor",
     "Critic",
     "CriticConfig",
+    "Features",
     "ImaginedBatch",
     "PPOLoss",
     "PredictorConfig",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from latent_ac._artifact import load_artifact, save_artifact
 from latent_ac.actor import Actor, ActorConfig
 from latent_ac.critic import Critic, CriticConfig
+from latent_ac.features import Features
 from latent_ac.predictors import ContinuePredictor, PredictorConfig, RewardPredictor
 
 KIND = "agent"
@@ -53,7 +54,7 @@ class Agent(nn.Module):
         self.continue_ = ContinuePredictor(predictor, generator=generator)
 
     @torch.no_grad()
-    def predict(self, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, features: Features, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Expected rewards and continuation probabilities of whole trajectories, float32 (H, B) each.
 
         One pass over all steps at once: a dream need not ask for them while it runs.

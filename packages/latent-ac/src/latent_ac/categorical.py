@@ -79,3 +79,16 @@ def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: fl
     noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator)
     gumbel = noise.clamp_min_(torch.finfo(torch.float32).tiny).log_().neg_()
     return (logits / temperature + gumbel).argmax(-1)
+
+
+def choose(
+    logits: Tensor,
+    *,
+    generator: torch.Generator | None,
+    temperature: float = 1.0,
+    deterministic: bool = False,
+) -> Tensor:
+    """Actions, int64 (...): drawn by ``sample``, or the most probable (the lowest id of equals)."""
+    if deterministic:
+        return logits.argmax(-1)
+    return sample(logits, generator=generator, temperature=temperature)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from latent_ac._checks import require, require_choice, require_network
+from latent_ac.features import Features
 from latent_ac.mlp import MLP
-from latent_ac.two_hot import expectation, symexp_bins, two_hot_cross_entropy
+from latent_ac.two_hot import expectation, symexp_bins, two_hot_nll
 
 HEADS = ("two_hot", "normal", "mse")
 
@@ -63,19 +64,23 @@ class Critic(nn.Module):
         )
         self.register_buffer("bins", symexp_bins(config.num_bins, config.limit), persistent=False)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Features) -> Tensor:
         """Expected return, float32 (...), for features (..., F)."""
         return self.value(self.outputs(features))
 
-    def outputs(self, features: Tensor) -> Tensor:
-        """Parameters of the distribution, float32 (..., N), from which ``value`` and ``loss`` follow."""
+    def outputs(self, features: Features) -> Tensor:
+        """The distribution, float32 (..., N), from which ``value`` and ``loss`` follow.
+
+        Log-probabilities of the bins, or mean and, for "normal", unbounded log-deviation.
+        """
         outputs: Tensor = self.mlp(features)
-        return outputs.float()
+        # Normalised once here: the value, the loss and its gradient all need it.
+        return outputs.float().log_softmax(-1) if self.config.head == "two_hot" else outputs.float()
 
     def value(self, outputs: Tensor) -> Tensor:
         """Mean of the distribution, (..., N) -> (...)."""
         if self.config.head == "two_hot":
-            return expectation(outputs, self.bins)
+            return expectation(outputs.exp(), self.bins)
         return outputs[..., 0]
 
     def loss(self, outputs: Tensor, returns: Tensor) -> Tensor:
@@ -86,7 +91,7 @@ class Critic(nn.Module):
         """
         returns = returns.detach().float()
         if self.config.head == "two_hot":
-            return two_hot_cross_entropy(outputs, returns, self.bins)
+            return two_hot_nll(outputs, returns, self.bins)
         error = outputs[..., 0] - returns
         if self.config.head == "mse":
             return 0.5 * error.square()
@@ -110,7 +115,7 @@ class SlowTarget(nn.Module):
         self.module = copy.deepcopy(module).requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Features) -> Tensor:
         """What the slow copy says; no gradient flows."""
         output: Tensor = self.module(features)
         return output

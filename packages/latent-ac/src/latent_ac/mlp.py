@@ -2,11 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from latent_ac.features import CodeFeatures, FeatureLinear, Features
 
 
 def linear(
@@ -16,9 +18,9 @@ def linear(
     bias: bool = True,
     gain: float = 1.0,
     generator: torch.Generator | None = None,
-) -> nn.Linear:
+) -> FeatureLinear:
     """A linear layer with weights N(0, gain^2 / in_features), truncated at two deviations, and zero bias."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=bias)
+    layer: FeatureLinear = nn.utils.skip_init(FeatureLinear, in_features, out_features, bias=bias)
     with torch.no_grad():
         std = gain / math.sqrt(in_features)
         if gain:
@@ -44,15 +46,33 @@ class FeatureNorm(nn.Module):
         super().__init__()
         self.blocks = tuple(blocks)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Features) -> Features:
         """(..., F) -> (..., F)."""
         if not self.blocks:
             return features
+        if isinstance(features, CodeFeatures):
+            return CodeFeatures(features.tokens, self.normalize_tables(features.tables))
         if len(set(self.blocks)) == 1:
             split = features.unflatten(-1, (len(self.blocks), self.blocks[0]))
             return F.rms_norm(split, self.blocks[:1], eps=1e-12).flatten(-2)
         parts = features.split(self.blocks, dim=-1)
         return torch.cat([F.rms_norm(part, part.shape[-1:], eps=1e-12) for part in parts], dim=-1)
+
+    def normalize_tables(self, tables: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The same for features that are codes: each level's table, row by row.
+
+        Raises:
+            ValueError: the blocks are not the levels.
+        """
+        if not self.blocks:
+            return tables
+        widths = tuple(table.shape[1] for table in tables)
+        if widths != self.blocks:
+            raise ValueError(
+                f"feature_blocks={self.blocks} are not the widths {widths} of the code tables; "
+                "give one block for each level, or none"
+            )
+        return [F.rms_norm(table, table.shape[-1:], eps=1e-12) for table in tables]
 
 
 def hidden_stack(sizes: Sequence[int], generator: torch.Generator | None = None) -> nn.Sequential:
@@ -86,7 +106,27 @@ class MLP(nn.Module):
         width = [in_features, *hidden][-1]
         self.output = linear(width, out_features, gain=output_gain, generator=generator)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Features) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         output: Tensor = self.output(self.hidden(self.norm(features)))
         return output
+
+    @torch.no_grad()
+    def on_codes(self, tables: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+        """This network as a function of tokens, int64 (..., L) -> (..., out_features), for its weights now.
+
+        The tables are taken through the first layer once, here; a call then costs the later layers only.
+        """
+        first, *rest = [*self.hidden, self.output]
+        assert isinstance(first, FeatureLinear)
+        tables = self.norm.normalize_tables(tables)
+        projected = first.project(tables)
+
+        @torch.no_grad()
+        def outputs(tokens: Tensor) -> Tensor:
+            x = first.gather(projected, tokens, tables)
+            for layer in rest:
+                x = layer(x)
+            return x
+
+        return outputs

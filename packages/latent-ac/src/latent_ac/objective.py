@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from latent_ac import categorical
 from latent_ac._checks import require, require_choice
 from latent_ac.actor import Actor
 from latent_ac.critic import Critic, SlowTarget
+from latent_ac.features import Features
 from latent_ac.losses import ppo_loss, reinforce_loss, weighted_mean
 from latent_ac.returns import ReturnNormalizer, lambda_returns, survival
 from latent_ac.rewards import TRANSFORMS, transform_rewards
@@ -82,7 +83,7 @@ class ImaginedBatch:
     The last two fields are filled by ``ActorCriticObjective.minibatches``; leave them out.
     """
 
-    features: Tensor  # (H+1, B, F), the states, the last one reached but not acted in
+    features: Features  # (H+1, B, F), the states, the last one reached but not acted in
     actions: Tensor  # int64 (H, B)
     rewards: Tensor  # float32 (H, B), what each action brought, before reward_transform
     continues: Tensor  # float32 (H, B) in [0, 1], the probability that the episode goes on after it
@@ -98,14 +99,14 @@ class ImaginedBatch:
     def trajectories(self, index: Tensor) -> Self:
         """The trajectories numbered by ``index``, int64 (b,)."""
 
-        def pick(name: str, tensor: Tensor) -> Tensor:
+        def pick(name: str, tensor: Any) -> Any:
             if name != "action_mask":
                 return tensor[:, index]
             return tensor if tensor.ndim == 1 else tensor[index]
 
         return self._map(pick)
 
-    def _map(self, change: Callable[[str, Tensor], Tensor]) -> Self:
+    def _map(self, change: Callable[[str, Any], Any]) -> Self:
         present = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return replace(self, **{name: change(name, tensor) for name, tensor in present.items()})
 

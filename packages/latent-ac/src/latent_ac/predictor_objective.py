@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from latent_ac._checks import require
 from latent_ac.calibration import calibration, confusion_matrix, recall_and_precision
+from latent_ac.features import Features
 from latent_ac.predictors import ContinuePredictor, RewardPredictor, TransitionPredictor
 
 
@@ -16,8 +17,8 @@ from latent_ac.predictors import ContinuePredictor, RewardPredictor, TransitionP
 class TransitionBatch:
     """Real transitions; leading dimensions (...) are free, for instance (N,) or (T, B)."""
 
-    features: Tensor  # (..., F), the state in which the action was chosen
-    next_features: Tensor  # (..., F), the state it led to
+    features: Features  # (..., F), the state in which the action was chosen
+    next_features: Features  # (..., F), the state it led to
     actions: Tensor  # int64 (...)
     rewards: Tensor  # float32 (...), raw
     continues: Tensor  # float32 or bool (...), 0 where the episode ended by its own rules, else 1
@@ -54,7 +55,7 @@ class PredictorObjective(nn.Module):
 
     def forward(self, batch: TransitionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss, 0-d, and metrics, 0-d each, on one batch."""
-        loss = torch.zeros((), device=batch.features.device)
+        loss = torch.zeros((), device=batch.actions.device)
         metrics: dict[str, Tensor] = {}
         self._pending = {}
         for name, predictor, targets in (

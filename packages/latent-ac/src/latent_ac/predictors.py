@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ac._checks import require, require_choice, require_network
+from latent_ac.features import Features
 from latent_ac.mlp import FeatureNorm, hidden_stack, linear
 from latent_ac.rewards import transform_rewards
 from latent_ac.two_hot import symexp_bins, two_hot_cross_entropy
@@ -98,7 +99,7 @@ class TransitionPredictor(nn.Module):
         self.register_buffer("support_class", support_class, persistent=False)
         self.register_buffer("class_log_weights", torch.zeros(self.num_classes))
 
-    def forward(self, features: Tensor, actions: Tensor, next_features: Tensor) -> Tensor:
+    def forward(self, features: Features, actions: Tensor, next_features: Features) -> Tensor:
         """Expectation over the support, float32 (...).
 
         Args:
@@ -109,7 +110,7 @@ class TransitionPredictor(nn.Module):
         probabilities = self.probabilities(self.logits(features, actions, next_features))
         return (probabilities * self.support).sum(-1)
 
-    def logits(self, features: Tensor, actions: Tensor, next_features: Tensor) -> Tensor:
+    def logits(self, features: Features, actions: Tensor, next_features: Features) -> Tensor:
         """Unadjusted logits over the support, float32 (..., N): what the weighted loss is taken on."""
         x = self.now(self.norm(features)) + self.next(self.norm(next_features)) + self.action(actions)
         output: Tensor = self.output(self.hidden(x))
@@ -155,7 +156,7 @@ class RewardPredictor(TransitionPredictor):
         super().__init__(config, support, (support.sign() + 1).long(), generator=generator)
 
     def forward(
-        self, features: Tensor, actions: Tensor, next_features: Tensor, *, transform: str = "raw"
+        self, features: Features, actions: Tensor, next_features: Features, *, transform: str = "raw"
     ) -> Tensor:
         """E[transform(r)], float32 (...): by default the expected reward itself.
 

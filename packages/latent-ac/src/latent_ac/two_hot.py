@@ -49,22 +49,22 @@ def two_hot(values: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def two_hot_cross_entropy(logits: Tensor, values: Tensor, bins: Tensor) -> Tensor:
-    """-sum_j weight_j log softmax(logits)_j in float32: logits (..., N), values (...) -> (...).
+    """-sum_j weight_j log softmax(logits)_j in float32: logits (..., N), values (...) -> (...)."""
+    return two_hot_nll(logits.float().log_softmax(-1), values, bins)
 
-    The two logits are gathered, so no dense (..., N) target is built.
-    """
-    logits = logits.float()
+
+def two_hot_nll(log_probs: Tensor, values: Tensor, bins: Tensor) -> Tensor:
+    """-sum_j weight_j log_probs_j: (..., N), (...) -> (...); two are gathered, no dense target is built."""
     index, weight = two_hot(values, bins)
-    return logits.logsumexp(-1) - (logits.gather(-1, index) * weight).sum(-1)
+    return -(log_probs.gather(-1, index) * weight).sum(-1)
 
 
-def expectation(logits: Tensor, bins: Tensor) -> Tensor:
-    """sum_j softmax(logits)_j bins_j in float32, (..., N) -> (...), for antisymmetric ``bins``.
+def expectation(probabilities: Tensor, bins: Tensor) -> Tensor:
+    """sum_j probabilities_j bins_j, (..., N) -> (...), for antisymmetric ``bins``.
 
     Mirrored bins are subtracted before they are weighted: with bins up to tens of thousands a plain sum
     would not return 0 for a uniform distribution.
     """
-    probabilities = logits.float().softmax(-1)
     half = len(bins) // 2
     difference = probabilities[..., half + 1 :] - probabilities[..., :half].flip(-1)
     return (difference * bins[half + 1 :]).sum(-1)  # not a matmul: autocast would take that to bfloat16

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from latent_ac import (
+    ActorConfig,
+    ActorCriticObjective,
+    Agent,
+    AgentConfig,
+    CodeFeatures,
+    CriticConfig,
+    ImaginedBatch,
+    PredictorConfig,
+    PredictorObjective,
+    TransitionBatch,
+    action_mask,
+)
+
+H, B = 5, 7
+WIDTHS = (4, 4, 4)
+MASK = action_mask([0, 1, 5])
+
+
+def agent(blocks: tuple[int, ...] = (), hidden: tuple[int, ...] = (16, 8)) -> Agent:
+    sizes = {"feature_dim": 12, "feature_blocks": blocks}
+    made = Agent(
+        ActorConfig(**sizes, hidden=hidden, output_gain=1.0),
+        CriticConfig(**sizes, hidden=hidden),
+        PredictorConfig(**sizes, hidden=(16,)),
+        generator=torch.Generator().manual_seed(0),
+    )
+    torch.nn.init.normal_(made.reward.output.weight)
+    return made
+
+
+def code_features(seed: int = 0) -> CodeFeatures:
+    generator = torch.Generator().manual_seed(seed)
+    tables = [torch.randn(size, 4, generator=generator) for size in (9, 5, 7)]
+    tokens = [torch.randint(0, len(table), (H + 1, B), generator=generator) for table in tables]
+    return CodeFeatures(torch.stack(tokens, -1), tables)
+
+
+def test_dense_sets_the_chosen_rows_side_by_side() -> None:
+    tables = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0], [6.0], [7.0]])]
+    features = CodeFeatures(torch.tensor([[1, 2], [0, 0]]), tables)
+    assert features.shape == (2, 3)
+    assert features.dense().tolist() == [[3.0, 4.0, 7.0], [1.0, 2.0, 5.0]]
+    assert features[:1].dense().tolist() == [[3.0, 4.0, 7.0]]
+
+
+@pytest.mark.parametrize("hidden", [(), (16, 8)])
+@pytest.mark.parametrize("blocks", [(), WIDTHS])
+def test_codes_and_vectors_give_the_same_outputs(blocks: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    made, features = agent(blocks, hidden), code_features()
+    dense = features.dense()
+    torch.testing.assert_close(made.actor(features, MASK), made.actor(dense, MASK))
+    torch.testing.assert_close(made.critic(features), made.critic(dense))
+    actions = torch.randint(0, 18, (H, B))
+    for ours, theirs in zip(made.predict(features, actions), made.predict(dense, actions), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+def test_codes_and_vectors_give_the_same_training(algorithm: str) -> None:
+    made, features = agent(WIDTHS), code_features()
+    actions, log_probs = made.actor.act_with_log_prob(features[:-1], MASK)
+    config = AgentConfig(algorithm=algorithm, ppo_minibatches=2)
+    results = []
+    for form in (features, features.dense()):
+        module = ActorCriticObjective(made.actor, made.critic, config)
+        dream = ImaginedBatch(form, actions, torch.ones(H, B), torch.ones(H, B), MASK, log_probs)
+        module.zero_grad()
+        parts = module.minibatches(dream, generator=torch.Generator().manual_seed(0))
+        loss = torch.stack([module(part)[0] for part in parts]).sum()
+        loss.backward()
+        results.append((loss, *(p.grad.clone() for p in made.actor.parameters())))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_predictors_train_on_codes() -> None:
+    made, features = agent(), code_features()
+    actions, ones = torch.zeros(H, B, dtype=torch.int64), torch.ones(H, B)
+    objective = PredictorObjective(made.reward, made.continue_)
+    losses = [
+        objective(TransitionBatch(form[:-1], form[1:], actions, ones, ones))[0]
+        for form in (features, features.dense())
+    ]
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("blocks", [(), WIDTHS])
+def test_policy_on_codes_acts_as_the_actor_does(blocks: tuple[int, ...]) -> None:
+    made, features = agent(blocks), code_features()
+    policy = made.actor.on_codes(features.tables)
+    for options in ({"deterministic": True}, {"temperature": 0.7}):
+        ours = policy.act(features.tokens, MASK, generator=torch.Generator().manual_seed(1), **options)
+        theirs = made.actor.act(features, MASK, generator=torch.Generator().manual_seed(1), **options)
+        assert torch.equal(ours, theirs)
+
+
+def test_autocast() -> None:
+    made, features = agent(), code_features()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = made.critic.loss(made.critic.outputs(features), torch.ones(H + 1, B)).mean()
+        loss.backward()
+        chosen = made.actor.on_codes(features.tables).act(features.tokens, MASK, deterministic=True)
+    assert loss.dtype == torch.float32
+    assert MASK[chosen].all()
+
+
+def test_user_errors() -> None:
+    with pytest.raises(ValueError, match="do not fit 3 tables"):
+        CodeFeatures(torch.zeros(4, 2, dtype=torch.int64), code_features().tables)
+    with pytest.raises(ValueError, match=r"not the widths \(4, 4, 4\)"):
+        agent((8, 4)).actor(code_features(), MASK)
