@@ -10,12 +10,15 @@ rows are decided in float64. So a vector's token depends on the vector and the c
 batch it came in, the number of threads, or the matrix library.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows are handled in blocks whose score matrix stays in the cache and never grows with the input.
-_SCORES_PER_BLOCK = 1 << 20
+# Scores held at once: rows are handled in blocks, so memory does not grow with the input.
+_SCORES_PER_BLOCK = {"cpu": 1 << 18, "device": 1 << 24}
 # Below this many rows a plain product is as fast as the convolution.
 _ROWS_FOR_CONVOLUTION = 16
 # Unit roundoff of a float32 product under torch.set_float32_matmul_precision.
@@ -26,12 +29,12 @@ def _scores(vectors: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
     """(N, D), (K, D), (K,) -> (N, K): r.c - |c|^2/2."""
     if vectors.device.type != "cpu" or torch.compiler.is_compiling() or len(vectors) < _ROWS_FOR_CONVOLUTION:
         return F.linear(vectors, codes, -half_norms)
-    # The same product as a 1x1 convolution over N channels-last pixels: PyTorch sends convolutions to
-    # oneDNN, which uses the full vector width of every x86 CPU, and products to MKL, which does not on AMD.
-    pixels = vectors.view(1, len(vectors), 1, -1).permute(0, 3, 1, 2)
-    return (
-        F.conv2d(pixels, codes[:, :, None, None], -half_norms).permute(0, 2, 3, 1).reshape(len(vectors), -1)
-    )
+    # The same product as a 1x1 convolution over a row of N channels-last pixels. PyTorch sends products to
+    # MKL, which leaves half the vector width of AMD's CPUs unused, and convolutions to oneDNN, which does
+    # not. (The stride of 2 over a height of 1 changes nothing but PyTorch's choice in a single thread.)
+    pixels = vectors.view(1, 1, len(vectors), -1).permute(0, 3, 1, 2)
+    scores = F.conv2d(pixels, codes[:, :, None, None], -half_norms, stride=(2, 1))
+    return scores.permute(0, 2, 3, 1).reshape(len(vectors), -1)
 
 
 def _decide_exactly(vectors: Tensor, codes: Tensor) -> Tensor:
@@ -39,44 +42,68 @@ def _decide_exactly(vectors: Tensor, codes: Tensor) -> Tensor:
     return (vectors.double() @ wide.T - wide.square().sum(1) / 2).argmax(1)
 
 
-def _nearest_block(vectors: Tensor, codes: Tensor, half_norms: Tensor, radius: Tensor, unit: float) -> Tensor:
-    scores = _scores(vectors, codes, half_norms)
+class _Level(NamedTuple):
+    codes: Tensor  # (K, D)
+    half_norms: Tensor  # (K,), |c|^2 / 2
+    radius: Tensor  # (), the largest |c|
+
+
+def _prepare(codes: Tensor) -> _Level:
+    squares = codes.square().sum(1)
+    return _Level(codes, squares / 2, squares.max().sqrt())
+
+
+def _nearest(vectors: Tensor, level: _Level) -> Tensor:
+    if len(level.codes) == 1:
+        return torch.zeros(len(vectors), dtype=torch.int64, device=vectors.device)
+    scores = _scores(vectors, level.codes, level.half_norms)
     best, tokens = scores.max(1)
-    second = scores.scatter_(1, tokens[:, None], -torch.inf).amax(1)
+    scores.scatter_(1, tokens[:, None], -torch.inf)
+    if vectors.device.type != "cpu" or torch.compiler.is_compiling():
+        return _compare_finalists(vectors, level.codes, tokens, scores.argmax(1))
+    unit = _ROUNDOFF[torch.get_float32_matmul_precision()]
     norms = torch.linalg.vector_norm(vectors, dim=1)
-    bound = (vectors.shape[1] + 2) * unit * radius * (norms + radius / 2)
-    # Not ">": a row of NaN stays undecided in the comparison and keeps whatever token it has.
-    if vectors.device.type == "cpu" and not torch.compiler.is_compiling():
-        rows = (best - second <= 2 * bound).nonzero().squeeze(1)
-        if len(rows):
-            tokens[rows] = _decide_exactly(vectors[rows], codes)
-        return tokens
-    # Elsewhere the shapes must not depend on the data: compare the two finalists of every row in float64.
-    rival = scores.argmax(1)
+    bound = (vectors.shape[1] + 2) * unit * level.radius * (norms + level.radius / 2)
+    rows = (best - scores.amax(1) <= 2 * bound).nonzero().squeeze(1)
+    if len(rows):
+        tokens[rows] = _decide_exactly(vectors[rows], level.codes)
+    return tokens
+
+
+def _compare_finalists(vectors: Tensor, codes: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The exact decision at shapes that do not depend on the data: each row's two finalists, in float64."""
     wide = vectors.double()
-    mine, theirs = codes[tokens].double(), codes[rival].double()
-    lead = ((wide - theirs).square() - (wide - mine).square()).sum(1)
-    loses = (lead < 0) | ((lead == 0) & (rival < tokens))
-    return torch.where(loses, rival, tokens)
+    lead = (wide - codes[second]).square().sum(1) - (wide - codes[first]).square().sum(1)
+    return torch.where((lead < 0) | ((lead == 0) & (second < first)), second, first)
 
 
-def nearest(vectors: Tensor, codes: Tensor) -> Tensor:
-    """Index of the code nearest to each vector; among equals, the lowest.
+def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
+    """Greedy residual search: at each level the code nearest to what the levels before left.
 
     Args:
         vectors: float32 (N, D).
-        codes: float32 (K, D).
+        codebooks: float32 (K, D) for each level.
 
     Returns:
-        int64 (N,).
+        int64 (N, levels); among equally near codes the lowest. Residuals are float32 differences, which
+        every device rounds alike.
     """
-    if len(codes) == 1:
-        return torch.zeros(len(vectors), dtype=torch.int64, device=vectors.device)
-    squares = codes.square().sum(1)
-    radius = squares.max().sqrt()
-    unit = _ROUNDOFF[torch.get_float32_matmul_precision()]
-    rows = max(1, _SCORES_PER_BLOCK // len(codes))
-    if len(vectors) <= rows:
-        return _nearest_block(vectors, codes, squares / 2, radius, unit)
-    blocks = [_nearest_block(block, codes, squares / 2, radius, unit) for block in vectors.split(rows)]
-    return torch.cat(blocks)
+    levels = [_prepare(codes) for codes in codebooks]
+    # On a CPU a block's vectors and scores stay in the cache through all levels; elsewhere it only bounds
+    # the memory.
+    budget = _SCORES_PER_BLOCK["cpu" if vectors.device.type == "cpu" else "device"]
+    rows = max(1, budget // max(len(codes) for codes in codebooks))
+    blocks = []
+    for block in vectors.split(rows):
+        tokens = []
+        for index, level in enumerate(levels):
+            tokens.append(_nearest(block, level))
+            if index < len(levels) - 1:
+                block = block - F.embedding(tokens[-1], level.codes)
+        blocks.append(torch.stack(tokens, 1))
+    return torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+
+
+def nearest(vectors: Tensor, codes: Tensor) -> Tensor:
+    """Index (N,) of the code (K, D) nearest to each vector (N, D): :func:`search` with one level."""
+    return search(vectors, [codes]).squeeze(1)

@@ -21,7 +21,7 @@ from hrvq._config import HRVQConfig
 from hrvq._distributed import join_rows, sum_over_ranks
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._kmeans import kmeans
-from hrvq._nearest import nearest
+from hrvq._nearest import nearest, search
 from hrvq._sources import Vectors
 from hrvq._statistics import code_statistics, dead_codes, draw, replace, smoothed
 
@@ -177,8 +177,8 @@ class HRVQ(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Tokens of ``x``: floating (..., dim) -> int64 (..., levels), coarse to fine.
 
-        Each level takes the code nearest to what the coarser levels left; see :mod:`hrvq._nearest` for why
-        the answer does not depend on the batch, the threads or the matrix library.
+        Each level takes the code nearest to what the coarser levels left; `_nearest.py` says why the
+        answer does not depend on the batch, the threads or the matrix library.
         """
         with torch.autocast(x.device.type, enabled=False):
             rows, _ = self._rows(x, None)
@@ -368,12 +368,7 @@ class HRVQ(nn.Module):
 
     @torch.no_grad()
     def _search(self, rows: Tensor) -> Tensor:
-        residual, tokens = rows, []
-        for level, codes in enumerate(self.codebooks):
-            tokens.append(nearest(residual, codes))
-            if level < self.config.levels - 1:
-                residual = residual - F.embedding(tokens[-1], codes)
-        return torch.stack(tokens, 1)
+        return search(rows, self.codebooks)
 
     def _gather(self, tokens: Tensor, first: int = 0) -> Tensor:
         """Codes of tokens (N, l) of the levels from ``first`` on: (N, l, dim); zeros for no code."""

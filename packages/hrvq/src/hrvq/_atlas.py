@@ -1,0 +1,67 @@
+"""What each code stands for: the vectors it serves best."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from hrvq._quantizer import HRVQ
+from hrvq._sources import Vectors, VectorSource
+
+
+class LevelAtlas(NamedTuple):
+    """One level's codes, and vectors that show what they stand for."""
+
+    counts: torch.Tensor
+    """int64 (K,): how many vectors chose each code."""
+    examples: torch.Tensor
+    """int64 (K, examples): rows of the vectors nearest to the code at this level, best first; -1 for none."""
+
+
+@torch.no_grad()
+def atlas(
+    quantizer: HRVQ, vectors: Vectors, *, examples: int = 8, batch_size: int = 8192
+) -> list[LevelAtlas]:
+    """Each level's code counts and the vectors closest to each code among those that chose it.
+
+    Args:
+        quantizer: a trained quantizer.
+        vectors: whatever ``HRVQ.fit`` takes.
+        examples: vectors to name for each code.
+        batch_size: vectors in memory at once.
+
+    Returns:
+        One :class:`LevelAtlas` for each level. Equally near vectors come in row order, and a vector that
+        repeats an earlier one is an example like any other.
+    """
+    if examples < 1 or batch_size < 1:
+        raise ValueError(f"examples is {examples} and batch_size {batch_size}; give at least 1")
+    device, sizes = quantizer.table.device, quantizer.config.codes_per_level
+    counts = [torch.zeros(size, dtype=torch.int64, device=device) for size in sizes]
+    nearest = [torch.full((size, examples), -1, device=device) for size in sizes]
+    distance = [torch.full((size, examples), torch.inf, device=device) for size in sizes]
+    for start, block in VectorSource(vectors, quantizer.config.dim).blocks(batch_size, device):
+        tokens = quantizer.encode(block)
+        rest = F.normalize(block, dim=1) if quantizer.config.distance == "cosine" else block
+        rows = torch.arange(start, start + len(block), device=device)
+        for level, size in enumerate(sizes):
+            chosen = tokens[:, level]
+            rest = rest - quantizer.codebooks[level][chosen]
+            error = rest.square().sum(1)
+            counts[level] += torch.bincount(chosen, minlength=size)
+            # By code, then by error; the first `examples` of each code join those found before.
+            order = error.argsort(stable=True)
+            order = order[chosen[order].argsort(stable=True)]
+            by_code = chosen[order]
+            firsts = torch.searchsorted(by_code, torch.arange(size, device=device))
+            place = torch.arange(len(by_code), device=device) - firsts[by_code]
+            kept = place < examples
+            new_distance = torch.full_like(distance[level], torch.inf)
+            new_rows = torch.full_like(nearest[level], -1)
+            new_distance[by_code[kept], place[kept]] = error[order[kept]]
+            new_rows[by_code[kept], place[kept]] = rows[order[kept]]
+            both = torch.cat([distance[level], new_distance], 1)
+            distance[level], best = both.sort(dim=1, stable=True)
+            nearest[level] = torch.cat([nearest[level], new_rows], 1).gather(1, best)[:, :examples]
+            distance[level] = distance[level][:, :examples]
+    return [LevelAtlas(c.cpu(), n.cpu()) for c, n in zip(counts, nearest, strict=True)]
