@@ -3,10 +3,13 @@
 Shape legend: as in `model`; n new positions, M remembered ones.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from .attention import attend, attend_few
+from .config import WorldModelConfig
 from .masks import attention_plan, visibility
 from .model import WorldModel
 
@@ -17,24 +20,22 @@ class Decoder:
     Keys and values live in one buffer per layer, sized for the whole play when the decoder is built. Where
     no later step reads the finer tokens (``detail="none"``) a finished step leaves two entries, L0 and the
     action; otherwise all its positions. The step being read stands in order behind the finished ones.
+
+    Every pass attends to the whole buffer under a bias that hides what is not there yet: a buffer is
+    one contiguous operand of a matrix product, its filled part is not, and shapes never change.
     """
 
     def __init__(self, model: WorldModel, batch_size: int, num_steps: int) -> None:
         """Make room for ``num_steps`` steps of ``batch_size`` plays; ``model`` is what `frozen` returned."""
         config, weight = model.config, model.blocks[0].qkv.weight
         self.model = model
+        self.num_steps = num_steps
         self.step = 0
-        forgets = config.mask == "hierarchical" and config.detail == "none"
-        step_size = config.step_size
-        self._kept_slots = [0, step_size - 1] if forgets else list(range(step_size))
-        entries = len(self._kept_slots) * (num_steps - 1) + step_size
-        shape = (batch_size, config.num_heads, entries, config.dim // config.num_heads)
-        self._keys = [weight.new_empty(shape) for _ in model.blocks]
-        self._values = [weight.new_empty(shape) for _ in model.blocks]
-        # Bookkeeping of positions stays on the CPU, where looking at it never waits for a device.
-        self._visible = visibility(config, num_steps)
-        steps = torch.arange(num_steps)[:, None]
-        self._kept = (steps * step_size + torch.tensor(self._kept_slots)).flatten()
+        self._kept = kept_slots(config)
+        self._bias = cache_bias(config, num_steps, weight.dtype, weight.device)
+        shape = (batch_size, config.num_heads, self._bias.shape[-1], config.dim // config.num_heads)
+        self._keys = [weight.new_zeros(shape) for _ in model.blocks]
+        self._values = [weight.new_zeros(shape) for _ in model.blocks]
 
     @property
     def cache_bytes(self) -> int:
@@ -50,8 +51,9 @@ class Decoder:
         model, num_steps = self.model, tokens.shape[1]
         num_positions = num_steps * model.config.step_size
         plan = attention_plan(model.config, num_steps, tokens.device)
-        kept = self._kept[: num_steps * len(self._kept_slots)].to(tokens.device)
-        seen = self._visible[num_positions - 1, :num_positions].nonzero()[:, 0].to(tokens.device)
+        positions = torch.arange(num_positions, device=tokens.device).view(num_steps, -1)
+        kept = positions[:, list(self._kept)].flatten()
+        seen = plan.visible[-1].nonzero()[:, 0]
         hidden = []
         # A few plays at a time, so that the activations stay small.
         rows_at_once = max(1, 2**14 // num_positions)
@@ -82,37 +84,48 @@ class Decoder:
             The output at the last of the positions, float32 (B, D).
         """
         model, config = self.model, self.model.config
+        assert self.step < self.num_steps, self.num_steps
         end_slot = first_slot + len(ids)
-        finished = self.step * len(self._kept_slots)
+        ends_step = end_slot == config.step_size
+        finished = len(self._kept) * self.step
         start, end = finished + first_slot, finished + end_slot
-        bias = self._bias(first_slot, end_slot)
+        bias = self._bias[self.step, first_slot:end_slot]
         tables = [*model.token_embeddings, model.action_embedding]
         x = torch.stack([table(i) for table, i in zip(tables[first_slot:end_slot], ids, strict=True)], 1)
-        assert end <= self._keys[0].shape[2], (end, self._keys[0].shape)
         x = x + (model.slot_embedding[first_slot:end_slot] + model.step_embedding[self.step])
         for block, keys, values in zip(model.blocks, self._keys, self._values, strict=True):
             q, k, v = block.project(x).permute(2, 0, 3, 1, 4)
             keys[:, :, start:end] = k
             values[:, :, start:end] = v
-            mask = bias
-            if block is model.blocks[-1]:
-                x, q, mask = x[:, -1:], q[:, :, -1:], None if bias is None else bias[-1:]
-            x = block.update(x, attend_few(q, keys[:, :, :end], values[:, :, :end], mask))
-            if end_slot == config.step_size and len(self._kept_slots) == 2:
-                keys[:, :, finished + 1] = k[:, :, -1]
-                values[:, :, finished + 1] = v[:, :, -1]
-        if end_slot == config.step_size:
-            self.step += 1
+            last = -1 if block is model.blocks[-1] else 0
+            x = block.update(x[:, last:], attend_few(q[:, :, last:], keys, values, bias[last:]))
+            if ends_step:  # The entries of what is forgotten are free again: the action's moves up.
+                action_entry = finished + len(self._kept) - 1
+                keys[:, :, action_entry] = k[:, :, -1]
+                values[:, :, action_entry] = v[:, :, -1]
+        self.step += ends_step
         return model.norm(x[:, 0])
 
-    def _bias(self, first_slot: int, end_slot: int) -> Tensor | None:
-        """What to add to the scores of these slots (n, M), or None where they see everything remembered."""
-        base = self.step * self.model.config.step_size
-        positions = self._kept[: self.step * len(self._kept_slots)]
-        columns = torch.cat([positions, torch.arange(base, base + end_slot)])
-        visible = self._visible[base + first_slot : base + end_slot, columns]
-        if visible.all():
-            return None
-        buffer = self._keys[0]
-        bias = torch.zeros(visible.shape, dtype=buffer.dtype).masked_fill_(~visible, -torch.inf)
-        return bias.to(buffer.device, non_blocking=True)
+
+def kept_slots(config: WorldModelConfig) -> tuple[int, ...]:
+    """Slots of a finished step that later steps read."""
+    forgets = config.mask == "hierarchical" and config.detail == "none"
+    return (0, config.num_levels) if forgets else tuple(range(config.step_size))
+
+
+@lru_cache(maxsize=16)
+def cache_bias(
+    config: WorldModelConfig, num_steps: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """What a pass adds to its scores over the buffer, (num_steps, S, entries): 0 where it sees, else -inf.
+
+    Row (t, s) is slot s of step t. It meets the kept entries of t finished steps, then those of its own.
+    """
+    step_size, kept = config.step_size, kept_slots(config)
+    visible = visibility(config, num_steps)
+    bias = torch.full((num_steps, step_size, len(kept) * (num_steps - 1) + step_size), -torch.inf)
+    positions = torch.arange(num_steps * step_size).view(num_steps, step_size)
+    for step, own in enumerate(positions):
+        held = torch.cat([positions[:step, list(kept)].flatten(), own])
+        bias[step, :, : len(held)].masked_fill_(visible[own][:, held], 0.0)
+    return bias.to(device, dtype)

@@ -1,0 +1,91 @@
+"""Dreaming with this package and with the plain peers, in turn: imagined steps a second and their ratio.
+
+Only the dreamt steps are timed, not the reading of the context: every form reads that in one pass.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from plain import PlainWorldModel
+
+from token_worldmodel import WorldModel, WorldModelConfig, imagine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256, 1024])
+    parser.add_argument("--context", type=int, default=63)
+    parser.add_argument("--horizon", type=int, default=8)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rerun", action="store_true", help="also the peer that reads the window again")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    config = WorldModelConfig(
+        max_steps=args.context + args.horizon,
+        dim=args.dim,
+        ffn_dim=4 * args.dim,
+        num_layers=args.layers,
+        num_heads=args.heads,
+    )
+    model = WorldModel(config)
+    plain = PlainWorldModel(model)
+    for batch in args.batches:
+        tokens = torch.randint(0, 256, (batch, args.context, 3))
+        actions = torch.randint(0, 18, (batch, args.context - 1))
+        forms: dict[str, Callable[[], float]] = {
+            "plain cache fp32": lambda t=tokens, a=actions: plain_seconds(plain, t, a, args.horizon),
+            "ours fp32": lambda t=tokens, a=actions: our_seconds(model, t, a, args.horizon, torch.float32),
+            "ours bf16": lambda t=tokens, a=actions: our_seconds(model, t, a, args.horizon, torch.bfloat16),
+        }
+        if args.rerun:
+            forms["plain re-run fp32"] = lambda t=tokens, a=actions: rerun_seconds(plain, t, a)
+        best = dict.fromkeys(forms, float("inf"))
+        for _ in range(args.rounds):
+            for name, seconds in forms.items():
+                best[name] = min(best[name], seconds())
+        for name, seconds in best.items():
+            ratio = best["plain cache fp32"] / seconds
+            print(f"batch {batch:4d}  {name:17s} {batch / seconds:7.1f} steps/s  x{ratio:.2f}", flush=True)
+
+
+def our_seconds(
+    model: WorldModel, tokens: torch.Tensor, actions: torch.Tensor, horizon: int, dtype: torch.dtype
+) -> float:
+    """Seconds of one imagined step: from the second call of the policy to the last."""
+    calls = []
+
+    def policy(tokens: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        calls.append(time.perf_counter())
+        return torch.zeros(len(tokens), dtype=torch.int64)
+
+    imagine(model, tokens, actions, policy, horizon, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    return (calls[-1] - calls[0]) / (horizon - 1)
+
+
+def plain_seconds(
+    plain: PlainWorldModel, tokens: torch.Tensor, actions: torch.Tensor, horizon: int
+) -> float:
+    steps = plain.dream_cached(tokens, actions, horizon, torch.Generator().manual_seed(0))
+    next(steps)
+    start = time.perf_counter()
+    for _ in range(horizon - 1):
+        next(steps)
+    return (time.perf_counter() - start) / (horizon - 1)
+
+
+def rerun_seconds(plain: PlainWorldModel, tokens: torch.Tensor, actions: torch.Tensor) -> float:
+    padded = torch.nn.functional.pad(actions, (0, 1))
+    start = time.perf_counter()
+    plain.dream_rerun(tokens, padded, torch.Generator().manual_seed(0))
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
