@@ -10,7 +10,7 @@ from torch import Tensor
 from hrvq._kmeans import kmeans
 from hrvq._nearest import nearest
 from hrvq._sources import Vectors, VectorSource
-from hrvq._statistics import Draw, code_statistics, dead_codes, draw, merge, replace
+from hrvq._statistics import Draw, Level, code_statistics, dead_codes, draw, merge, replace
 
 if TYPE_CHECKING:
     from hrvq._quantizer import HRVQ
@@ -156,7 +156,7 @@ def fit(
             # Revival costs the moved codes' own vectors at first, so the second half only settles.
             reviving = epoch < epochs // 2 and bool(dead.any())
             if reviving:
-                replace(codes, found.counts, found.sums, dead, found.drawn)
+                replace(Level(codes, found.counts, found.sums), dead, found.drawn)
             if spherical:
                 codes = F.normalize(codes, dim=1)
             if progress is not None:

@@ -1,5 +1,9 @@
-"""How a gradient passes a quantizer. Both return the quantized values bit for bit."""
+"""How gradients pass a quantizer, and how its levels pull on the input.
 
+``straight_through`` and ``rotation`` return the quantized values bit for bit.
+"""
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,3 +29,30 @@ def rotation(x: Tensor, quantized: Tensor) -> Tensor:
 
     rotated = scale * (x - 2 * w * dot(w) + 2 * b * dot(a))
     return target + (rotated - rotated.detach())
+
+
+def commitment(
+    x: Tensor, level_embeddings: Tensor, weights: tuple[float, ...], counted: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The sum of the levels (N, D), and each level's weighted loss w_l mean |r_l - sg(c_l)|^2 / D: (L,).
+
+    With r_l - c_l = x - (c_0 + ... + c_l), of which only x carries a gradient, every level pulls on the input:
+    dloss_l/dx = 2 w_l (r_l - c_l) / (N D).
+
+    Args:
+        x: (N, D).
+        level_embeddings: (N, L, D).
+        weights: one for each level.
+        counted: bool (N, L), which vectors each level's mean is over; None for all.
+    """
+    quantized, losses = level_embeddings[:, 0], []
+    for level, weight in enumerate(weights):
+        if level > 0:
+            quantized = quantized + level_embeddings[:, level]
+        if counted is None:
+            loss = F.mse_loss(x, quantized)
+        else:
+            used = counted[:, level].float()
+            loss = ((x - quantized).square().mean(1) * used).sum() / used.sum().clamp_min(1)
+        losses.append(weight * loss)
+    return quantized, torch.stack(losses)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvq._nearest import nearest
-from hrvq._statistics import code_statistics, dead_codes, draw, replace
+from hrvq._statistics import Level, code_statistics, dead_codes, draw, replace
 
 _UNUSED = 0.02  # of the mean count: a cluster as small as this is better used elsewhere
 
@@ -39,6 +39,6 @@ def kmeans(
             dead = dead_codes(counts, _UNUSED)
             if bool(dead.any()):
                 errors = (vectors - means[tokens]).square().sum(1)
-                replace(means, counts, sums, dead, draw(vectors, errors, codes, generator=generator))
+                replace(Level(means, counts, sums), dead, draw(vectors, errors, codes, generator=generator))
     counts, _ = code_statistics(vectors, nearest(vectors, means), codes)
     return means, counts

@@ -64,7 +64,8 @@ def _nearest(vectors: Tensor, level: _Level) -> Tensor:
     unit = _ROUNDOFF[torch.get_float32_matmul_precision()]
     norms = torch.linalg.vector_norm(vectors, dim=1)
     bound = (vectors.shape[1] + 2) * unit * level.radius * (norms + level.radius / 2)
-    rows = (best - scores.amax(1) <= 2 * bound).nonzero().squeeze(1)
+    certain = best - scores.amax(1) > 2 * bound  # false for NaN too, from squares beyond float32
+    rows = (~certain).nonzero().squeeze(1)
     if len(rows):
         tokens[rows] = _decide_exactly(vectors[rows], level.codes)
     return tokens

@@ -5,7 +5,7 @@ the codes as exponential averages of the vectors that choose them (van den Oord 
 https://arxiv.org/abs/1711.00937, appendix A.1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from hrvq import _gradients
 from hrvq._artifact import load_artifact, save_artifact
+from hrvq._checks import check_finite, check_tokens, check_vectors, values_can_be_checked
 from hrvq._config import HRVQConfig
-from hrvq._distributed import join_rows, sum_over_ranks
 from hrvq._fitting import FitProgress, FitResult, fit
-from hrvq._kmeans import kmeans
-from hrvq._nearest import nearest, search
+from hrvq._learning import move, start
+from hrvq._nearest import search
 from hrvq._sources import Vectors
-from hrvq._statistics import code_statistics, dead_codes, draw, replace, smoothed
+from hrvq._statistics import Level
 
 NO_CODE = -1
+_LEVEL_TENSORS = ("codebooks", "counts", "sums")  # the fields of a Level, as files name them
 
 
 class HRVQOutput(NamedTuple):
@@ -65,8 +66,9 @@ class HRVQ(nn.Module):
         self.register_buffer("counts", torch.zeros(total))
         self.register_buffer("sums", torch.zeros(total, config.dim))
         self.register_buffer("_starts", torch.tensor(starts[:-1]), persistent=False)
-        self._steps = 0  # updates done; 0 while the codes are empty
+        self._initialized = False
         self._frozen = False
+        self._steps = 0  # starts and updates done
 
     # -- state ---------------------------------------------------------------------------------------
 
@@ -78,7 +80,7 @@ class HRVQ(nn.Module):
     @property
     def initialized(self) -> bool:
         """Whether the codes hold anything yet."""
-        return self._steps > 0
+        return self._initialized
 
     @property
     def frozen(self) -> bool:
@@ -86,51 +88,39 @@ class HRVQ(nn.Module):
         return self._frozen
 
     def freeze(self) -> "HRVQ":
-        """Keep the codes as they are for good: from now on :meth:`update` does nothing."""
+        """Keep the codes as they are for good: from now on :meth:`update` does nothing. Returns itself."""
         self._frozen = True
         return self
 
     def get_extra_state(self) -> Tensor:
-        """The number of updates, so that a state dict resumes exactly."""
+        """What a state dict needs besides the buffers to resume exactly: the number of steps."""
         return torch.tensor([self._steps])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Counterpart of :meth:`get_extra_state`."""
         self._steps = int(state)
+        self._initialized = self._steps > 0
 
     @torch.no_grad()
-    def set_codebooks(
-        self, codebooks: list[Tensor] | tuple[Tensor, ...], counts: list[Tensor] | None = None
-    ) -> None:
-        """Put given codes in place, one (K, dim) tensor for each level.
+    def set_codebooks(self, codebooks: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> None:
+        """Put given codes in place.
 
         Args:
-            codebooks: the codes.
-            counts: how many vectors chose each code, (K,) for each level; 1 for every code if left out.
+            codebooks: floating (K, dim) for each level.
+            counts: (K,) for each level, how many vectors of a batch chose each code; all alike if left out.
         """
-        expected = [(size, self.config.dim) for size in self._sizes]
-        given = [tuple(codes.shape) for codes in codebooks]
-        if given != expected:
-            raise ValueError(f"codebooks have shapes {given}; this quantizer's are {expected}")
-        if not all(bool(codes.isfinite().all()) for codes in codebooks):
-            raise ValueError("codebooks contain NaN or infinite values; give finite codes")
+        self._check_open("set_codebooks")
         if counts is None:
             counts = [torch.ones(size) for size in self._sizes]
-        elif [tuple(c.shape) for c in counts] != [(size,) for size in self._sizes]:
-            raise ValueError(
-                f"counts have shapes {[tuple(c.shape) for c in counts]}; give one number for each code"
-            )
-        for (codes, count, total), new, number in zip(self._levels(), codebooks, counts, strict=True):
-            codes.copy_(new)
-            count.copy_(number)
-            total.copy_(codes * smoothed(count, self.config.smoothing)[:, None])
-        self._steps = max(self._steps, 1)
-
-    def _levels(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Views of each level's codes (K, dim), counts (K,) and sums (K, dim)."""
-        return list(
-            zip(self.codebooks, self.counts.split(self._sizes), self.sums.split(self._sizes), strict=True)
-        )
+        given = [(tuple(c.shape), tuple(n.shape)) for c, n in zip(codebooks, counts, strict=False)]
+        expected = [((size, self.config.dim), (size,)) for size in self._sizes]
+        if given != expected or len(codebooks) != len(counts):
+            raise ValueError(f"codebooks and counts have shapes {given}; this quantizer's are {expected}")
+        if not all(bool(tensor.isfinite().all()) for tensor in (*codebooks, *counts)):
+            raise ValueError("codebooks or counts have NaN or infinite values; give finite ones")
+        for level, codes, count in zip(self._levels(), codebooks, counts, strict=True):
+            level.set(codes, count, self.config.smoothing)
+        self._advance()
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -146,30 +136,30 @@ class HRVQ(nn.Module):
             generator: of the level dropout (training mode only).
 
         Returns:
-            :class:`HRVQOutput`; distances and losses are float32, also under autocast.
+            :class:`HRVQOutput`; distances and losses are float32, under autocast too.
 
         Raises:
             ValueError: wrong shape or dtype, values that are not finite, or codes still empty.
         """
+        config = self.config
         with torch.autocast(x.device.type, enabled=False):
             rows, valid = self._rows(x, mask)
             tokens = self._search(rows)
-            if self.training and self.config.level_dropout > 0 and self.config.levels > 1:
+            drops = self.training and config.level_dropout > 0 and config.levels > 1
+            if drops:
                 depth = self._draw_depth(len(rows), rows.device, generator)
-                levels = torch.arange(self.config.levels, device=rows.device)
+                levels = torch.arange(config.levels, device=rows.device)
                 tokens = torch.where(levels < depth[:, None], tokens, NO_CODE)
             if valid is not None:
                 tokens = torch.where(valid[:, None], tokens, NO_CODE)
-                rows = torch.where(valid[:, None], rows, rows.detach())
-            embeddings = self._gather(tokens)
-            whole = valid is None and not (self.training and self.config.level_dropout > 0)
-            quantized, losses = self._commit(rows, embeddings, None if whole else tokens >= 0)
-            passed = getattr(_gradients, self.config.gradient)(rows, quantized)
-        lead = x.shape[:-1]
+            embeddings = F.embedding(self._table_rows(tokens), self.table)
+            counted = tokens >= 0 if drops or valid is not None else None
+            quantized, losses = _gradients.commitment(rows, embeddings, config.weight_per_level, counted)
+            passed = getattr(_gradients, config.gradient)(rows, quantized)
         return HRVQOutput(
             passed.to(x.dtype).reshape(x.shape),
-            tokens.reshape(*lead, -1),
-            embeddings.to(x.dtype).reshape(*lead, self.config.levels, self.config.dim),
+            tokens.reshape(*x.shape[:-1], config.levels),
+            embeddings.to(x.dtype).reshape(*x.shape[:-1], config.levels, config.dim),
             losses,
         )
 
@@ -177,8 +167,8 @@ class HRVQ(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Tokens of ``x``: floating (..., dim) -> int64 (..., levels), coarse to fine.
 
-        Each level takes the code nearest to what the coarser levels left; `_nearest.py` says why the
-        answer does not depend on the batch, the threads or the matrix library.
+        Each level takes the code nearest to what the coarser levels left. The answer depends on the vector
+        and the codes alone, not on the batch, the threads or the matrix library.
         """
         with torch.autocast(x.device.type, enabled=False):
             rows, _ = self._rows(x, None)
@@ -188,16 +178,16 @@ class HRVQ(nn.Module):
     def decode(self, tokens: Tensor) -> Tensor:
         """Vectors of ``tokens``: integer (..., l) with l <= levels -> float32 (..., dim).
 
-        The first l levels are added up; token -1 stands for no code and adds nothing.
+        The codes of the first l levels, added up; token -1 stands for no code and adds nothing.
         """
-        index = self._index(tokens)
+        index = self._checked_table_rows(tokens)
         summed = F.embedding_bag(index.reshape(-1, index.shape[-1]), self.table, mode="sum")
         return summed.reshape(*tokens.shape[:-1], self.config.dim)
 
     @torch.no_grad()
     def level_embeddings(self, tokens: Tensor) -> Tensor:
         """The chosen code of each level: integer (..., l) -> float32 (..., l, dim)."""
-        return F.embedding(self._index(tokens), self.table)
+        return F.embedding(self._checked_table_rows(tokens), self.table)
 
     # -- learning ------------------------------------------------------------------------------------
 
@@ -206,15 +196,16 @@ class HRVQ(nn.Module):
         """Start the codes by k-means on ``x`` (..., dim), level by level; over all ranks' vectors joined."""
         self._check_open("initialize")
         with torch.autocast(x.device.type, enabled=False):
-            rows, valid = self._rows(x, mask, needs_codes=False)
-            self._start(rows if valid is None else rows[valid])
+            rows, valid = self._rows(x, mask, for_update=True)
+            start(self._levels(), rows if valid is None else rows[valid], self.config, self._generator())
+        self._advance()
 
     @torch.no_grad()
     def update(self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> None:
         """Move the codes towards the vectors that chose them; revive codes that hardly anything chooses.
 
-        Call it once a training step, after the optimizer's, with what ``forward`` was given. With counts N,
-        sums S and decay g, level by level on the residuals r (van den Oord et al. 2017, A.1):
+        Call it once a training step, after the optimizer's, with what ``forward`` was given and found. With
+        counts N, sums S and decay g, level by level on the residuals r (van den Oord et al. 2017, A.1):
 
             N <- g N + (1 - g) n,    S <- g S + (1 - g) sum r,    c = S / smoothed(N)
 
@@ -224,68 +215,28 @@ class HRVQ(nn.Module):
         Args:
             x: floating (..., dim).
             tokens: ``forward``'s tokens of ``x``; searched again if left out.
-            mask: bool (...), True where a position counts; only needed without tokens.
+            mask: bool (...), True where a position counts; ``forward``'s tokens know it already.
         """
         if self._frozen or not self.training:
             return
+        if not self._initialized:
+            return self.initialize(x, mask)
         with torch.autocast(x.device.type, enabled=False):
-            rows, valid = self._rows(x, mask, needs_codes=False)
-            if not self.initialized:
-                return self._start(rows if valid is None else rows[valid])
+            rows, valid = self._rows(x, mask, for_update=True)
             if tokens is None:
                 tokens = self._search(rows)
-            elif tokens.shape != (*x.shape[:-1], self.config.levels):
-                raise ValueError(
-                    f"tokens have shape {tuple(tokens.shape)}; for x of shape {tuple(x.shape)} they are "
-                    f"{(*x.shape[:-1], self.config.levels)}"
-                )
-            tokens = tokens.reshape(-1, self.config.levels)
+            else:
+                check_tokens(tokens, sizes=self._sizes, device=self.table.device)
+                if tokens.shape != (*x.shape[:-1], self.config.levels):
+                    raise ValueError(
+                        f"tokens have shape {tuple(tokens.shape)}; those of x of shape {tuple(x.shape)} have "
+                        f"{(*x.shape[:-1], self.config.levels)}"
+                    )
+                tokens = tokens.reshape(-1, self.config.levels).long()
             if valid is not None:
                 tokens = torch.where(valid[:, None], tokens, NO_CODE)
-            self._move(rows, tokens)
-
-    def _move(self, residual: Tensor, tokens: Tensor) -> None:
-        config, generator = self.config, self._generator(residual.device)
-        for level, (codes, counts, sums) in enumerate(self._levels()):
-            chosen = tokens[:, level]
-            rest = residual - self._gather(tokens[:, level : level + 1], level).squeeze(1)
-            new_counts, new_sums = code_statistics(residual, chosen, len(codes))
-            sum_over_ranks(new_counts, new_sums)
-            counts.lerp_(new_counts, 1 - config.decay)
-            sums.lerp_(new_sums, 1 - config.decay)
-            codes.copy_(sums / smoothed(counts, config.smoothing)[:, None])
-            dead = dead_codes(counts, config.revive_below)
-            if residual.is_cuda or bool(dead.any()):  # on a GPU asking would stall the stream
-                errors = torch.where(chosen >= 0, rest.square().sum(1), 0.0)
-                drawn = draw(residual, errors, len(codes), generator=generator, across_ranks=True)
-                replace(codes, counts, sums, dead, drawn)
-            if level == 0 and config.distance == "cosine":
-                codes.copy_(F.normalize(codes, dim=1))
-            residual = rest
-        self._steps += 1
-
-    def _start(self, rows: Tensor) -> None:
-        residual = join_rows(rows)
-        if len(residual) == 0:
-            raise ValueError("there is no vector to start the codes from; give at least one")
-        generator = self._generator(residual.device)
-        for level, (codes, counts, sums) in enumerate(self._levels()):
-            found, number = kmeans(
-                residual,
-                len(codes),
-                iterations=self.config.kmeans_iterations,
-                generator=generator,
-                spherical=level == 0 and self.config.distance == "cosine",
-            )
-            codes.copy_(found)
-            counts.copy_(number)
-            sums.copy_(codes * smoothed(counts, self.config.smoothing)[:, None])
-            residual = residual - codes[nearest(residual, codes)]
-        self._steps += 1
-
-    def _generator(self, device: torch.device) -> torch.Generator:
-        """Randomness of the next update: a function of the seed and the step, so resuming repeats it."""
-        return torch.Generator(device).manual_seed(self.config.seed * 1_000_003 + self._steps)
+            move(self._levels(), rows, tokens, self.config, self._generator())
+        self._advance()
 
     def fit(
         self,
@@ -325,113 +276,14 @@ class HRVQ(nn.Module):
             progress=progress,
         )
 
-    # -- parts ---------------------------------------------------------------------------------------
-
-    def _check_open(self, action: str) -> None:
-        if self._frozen:
-            raise ValueError(f"the quantizer is frozen, so {action} may not change it; build or load another")
-
-    def _rows(
-        self, x: Tensor, mask: Tensor | None, *, needs_codes: bool = True
-    ) -> tuple[Tensor, Tensor | None]:
-        """Check the input and flatten it to float32 (N, dim) and bool (N,)."""
-        if needs_codes and not self.initialized:
-            raise ValueError("the codes are still empty; call initialize(x), update(x) or fit(x) first")
-        if x.ndim < 1 or x.shape[-1] != self.config.dim:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; its last dimension must be dim = {self.config.dim}"
-            )
-        if not x.is_floating_point():
-            raise ValueError(f"x is {x.dtype}; give a floating-point tensor")
-        if x.device != self.table.device:
-            raise ValueError(f"x is on {x.device} and the quantizer on {self.table.device}; move one of them")
-        if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:-1]):
-            raise ValueError(
-                f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give torch.bool of {tuple(x.shape[:-1])}"
-            )
-        rows = x.float().reshape(-1, self.config.dim)
-        valid = None if mask is None else mask.reshape(-1)
-        if valid is not None:
-            rows = torch.where(valid[:, None], rows, 0.0)  # padding may hold anything, NaN too
-        # The sum is finite when all are, and costs a tenth of asking each; on a GPU asking stalls the stream.
-        if (
-            x.device.type == "cpu"
-            and not torch.compiler.is_compiling()
-            and not rows.detach().sum().isfinite()
-        ):
-            bad = int((~rows.isfinite()).any(1).sum())
-            if bad:
-                raise ValueError(f"x has NaN or infinite values in {bad} of {len(rows)} vectors; remove them")
-        if self.config.distance == "cosine":
-            rows = F.normalize(rows, dim=1)
-        return rows, valid
-
-    @torch.no_grad()
-    def _search(self, rows: Tensor) -> Tensor:
-        return search(rows, self.codebooks)
-
-    def _gather(self, tokens: Tensor, first: int = 0) -> Tensor:
-        """Codes of tokens (N, l) of the levels from ``first`` on: (N, l, dim); zeros for no code."""
-        index = tokens + self._starts[first : first + tokens.shape[1]]
-        return F.embedding(torch.where(tokens < 0, len(self.table) - 1, index), self.table)
-
-    def _index(self, tokens: Tensor) -> Tensor:
-        """Check tokens (..., l) and turn them into rows of the table."""
-        if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-            raise ValueError(f"tokens are {tokens.dtype}; give an integer tensor")
-        if not (tokens.ndim >= 1 and 1 <= tokens.shape[-1] <= self.config.levels):
-            raise ValueError(
-                f"tokens have shape {tuple(tokens.shape)}; the last dimension is the number of levels, "
-                f"1 to {self.config.levels}"
-            )
-        if not self.initialized:
-            raise ValueError("the codes are still empty; call initialize(x), update(x) or fit(x) first")
-        tokens = tokens.long()
-        depth = tokens.shape[-1]
-        if tokens.device.type == "cpu" and tokens.numel() and not torch.compiler.is_compiling():
-            low, high = tokens.reshape(-1, depth).aminmax(dim=0)
-            for level, size in enumerate(self._sizes[:depth]):
-                if low[level] < NO_CODE or high[level] >= size:
-                    raise ValueError(
-                        f"tokens of level {level} run from {low[level]} to {high[level]}; "
-                        f"allowed are 0 to {size - 1}, and -1 for no code"
-                    )
-        return torch.where(tokens < 0, len(self.table) - 1, tokens + self._starts[:depth])
-
-    def _commit(self, rows: Tensor, embeddings: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The sum of the levels and each level's weighted loss w_l |r_l - sg(c_l)|^2 / dim, averaged.
-
-        r_l - c_l = x - (c_0 + ... + c_l), and only x carries a gradient: every level pulls on the input.
-        """
-        quantized = torch.zeros_like(rows)
-        losses = []
-        for level, weight in enumerate(self.config.weight_per_level):
-            quantized = quantized + embeddings[:, level]
-            if counted is None:
-                loss = F.mse_loss(rows, quantized)
-            else:
-                used = counted[:, level].float()
-                loss = ((rows - quantized).square().mean(1) * used).sum() / used.sum().clamp_min(1)
-            losses.append(weight * loss)
-        return quantized, torch.stack(losses)
-
-    def _draw_depth(self, rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
-        """How many levels each vector keeps, (N,)."""
-        drops = torch.rand(rows, device=device, generator=generator) < self.config.level_dropout
-        cut = torch.randint(1, self.config.levels, (rows,), device=device, generator=generator)
-        return torch.where(drops, cut, self.config.levels)
-
     # -- files ---------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file: per level `codebooks.l`, `counts.l` and `sums.l`."""
-        tensors = {"steps": torch.tensor([self._steps])}
-        for level, parts in enumerate(self._levels()):
-            for name, tensor in zip(("codebooks", "counts", "sums"), parts, strict=True):
-                tensors[f"{name}.{level}"] = tensor.clone()  # safetensors refuses views of one storage
-        save_artifact(path, tensors, kind="hrvq", config=asdict(self.config))
+        """Write everything to one safetensors file: `codebooks.l`, `counts.l` and `sums.l` of each level."""
+        save_artifact(path, self._tensors(), kind="hrvq", config=asdict(self.config))
 
     @classmethod
+    @torch.no_grad()
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "HRVQ":
         """Read what :meth:`save` wrote; the quantizer comes back in eval mode.
 
@@ -441,20 +293,84 @@ class HRVQ(nn.Module):
         tensors, config = load_artifact(path, kind="hrvq")
         try:
             quantizer = cls(HRVQConfig.from_dict(config))
-            found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-            expected: dict[str, tuple[int, ...]] = {"steps": (1,)}
-            for level, parts in enumerate(quantizer._levels()):
-                for name, part in zip(("codebooks", "counts", "sums"), parts, strict=True):
-                    expected[f"{name}.{level}"] = tuple(part.shape)
-            if found != expected:
-                wrong = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
-                raise ValueError(
-                    f"its tensors {wrong} are missing, unknown or of another shape than its config says"
-                )
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not hold a whole quantizer: {error}") from error
-        for level, parts in enumerate(quantizer._levels()):
-            for name, part in zip(("codebooks", "counts", "sums"), parts, strict=True):
-                part.copy_(tensors[f"{name}.{level}"])
-        quantizer._steps = int(tensors["steps"])
+            raise ValueError(f"{path} does not hold a quantizer's config: {error}") from error
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        expected = {name: tensor.shape for name, tensor in quantizer._tensors().items()}
+        wrong = sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n))
+        if wrong:
+            raise ValueError(f"{path} is damaged: its tensors {wrong} do not fit its config; write it again")
+        for index, level in enumerate(quantizer._levels()):
+            for name, part in zip(_LEVEL_TENSORS, level, strict=True):
+                part.copy_(tensors[f"{name}.{index}"])
+        quantizer.set_extra_state(tensors["steps"])
         return quantizer.to(device).eval()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {"steps": self.get_extra_state()}
+        for index, level in enumerate(self._levels()):
+            for name, part in zip(_LEVEL_TENSORS, level, strict=True):
+                tensors[f"{name}.{index}"] = part.clone()  # safetensors refuses views of one storage
+        return tensors
+
+    # -- parts ---------------------------------------------------------------------------------------
+
+    def _levels(self) -> list[Level]:
+        parts = (self.codebooks, self.counts.split(self._sizes), self.sums.split(self._sizes))
+        return [Level(*level) for level in zip(*parts, strict=True)]
+
+    def _advance(self) -> None:
+        self._steps += 1
+        self._initialized = True
+
+    def _generator(self) -> torch.Generator:
+        """Randomness of the next step: a function of the seed and the step, so resuming repeats it."""
+        return torch.Generator(self.table.device).manual_seed(self.config.seed * 1_000_003 + self._steps)
+
+    def _check_open(self, action: str) -> None:
+        if self._frozen:
+            raise ValueError(f"the quantizer is frozen, so {action} may not change it; build or load another")
+
+    def _check_initialized(self) -> None:
+        if not self._initialized:
+            raise ValueError("the codes are still empty; call initialize(x), update(x) or fit(x) first")
+
+    def _rows(
+        self, x: Tensor, mask: Tensor | None, *, for_update: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Check the input and flatten it: float32 (N, dim), bool (N,) or None for all."""
+        if not for_update:
+            self._check_initialized()
+        check_vectors(x, mask, dim=self.config.dim, device=self.table.device)
+        rows = x.float().reshape(-1, self.config.dim)
+        valid = None if mask is None else mask.reshape(-1)
+        if valid is not None:
+            rows = torch.where(valid[:, None], rows, 0.0)  # padding may hold anything, NaN too
+        if values_can_be_checked(rows):
+            check_finite(rows.detach())
+        elif for_update:  # a GPU is not asked; whatever is not finite stays out of the codes
+            finite = rows.isfinite().all(1)
+            valid = finite if valid is None else valid & finite
+            rows = torch.where(valid[:, None], rows, 0.0)
+        if self.config.distance == "cosine":
+            rows = F.normalize(rows, dim=1)
+        return rows, valid
+
+    @torch.no_grad()
+    def _search(self, rows: Tensor) -> Tensor:
+        return search(rows, self.codebooks)
+
+    def _table_rows(self, tokens: Tensor) -> Tensor:
+        index = tokens + self._starts[: tokens.shape[-1]]
+        return torch.where(tokens < 0, len(self.table) - 1, index)
+
+    def _checked_table_rows(self, tokens: Tensor) -> Tensor:
+        self._check_initialized()
+        check_tokens(tokens, sizes=self._sizes, device=self.table.device)
+        return self._table_rows(tokens.long())
+
+    def _draw_depth(self, rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+        """How many levels each vector keeps, (N,)."""
+        drops = torch.rand(rows, device=device, generator=generator) < self.config.level_dropout
+        cut = torch.randint(1, self.config.levels, (rows,), device=device, generator=generator)
+        return torch.where(drops, cut, self.config.levels)

@@ -31,6 +31,20 @@ def smoothed(counts: Tensor, smoothing: float) -> Tensor:
     return (counts + smoothing) / (total + len(counts) * smoothing) * total
 
 
+class Level(NamedTuple):
+    """One level's state; the fields are views, changed in place."""
+
+    codes: Tensor  # (K, D)
+    counts: Tensor  # (K,), average number of vectors that chose each code in a batch
+    sums: Tensor  # (K, D), average sum of those vectors
+
+    def set(self, codes: Tensor, counts: Tensor, smoothing: float) -> None:
+        """Put ``codes`` in place as the averages of so many vectors."""
+        self.codes.copy_(codes)
+        self.counts.copy_(counts)
+        self.sums.copy_(self.codes * smoothed(self.counts, smoothing)[:, None])
+
+
 class Draw(NamedTuple):
     """Vectors drawn at random, first come first; ``keys`` of -inf mark places for which none was left."""
 
@@ -71,20 +85,14 @@ def dead_codes(counts: Tensor, below: float) -> Tensor:
     return counts < below * counts.mean()
 
 
-def replace(codes: Tensor, counts: Tensor, sums: Tensor, dead: Tensor, drawn: Draw) -> None:
-    """Move dead codes onto drawn vectors, in place; where too few were drawn, the other codes wait.
+def replace(level: Level, dead: Tensor, drawn: Draw) -> None:
+    """Move dead codes, bool (K,), onto drawn vectors, in place; where too few were drawn, the rest wait.
 
     A moved code starts with the mean count, so that it has time to be used before it can die again.
-
-    Args:
-        codes, sums: (K, D).
-        counts: (K,).
-        dead: bool (K,).
-        drawn: K places.
     """
     turn = (dead.cumsum(0) - 1).clamp_min(0)  # the i-th dead code takes the i-th drawn vector
     moved = dead & (drawn.keys[turn] > -torch.inf)
-    rows, mean = drawn.rows[turn], counts.mean()
-    codes.copy_(torch.where(moved[:, None], rows, codes))
-    counts.copy_(torch.where(moved, mean, counts))
-    sums.copy_(torch.where(moved[:, None], mean * rows, sums))
+    rows, mean = drawn.rows[turn], level.counts.mean()
+    level.codes.copy_(torch.where(moved[:, None], rows, level.codes))
+    level.counts.copy_(torch.where(moved, mean, level.counts))
+    level.sums.copy_(torch.where(moved[:, None], mean * rows, level.sums))

@@ -1,0 +1,57 @@
+"""How codes start and how they move; see :meth:`hrvq.HRVQ.initialize` and :meth:`hrvq.HRVQ.update`."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hrvq._config import HRVQConfig
+from hrvq._distributed import join_rows, sum_over_ranks
+from hrvq._kmeans import kmeans
+from hrvq._nearest import nearest
+from hrvq._statistics import Level, code_statistics, dead_codes, draw, replace, smoothed
+
+
+def start(levels: Sequence[Level], vectors: Tensor, config: HRVQConfig, generator: torch.Generator) -> None:
+    """Start the codes by k-means, level by level, on the vectors (N, D) of all ranks."""
+    residual = join_rows(vectors)
+    if len(residual) == 0:
+        raise ValueError("there is no vector to start the codes from; give at least one")
+    for index, level in enumerate(levels):
+        codes, counts = kmeans(
+            residual,
+            len(level.codes),
+            iterations=config.kmeans_iterations,
+            generator=generator,
+            spherical=index == 0 and config.distance == "cosine",
+        )
+        level.set(codes, counts, config.smoothing)
+        residual = residual - F.embedding(nearest(residual, codes), codes)
+
+
+def move(
+    levels: Sequence[Level], vectors: Tensor, tokens: Tensor, config: HRVQConfig, generator: torch.Generator
+) -> None:
+    """Move the codes towards the vectors (N, D) that chose them, tokens (N, L), and revive dead ones.
+
+    Every rank gives its own vectors; the statistics are those of the joined batch, so all ranks' codes stay
+    equal. Their generators must be in the same state.
+    """
+    residual = vectors
+    for index, (level, chosen) in enumerate(zip(levels, tokens.unbind(1), strict=True)):
+        counted = chosen >= 0
+        rest = residual - F.embedding(chosen.clamp_min(0), level.codes)
+        counts, sums = code_statistics(residual, chosen, len(level.codes))
+        sum_over_ranks(counts, sums)
+        level.counts.lerp_(counts, 1 - config.decay)
+        level.sums.lerp_(sums, 1 - config.decay)
+        level.codes.copy_(level.sums / smoothed(level.counts, config.smoothing)[:, None])
+        dead = dead_codes(level.counts, config.revive_below)
+        if residual.is_cuda or bool(dead.any()):  # on a GPU asking would stall the stream
+            errors = torch.where(counted, rest.square().sum(1), 0.0)
+            drawn = draw(residual, errors, len(dead), generator=generator, across_ranks=True)
+            replace(level, dead, drawn)
+        if index == 0 and config.distance == "cosine":
+            level.codes.copy_(F.normalize(level.codes, dim=1))
+        residual = rest  # of a masked position: anything, it has no tokens at deeper levels either
