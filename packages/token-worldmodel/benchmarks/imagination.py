@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 from plain import PlainWorldModel
-
 from token_worldmodel import WorldModel, WorldModelConfig, imagine
 
 
@@ -69,9 +68,7 @@ def our_seconds(
     return (calls[-1] - calls[0]) / (horizon - 1)
 
 
-def plain_seconds(
-    plain: PlainWorldModel, tokens: torch.Tensor, actions: torch.Tensor, horizon: int
-) -> float:
+def plain_seconds(plain: PlainWorldModel, tokens: torch.Tensor, actions: torch.Tensor, horizon: int) -> float:
     steps = plain.dream_cached(tokens, actions, horizon, torch.Generator().manual_seed(0))
     next(steps)
     start = time.perf_counter()

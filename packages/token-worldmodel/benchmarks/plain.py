@@ -6,9 +6,8 @@ position and reads one at a time.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from token_worldmodel import WorldModel, visibility
+from torch import Tensor, nn
 
 
 class PlainLayer(nn.Module):

@@ -5,7 +5,6 @@ import time
 
 import torch
 from plain import PlainWorldModel
-
 from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig, WorldModelObjective, parameter_groups
 
 

@@ -2,32 +2,44 @@
 
 from .config import WorldModelConfig
 from .decoder import Decoder
+from .evaluate import LevelEvaluation, evaluate
+from .fidelity import TokenFidelity, ValueFidelity, replay, replay_policy, token_fidelity, value_fidelity
 from .imagine import Dream, Policy, imagine
 from .masks import visibility
 from .model import WorldModel, WorldModelOutput, frozen
 from .objective import WorldModelObjective, parameter_groups
 from .sampler import TokenBatch, TokenSampler, split_episodes
+from .tracker import StateTracker
 from .trajectories import TokenTrajectories, load_tokens, save_tokens
 from .weights import load_worldmodel, save_worldmodel
 
 __all__ = [
     "Decoder",
     "Dream",
+    "LevelEvaluation",
     "Policy",
+    "StateTracker",
     "TokenBatch",
+    "TokenFidelity",
     "TokenSampler",
     "TokenTrajectories",
+    "ValueFidelity",
     "WorldModel",
     "WorldModelConfig",
     "WorldModelObjective",
     "WorldModelOutput",
+    "evaluate",
     "frozen",
     "imagine",
     "load_tokens",
     "load_worldmodel",
     "parameter_groups",
+    "replay",
+    "replay_policy",
     "save_tokens",
     "save_worldmodel",
     "split_episodes",
+    "token_fidelity",
+    "value_fidelity",
     "visibility",
 ]

@@ -114,9 +114,7 @@ def kept_slots(config: WorldModelConfig) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=16)
-def cache_bias(
-    config: WorldModelConfig, num_steps: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def cache_bias(config: WorldModelConfig, num_steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What a pass adds to its scores over the buffer, (num_steps, S, entries): 0 where it sees, else -inf.
 
     Row (t, s) is slot s of step t. It meets the kept entries of t finished steps, then those of its own.

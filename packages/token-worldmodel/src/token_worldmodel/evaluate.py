@@ -1,0 +1,148 @@
+"""How good the predictions are, beside baselines that cannot be mistaken for skill.
+
+Most tokens repeat from one frame to the next, so accuracy alone flatters. Every number here is over the
+steps of a window that have one before them, so that model and baselines answer for the same tokens.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .model import WorldModel, frozen
+from .sampler import TokenBatch
+
+NUM_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelEvaluation:
+    """One level's predictions; cross-entropies in nats, the rest fractions. NaN where nothing was seen."""
+
+    count: int
+    cross_entropy: float
+    accuracy: float
+    copy_accuracy: float
+    """Of repeating the token of the step before."""
+    copy_cross_entropy: float
+    """Of the best mixture of that repetition and a uniform guess among the other codes."""
+    unigram_accuracy: float
+    """Of always saying the commonest code."""
+    unigram_cross_entropy: float
+    """Of the codes' frequencies in the very data evaluated: no unigram can do better."""
+    changed_fraction: float
+    changed_accuracy: float
+    """Where the token differs from the step before; copying is right nowhere there."""
+    changed_cross_entropy: float
+    changed_unigram_accuracy: float
+    calibration_error: float
+    """Expected difference between confidence and accuracy, in 15 equal bins of confidence
+    (https://arxiv.org/abs/1706.04599)."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: WorldModel, batches: Iterable[TokenBatch], games: Sequence[str] | None = None
+) -> dict[str, tuple[LevelEvaluation, ...]]:
+    """Score the model's predictions on windows, such as `TokenSampler.sweep` gives.
+
+    Args:
+        model: left as it is; dropout is off.
+        batches: windows of at least two steps.
+        games: names by ``game_index``; the indices themselves by default.
+
+    Returns:
+        Under each game's name, and under ``all``, one `LevelEvaluation` per level, coarse to fine.
+
+    Raises:
+        ValueError: no batches, or windows of one step.
+    """
+    codes = model.config.codes
+    reader = frozen(model, model.slot_embedding.dtype)
+    tallies: dict[str, list[_Tally]] = {}
+    for batch in batches:
+        if batch.tokens.shape[1] < 2:
+            raise ValueError("windows of one step have no step before to compare with; give at least 2 steps")
+        output = reader(batch.tokens, batch.actions)
+        for game in batch.game_index.unique().tolist():
+            rows = batch.game_index == game
+            name = str(game) if games is None else games[game]
+            tally = tallies.setdefault(name, [_Tally(k, batch.tokens.device) for k in codes])
+            for level, logits in enumerate(output.logits):
+                predicted = logits[:, :-1] if level == 0 else logits[:, 1:]
+                tokens = batch.tokens[rows][..., level]
+                tally[level].add(predicted[rows].float(), tokens[:, 1:], tokens[:, :-1])
+    if not tallies:
+        raise ValueError("there are no batches to evaluate; give at least one")
+    per_level = list(zip(*tallies.values(), strict=True))
+    everything = [_Tally.merged(list(games_of_level)) for games_of_level in per_level]
+    return {
+        name: tuple(tally.result() for tally in level)
+        for name, level in (tallies | {"all": everything}).items()
+    }
+
+
+class _Tally:
+    """Running sums of one level of one game; float64, on the device of the data."""
+
+    def __init__(self, num_codes: int, device: torch.device) -> None:
+        # Rows: tokens that stayed, tokens that changed. Columns: count, right, cross-entropy.
+        self.sums = torch.zeros(2, 3, dtype=torch.float64, device=device)
+        self.codes = torch.zeros(2, num_codes, dtype=torch.float64, device=device)
+        # Columns: count, confidence, right.
+        self.bins = torch.zeros(NUM_BINS, 3, dtype=torch.float64, device=device)
+
+    @classmethod
+    def merged(cls, tallies: "list[_Tally]") -> "_Tally":
+        total = cls(tallies[0].codes.shape[1], tallies[0].sums.device)
+        for tally in tallies:
+            total.sums += tally.sums
+            total.codes += tally.codes
+            total.bins += tally.bins
+        return total
+
+    def add(self, logits: Tensor, target: Tensor, previous: Tensor) -> None:
+        """Count logits (B, T, K), their targets and the tokens a step before them, int64 (B, T)."""
+        log_probs = torch.log_softmax(logits, -1).flatten(0, 1)
+        target, previous = target.flatten(), previous.flatten()
+        top, guess = log_probs.max(-1)
+        cross_entropy = -log_probs.gather(-1, target[:, None])[:, 0]
+        right, changed = guess == target, (target != previous).long()
+        one = torch.ones_like(cross_entropy)
+        self.sums.index_add_(0, changed, torch.stack([one, right, cross_entropy], -1).double())
+        self.codes.index_put_((changed, target), one.double(), accumulate=True)
+        bin_index = (top.exp() * NUM_BINS).long().clamp(max=NUM_BINS - 1)
+        self.bins.index_add_(0, bin_index, torch.stack([one, top.exp(), right], -1).double())
+
+    def result(self) -> LevelEvaluation:
+        """The sums as ratios."""
+        (stayed, _, _), (changed, changed_right, changed_cross_entropy) = self.sums.tolist()
+        count, right, cross_entropy = self.sums.sum(0).tolist()
+        codes = self.codes.sum(0)
+        unigram = codes[codes > 0] / max(count, 1.0)
+        copied, num_codes = stayed / max(count, 1.0), len(codes)
+        return LevelEvaluation(
+            count=int(count),
+            cross_entropy=_ratio(cross_entropy, count),
+            accuracy=_ratio(right, count),
+            copy_accuracy=_ratio(stayed, count),
+            copy_cross_entropy=_entropy(copied) + (1.0 - copied) * math.log(num_codes - 1),
+            unigram_accuracy=_ratio(float(codes.max()), count),
+            unigram_cross_entropy=-float((unigram * unigram.log()).sum()),
+            changed_fraction=_ratio(changed, count),
+            changed_accuracy=_ratio(changed_right, changed),
+            changed_cross_entropy=_ratio(changed_cross_entropy, changed),
+            changed_unigram_accuracy=_ratio(float(self.codes[1, codes.argmax()]), changed),
+            calibration_error=_ratio(float((self.bins[:, 1] - self.bins[:, 2]).abs().sum()), count),
+        )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def _entropy(p: float) -> float:
+    """Of a coin, in nats."""
+    return -sum(q * math.log(q) for q in (p, 1.0 - p) if q > 0)

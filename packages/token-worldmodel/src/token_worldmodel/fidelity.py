@@ -1,0 +1,137 @@
+"""How long a dream stays true: the same actions in the dream and in the real game, compared step by step.
+
+What a recording holds is what the game did with those actions, so real windows are the reference. Every
+number stands beside that of copying the last real step, which knows nothing of the actions.
+
+Shape legend: B windows, C context steps, H horizon, L levels, F values of a step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .imagine import Dream, Policy, imagine
+from .model import WorldModel
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFidelity:
+    """Agreement of dreamed tokens with real ones; row h - 1 is horizon h."""
+
+    agreement: Tensor  # float32 (H, L): fraction of equal tokens
+    copy_agreement: Tensor  # float32 (H, L): the same of the last real step before the dream
+    changed_agreement: (
+        Tensor  # float32 (H, L): where the real token is no longer that of the last step; or NaN
+    )
+    useful_horizon: tuple[int, ...]  # per level: how many first horizons beat copying
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFidelity:
+    """Mean absolute error of values read from a dream (rewards, probes); row h - 1 is horizon h."""
+
+    error: Tensor  # float32 (H, F)
+    copy_error: Tensor  # float32 (H, F): of the values of the last real step
+    useful_horizon: tuple[int, ...]  # per value: how many first horizons beat copying
+
+
+def replay(
+    model: WorldModel,
+    tokens: Tensor,
+    actions: Tensor,
+    context: int,
+    *,
+    generator: torch.Generator | None,
+    temperature: float | Sequence[float] = 1.0,
+    greedy: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Dream:
+    """Dream on from the first ``context`` steps of real windows with the actions that were really played.
+
+    Args:
+        model: as in `imagine`, as are the keyword arguments.
+        tokens: int64 (B, C + H, L), as `TokenBatch.tokens`.
+        actions: int64 (B, C + H), as `TokenBatch.actions`; the last is not played.
+        context: steps the dream begins with, C.
+
+    Returns:
+        A dream of H steps; its tokens compare with ``tokens[:, context - 1:]``.
+
+    Raises:
+        ValueError: a context that leaves nothing to dream, and whatever `imagine` refuses.
+    """
+    if actions.shape != tokens.shape[:2] or not 1 <= context < tokens.shape[1]:
+        raise ValueError(
+            f"tokens have shape {tuple(tokens.shape)}, actions {tuple(actions.shape)}, context is {context}; "
+            "give (B, T, L) and (B, T), and a context of 1 to T - 1"
+        )
+    played = replay_policy(actions[:, context - 1 : -1])
+    return imagine(
+        model,
+        tokens[:, :context],
+        actions[:, : context - 1],
+        played,
+        tokens.shape[1] - context,
+        generator=generator,
+        temperature=temperature,
+        greedy=greedy,
+        dtype=dtype,
+    )
+
+
+def replay_policy(actions: Tensor) -> Policy:
+    """A policy that plays the columns of actions (B, H) one after the other, whatever it sees."""
+    columns = iter(actions.unbind(1))
+    return lambda tokens, state: next(columns)
+
+
+def token_fidelity(dreamed: Tensor, real: Tensor) -> TokenFidelity:
+    """Compare dreamed with real tokens, both int64 (B, H + 1, L); index 0 is the last real step of both.
+
+    Raises:
+        ValueError: different shapes, nothing dreamed, or another step 0.
+    """
+    if dreamed.shape != real.shape or real.ndim != 3 or real.shape[1] < 2:
+        raise ValueError(
+            f"dreamed has shape {tuple(dreamed.shape)}, real {tuple(real.shape)}; "
+            "give both as (B, H + 1, L), H at least 1"
+        )
+    if not torch.equal(dreamed[:, 0], real[:, 0]):
+        raise ValueError("dreamed and real differ at index 0; both must begin with the last real step")
+    equal = dreamed[:, 1:] == real[:, 1:]
+    stayed = real[:, :1] == real[:, 1:]
+    agreement, copy_agreement = equal.float().mean(0), stayed.float().mean(0)
+    return TokenFidelity(
+        agreement=agreement,
+        copy_agreement=copy_agreement,
+        changed_agreement=(equal & ~stayed).sum(0) / (~stayed).sum(0),
+        useful_horizon=_useful_horizon(agreement > copy_agreement),
+    )
+
+
+def value_fidelity(dreamed: Tensor, real: Tensor, last: Tensor) -> ValueFidelity:
+    """Compare values read from a dream with the real ones.
+
+    Args:
+        dreamed: (B, H, F), such as rewards, continuation, or a probe's reading of the dreamed state.
+        real: (B, H, F), the same of what really happened.
+        last: (B, F), the real values at the last step before the dream.
+
+    Raises:
+        ValueError: shapes that do not belong together.
+    """
+    if dreamed.ndim != 3 or dreamed.shape != real.shape or last.shape != (real.shape[0], real.shape[2]):
+        raise ValueError(
+            f"dreamed has shape {tuple(dreamed.shape)}, real {tuple(real.shape)}, last {tuple(last.shape)}; "
+            "give (B, H, F) twice and (B, F)"
+        )
+    error = (dreamed.float() - real.float()).abs().mean(0)
+    copy_error = (last[:, None].float() - real.float()).abs().mean(0)
+    return ValueFidelity(error, copy_error, _useful_horizon(error < copy_error))
+
+
+def _useful_horizon(better: Tensor) -> tuple[int, ...]:
+    """First rows of bool (H, F) that are true without a gap, for each column."""
+    return tuple(better.long().cumprod(0).sum(0).tolist())

@@ -1,0 +1,73 @@
+"""The world model's state in the real game, for a policy that acts on what dreams have shown it."""
+
+import torch
+from torch import Tensor
+
+from .model import WorldModel, check_range, frozen
+
+
+class StateTracker:
+    """Follows a batch of real plays and gives each one's state before its next action.
+
+    The state is the one a dream of ``context`` steps begins with: that of a window of the last ``context``
+    steps. A window that slides moves every position in it, so it is read anew each step; what a
+    play costs is its context, not its length.
+    """
+
+    def __init__(
+        self, model: WorldModel, batch_size: int, context: int, dtype: torch.dtype | None = None
+    ) -> None:
+        """Begin ``batch_size`` plays.
+
+        Args:
+            model: taken as it is now; later training does not reach the tracker if ``dtype`` narrows it.
+            batch_size: plays, B.
+            context: steps of the window, the observed one included; 1 to ``max_steps``.
+            dtype: of the matrix products; the parameters' by default.
+
+        Raises:
+            ValueError: a context the model cannot read.
+        """
+        config = model.config
+        if not 1 <= context <= config.max_steps:
+            raise ValueError(f"context is {context}; give 1 to max_steps = {config.max_steps}")
+        device = model.slot_embedding.device
+        self._model = frozen(model, dtype or model.slot_embedding.dtype)
+        self._tokens = torch.zeros(batch_size, context, config.num_levels, dtype=torch.int64, device=device)
+        self._actions = torch.zeros(batch_size, context, dtype=torch.int64, device=device)
+        self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def observe(self, tokens: Tensor, begins: Tensor) -> Tensor:
+        """See the next step of every play.
+
+        Args:
+            tokens: int64 (B, L).
+            begins: bool (B,), plays of which this is the first step; their past is forgotten.
+
+        Returns:
+            float32 (B, D), the state: zeros for a play that begins.
+        """
+        self._lengths.masked_fill_(begins, 0)
+        context = self._tokens.shape[1]
+        full = self._lengths == context
+        self._tokens = torch.where(full[:, None, None], self._tokens.roll(-1, 1), self._tokens)
+        self._actions = torch.where(full[:, None], self._actions.roll(-1, 1), self._actions)
+        now = torch.where(full, context - 1, self._lengths)
+        self._tokens[torch.arange(len(now), device=now.device), now] = tokens
+        self._lengths = now + 1
+        if context == 1:
+            return torch.zeros(len(now), self._model.config.dim, device=now.device)
+        # What stands behind a shorter play's last step is in its future, and so unseen.
+        hidden = self._model(self._tokens[:, :-1], self._actions[:, :-1]).hidden.float()
+        past = hidden[torch.arange(len(now), device=now.device), (now - 1).clamp(min=0)]
+        return past.masked_fill((now == 0)[:, None], 0.0)
+
+    def act(self, actions: Tensor) -> None:
+        """Tell the actions int64 (B,) chosen at the step last observed.
+
+        Raises:
+            ValueError: an action the model does not know.
+        """
+        check_range(actions, self._model.config.num_actions, "actions")
+        self._actions[torch.arange(len(actions), device=actions.device), self._lengths - 1] = actions

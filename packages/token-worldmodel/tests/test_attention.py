@@ -1,0 +1,39 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from token_worldmodel import WorldModelConfig, visibility
+from token_worldmodel.attention import attend, attend_few
+from token_worldmodel.masks import attention_plan
+
+MASKS = [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")]
+
+
+@pytest.mark.parametrize(("mask", "detail"), MASKS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_blocks_give_the_attention_and_gradient_of_pytorch(mask: str, detail: str, dtype: torch.dtype) -> None:
+    config = WorldModelConfig(mask=mask, detail=detail)
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(2, 76, 3, 2, 8, dtype=torch.float64, generator=generator)
+    upstream = torch.randn(2, 76, 16, dtype=torch.float64, generator=generator)
+    expected_from = qkv.clone().requires_grad_()
+    q, k, v = expected_from.permute(2, 0, 3, 1, 4)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visibility(config, 19))
+    expected = expected.transpose(1, 2).flatten(2)
+    expected.backward(upstream)
+    ours_from = qkv.to(dtype, copy=True).requires_grad_()
+    ours = attend(ours_from, attention_plan(config, 19, torch.device("cpu")))
+    ours.backward(upstream.to(dtype))
+    tolerance = {"rtol": 0, "atol": 1e-6 if dtype == torch.float64 else 0.06}
+    torch.testing.assert_close(ours.double(), expected, **tolerance)
+    torch.testing.assert_close(ours_from.grad.double(), expected_from.grad, **tolerance)
+
+
+def test_a_few_queries_are_the_last_rows_of_many() -> None:
+    config = WorldModelConfig()
+    visible = visibility(config, 5)
+    q, k, v = torch.randn(3, 2, 4, 20, 8, generator=torch.Generator().manual_seed(0))
+    bias = torch.zeros(3, 20).masked_fill_(~visible[-3:], -torch.inf)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)[:, :, -3:]
+    ours = attend_few(q[:, :, -3:], k, v, bias)
+    torch.testing.assert_close(ours, expected.transpose(1, 2).flatten(2))

@@ -1,0 +1,45 @@
+import json
+from dataclasses import asdict
+
+import pytest
+
+from token_worldmodel import WorldModel, WorldModelConfig
+
+
+def test_reference_model_has_eleven_million_parameters() -> None:
+    dim, ffn, layers = 384, 1536, 6
+    block = 4 * dim * dim + 4 * dim + 2 * dim * ffn + ffn + dim + 4 * dim
+    embeddings = (3 * 256 + 18 + 4 + 64) * dim
+    heads = 3 * (dim * 256 + 256)
+    assert sum(p.numel() for p in WorldModel(WorldModelConfig()).parameters()) == (
+        layers * block + embeddings + heads + 2 * dim
+    )
+
+
+def test_survives_json() -> None:
+    config = WorldModelConfig(num_levels=2, num_codes=(8, 4), loss_weights=(1.0, 0.5))
+    assert WorldModelConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_one_number_of_codes_serves_every_level() -> None:
+    assert WorldModelConfig(num_codes=9).codes == (9, 9, 9)
+    assert WorldModelConfig(num_codes=(9, 8, 7)).codes == (9, 8, 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_layers": 0}, "num_layers is 0; give a whole number of at least 1"),
+        ({"dim": 20, "num_heads": 6}, "dim is 20; give a multiple of num_heads, 6"),
+        ({"num_codes": (8, 8)}, r"num_codes is \(8, 8\); give one number"),
+        ({"num_codes": 1}, "num_codes is 1; give one number of at least 2"),
+        ({"dropout": 1.0}, "dropout is 1.0; give a rate"),
+        ({"mask": "none"}, "mask is 'none'; choose one of hierarchical, causal"),
+        ({"detail": "all"}, "detail is 'all'; choose one of none, past"),
+        ({"num_levels": 4}, "loss_weights is .*; give 4 of at least 0"),
+        ({"loss_weights": (1.0, -0.5, 0.1)}, "loss_weights is .*; give 3 of at least 0"),
+    ],
+)
+def test_refuses(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WorldModelConfig(**values)

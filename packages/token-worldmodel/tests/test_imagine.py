@@ -1,0 +1,155 @@
+import pytest
+import torch
+
+from token_worldmodel import Decoder, frozen, imagine
+from token_worldmodel.imagine import choose
+
+VARIANTS = [
+    ("hierarchical", "none", 3),
+    ("hierarchical", "past", 3),
+    ("causal", "none", 3),
+    ("hierarchical", "none", 1),
+    ("hierarchical", "none", 2),
+    ("hierarchical", "none", 4),
+]
+
+
+def by_first_token(tokens: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    return tokens[:, 0] % 18
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("context", [1, 2, 5])
+@pytest.mark.parametrize(("mask", "detail", "num_levels"), VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_dream_has_the_probabilities_and_states_of_the_full_forward_pass(
+    make_model, make_window, context, mask, detail, num_levels, dtype
+) -> None:
+    model = make_model(num_levels=num_levels, mask=mask, detail=detail)
+    tokens, actions = make_window(model, 4, context)
+    dream = imagine(model, tokens, actions[:, :-1], by_first_token, 6, generator=seeded(), dtype=dtype)
+    all_tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)
+    all_actions = torch.cat([actions[:, :-1], dream.actions, torch.zeros(4, 1, dtype=torch.int64)], 1)
+    output = model(all_tokens, all_actions)
+    tolerance = {"rtol": 0, "atol": 2e-5 if dtype == torch.float32 else 0.25}
+    torch.testing.assert_close(dream.states, output.state[:, context - 1 :], **tolerance)
+    torch.testing.assert_close(dream.hidden, output.hidden[:, context - 1 : -1], **tolerance)
+    for level, logits in enumerate(output.logits):
+        predicted = logits[:, context - 1 : -1] if level == 0 else logits[:, context:]
+        expected = predicted.log_softmax(-1).gather(-1, dream.tokens[:, 1:, level, None])[..., 0]
+        torch.testing.assert_close(dream.log_probs[..., level], expected, **tolerance)
+
+
+def test_the_policy_sees_each_step_before_it_acts(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+    seen = []
+
+    def policy(tokens: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        seen.append((tokens.clone(), state.clone()))
+        return torch.full((3,), len(seen))
+
+    dream = imagine(model, tokens, actions[:, :-1], policy, 5, generator=seeded())
+    assert torch.equal(torch.stack([t for t, _ in seen], 1), dream.tokens[:, :-1])
+    assert torch.equal(torch.stack([s for _, s in seen], 1), dream.states[:, :-1])
+    assert torch.equal(dream.actions, torch.arange(1, 6).expand(3, 5))
+    assert torch.equal(dream.tokens[:, 0], tokens[:, -1])
+    assert not dream.states.requires_grad
+
+
+def test_actions_matter(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+    still, moved = (
+        imagine(model, tokens, actions[:, :-1], lambda t, s, a=a: torch.full((3,), a), 4, generator=seeded())
+        for a in (0, 5)
+    )
+    assert not torch.equal(still.tokens, moved.tokens)
+
+
+def test_randomness_is_the_generators_alone(make_model, make_window) -> None:
+    model = make_model(dropout=0.5).train()
+    tokens, actions = make_window(model, 3, 4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    first, again, other = (
+        imagine(model, tokens, actions[:, :-1], by_first_token, 6, generator=seeded(seed)) for seed in (3, 3, 4)
+    )
+    assert torch.equal(first.tokens, again.tokens)
+    assert torch.equal(first.log_probs, again.log_probs)
+    assert not torch.equal(first.tokens, other.tokens)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_cold_dreams_are_greedy_ones_and_levels_have_their_own_temperature(make_model, make_window) -> None:
+    model = make_model()
+    window = make_window(model, 8, 4)
+    tokens, actions = window[0], window[1][:, :-1]
+    greedy = imagine(model, tokens, actions, by_first_token, 3, generator=None, greedy=True)
+    cold = imagine(model, tokens, actions, by_first_token, 3, generator=seeded(), temperature=1e-4)
+    assert torch.equal(greedy.tokens, cold.tokens)
+    cold_1 = imagine(model, tokens, actions, by_first_token, 1, generator=seeded(), temperature=(99, 1e-4, 99))
+    pairs = torch.cat([tokens, cold_1.tokens[:, 1:]], 1)
+    likeliest = model(pairs, torch.nn.functional.pad(actions, (0, 2))).logits[1][:, -1].argmax(-1)
+    assert torch.equal(cold_1.tokens[:, 1, 1], likeliest)
+    assert not torch.equal(cold_1.tokens[:, 1, 0], greedy.tokens[:, 1, 0])
+
+
+def test_choices_follow_the_probabilities() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    drawn = choose(probabilities.log().expand(40_000, 4), False, seeded())
+    frequencies = torch.bincount(drawn, minlength=4) / 40_000
+    torch.testing.assert_close(frequencies, probabilities, rtol=0, atol=0.01)
+
+
+def test_autocast_sets_the_precision(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+    dream = imagine(
+        model, tokens, actions[:, :-1], by_first_token, 4, generator=seeded(), dtype=torch.bfloat16
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        same = imagine(model, tokens, actions[:, :-1], by_first_token, 4, generator=seeded())
+    assert torch.equal(dream.states, same.states)
+
+
+def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
+    """12 steps: 2 entries for each finished one and 4 for the step being read, against 4 for all."""
+    forgetting, keeping = make_model(), make_model(detail="past")
+    entry = 2 * 2 * 16 * 4  # key and value, layers, width, bytes
+    assert Decoder(frozen(forgetting, torch.float32), 5, 12).cache_bytes == 5 * (2 * 11 + 4) * entry
+    assert Decoder(frozen(keeping, torch.float32), 5, 12).cache_bytes == 5 * (4 * 12) * entry
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"horizon": 9}, "a context of 4 steps and a horizon of 9 do not fit in max_steps = 12"),
+        ({"horizon": 0}, "horizon of 0 do not fit"),
+        ({"actions": torch.zeros(3, 4, dtype=torch.int64)}, r"actions \(3, 4\); give \(B, C, L\)"),
+        ({"tokens": torch.full((3, 4, 3), 30)}, "tokens of level 0 range from 30 to 30"),
+        ({"generator": None}, "generator is None; give a torch.Generator, or greedy=True"),
+        ({"temperature": 0.0}, "temperature is 0.0; give one number above 0"),
+        ({"temperature": (1.0, 1.0)}, "temperature is .*; give one number above 0, or 3"),
+        ({"policy": lambda t, s: t[:, :1]}, r"returned torch.int64 of shape \(3, 1\); it must return"),
+        ({"policy": lambda t, s: t[:, 0].float()}, "returned torch.float32 of shape"),
+        ({"policy": lambda t, s: t[:, 0] * 0 + 18}, "the policy's actions range from 18 to 18"),
+    ],
+)
+def test_refuses(make_model, make_window, changes, message) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+    arguments = {
+        "tokens": tokens,
+        "actions": actions[:, :-1],
+        "policy": by_first_token,
+        "horizon": 5,
+        "generator": seeded(),
+    }
+    with pytest.raises(ValueError, match=message):
+        imagine(model, **(arguments | changes))

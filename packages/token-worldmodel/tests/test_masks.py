@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from token_worldmodel import WorldModelConfig, visibility
+from token_worldmodel.masks import attention_plan
+
+# Rows see columns. Two steps of L0, L1, L2 and the action (a); the second step in capitals.
+HIERARCHICAL_NONE = """
+     0 1 2 a  A B C D
+  0  x . . .  . . . .
+  1  x x . .  . . . .
+  2  x x x .  . . . .
+  a  x x x x  . . . .
+  A  x . . x  x . . .
+  B  x . . x  x x . .
+  C  x . . x  x x x .
+  D  x . . x  x x x x
+"""
+# L0 (A) and the action (D) of the second step now see the first's L1 and L2; its own L1, L2 still do not.
+HIERARCHICAL_PAST = HIERARCHICAL_NONE.replace("A  x . . x", "A  x x x x").replace("D  x . . x", "D  x x x x")
+
+
+def parse(drawing: str) -> torch.Tensor:
+    rows = drawing.strip().splitlines()[1:]
+    return torch.tensor([[cell == "x" for cell in row.split()[1:]] for row in rows])
+
+
+@pytest.mark.parametrize(("detail", "drawing"), [("none", HIERARCHICAL_NONE), ("past", HIERARCHICAL_PAST)])
+def test_hierarchical_mask_is_as_drawn(detail: str, drawing: str) -> None:
+    assert torch.equal(visibility(WorldModelConfig(detail=detail), 2), parse(drawing))
+
+
+def test_causal_mask_is_a_triangle() -> None:
+    expected = torch.ones(12, 12).tril().bool()
+    assert torch.equal(visibility(WorldModelConfig(mask="causal"), 3), expected)
+
+
+def test_with_one_level_there_is_no_detail_to_hide() -> None:
+    config = WorldModelConfig(num_levels=1, loss_weights=(1.0,))
+    assert torch.equal(visibility(config, 5), torch.ones(10, 10).tril().bool())
+
+
+@pytest.mark.parametrize(("mask", "detail"), [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")])
+@pytest.mark.parametrize("steps", [1, 8, 19])
+def test_blocks_are_the_mask_and_nothing_unseen(mask: str, detail: str, steps: int) -> None:
+    config = WorldModelConfig(mask=mask, detail=detail)
+    rebuilt = torch.zeros(steps * 4, steps * 4, dtype=torch.bool)
+    for block in attention_plan(config, steps, torch.device("cpu")).blocks:
+        seen = block.bias == 0
+        assert seen.any(0).all()
+        rebuilt[block.queries, block.keys] = seen
+    assert torch.equal(rebuilt, visibility(config, steps))

@@ -1,0 +1,166 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from token_worldmodel import WorldModel, WorldModelConfig, frozen, visibility
+
+MASKS = [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")]
+
+
+def test_shapes_and_types(make_model, make_window) -> None:
+    model = make_model(num_levels=4)
+    output = model(*make_window(model, 2, 5))
+    assert [tuple(x.shape) for x in output.logits] == [(2, 5, k) for k in (11, 12, 13, 14)]
+    assert output.hidden.shape == output.state.shape == (2, 5, 16)
+    assert all(x.isfinite().all() for x in output.logits)
+
+
+def test_state_is_the_hidden_of_the_step_before(make_model, make_window) -> None:
+    model = make_model()
+    output = model(*make_window(model, 2, 5))
+    assert torch.equal(output.state[:, 1:], output.hidden[:, :-1])
+    assert not output.state[:, 0].any()
+
+
+def pytorch_outputs(model: WorldModel, tokens: torch.Tensor, actions: torch.Tensor) -> list[torch.Tensor]:
+    """Logits of the same weights in PyTorch's own encoder layers."""
+    config = model.config
+    x = model.embed(tokens, actions)
+    hidden = ~visibility(config, tokens.shape[1])
+    names = {
+        "norm1": "attention_norm",
+        "norm2": "ffn_norm",
+        "linear1": "expand",
+        "linear2": "contract",
+        "self_attn.out_proj": "projection",
+    }
+    for block in model.blocks:
+        layer = nn.TransformerEncoderLayer(
+            config.dim, config.num_heads, config.ffn_dim, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        weights = block.state_dict()
+        state = {f"{a}.{w}": weights[f"{b}.{w}"] for a, b in names.items() for w in ("weight", "bias")}
+        state |= {f"self_attn.in_proj_{w}": weights[f"qkv.{w}"] for w in ("weight", "bias")}
+        layer.load_state_dict(state)
+        x = layer.train()(x, src_mask=hidden)
+    x = model.norm(x).unflatten(1, (tokens.shape[1], config.step_size))
+    slots = [config.num_levels, *range(config.num_levels - 1)]
+    return [head(x[:, :, slot]) for head, slot in zip(model.heads, slots, strict=True)]
+
+
+@pytest.mark.parametrize(("mask", "detail"), MASKS)
+@pytest.mark.parametrize("num_levels", [1, 2, 3])
+def test_logits_are_those_of_pytorchs_own_layers(make_model, make_window, mask, detail, num_levels) -> None:
+    model = make_model(num_levels=num_levels, mask=mask, detail=detail)
+    window = make_window(model, 2, 12)
+    for ours, expected in zip(model(*window).logits, pytorch_outputs(model, *window), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("mask", "detail"), MASKS)
+def test_an_output_moves_only_with_what_its_position_sees(make_model, make_window, mask, detail) -> None:
+    """One layer, so that an input reaches an output exactly if the output's position sees it."""
+    model = make_model(num_layers=1, mask=mask, detail=detail)
+    steps, levels = 3, 3
+    tokens, actions = make_window(model, 1, steps)
+    visible = visibility(model.config, steps)
+    slots = [levels, 0, 1]  # the slot each level is predicted from
+    before = model(tokens, actions).logits
+    for step in range(steps):
+        for slot in range(levels + 1):
+            tokens_after, actions_after = tokens.clone(), actions.clone()
+            if slot < levels:
+                tokens_after[0, step, slot] = (tokens[0, step, slot] + 1) % 11
+            else:
+                actions_after[0, step] = (actions[0, step] + 1) % 18
+            after = model(tokens_after, actions_after).logits
+            for level in range(levels):
+                moved = (after[level] - before[level])[0].abs().amax(-1) > 1e-4
+                rows = torch.arange(steps) * 4 + slots[level]
+                assert torch.equal(moved, visible[rows, step * 4 + slot]), (step, slot, level)
+
+
+def test_deep_models_do_not_see_the_future(make_model, make_window) -> None:
+    model = make_model(num_layers=3)
+    tokens, actions = make_window(model, 2, 8)
+    before = model(tokens, actions).hidden
+    tokens[:, 5:] = (tokens[:, 5:] + 1) % 11
+    actions[:, 5:] = (actions[:, 5:] + 1) % 18
+    after = model(tokens, actions).hidden
+    torch.testing.assert_close(after[:, :5], before[:, :5])
+    assert not torch.isclose(after[:, 5:], before[:, 5:], atol=1e-3).all()
+
+
+def test_a_window_is_read_alike_alone_and_in_a_longer_one(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, 12)
+    longer, alone = model(tokens, actions), model(tokens[:, :7], actions[:, :7])
+    torch.testing.assert_close(longer.hidden[:, :7], alone.hidden)
+
+
+def test_every_parameter_learns(make_model, make_window) -> None:
+    model = make_model().train()
+    tokens, actions = make_window(model, 2, 12)
+    torch.cat([x.flatten() for x in model(tokens, actions).logits]).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_autocast_stays_close(make_window) -> None:
+    torch.manual_seed(0)
+    model = WorldModel(WorldModelConfig(dim=64, num_heads=4, ffn_dim=128, num_layers=2, max_steps=16))
+    window = make_window(model, 2, 16)
+    exact = model(*window).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(*window).logits
+    for a, b in zip(exact, rounded, strict=True):
+        torch.testing.assert_close(b.float(), a, rtol=0, atol=0.02)
+        assert b.dtype == torch.bfloat16
+
+
+def test_untrained_predictions_are_near_uniform(make_window) -> None:
+    torch.manual_seed(0)
+    model = WorldModel(WorldModelConfig(dim=64, num_heads=4, ffn_dim=128, max_steps=16))
+    for logits in model(*make_window(model, 2, 16)).logits:
+        entropy = torch.distributions.Categorical(logits=logits).entropy()
+        assert (entropy > 0.99 * math.log(256)).all()
+
+
+def test_dropout_only_in_training(make_model, make_window) -> None:
+    model = make_model(dropout=0.5)
+    window = make_window(model, 2, 6)
+    assert torch.equal(model(*window).hidden, model(*window).hidden)
+    model.train()
+    assert not torch.equal(model(*window).hidden, model(*window).hidden)
+
+
+def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:
+    model = make_model(dropout=0.5).train()
+    window = make_window(model, 2, 6)
+    same, narrow = frozen(model, torch.float32), frozen(model, torch.bfloat16)
+    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(same.parameters(), model.parameters(), strict=True))
+    assert narrow.blocks[0].qkv.weight.dtype == torch.bfloat16
+    assert narrow.slot_embedding.data_ptr() == model.slot_embedding.data_ptr()
+    assert torch.equal(same(*window).hidden, model.eval()(*window).hidden)
+    assert not any(p.requires_grad for p in same.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "actions", "message"),
+    [
+        (torch.zeros(2, 4, 2), torch.zeros(2, 4), r"tokens have shape \(2, 4, 2\); this model takes"),
+        (torch.zeros(2, 4, 3), torch.zeros(2, 3), r"actions have shape \(2, 3\); give one action"),
+        (torch.zeros(2, 13, 3), torch.zeros(2, 13), "has 13 steps; this model takes 1 to max_steps = 12"),
+        (torch.zeros(2, 0, 3), torch.zeros(2, 0), "has 0 steps; this model takes 1 to"),
+        (torch.full((2, 4, 3), 11), torch.zeros(2, 4), "level 0 range from 11 to 11; this model knows 0 to 10"),
+        (torch.full((2, 4, 3), -1), torch.zeros(2, 4), "level 0 range from -1 to -1"),
+        (torch.zeros(2, 4, 3), torch.full((2, 4), 18), "actions range from 18 to 18; this model knows 0 to 17"),
+    ],
+)
+def test_refuses(make_model, tokens, actions, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_model()(tokens.long(), actions.long())
