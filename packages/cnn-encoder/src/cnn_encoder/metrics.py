@@ -65,9 +65,7 @@ def state_correlation(
         1 where the embedding's geometry is the state's, 0 where they are unrelated.
     """
     if len(embeddings) != len(states):
-        raise ValueError(
-            f"{len(embeddings)} embeddings but {len(states)} states; they must agree"
-        )
+        raise ValueError(f"{len(embeddings)} embeddings but {len(states)} states; they must agree")
     states = states.to(embeddings.device, torch.float32)
     states = states[:, states.std(0) > 0]
     if states.shape[1] == 0:

@@ -1,0 +1,157 @@
+"""The AtariARI probe protocol (Anand et al. 2019, section 5): one linear softmax a variable, weighted F1."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .variables import category
+
+NUM_CLASSES = 256
+
+
+class LabelledFeatures(NamedTuple):
+    """Features and raw RAM values of the same frames."""
+
+    features: Tensor  # (N, F) float
+    labels: Tensor  # (N, V) integers 0..255
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtariARIConfig:
+    """The protocol's thresholds, and how its probes are trained."""
+
+    min_entropy: float = 0.6  # nats; variables below it are dropped
+    learning_rate: float = 3e-3
+    batch_size: int = 512
+    max_epochs: int = 30
+    patience: int = 5  # epochs without a better validation loss
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "batch_size", "max_epochs", "patience"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.min_entropy < 0:
+            raise ValueError(f"min_entropy is {self.min_entropy}; it must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtariARIScore:
+    """Weighted F1 of each variable that was kept, its means by category, and the mean of those."""
+
+    variables: dict[str, float]
+    categories: dict[str, float]
+    mean: float
+    dropped: tuple[str, ...]  # variables below the entropy threshold
+
+
+def atariari_probe(
+    train: LabelledFeatures,
+    validation: LabelledFeatures,
+    test: LabelledFeatures,
+    names: Sequence[str],
+    config: AtariARIConfig | None = None,
+) -> AtariARIScore:
+    """Train a 256-way linear softmax for every variable and score it by weighted F1 on ``test``.
+
+    Split frames by episode (the paper: 70/10/20), and pass test frames through `unseen_frames` first.
+    The layers of all variables are trained side by side with Adam, each stopped at its own best
+    validation loss; they share nothing but the batches.
+
+    Raises:
+        ValueError: ``names`` and labels disagree, or every variable is below the entropy threshold.
+    """
+    config = config or AtariARIConfig()
+    if len(names) != train.labels.shape[1]:
+        raise ValueError(f"{len(names)} names for {train.labels.shape[1]} label columns; they must agree")
+    kept = [v for v in range(len(names)) if entropy(train.labels[:, v]) >= config.min_entropy]
+    if not kept:
+        raise ValueError(f"no variable has an entropy of {config.min_entropy} nats; lower min_entropy")
+    train, validation, test = (
+        LabelledFeatures(data.features.float(), data.labels[:, kept].long())
+        for data in (train, validation, test)
+    )
+    weight, bias = _fit(train, validation, config)
+    mean, std = _standardisation(train.features)
+    predicted = ((test.features - mean) / std @ weight + bias).unflatten(1, (len(kept), -1)).argmax(-1)
+    scores = {names[v]: weighted_f1(predicted[:, i], test.labels[:, i]) for i, v in enumerate(kept)}
+    groups: dict[str, list[float]] = {}
+    for name, f1 in scores.items():
+        groups.setdefault(category(name), []).append(f1)
+    categories = {group: sum(values) / len(values) for group, values in groups.items()}
+    return AtariARIScore(
+        variables=scores,
+        categories=categories,
+        mean=sum(categories.values()) / len(categories),
+        dropped=tuple(name for v, name in enumerate(names) if v not in kept),
+    )
+
+
+def entropy(labels: Tensor) -> float:
+    """Entropy of integer labels (N,) in nats, -sum_k p_k log p_k."""
+    p = torch.bincount(labels.long(), minlength=NUM_CLASSES).double() / len(labels)
+    return -(p * p.clamp(min=1e-300).log()).sum().item()
+
+
+def weighted_f1(predicted: Tensor, labels: Tensor) -> float:
+    """F1 of each class, averaged with the classes' shares of the labels as weights.
+
+    sum_k  n_k / N  *  2 TP_k / (n_k + m_k),   n_k true and m_k predicted members of class k
+    """
+    true = torch.bincount(labels.long(), minlength=NUM_CLASSES).double()
+    claimed = torch.bincount(predicted.long(), minlength=NUM_CLASSES).double()
+    hits = torch.bincount(labels.long()[predicted == labels], minlength=NUM_CLASSES).double()
+    return (true * 2 * hits / (true + claimed).clamp(min=1)).sum().item() / len(labels)
+
+
+def unseen_frames(train: NDArray[np.uint8], test: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which test frames equal no training frame: uint8 (N, ...) and (M, ...) -> bool (M,)."""
+    seen = {frame.tobytes() for frame in train}
+    return np.array([frame.tobytes() not in seen for frame in test], dtype=bool)
+
+
+def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
+    return features.mean(0), features.std(0).clamp(min=1e-6)
+
+
+def _fit(
+    train: LabelledFeatures, validation: LabelledFeatures, config: AtariARIConfig
+) -> tuple[Tensor, Tensor]:
+    """Weight (F, V*256) and bias (V*256) of V linear layers, each at its best epoch."""
+    generator = torch.Generator().manual_seed(config.seed)
+    mean, std = _standardisation(train.features)
+    x, x_validation = (train.features - mean) / std, (validation.features - mean) / std
+    num_variables, device = train.labels.shape[1], x.device
+    weight = torch.zeros(x.shape[1], num_variables, NUM_CLASSES, device=device, requires_grad=True)
+    bias = torch.zeros(num_variables, NUM_CLASSES, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([weight, bias], config.learning_rate)
+    best = torch.full((num_variables,), torch.inf, device=device)
+    waited = torch.zeros(num_variables, device=device)
+    best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
+
+    def losses(rows: Tensor, labels: Tensor) -> Tensor:
+        logits = (rows @ weight.flatten(1)).unflatten(1, (num_variables, NUM_CLASSES)) + bias
+        return F.cross_entropy(logits.movedim(1, -1), labels, reduction="none").mean(0)  # (V,)
+
+    for _ in range(config.max_epochs):
+        order = torch.randperm(len(x), generator=generator).to(device)
+        for rows in order.split(config.batch_size):
+            optimizer.zero_grad()
+            losses(x[rows], train.labels[rows]).sum().backward()
+            optimizer.step()
+        with torch.no_grad():
+            now = losses(x_validation, validation.labels)
+            better = (now < best) & (waited < config.patience)
+            best_weight = torch.where(better[:, None], weight, best_weight)
+            best_bias = torch.where(better[:, None], bias, best_bias)
+            best = torch.where(better, now, best)
+            waited = torch.where(better, torch.zeros_like(waited), waited + 1)
+        if bool((waited >= config.patience).all()):
+            break
+    return best_weight.flatten(1), best_bias.flatten()

@@ -1,0 +1,97 @@
+"""State retention: what of the state is left, stage after stage, on episodes of another seed."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .encoder import center_frames
+from .probes import MLPProbeConfig, ProbeData, linear_probe, mlp_probe
+from .variables import StateLabels, category
+
+
+class Stage(NamedTuple):
+    """One representation of the same frames."""
+
+    name: str  # "embedding", "after L0", ...
+    train: Tensor  # (N, F) features of the frames the probe learns from
+    test: Tensor  # (M, F) features of frames from episodes of another seed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retention:
+    """How well one variable can be read at one stage."""
+
+    stage: str
+    variable: str
+    category: str
+    linear_r2: float
+    mlp_r2: float
+    mlp_error: float  # mean absolute error, RAM pixels for positions
+    num_frames: int  # test frames on which the variable counts
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, where nan becomes None."""
+        row = asdict(self)
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+
+
+def retention(
+    stages: Iterable[Stage], train: StateLabels, test: StateLabels, config: MLPProbeConfig | None = None
+) -> list[Retention]:
+    """Probe every stage for every variable, stages in order, variables in order within a stage.
+
+    Args:
+        stages: taken one at a time, so a generator need not hold them all.
+        train: labels of the frames the probes learn from.
+        test: labels of the test frames, of the same variables.
+        config: of the MLP probe.
+    """
+    if train.names != test.names:
+        raise ValueError(f"train labels are {train.names}, test labels {test.names}; they must be the same")
+    rows = []
+    for stage in stages:
+        data = ProbeData(stage.train, train.values, train.in_play)
+        held_out = ProbeData(stage.test, test.values, test.in_play)
+        linear, mlp = linear_probe(data, held_out), mlp_probe(data, held_out, config)
+        rows += [
+            Retention(
+                stage=stage.name,
+                variable=name,
+                category=category(name),
+                linear_r2=linear.r2[v],
+                mlp_r2=mlp.r2[v],
+                mlp_error=mlp.mean_error[v],
+                num_frames=int(test.in_play[:, v].sum()),
+            )
+            for v, name in enumerate(train.names)
+        ]
+    return rows
+
+
+def pixel_features(frames: Tensor, background: Tensor) -> Tensor:
+    """Frames as features for a probe: uint8 (N, 84, 84) -> float32 (N, 1764).
+
+    The background is subtracted and 2x2 pixels are averaged, so that a linear probe stays affordable.
+    """
+    return F.avg_pool2d(center_frames(frames.unsqueeze(1), background, background.dtype), 2).flatten(1)
+
+
+def retention_table(rows: list[Retention]) -> str:
+    """Markdown: a line a variable, a column a stage, in each cell the MLP probe's R2 and error."""
+    stages = list(dict.fromkeys(row.stage for row in rows))
+    cells = {(row.variable, row.stage): row for row in rows}
+    lines = [
+        "| variable | frames | " + " | ".join(stages) + " |",
+        "|---|---|" + "---|" * len(stages),
+    ]
+    for variable in dict.fromkeys(row.variable for row in rows):
+        found = [cells[variable, stage] for stage in stages]
+        if all(math.isnan(row.mlp_r2) for row in found):
+            continue
+        texts = [f"{row.mlp_r2:.3f} ({row.mlp_error:.1f})" for row in found]
+        lines.append(f"| {variable} | {found[0].num_frames} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,55 @@
+"""The supervised encoder: the same network trained on the labels, the ceiling for the others."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .encoder import Encoder
+from .initialization import initialize
+from .variables import StateLabels
+
+
+class SupervisedBatch(NamedTuple):
+    """B stacks of four frames with their labels."""
+
+    frames: Tensor  # (B, 4, 84, 84) uint8
+    labels: Tensor  # (B, V) float32
+    in_play: Tensor  # (B, V) bool: where a variable counts
+    background: Tensor  # (84, 84) or (B, 84, 84) float32
+
+
+class SupervisedObjective(nn.Module):
+    """Regression of every state variable from the embedding by one linear layer.
+
+        loss = mean over variables of the mean over frames in play of ((s_hat - s) / std(s))^2
+
+    It measures what the architecture can hold. Labels never enter any other objective.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, encoder: Encoder, statistics: StateLabels, *, generator: torch.Generator | None = None
+    ) -> None:
+        """``statistics`` are the training labels, from which means and deviations are taken."""
+        super().__init__()
+        self.encoder = encoder
+        values, count = statistics.values, statistics.in_play.sum(0).clamp(min=1)
+        mean = (values * statistics.in_play).sum(0) / count
+        std = (((values - mean).square() * statistics.in_play).sum(0) / count).sqrt()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std.clamp(min=1e-3))
+        self.head = nn.Linear(encoder.config.embedding_dim, len(statistics.names))
+        initialize(self.head, generator)
+
+    def forward(self, batch: SupervisedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics of one batch."""
+        predicted = self.head(self.encoder(batch.frames, batch.background)).float()
+        error = ((batch.labels - self.mean) / self.std - predicted).square() * batch.in_play
+        loss = (error.sum(0) / batch.in_play.sum(0).clamp(min=1)).mean()
+        return loss, {"loss": loss.detach()}
+
+    def after_step(self) -> None:
+        """Nothing follows a step."""

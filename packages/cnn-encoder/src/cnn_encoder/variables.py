@@ -1,0 +1,87 @@
+"""What the labelled state variables of a game are: their category, and the frames on which they count."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+AGENT = "agent"
+SMALL_OBJECT = "small object"
+OTHER = "other localisation"
+SCORE = "score/clock/lives"
+MISC = "misc"
+CATEGORIES = (AGENT, SMALL_OBJECT, OTHER, SCORE, MISC)
+
+_SCORE = re.compile(r"score|clock|lives|meter|display")
+_NO_POSITION = re.compile(r"direction|angle|size|count|number|color|bit_map|existence|level|room|state")
+_POSITION = re.compile(r"_(x|y|column|position)(_?\d+)?$")
+_SMALL_OBJECT = re.compile(r"ball|missile|crosshairs|dove")
+
+
+def category(variable: str) -> str:
+    """The AtariARI category (Anand et al. 2019, table 2) of a variable, by its name.
+
+    In this order: names with score, clock, lives, meter or display are "score/clock/lives"; directions,
+    angles, counts, colours, levels, rooms and everything else that is no position are "misc"; positions
+    of balls, missiles and doves are "small object"; of the player, "agent"; of all others, "other
+    localisation".
+    """
+    if _SCORE.search(variable):
+        return SCORE
+    if _NO_POSITION.search(variable) or not _POSITION.search(variable):
+        return MISC
+    if _SMALL_OBJECT.search(variable):
+        return SMALL_OBJECT
+    return AGENT if variable.startswith("player") else OTHER
+
+
+class StateLabels(NamedTuple):
+    """V state variables on N frames, and where each of them counts."""
+
+    names: tuple[str, ...]  # V
+    values: Tensor  # (N, V) float32, in RAM pixels for positions
+    in_play: Tensor  # (N, V) bool
+
+
+def state_labels(labels: Mapping[str, NDArray[np.uint8]], *, game: str | None = None) -> StateLabels:
+    """Put named labels (N,) each into one table, and choose the frames on which each variable counts.
+
+    A position counts where its object is in play: where there is a ball, on frames where ``ball_y`` is
+    not 0 (the games hide a ball there), for every position of the game; and an object with both
+    coordinates counts where not both are 0. Other variables count everywhere. Constant variables
+    are kept, and score nan.
+
+    Args:
+        labels: uint8 (N,) by variable name.
+        game: its name. For "pong" the variable ``ball_y - player_y`` is added, what a player must know to
+            meet the ball, on frames where the ball is in play and near (``ball_x`` > 120).
+    """
+    if not labels:
+        raise ValueError("labels is empty; give at least one state variable")
+    lengths = {name: len(column) for name, column in labels.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the labels differ in length: {lengths}; give one value a frame for each")
+    columns = {name: torch.as_tensor(np.asarray(column, np.float32)) for name, column in labels.items()}
+    everywhere = torch.ones(next(iter(lengths.values())), dtype=torch.bool)
+    ball = columns["ball_y"] != 0 if "ball_y" in columns else everywhere
+    masks = {}
+    for name in columns:
+        mask = everywhere
+        if category(name) in (AGENT, SMALL_OBJECT, OTHER):
+            other = columns.get(_other_coordinate(name))
+            mask = ball if other is None else ball & ((columns[name] != 0) | (other != 0))
+        masks[name] = mask
+    if game == "pong":
+        name = "ball_y - player_y"
+        columns[name] = columns["ball_y"] - columns["player_y"]
+        masks[name] = ball & (columns["ball_x"] > 120)
+    return StateLabels(tuple(columns), torch.stack([*columns.values()], 1), torch.stack([*masks.values()], 1))
+
+
+def _other_coordinate(name: str) -> str:
+    swap = {"x": "y", "y": "x"}
+    return re.sub(r"_([xy])(?=(_?\d+)?$)", lambda match: "_" + swap[match[1]], name)
