@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[NDArray[np.uint8]]]:
@@ -83,19 +82,23 @@ def to_frame(picture: NDArray[np.uint8], size: tuple[int, int] = (84, 84)) -> ND
     """
     if picture.shape == size:
         return picture
-    grey = picture @ _LUMA if picture.ndim == 3 else picture.astype(np.float64)
-    rows, columns = _area_weights(grey.shape[0], size[0]), _area_weights(grey.shape[1], size[1])
-    shrunk: NDArray[np.uint8] = np.rint(rows @ grey @ columns.T).astype(np.uint8)
-    return shrunk
+    grey = picture.astype(np.float64)
+    if picture.ndim == 3:
+        grey = grey[..., 0] * _LUMA[0] + grey[..., 1] * _LUMA[1] + grey[..., 2] * _LUMA[2]
+    shrunk = _area_means(_area_means(grey, size[0]).T, size[1]).T
+    return np.rint(shrunk).astype(np.uint8)
 
 
-@cache
-def _area_weights(source: int, target: int) -> NDArray[np.float64]:
-    """Share of each source pixel in each target pixel, [target, source]; rows sum to one."""
-    edges = np.linspace(0, source, target + 1)
-    pixels = np.arange(source)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.clip(overlap, 0, None) * (target / source)
+def _area_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Means over ``size`` equal, possibly fractional stretches of the first axis, [size, ...]."""
+    count = len(values)
+    sums = np.zeros((count + 1, *values.shape[1:]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    edges = np.linspace(0, count, size + 1)
+    below = np.minimum(edges.astype(np.int64), count - 1)
+    at_edges = sums[below] + (edges - below)[:, None] * values[below]
+    means: NDArray[np.float64] = np.diff(at_edges, axis=0) * (size / count)
+    return means
 
 
 def _checked_array(frames: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from atari_data import Protocol, RandomPolicy, play_episodes
+from atari_data.playing import environment_seeds, play
+from atari_data.twins import Twin
+
+SHORT = Protocol(max_frames=603)
+
+
+def evaluate(num_episodes: int, num_envs: int, **more):
+    policy = RandomPolicy("breakout", 3, num_envs)
+    return play_episodes(
+        "breakout", policy, num_episodes, seed=1, num_envs=num_envs, **{"protocol": SHORT, **more}
+    )
+
+
+def test_every_environment_plays_its_own_episodes_to_the_end():
+    """Counted by hand from the ticks: environment e plays episodes e, e + 3, ..."""
+    result = evaluate(7, 3)
+    returns: list[list[float]] = [[0.0] for _ in range(3)]
+    lengths: list[list[int]] = [[0] for _ in range(3)]
+    seeds = environment_seeds(1, 3, stream=2**31)
+    for tick in play("breakout", RandomPolicy("breakout", 3, 3), seeds=seeds, protocol=SHORT):
+        for i, env in enumerate(tick.env_ids.tolist()):
+            returns[env][-1] += float(tick.rewards[i])
+            lengths[env][-1] += 0 if tick.over[i] else 1
+            if tick.over[i]:
+                returns[env].append(0.0)
+                lengths[env].append(0)
+        if min(map(len, returns)) > 3:
+            break
+    expected = [(returns[i % 3][i // 3], lengths[i % 3][i // 3]) for i in range(7)]
+    assert list(zip(result.returns, result.lengths, strict=True)) == expected
+    assert result.returns.dtype == np.float64
+    assert (result.lengths <= 151).all()
+    assert np.array_equal(result.terminated, result.lengths < 151)
+
+
+def test_a_seed_gives_the_same_episodes_and_progress_counts_them():
+    seen: list[int] = []
+    one, two = evaluate(5, 2, progress=seen.append), evaluate(5, 2)
+    assert one.returns.tolist() == two.returns.tolist()
+    assert one.lengths.tolist() == two.lengths.tolist()
+    assert seen[-1] == 5
+    assert seen == sorted(seen)
+
+
+def test_recorded_episodes_have_a_screen_for_every_observation():
+    screens: dict[int, list[np.ndarray]] = {}
+
+    def record(episode: int, screen: np.ndarray) -> None:
+        screens.setdefault(episode, []).append(screen)
+
+    result = evaluate(
+        4, 2, record=record, record_episodes={1, 2}, protocol=Protocol(max_frames=403, noop_max=0)
+    )
+    assert {episode: len(each) for episode, each in screens.items()} == {
+        1: result.lengths[1] + 1,
+        2: result.lengths[2] + 1,
+    }
+    assert screens[1][0].shape == (210, 160, 3)
+    fresh = Twin("breakout", 0, SHORT).emulator
+    fresh.reset_game()
+    assert np.array_equal(screens[1][0], fresh.getScreenRGB())
+    assert not np.array_equal(screens[1][5], screens[1][50])
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="num_episodes is 0"):
+        evaluate(0, 1)
+    with pytest.raises(ValueError, match="num_envs is 0"):
+        play_episodes("pong", RandomPolicy("pong", 0, 1), 1, seed=0, num_envs=0)

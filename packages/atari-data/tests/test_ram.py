@@ -1,0 +1,90 @@
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atari_data import FrameStore, Protocol, RandomPolicy, collect, labelled_games, labels, state_variables
+from atari_data.playing import environment_seeds, play
+from atari_data.twins import Twins
+from atari_data.video import to_frame
+
+PROTOCOLS = {
+    "atari100k": Protocol(),
+    "sticky, short": Protocol(sticky=0.25, noop_max=0, max_frames=41),
+    "fire, frame skip 3": Protocol(fire_reset=True, frameskip=3, max_frames=50),
+    "no pooling": Protocol(max_pool=False),
+}
+
+
+def test_labelled_and_fast_collection_have_the_same_pixels(tmp_path: Path):
+    protocol = Protocol(sticky=0.25, max_frames=301)
+    for name, ram in (("fast", False), ("labelled", True)):
+        policy = RandomPolicy("seaquest", 2, 3)
+        collect(tmp_path / name, "seaquest", 300, policy, seed=2, num_envs=3, protocol=protocol, ram=ram)
+    fast, labelled = FrameStore.open(tmp_path / "fast"), FrameStore.open(tmp_path / "labelled")
+    assert np.array_equal(fast.frames[:], labelled.frames[:])
+    for column in ("actions", "rewards", "terminated", "truncated", "episode_ids", "lives"):
+        assert np.array_equal(getattr(fast, column), getattr(labelled, column))
+    assert fast.ram is None
+    assert labelled.ram is not None
+    assert labelled.ram.shape == (len(labelled), 128)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS.keys())
+def test_a_twin_shows_the_pixels_of_its_environment(protocol: Protocol):
+    """The twin's own screen, made grey and small here, is the environment's frame up to rounding.
+
+    Without pooling. With it, the environment's frame is the brighter of two, and no pixel is darker.
+    """
+    seeds = environment_seeds(0, 2)
+    twins = Twins("breakout", seeds, protocol)
+    compared = 0
+    for tick in islice(play("breakout", RandomPolicy("breakout", 1, 2), seeds=seeds, protocol=protocol), 60):
+        twins.follow(tick)
+        for i, env in enumerate(tick.env_ids.tolist()):
+            if tick.over[i]:  # at an end the environment repeats its last picture instead of the end's
+                continue
+            compared += 1
+            own = to_frame(twins.screen(env)).astype(int)
+            if protocol.max_pool:
+                assert (tick.observations[i, -1] - own).min() >= -1
+            else:
+                assert np.abs(own - tick.observations[i, -1]).max() <= 1
+    assert compared > 50
+
+
+def test_a_twin_that_parts_from_its_environment_is_an_error():
+    protocol = Protocol(noop_max=0)
+    seeds = environment_seeds(0, 1)
+    twins = Twins("breakout", seeds, protocol)
+    ticks = play("breakout", RandomPolicy("breakout", 1, 1), seeds=seeds, protocol=protocol)
+    twins.follow(next(ticks))
+    tick = next(ticks)
+    with pytest.raises(RuntimeError, match="emulator twin 0 has"):
+        twins.follow(tick._replace(rewards=tick.rewards + 1))
+
+
+def test_labels_say_where_things_are(breakout: FrameStore):
+    """The paddle's label follows the paddle's pixels: its bright columns at the bottom of the frame."""
+    assert breakout.ram is not None
+    values = labels("breakout", breakout.ram)
+    assert set(values) == set(state_variables("breakout"))
+    paddle = breakout.frames[:][:, 75:77, 6:78].max(axis=1).astype(float) > 60
+    seen = paddle.any(axis=1)
+    centre = (paddle * np.arange(72)).sum(axis=1)[seen] / paddle.sum(axis=1)[seen]
+    assert seen.mean() > 0.9
+    assert np.corrcoef(centre, values["player_x"][seen])[0, 1] > 0.9
+
+
+def test_labelled_games():
+    assert {"pong", "breakout", "ms_pacman", "montezuma_revenge"} <= set(labelled_games())
+    assert state_variables("pong")["ball_x"] == 49
+    assert state_variables("tetris") == {}
+    assert labels("pong", np.arange(256, dtype=np.uint8).reshape(2, 128))["ball_x"].tolist() == [49, 177]
+
+
+def test_bad_labels():
+    with pytest.raises(ValueError, match="tetris has no annotated RAM"):
+        labels("tetris", np.zeros((1, 128), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"ram is uint8 \(1, 64\)"):
+        labels("pong", np.zeros((1, 64), dtype=np.uint8))

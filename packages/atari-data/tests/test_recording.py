@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atari_data import FrameStore, import_recording, window_starts, write_video
+from atari_data.video import read_frames, to_frame
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (600, 84, 84), dtype=np.uint8)
+ACTIONS = np.random.default_rng(1).integers(0, 18, 600)
+
+
+def test_one_episode_with_one_action_fewer_than_frames(tmp_path: Path):
+    rewards = np.linspace(-1, 1, 599)
+    result = import_recording(tmp_path, FRAMES, ACTIONS[:-1], rewards, game="my_game")
+    store = FrameStore.open(tmp_path)
+    assert (result.num_steps, result.num_rows, result.num_episodes) == (599, 600, 1)
+    assert result.lengths.tolist() == [599]
+    assert result.returns[0] == pytest.approx(rewards.sum(), abs=1e-4)
+    assert np.array_equal(store.frames[:], FRAMES)
+    assert store.actions.tolist() == [*ACTIONS[:-1].tolist(), 0]
+    np.testing.assert_allclose(store.rewards, [*rewards, 0], rtol=1e-6)
+    assert np.flatnonzero(store.truncated).tolist() == [598]
+    assert not store.terminated.any()
+    assert (store.game, store.protocol, store.seed) == ("my_game", None, None)
+    assert store.rounds[0]["source"] == "recording"
+
+
+def test_several_episodes_row_for_row_and_a_second_round(tmp_path: Path):
+    ids = np.repeat([4, 9, 2], [3, 2, 5])
+    terminated = np.zeros(10, dtype=bool)
+    terminated[[1, 3]] = True
+    lives = np.arange(10)
+    for _ in range(2):
+        result = import_recording(
+            tmp_path, FRAMES[:10], ACTIONS[:10], np.ones(10) * (1 - np.isin(np.arange(10), [2, 4, 9])),
+            terminated, game="my_game", episode_ids=ids, lives=lives,
+        )  # fmt: skip
+    assert result.round == 1
+    assert result.lengths.tolist() == [2, 1, 4]
+    assert result.returns.tolist() == [2.0, 1.0, 4.0]
+    store = FrameStore.open(tmp_path)
+    assert store.episode_ids.tolist() == np.repeat([0, 1, 2, 3, 4, 5], [3, 2, 5] * 2).tolist()
+    assert np.flatnonzero(store.terminated).tolist() == [1, 3, 11, 13]
+    assert np.flatnonzero(store.truncated).tolist() == [8, 18]
+    assert store.actions[[2, 4, 9]].tolist() == [0, 0, 0]
+    assert store.lives.tolist() == [*range(10), *range(10)]
+    assert window_starts(store.episode_ids, 5).tolist() == [5, 15]
+
+
+def test_a_video_a_folder_of_images_and_a_file_give_the_same_frames(tmp_path: Path):
+    """Squares of 28 x 28 pixels in grey survive compression; a video is lossy, so up to a few levels."""
+    coarse = np.random.default_rng(0).integers(0, 8, (20, 6, 6), dtype=np.uint8) * 32
+    pictures = coarse.repeat(28, axis=1).repeat(28, axis=2)
+    write_video(tmp_path / "play.mp4", pictures)
+    (tmp_path / "images").mkdir()
+    for i, picture in enumerate(pictures):
+        _write_png(tmp_path / "images" / f"{i:03d}.png", picture)
+    np.save(tmp_path / "play.npy", np.stack([pictures] * 3, axis=-1))
+    np.savetxt(tmp_path / "actions.csv", ACTIONS[:19], fmt="%d")
+    np.save(tmp_path / "rewards.npy", np.ones(19))
+    stores = {}
+    for source in ("play.mp4", "images", "play.npy"):
+        import_recording(
+            tmp_path / "out" / source, tmp_path / source, tmp_path / "actions.csv",
+            tmp_path / "rewards.npy", game="my_game",
+        )  # fmt: skip
+        stores[source] = FrameStore.open(tmp_path / "out" / source)
+        assert stores[source].actions[:-1].tolist() == ACTIONS[:19].tolist()
+        assert stores[source].rewards.sum() == 19
+    expected = coarse.repeat(14, axis=1).repeat(14, axis=2)
+    assert np.array_equal(stores["play.npy"].frames[:], expected)
+    assert np.array_equal(stores["images"].frames[:], expected)
+    assert np.abs(stores["play.mp4"].frames[:].astype(int) - expected).mean() < 4
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    import av
+
+    with av.open(str(path), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=1)
+        stream.height, stream.width = picture.shape
+        stream.pix_fmt = "gray"
+        for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")):
+            container.mux(packet)
+        container.mux(stream.encode())
+
+
+def test_pictures_are_shrunk_by_area():
+    picture = np.arange(12, dtype=np.uint8).reshape(3, 4) * 10
+    # rows 3 -> 2: stretches of 1.5 rows; columns 4 -> 2: pairs
+    rows = np.array([[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]])
+    columns = np.array([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
+    assert to_frame(picture, (2, 2)).tolist() == np.rint(rows @ picture @ columns.T).tolist()
+    assert np.array_equal(to_frame(FRAMES[0]), FRAMES[0])
+    white = np.full((210, 160, 3), 255, dtype=np.uint8)
+    assert (to_frame(white) == 255).all()
+    assert (to_frame(white * np.array([1, 0, 0], dtype=np.uint8)) == 76).all()  # .299 * 255
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"actions": ACTIONS[:7]}, r"actions is int64 \(7,\); give numbers of shape \(10,\) or \(9,\)"),
+        ({"actions": ACTIONS[:10] + 18}, "give ids of the full action set, 0 to 17"),
+        ({"actions": ACTIONS[:10] + 0.5}, "not whole"),
+        ({"actions": ACTIONS[:10].reshape(5, 2)}, r"actions is int64 \(5, 2\)"),
+        ({"actions": np.array(["UP"] * 10)}, "actions is <U2"),
+        ({"actions": "nowhere.csv"}, "actions file nowhere.csv does not exist"),
+        ({"frames": FRAMES[:10].astype(np.float32)}, r"frames is float32 \(10, 84, 84\); give uint8"),
+        ({"frames": FRAMES[0]}, r"frames is uint8 \(84, 84\)"),
+        ({"frames": "nowhere.mp4"}, "nowhere.mp4 does not exist"),
+        ({"frames": FRAMES[:1], "actions": ACTIONS[:1]}, "has 1 frame"),
+        ({"rewards": np.full(10, np.nan)}, "rewards holds NaN"),
+        ({"rewards": np.ones(10)}, r"rewards\[9\] is 1.0 on the last frame"),
+        ({"rewards": np.ones(4)}, r"rewards is float64 \(4,\)"),
+        ({"terminated": np.eye(10)[4]}, r"terminated\[4\] is set inside an episode; give episode_ids"),
+        ({"truncated": np.eye(10)[9]}, r"truncated\[9\] is 1.0 on the last frame"),
+        ({"episode_ids": [0] * 4 + [1] * 3 + [0] * 3}, "returns to an earlier episode"),
+        ({"episode_ids": [0] * 4 + [1] + [2] * 5}, "the episode at frame 4 has 1 frame"),
+        ({"episode_ids": [0] * 9}, r"episode_ids is int64 \(9,\)"),
+        ({"lives": [256] * 10}, "lives go below 0 or above 255"),
+        ({"game": "My Game"}, "use lower-case letters"),
+    ],
+)
+def test_what_does_not_fit_is_said_and_leaves_nothing(tmp_path: Path, change: dict, message: str):
+    given = {"frames": FRAMES[:10], "actions": ACTIONS[:10], "game": "my_game"}
+    with pytest.raises(ValueError, match=message):
+        import_recording(tmp_path / "out", **{**given, **change})
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_that_are_no_pictures(tmp_path: Path):
+    (tmp_path / "notes.mp4").write_text("not a video")
+    (tmp_path / "empty").mkdir()
+    for name, message in (("notes.mp4", "cannot be decoded"), ("empty", "holds no images")):
+        with pytest.raises(ValueError, match=message):
+            read_frames(tmp_path / name)
+    with pytest.raises(ValueError, match="no frames for"):
+        write_video(tmp_path / "nothing.mp4", [])
+    assert not (tmp_path / "nothing.mp4").exists()
+
+
+def test_a_recording_does_not_go_beside_a_collection(breakout_dir: Path):
+    with pytest.raises(ValueError, match="has protocol Protocol"):
+        import_recording(breakout_dir, FRAMES[:10], ACTIONS[:10], game="breakout")

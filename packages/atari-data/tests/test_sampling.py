@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from atari_data import MultiGameSampler
+from hypothesis import given
+from hypothesis import strategies as st
+
+STARTS = {"pong": np.arange(100), "breakout": np.arange(1000, 1010), "ms_pacman": np.array([7])}
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    one, two = (MultiGameSampler(STARTS, batch_size=12, seed=4) for _ in range(2))
+    later = one.batch(9)
+    for step in range(9):
+        two.batch(step)
+    for game, rows in two.batch(9).items():
+        assert rows.tolist() == later[game].tolist()
+        assert set(rows) <= set(STARTS[game])
+    assert one.batch(10)["pong"].tolist() != later["pong"].tolist()
+    assert MultiGameSampler(STARTS, batch_size=12, seed=5).batch(9)["pong"].tolist() != later["pong"].tolist()
+
+
+def test_weights_are_shares_of_the_batch():
+    weights = {"pong": 1, "breakout": 2, "ms_pacman": 1}
+    sampler = MultiGameSampler(STARTS, batch_size=40, seed=0, weights=weights)
+    assert sampler.counts == {"pong": 10, "breakout": 20, "ms_pacman": 10}
+    assert {game: len(rows) for game, rows in sampler.batch(0).items()} == sampler.counts
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.integers(0, 40))
+def test_every_game_is_in_every_batch(weights: list[float], more: int):
+    names = [f"game_{i}" for i in range(len(weights))]
+    sampler = MultiGameSampler(
+        {name: np.arange(5) for name in names},
+        batch_size=len(names) + more,
+        seed=0,
+        weights=dict(zip(names, weights, strict=True)),
+    )
+    assert sum(sampler.counts.values()) == len(names) + more
+    assert min(sampler.counts.values()) >= 1
+
+
+def test_all_starts_are_drawn_evenly():
+    sampler = MultiGameSampler({"pong": np.arange(10)}, batch_size=100, seed=0)
+    counts = np.bincount(np.concatenate([sampler.batch(step)["pong"] for step in range(100)]))
+    assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="batch_size is 2 for 3 games"):
+        MultiGameSampler(STARTS, batch_size=2, seed=0)
+    with pytest.raises(ValueError, match="no window fits into the episodes of pong"):
+        MultiGameSampler({"pong": np.arange(0)}, batch_size=2, seed=0)
+    with pytest.raises(ValueError, match="give each a positive one"):
+        MultiGameSampler(STARTS, batch_size=9, seed=0, weights={"pong": 1.0})
+    with pytest.raises(ValueError, match="holds no game"):
+        MultiGameSampler({}, batch_size=9, seed=0)

@@ -1,0 +1,165 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atari_data import FrameStore, Protocol, RandomPolicy, collect, first_rows, window_starts
+from atari_data import shards as shards_module
+from safetensors.numpy import load_file, save_file
+
+
+@pytest.fixture
+def cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FrameStore:
+    """The same play as a few long shards would hold, in shards of 10 rows."""
+    monkeypatch.setattr(shards_module, "SHARD_ROWS", 10)
+    policy, protocol = RandomPolicy("pong", 0, 2), Protocol(max_frames=53)
+    collect(tmp_path, "pong", 100, policy, seed=0, protocol=protocol, num_envs=2)
+    return FrameStore.open(tmp_path)
+
+
+def naive_clip(store: FrameStore, start: int, length: int, history: int) -> np.ndarray:
+    frames = []
+    for row in range(start - history, start + length):
+        inside = row >= 0 and store.episode_ids[row] == store.episode_ids[start]
+        frames.append(store.frames[row] if inside else np.zeros((84, 84), dtype=np.uint8))
+    return np.stack(frames)
+
+
+def test_shards_are_safetensors_files(breakout_dir: Path, breakout: FrameStore):
+    """Read with the format's own library, not with ours."""
+    shards = [load_file(path) for path in sorted(breakout_dir.glob("shard-*.safetensors"))]
+    assert len(shards) == 6
+    assert np.array_equal(np.concatenate([shard["frames"] for shard in shards]), breakout.frames[:])
+    types = {name: (str(array.dtype), array.shape[1:]) for name, array in shards[0].items()}
+    assert types == {
+        "frames": ("uint8", (84, 84)),
+        "actions": ("uint8", ()),
+        "rewards": ("float32", ()),
+        "terminated": ("bool", ()),
+        "truncated": ("bool", ()),
+        "episode_ids": ("int32", ()),
+        "lives": ("uint8", ()),
+        "ram": ("uint8", (128,)),
+    }
+    for name in types.keys() - {"frames"}:
+        assert np.array_equal(np.concatenate([shard[name] for shard in shards]), getattr(breakout, name))
+
+
+def test_metadata(breakout: FrameStore):
+    assert breakout.game == "breakout"
+    assert breakout.protocol == Protocol(sticky=0.25, max_frames=603)
+    assert breakout.seed == 5
+    assert [round_["policy"] for round_ in breakout.rounds] == ["RandomPolicy"] * 2
+
+
+def test_where_a_stream_is_cut_does_not_matter(
+    cut: FrameStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert cut.num_shards == 12
+    monkeypatch.setattr(shards_module, "SHARD_ROWS", 10_000)
+    policy, protocol = RandomPolicy("pong", 0, 2), Protocol(max_frames=53)
+    collect(tmp_path / "whole", "pong", 100, policy, seed=0, protocol=protocol, num_envs=2)
+    whole = FrameStore.open(tmp_path / "whole")
+    assert whole.num_shards == 2
+    assert np.array_equal(whole.frames[:], cut.frames[:])
+    assert np.array_equal(whole.rewards, cut.rewards)
+    assert np.array_equal(whole.episode_ids, cut.episode_ids)
+
+
+def test_clips_are_what_a_loop_would_gather(cut: FrameStore):
+    for length, history in ((1, 3), (1, 0), (5, 3), (12, 3), (14, 5)):
+        starts = window_starts(cut.episode_ids, length)
+        starts = np.random.default_rng(0).permutation(starts)[:40]
+        expected = np.stack([naive_clip(cut, int(start), length, history) for start in starts])
+        assert np.array_equal(cut.clips(starts, length, history), expected)
+
+
+def test_the_stacks_of_a_clip_are_a_sliding_view_of_it(breakout: FrameStore):
+    start = window_starts(breakout.episode_ids, 9)[:1]
+    clip = breakout.clips(start, 9)[0]
+    stacks = np.lib.stride_tricks.sliding_window_view(clip, 4, axis=0).transpose(0, 3, 1, 2)
+    assert np.array_equal(stacks, breakout.stacks(start + np.arange(9)))
+    assert not stacks[0, :3].any()  # the first row of an episode
+
+
+def test_frames_read_like_an_array(cut: FrameStore):
+    whole = cut.frames[:]
+    assert cut.frames.shape == whole.shape == (len(cut), 84, 84)
+    for key in (
+        slice(3, 8),
+        slice(5, 37),
+        slice(-4, None),
+        slice(20, 20),
+        slice(2, 50, 7),
+        slice(None, None, -5),
+    ):
+        assert np.array_equal(cut.frames[key], whole[key])
+    rows = np.array([0, 9, 10, 11, 50, -1, 9])
+    assert np.array_equal(cut.frames[rows], whole[rows])
+    assert np.array_equal(cut.frames[first_rows(cut.episode_ids)], whole[first_rows(cut.episode_ids)])
+    assert np.array_equal(cut.frames[-1], whole[-1])
+    assert cut.frames[rows[:0]].shape == (0, 84, 84)
+    assert np.shares_memory(cut.frames[3:8], cut.frames[4:9])  # a view of the file, not a copy
+    with pytest.raises(IndexError, match="there are"):
+        cut.frames[np.array([len(cut)])]
+
+
+def test_mean_frame(cut: FrameStore):
+    exact = cut.frames[:].astype(np.float64).mean(axis=0)
+    assert cut.mean_frame().dtype == np.float32
+    np.testing.assert_allclose(cut.mean_frame(), exact, rtol=1e-6)
+    every_third = cut.frames[::3].astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(cut.mean_frame(max_frames=len(cut) // 3 + 1), every_third, rtol=1e-6)
+
+
+def test_bad_clips(cut: FrameStore):
+    with pytest.raises(ValueError, match="leaves its episode; take starts from window_starts"):
+        cut.clips(np.array([0, 10]), 6)
+    with pytest.raises(ValueError, match=f"the store has rows 0 to {len(cut)}"):
+        cut.stacks(np.array([len(cut)]))
+    with pytest.raises(ValueError, match="give integers"):
+        cut.stacks(np.array([0.5]))
+    assert cut.clips(np.array([], dtype=np.int64), 4).shape == (0, 7, 84, 84)
+
+
+def test_missing_and_damaged_shards(cut: FrameStore, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"nowhere holds no shard-\*.safetensors; collect or import"):
+        FrameStore.open(tmp_path / "nowhere")
+    third = tmp_path / "shard-00003.safetensors"
+    content = third.read_bytes()
+    damages = {
+        "half": content[: len(content) // 2],
+        "never finished": bytes(4096) + content[4096:],
+        "empty": b"",
+        "no header": b"something else entirely",
+    }
+    for damaged in damages.values():
+        third.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"shard-00003.safetensors is not a readable safetensors file"):
+            FrameStore.open(tmp_path)
+    third.unlink()
+    with pytest.raises(ValueError, match=r"lacks shard-00003.safetensors; restore the files"):
+        FrameStore.open(tmp_path)
+
+
+def test_foreign_shards(tmp_path: Path):
+    path = tmp_path / "shard-00000.safetensors"
+    frames = np.zeros((4, 84, 84), dtype=np.uint8)
+    save_file({"frames": frames}, path)
+    with pytest.raises(ValueError, match="holds no 'artifact' metadata"):
+        FrameStore.open(tmp_path)
+    save_file({"frames": frames}, path, {"artifact": '{"kind": "tokens", "schema": 1, "config": {}}'})
+    with pytest.raises(ValueError, match="is a tokens artifact of schema 1; expected frames"):
+        FrameStore.open(tmp_path)
+    save_file({"frames": frames}, path, {"artifact": '{"kind": "frames", "schema": 1, "config": {}}'})
+    with pytest.raises(ValueError, match="holds frames uint8"):
+        FrameStore.open(tmp_path)
+    save_file({"actions": frames}, path, {"artifact": '{"kind": "frames", "schema": 1, "config": {}}'})
+    with pytest.raises(ValueError, match="holds no tensor 'frames'"):
+        FrameStore.open(tmp_path)
+
+
+def test_shards_of_two_games_are_not_one_store(cut: FrameStore, tmp_path: Path, breakout_dir: Path):
+    stray = tmp_path / f"shard-{cut.num_shards:05d}.safetensors"
+    stray.write_bytes((breakout_dir / "shard-00002.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="has game breakout and the shards before it pong"):
+        FrameStore.open(tmp_path)

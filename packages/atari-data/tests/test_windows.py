@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from atari_data import final_rows, first_rows, lost_lives, split_episodes, window_starts
+from hypothesis import given
+from hypothesis import strategies as st
+
+lengths_of_episodes = st.lists(st.integers(1, 12), min_size=1, max_size=15)
+
+
+def ids_of(lengths: list[int]) -> np.ndarray:
+    ids = np.random.default_rng(len(lengths)).permutation(len(lengths)).astype(np.int32)
+    return np.repeat(ids, lengths)
+
+
+def test_by_hand():
+    ids = np.array([7, 7, 7, 2, 2, 9])
+    assert final_rows(ids).tolist() == [False, False, True, False, True, True]
+    assert first_rows(ids).tolist() == [True, False, False, True, False, True]
+    assert window_starts(ids, 1).tolist() == [0, 1, 2, 3, 4, 5]
+    assert window_starts(ids, 2).tolist() == [0, 1, 3]
+    assert window_starts(ids, 3).tolist() == [0]
+    assert window_starts(ids, 4).tolist() == []
+    assert window_starts(ids, 100).tolist() == []
+
+
+@given(lengths_of_episodes, st.integers(1, 14))
+def test_window_starts_are_all_windows_inside_an_episode(lengths: list[int], length: int):
+    ids = ids_of(lengths)
+    naive = [i for i in range(len(ids) - length + 1) if len(set(ids[i : i + length])) == 1]
+    found = window_starts(ids, length)
+    assert found.tolist() == naive
+    assert len(found) == sum(max(0, n - length + 1) for n in lengths)
+
+
+def test_an_id_that_comes_back_is_another_episode():
+    assert window_starts(np.array([1, 1, 2, 1, 1]), 4).tolist() == []
+
+
+@given(lengths_of_episodes)
+def test_every_episode_has_one_first_and_one_final_row(lengths: list[int]):
+    ids = ids_of(lengths)
+    assert np.flatnonzero(final_rows(ids)).tolist() == (np.cumsum(lengths) - 1).tolist()
+    assert np.flatnonzero(first_rows(ids)).tolist() == (np.cumsum(lengths) - lengths).tolist()
+
+
+@given(lengths_of_episodes, st.floats(0, 0.99), st.integers(0, 5))
+def test_split_keeps_episodes_whole(lengths: list[int], fraction: float, seed: int):
+    ids = ids_of(lengths)
+    validates = split_episodes(ids, fraction, seed)
+    assert validates.tolist() == split_episodes(ids, fraction, seed).tolist()
+    assert not set(ids[validates]) & set(ids[~validates])
+    if len(lengths) > 1 and fraction > 0:
+        assert validates.any()
+        assert not validates.all()
+        if validates.sum() > max(lengths) and (~validates).sum() > max(lengths):
+            assert abs(validates.sum() - fraction * len(ids)) <= max(lengths)
+    else:
+        assert not validates.any()
+
+
+def test_split_takes_the_asked_share():
+    validates = split_episodes(ids_of([10] * 100), 0.2, seed=0)
+    assert validates.sum() == 200
+    assert validates.tolist() != split_episodes(ids_of([10] * 100), 0.2, seed=1).tolist()
+
+
+def test_lost_lives_stay_inside_an_episode():
+    ids = np.array([0, 0, 0, 0, 1, 1])
+    assert np.flatnonzero(lost_lives(ids, np.array([5, 5, 4, 4, 3, 3], dtype=np.uint8))).tolist() == [1]
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="length is 0"):
+        window_starts(np.zeros(3, dtype=int), 0)
+    with pytest.raises(ValueError, match=r"validation_fraction is 1.5"):
+        split_episodes(np.zeros(3, dtype=int), 1.5, 0)
+    with pytest.raises(ValueError, match=r"episode_ids is float64 \(3,\)"):
+        final_rows(np.zeros(3))
