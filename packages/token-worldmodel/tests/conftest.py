@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-
 from token_worldmodel import TokenTrajectories, WorldModel, WorldModelConfig
 
 

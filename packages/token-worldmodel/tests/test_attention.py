@@ -1,7 +1,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-
 from token_worldmodel import WorldModelConfig, visibility
 from token_worldmodel.attention import attend, attend_few
 from token_worldmodel.masks import attention_plan
@@ -11,7 +10,9 @@ MASKS = [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")]
 
 @pytest.mark.parametrize(("mask", "detail"), MASKS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_blocks_give_the_attention_and_gradient_of_pytorch(mask: str, detail: str, dtype: torch.dtype) -> None:
+def test_blocks_give_the_attention_and_gradient_of_pytorch(
+    mask: str, detail: str, dtype: torch.dtype
+) -> None:
     config = WorldModelConfig(mask=mask, detail=detail)
     generator = torch.Generator().manual_seed(0)
     qkv = torch.randn(2, 76, 3, 2, 8, dtype=torch.float64, generator=generator)

@@ -2,7 +2,6 @@ import json
 from dataclasses import asdict
 
 import pytest
-
 from token_worldmodel import WorldModel, WorldModelConfig
 
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from token_worldmodel import Decoder, frozen, imagine
 from token_worldmodel.imagine import choose
 
@@ -76,7 +75,8 @@ def test_randomness_is_the_generators_alone(make_model, make_window) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
     first, again, other = (
-        imagine(model, tokens, actions[:, :-1], by_first_token, 6, generator=seeded(seed)) for seed in (3, 3, 4)
+        imagine(model, tokens, actions[:, :-1], by_first_token, 6, generator=seeded(seed))
+        for seed in (3, 3, 4)
     )
     assert torch.equal(first.tokens, again.tokens)
     assert torch.equal(first.log_probs, again.log_probs)
@@ -93,7 +93,9 @@ def test_cold_dreams_are_greedy_ones_and_levels_have_their_own_temperature(make_
     greedy = imagine(model, tokens, actions, by_first_token, 3, generator=None, greedy=True)
     cold = imagine(model, tokens, actions, by_first_token, 3, generator=seeded(), temperature=1e-4)
     assert torch.equal(greedy.tokens, cold.tokens)
-    cold_1 = imagine(model, tokens, actions, by_first_token, 1, generator=seeded(), temperature=(99, 1e-4, 99))
+    cold_1 = imagine(
+        model, tokens, actions, by_first_token, 1, generator=seeded(), temperature=(99, 1e-4, 99)
+    )
     pairs = torch.cat([tokens, cold_1.tokens[:, 1:]], 1)
     likeliest = model(pairs, torch.nn.functional.pad(actions, (0, 2))).logits[1][:, -1].argmax(-1)
     assert torch.equal(cold_1.tokens[:, 1, 1], likeliest)

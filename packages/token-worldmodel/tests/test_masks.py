@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from token_worldmodel import WorldModelConfig, visibility
 from token_worldmodel.masks import attention_plan
 
@@ -40,7 +39,9 @@ def test_with_one_level_there_is_no_detail_to_hide() -> None:
     assert torch.equal(visibility(config, 5), torch.ones(10, 10).tril().bool())
 
 
-@pytest.mark.parametrize(("mask", "detail"), [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")])
+@pytest.mark.parametrize(
+    ("mask", "detail"), [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")]
+)
 @pytest.mark.parametrize("steps", [1, 8, 19])
 def test_blocks_are_the_mask_and_nothing_unseen(mask: str, detail: str, steps: int) -> None:
     config = WorldModelConfig(mask=mask, detail=detail)

@@ -2,9 +2,8 @@ import math
 
 import pytest
 import torch
-from torch import nn
-
 from token_worldmodel import WorldModel, WorldModelConfig, frozen, visibility
+from torch import nn
 
 MASKS = [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")]
 
@@ -141,7 +140,9 @@ def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:
     model = make_model(dropout=0.5).train()
     window = make_window(model, 2, 6)
     same, narrow = frozen(model, torch.float32), frozen(model, torch.bfloat16)
-    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(same.parameters(), model.parameters(), strict=True))
+    assert all(
+        a.data_ptr() == b.data_ptr() for a, b in zip(same.parameters(), model.parameters(), strict=True)
+    )
     assert narrow.blocks[0].qkv.weight.dtype == torch.bfloat16
     assert narrow.slot_embedding.data_ptr() == model.slot_embedding.data_ptr()
     assert torch.equal(same(*window).hidden, model.eval()(*window).hidden)
@@ -156,9 +157,17 @@ def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:
         (torch.zeros(2, 4, 3), torch.zeros(2, 3), r"actions have shape \(2, 3\); give one action"),
         (torch.zeros(2, 13, 3), torch.zeros(2, 13), "has 13 steps; this model takes 1 to max_steps = 12"),
         (torch.zeros(2, 0, 3), torch.zeros(2, 0), "has 0 steps; this model takes 1 to"),
-        (torch.full((2, 4, 3), 11), torch.zeros(2, 4), "level 0 range from 11 to 11; this model knows 0 to 10"),
+        (
+            torch.full((2, 4, 3), 11),
+            torch.zeros(2, 4),
+            "level 0 range from 11 to 11; this model knows 0 to 10",
+        ),
         (torch.full((2, 4, 3), -1), torch.zeros(2, 4), "level 0 range from -1 to -1"),
-        (torch.zeros(2, 4, 3), torch.full((2, 4), 18), "actions range from 18 to 18; this model knows 0 to 17"),
+        (
+            torch.zeros(2, 4, 3),
+            torch.full((2, 4), 18),
+            "actions range from 18 to 18; this model knows 0 to 17",
+        ),
     ],
 )
 def test_refuses(make_model, tokens, actions, message) -> None:

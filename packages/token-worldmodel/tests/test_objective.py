@@ -2,8 +2,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
-
 from token_worldmodel import (
     TokenBatch,
     WorldModel,
@@ -12,6 +10,7 @@ from token_worldmodel import (
     WorldModelOutput,
     parameter_groups,
 )
+from torch import nn
 
 
 def batch_of(tokens: torch.Tensor, actions: torch.Tensor | None = None) -> TokenBatch:

@@ -87,9 +87,7 @@ class TokenSampler:
             raise ValueError(f"validation_fraction is {validation_fraction}; give one between 0 and 1")
         if len({t.num_levels for t in trajectories.values()}) != 1:
             levels = {game: t.num_levels for game, t in trajectories.items()}
-            raise ValueError(
-                f"the games' levels are {levels}; give at least one game, and all of the same levels"
-            )
+            raise ValueError(f"the games' levels are {levels}; give one game or more, all of the same levels")
         self.games = tuple(trajectories)
         self.length = length
         self.batch_size = batch_size

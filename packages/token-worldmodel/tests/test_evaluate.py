@@ -1,0 +1,97 @@
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig, WorldModelObjective, evaluate
+
+
+def batch_of(tokens: torch.Tensor, game_index: torch.Tensor) -> TokenBatch:
+    zeros = torch.zeros(tokens.shape[:2])
+    return TokenBatch(
+        tokens=tokens,
+        actions=zeros.long(),
+        rewards=zeros,
+        terminated=zeros.bool(),
+        truncated=zeros.bool(),
+        final=zeros.bool(),
+        lives=zeros.long(),
+        game_index=game_index,
+    )
+
+
+@pytest.fixture
+def constant_model() -> WorldModel:
+    """Says (3/4, 1/8, 1/8) at level 0 and (1/2, 1/4, 1/4) at level 1, whatever it reads."""
+    model = WorldModel(
+        WorldModelConfig(num_levels=2, num_codes=3, dim=8, num_layers=1, num_heads=1, loss_weights=(1.0, 1.0))
+    )
+    with torch.no_grad():
+        for head, probabilities in zip(model.heads, ([0.75, 0.125, 0.125], [0.5, 0.25, 0.25]), strict=True):
+            head.weight.zero_()
+            head.bias.copy_(torch.tensor(probabilities).log())
+    return model
+
+
+def test_numbers_by_hand(constant_model) -> None:
+    # Level 0 of the two windows: 0 0 1, of which 0 and 1 are judged, and 2 2 2, of which 2 and 2 are.
+    tokens = torch.tensor([[[0, 0], [0, 0], [1, 0]], [[2, 0], [2, 0], [2, 0]]])
+    result = evaluate(constant_model, [batch_of(tokens, torch.tensor([0, 0]))], ["Pong"])
+    level_0, level_1 = result["Pong"]
+    entropy = -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))
+    copy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25 / 2))
+    assert asdict(level_0) == pytest.approx(
+        {
+            "count": 4,
+            "cross_entropy": (math.log(4 / 3) + 3 * math.log(8)) / 4,
+            "accuracy": 0.25,
+            "copy_accuracy": 0.75,
+            "copy_cross_entropy": copy,
+            "unigram_accuracy": 0.5,
+            "unigram_cross_entropy": entropy,
+            "changed_fraction": 0.25,
+            "changed_accuracy": 0.0,
+            "changed_cross_entropy": math.log(8),
+            "changed_unigram_accuracy": 0.0,
+            "calibration_error": 0.5,  # always 3/4 sure, a quarter right
+        }
+    )
+    assert level_1.accuracy == level_1.copy_accuracy == level_1.unigram_accuracy == 1.0
+    assert level_1.copy_cross_entropy == level_1.unigram_cross_entropy == 0.0
+    assert math.isnan(level_1.changed_accuracy)
+    assert result["all"] == result["Pong"] or math.isnan(result["all"][1].changed_accuracy)
+    assert result["all"][0] == level_0
+
+
+def test_games_apart_and_together(constant_model) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(3, (6, 5, 2), generator=generator)
+    games = torch.tensor([0, 1, 1, 0, 1, 0])
+    mixed = evaluate(constant_model, [batch_of(tokens, games)])
+    halves = [batch_of(tokens[games == g], games[games == g]) for g in (0, 1)]
+    apart = evaluate(constant_model, halves)
+    assert mixed == apart
+    assert set(mixed) == {"0", "1", "all"}
+    assert mixed["all"][0].count == 24
+    assert mixed["all"][0].accuracy == pytest.approx((mixed["0"][0].accuracy + mixed["1"][0].accuracy) / 2)
+
+
+def test_agrees_with_the_training_metrics(make_model, make_window) -> None:
+    model = make_model()
+    tokens, _ = make_window(model, 8, 12)
+    tokens[:, 6:] = tokens[:, 5:6]
+    batch = batch_of(tokens, torch.zeros(8, dtype=torch.int64))
+    _, metrics = WorldModelObjective(model)(batch)
+    for level, result in enumerate(evaluate(model, [batch])["all"]):
+        for name in ("accuracy", "copy_accuracy", "changed_accuracy"):
+            assert getattr(result, name) == pytest.approx(metrics[f"{name}_{level}"].item())
+    assert evaluate(model, [batch])["all"][0].cross_entropy == pytest.approx(
+        metrics["cross_entropy_0"].item()
+    )
+
+
+def test_refuses(constant_model) -> None:
+    with pytest.raises(ValueError, match="no batches to evaluate"):
+        evaluate(constant_model, [])
+    with pytest.raises(ValueError, match="give at least 2 steps"):
+        evaluate(constant_model, [batch_of(torch.zeros(2, 1, 2).long(), torch.zeros(2).long())])

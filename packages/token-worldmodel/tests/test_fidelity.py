@@ -1,0 +1,53 @@
+import pytest
+import torch
+from token_worldmodel import replay, token_fidelity, value_fidelity
+
+
+def test_token_agreement_by_hand() -> None:
+    # One level; two windows of a last real step and three more.
+    real = torch.tensor([[5, 5, 6, 7], [1, 1, 1, 2]])[..., None]
+    dreamed = torch.tensor([[5, 5, 6, 0], [1, 1, 1, 1]])[..., None]
+    result = token_fidelity(dreamed, real)
+    assert result.agreement[:, 0].tolist() == [1.0, 1.0, 0.0]
+    assert result.copy_agreement[:, 0].tolist() == [1.0, 0.5, 0.0]
+    assert result.changed_agreement[:, 0].isnan().tolist() == [True, False, False]
+    assert result.changed_agreement[1:, 0].tolist() == [1.0, 0.0]
+    assert result.useful_horizon == (0,)  # at horizon 1 nothing moved and copying is as good
+
+
+def test_useful_horizon_ends_at_the_first_that_copying_equals() -> None:
+    real = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]])[..., None]
+    dreamed = torch.tensor([[0, 1, 9, 9, 4], [0, 9, 2, 9, 4]])[..., None]
+    assert token_fidelity(dreamed, real).useful_horizon == (2,)
+
+
+def test_value_errors_by_hand() -> None:
+    real = torch.tensor([[[1.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [4.0, 0.0]]])
+    dreamed = real + torch.tensor([0.5, 1.0])
+    last = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    result = value_fidelity(dreamed, real, last)
+    assert result.error.tolist() == [[0.5, 1.0], [0.5, 1.0]]
+    assert result.copy_error.tolist() == [[1.0, 0.0], [2.0, 0.0]]
+    assert result.useful_horizon == (2, 0)
+
+
+def test_replay_plays_what_was_played(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 9)
+    dream = replay(model, tokens, actions, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(dream.actions, actions[:, 3:-1])
+    assert dream.tokens.shape == tokens[:, 3:].shape
+    torch.testing.assert_close(dream.states[:, 0], model(tokens[:, :4], actions[:, :4]).state[:, 3])
+    assert token_fidelity(dream.tokens, tokens[:, 3:]).agreement.shape == (5, 3)
+
+
+def test_refuses(make_model, make_window) -> None:
+    tokens, actions = make_window(make_model(), 3, 9)
+    with pytest.raises(ValueError, match=r"context is 9; give .* a context of 1 to T - 1"):
+        replay(make_model(), tokens, actions, 9, generator=None, greedy=True)
+    with pytest.raises(ValueError, match="dreamed and real differ at index 0"):
+        token_fidelity(tokens + 1, tokens)
+    with pytest.raises(ValueError, match=r"dreamed has shape \(3, 8, 3\), real \(3, 9, 3\)"):
+        token_fidelity(tokens[:, 1:], tokens)
+    with pytest.raises(ValueError, match=r"last \(3, 9, 3\); give \(B, H, F\) twice and \(B, F\)"):
+        value_fidelity(tokens, tokens, tokens)

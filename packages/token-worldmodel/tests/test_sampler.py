@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from token_worldmodel import TokenSampler, split_episodes
+from token_worldmodel.sampler import window_starts
+
+
+@given(st.lists(st.integers(1, 6), max_size=8), st.integers(1, 5))
+def test_window_starts_are_those_a_search_finds(lengths: list[int], length: int) -> None:
+    ids = np.repeat(np.arange(len(lengths)), lengths)
+    found = [s for s in range(len(ids) - length + 1) if len(set(ids[s : s + length])) == 1]
+    assert window_starts(ids, length).tolist() == found
+
+
+def test_windows_are_consecutive_rows_of_one_episode(make_trajectories) -> None:
+    trajectories = make_trajectories(9, 3, 14, 7)
+    sampler = TokenSampler({"Pong": trajectories}, length=5, batch_size=64, seed=1, split="all")
+    batch = sampler.batch(0)
+    rows = batch.tokens[..., 0]  # L0 is the row's number
+    assert torch.equal(rows, rows[:, :1] + torch.arange(5))
+    assert (batch.tokens[..., 1] == batch.tokens[:, :1, 1]).all()
+    for name, dtype in (("actions", torch.int64), ("rewards", torch.float32), ("lives", torch.int64)):
+        column = getattr(batch, name)
+        assert column.dtype == dtype
+        np.testing.assert_array_equal(column.numpy(), getattr(trajectories, name)[rows])
+    np.testing.assert_array_equal(batch.final.numpy(), trajectories.final[rows])
+    np.testing.assert_array_equal(batch.terminated.numpy(), trajectories.terminated[rows])
+    assert batch.final.any()
+    assert not batch.final[:, :-1].any()
+    assert sampler.num_windows == {"Pong": 5 + 0 + 10 + 3}
+    drawn = {int(row) for step in range(20) for row in sampler.batch(step).tokens[:, 0, 0]}
+    assert len(drawn) == 18
+
+
+def test_a_batch_is_a_function_of_seed_and_step(make_trajectories) -> None:
+    def sampler(seed: int) -> TokenSampler:
+        return TokenSampler(
+            {"Pong": make_trajectories(40, 40)}, length=8, batch_size=16, seed=seed, split="all"
+        )
+
+    used, fresh = sampler(1), sampler(1)
+    for step in range(5):
+        used.batch(step)
+    assert torch.equal(used.batch(7).tokens, fresh.batch(7).tokens)
+    assert not torch.equal(fresh.batch(7).tokens, fresh.batch(8).tokens)
+    assert not torch.equal(fresh.batch(7).tokens, sampler(2).batch(7).tokens)
+
+
+def test_splits_share_no_episode_and_cover_all(make_trajectories) -> None:
+    trajectories = make_trajectories(*[6] * 10)
+    episodes = {}
+    for split in ("train", "validation", "all"):
+        sampler = TokenSampler(
+            {"Pong": trajectories}, length=4, batch_size=8, seed=3, split=split, validation_fraction=0.3
+        )
+        episodes[split] = {int(e) for batch in sampler.sweep() for e in batch.tokens[..., 1].flatten()}
+    held_out = split_episodes(trajectories.episode_ids, 0.3, 3)
+    assert episodes["validation"] == set(trajectories.episode_ids[held_out])
+    assert len(episodes["validation"]) == 3
+    assert episodes["train"] | episodes["validation"] == episodes["all"] == set(range(5, 15))
+    assert not episodes["train"] & episodes["validation"]
+
+
+def test_split_follows_the_rule_of_the_project() -> None:
+    """The same few lines stand in the package that collects; the numbers pin both."""
+    ids = np.repeat([3, 5, 8, 9, 12], 2)
+    chosen = np.random.default_rng([4, 0x5711]).permutation([3, 5, 8, 9, 12])[:2]
+    np.testing.assert_array_equal(split_episodes(ids, 0.4, 4), np.isin(ids, chosen))
+    assert split_episodes(ids, 0.01, 0).sum() == 2
+    assert split_episodes(ids, 0.99, 0).sum() == 8
+    assert not split_episodes(np.array([7, 7]), 0.5, 0).any()
+
+
+def test_games_come_in_the_stated_proportions(make_trajectories) -> None:
+    games = {
+        "Pong": make_trajectories(30),
+        "Breakout": make_trajectories(300),
+        "Seaquest": make_trajectories(9),
+    }
+
+    def shares(weights: dict[str, float] | None) -> list[float]:
+        sampler = TokenSampler(games, length=4, batch_size=3000, weights=weights, seed=0, split="all")
+        assert sampler.games == ("Pong", "Breakout", "Seaquest")
+        return (torch.bincount(sampler.batch(0).game_index, minlength=3) / 3000).tolist()
+
+    assert shares(None) == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert shares({"Pong": 3, "Breakout": 1, "Seaquest": 0}) == pytest.approx([0.75, 0.25, 0.0], abs=0.03)
+
+
+def test_sweep_covers_each_episode_without_overlap(make_trajectories) -> None:
+    games = {"Pong": make_trajectories(9, 3, 14), "Breakout": make_trajectories(8)}
+    sampler = TokenSampler(games, length=4, batch_size=2, seed=0, split="all")
+    batches = list(sampler.sweep())
+    firsts = [(int(g), int(r)) for b in batches for g, r in zip(b.game_index, b.tokens[:, 0, 0], strict=True)]
+    assert firsts == [(0, 0), (0, 4), (0, 12), (0, 16), (0, 20), (1, 0), (1, 4)]
+    assert [len(b.tokens) for b in batches] == [2, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"length": 7},
+            r"Pong has no window of 7 steps in its all episodes \(the longest of all has 6 rows\)",
+        ),
+        ({"trajectories": {}}, r"the games' levels are \{\}; give one game or more"),
+        ({"batch_size": 0}, "batch_size 0; give at least 1"),
+        ({"split": "test"}, "split is 'test'; choose train, validation or all"),
+        ({"validation_fraction": 1.0}, "validation_fraction is 1.0; give one between 0 and 1"),
+        (
+            {"weights": {"Breakout": 1.0}},
+            "weights are .*; give one of at least 0, not all 0, for each of Pong",
+        ),
+        ({"weights": {"Pong": 0.0}}, "weights are"),
+    ],
+)
+def test_refuses(make_trajectories, changes, message) -> None:
+    arguments = {"trajectories": {"Pong": make_trajectories(6, 5)}, "length": 4, "batch_size": 2, "seed": 0}
+    with pytest.raises(ValueError, match=message):
+        TokenSampler(**(arguments | {"split": "all"} | changes))
+
+
+def test_refuses_a_split_without_episodes(make_trajectories) -> None:
+    with pytest.raises(ValueError, match="no window of 4 steps in its validation episodes"):
+        TokenSampler({"Pong": make_trajectories(9)}, length=4, batch_size=2, seed=0, split="validation")

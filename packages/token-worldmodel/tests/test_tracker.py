@@ -1,0 +1,41 @@
+import pytest
+import torch
+from token_worldmodel import StateTracker, imagine
+
+
+@pytest.mark.parametrize("context", [1, 2, 4])
+def test_states_are_those_of_windows_of_the_last_steps(make_model, make_window, context) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 10)
+    begins = torch.zeros(10, 3, dtype=torch.bool)
+    begins[0] = True
+    begins[5, 1] = True  # the second play begins anew at step 5
+    tracker = StateTracker(model, 3, context)
+    for step in range(10):
+        state = tracker.observe(tokens[:, step], begins[step])
+        for play in range(3):
+            start = max(int(begins[: step + 1, play].nonzero()[-1]), step - context + 1)
+            window = slice(start, step + 1)
+            expected = model(tokens[play : play + 1, window], actions[play : play + 1, window]).state[0, -1]
+            torch.testing.assert_close(state[play], expected, rtol=0, atol=1e-5)
+        tracker.act(actions[:, step])
+
+
+def test_a_dream_begins_with_the_trackers_state(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 5)
+    tracker = StateTracker(model, 3, 5)
+    for step in range(5):
+        state = tracker.observe(tokens[:, step], torch.full((3,), step == 0))
+        tracker.act(actions[:, step])
+    dream = imagine(model, tokens, actions[:, :-1], lambda t, s: t[:, 0], 1, generator=None, greedy=True)
+    torch.testing.assert_close(dream.states[:, 0], state, rtol=0, atol=1e-5)
+
+
+def test_refuses(make_model) -> None:
+    with pytest.raises(ValueError, match="context is 13; give 1 to max_steps = 12"):
+        StateTracker(make_model(), 3, 13)
+    tracker = StateTracker(make_model(), 1, 3)
+    tracker.observe(torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, dtype=torch.bool))
+    with pytest.raises(ValueError, match="actions range from 18 to 18"):
+        tracker.act(torch.tensor([18]))

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+import torch
+from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
+from token_worldmodel._artifact import save_artifact
+
+
+def columns(trajectories: TokenTrajectories) -> dict[str, np.ndarray]:
+    names = ("tokens", "actions", "rewards", "terminated", "truncated", "episode_ids", "lives")
+    return {name: getattr(trajectories, name) for name in names}
+
+
+def test_round_trip_and_equal_bytes(make_trajectories, tmp_path) -> None:
+    trajectories = make_trajectories(4, 1, 6)
+    for name in ("a", "b"):
+        save_tokens(tmp_path / f"{name}.safetensors", trajectories, {"game": "Pong"})
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    loaded = columns(load_tokens(tmp_path / "a.safetensors"))
+    for name, column in columns(trajectories).items():
+        assert loaded[name].dtype == column.dtype
+        np.testing.assert_array_equal(loaded[name], column)
+    assert [str(c.dtype) for c in loaded.values()] == [
+        "int16",
+        "uint8",
+        "float32",
+        "bool",
+        "bool",
+        "int32",
+        "uint8",
+    ]
+
+
+def test_final_rows_end_episodes(make_trajectories) -> None:
+    np.testing.assert_array_equal(make_trajectories(3, 1, 2).final, [False, False, True, True, False, True])
+
+
+def test_accepts_tensors(make_trajectories) -> None:
+    given = {name: torch.from_numpy(column) for name, column in columns(make_trajectories(3, 2)).items()}
+    given["tokens"] = given["tokens"].long()
+    assert len(TokenTrajectories(**given)) == 5
+    assert TokenTrajectories(**given).num_levels == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": np.zeros(5)}, r"tokens have shape \(5,\); give \(rows, levels\)"),
+        ({"tokens": np.full((5, 3), 40_000)}, "tokens hold values that int16 cannot"),
+        ({"tokens": np.full((5, 3), -1)}, "tokens hold -1; codes count from 0"),
+        ({"actions": np.full(5, 0.5)}, "actions hold values that uint8 cannot"),
+        (
+            {"actions": np.zeros(4), "lives": np.zeros(6)},
+            r"actions \(4,\), lives \(6,\) should have shape \(5,\)",
+        ),
+        ({"episode_ids": np.array([0, 0, 1, 1, 0])}, "episode_ids return to an earlier episode"),
+    ],
+)
+def test_refuses(make_trajectories, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        TokenTrajectories(**(columns(make_trajectories(3, 2)) | changes))
+
+
+def test_names_the_columns_a_file_lacks(tmp_path) -> None:
+    save_artifact(tmp_path / "t.safetensors", {"tokens": torch.zeros(2, 3)}, kind="tokens", config={})
+    with pytest.raises(
+        ValueError, match="lacks actions, episode_ids, lives, rewards, terminated, truncated; write"
+    ):
+        load_tokens(tmp_path / "t.safetensors")

@@ -1,0 +1,36 @@
+import pytest
+import torch
+from token_worldmodel import load_worldmodel, save_worldmodel
+from token_worldmodel._artifact import load_artifact, save_artifact
+
+
+def test_round_trip_needs_the_file_alone(make_model, make_window, tmp_path) -> None:
+    model = make_model(mask="causal", num_levels=2)
+    for name in ("a", "b"):
+        save_worldmodel(tmp_path / f"{name}.safetensors", model)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    loaded = load_worldmodel(tmp_path / "a.safetensors")
+    window = make_window(model, 2, 6)
+    assert loaded.config == model.config
+    assert torch.equal(loaded(*window).hidden, model(*window).hidden)
+    assert not loaded.training
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_refuses_weights_of_another_configuration(make_model, tmp_path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_worldmodel(path, make_model())
+    weights, config = load_artifact(path, kind="worldmodel")
+    save_artifact(path, weights, kind="worldmodel", config=config | {"num_layers": 1})
+    with pytest.raises(
+        ValueError, match=r"does not hold the weights its configuration describes \(blocks\.1\."
+    ):
+        load_worldmodel(path)
+    save_artifact(path, weights, kind="worldmodel", config=config | {"rotary": True})
+    with pytest.raises(ValueError, match="configures rotary, unknown to this version"):
+        load_worldmodel(path)
+    save_artifact(path, weights, kind="encoder", config=config)
+    with pytest.raises(ValueError, match=r"is a encoder artifact .* expected worldmodel"):
+        load_worldmodel(path)
+    with pytest.raises(ValueError, match="does not exist"):
+        load_worldmodel(tmp_path / "none.safetensors")
