@@ -1,15 +1,23 @@
-"""Updates per second of the actor-critic objective against a plain per-step loop; one process, alternating.
+"""What the agent adds to a world model's dream, in milliseconds, against a plain implementation.
 
-    uv run python packages/latent-ac/benchmarks/updates.py [--batch 256] [--horizon 15] [--device cuda]
+    uv run python packages/latent-ac/benchmarks/updates.py [--batch 64 256] [--width 512] [--device cuda]
 
-The peer is the textbook form: it calls actor, critic and slow critic step by step, builds dense two-hot
-targets, and averages its slow critic one tensor at a time. Both start from one agent, and their first losses
-are compared, so they compute the same thing. An update is forward, backward, AdamW and the slow critic.
+Update: forward, backward, AdamW and slow critic on one dream. The plain peer calls actor, critic and slow
+critic step by step, builds dense two-hot targets, and averages its slow critic one tensor at a time. Ours is
+timed on the same vectors and on the codes they are made of. All start from one agent, and their first losses
+are compared, so they compute the same thing.
+
+Dream: choosing the actions of one dream step by step, then predicting rewards and continuations: as plain,
+step by step on vectors; as ours, on codes, with the predictions in one pass at the end.
+
+Contestants alternate in one process, so noise falls on all; ratios are medians over rounds.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +26,7 @@ from latent_ac import (
     ActorCriticObjective,
     Agent,
     AgentConfig,
+    CodeFeatures,
     CriticConfig,
     ImaginedBatch,
     PredictorConfig,
@@ -45,13 +54,12 @@ def plain_loss(objective: ActorCriticObjective, batch: ImaginedBatch) -> Tensor:
     weights = torch.zeros_like(running)
     for t in range(horizon):
         outputs = critic.outputs(batch.features[t])
-        log_values = outputs.log_softmax(-1)
         value = critic.value(outputs).detach()
         below = (critic.bins <= returns[t].unsqueeze(-1)).sum(-1).sub(1).clamp(0, len(critic.bins) - 2)
         upper = (returns[t] - critic.bins[below]) / (critic.bins[below + 1] - critic.bins[below])
         target = F.one_hot(below, len(critic.bins)) * (1 - upper).unsqueeze(-1)
         target = target + F.one_hot(below + 1, len(critic.bins)) * upper.unsqueeze(-1)
-        critic_loss = -(target * log_values).sum(-1)
+        critic_loss = -(target * outputs).sum(-1)
         policy = torch.distributions.Categorical(
             logits=objective.actor.mlp(batch.features[t]).masked_fill(~batch.action_mask, -1e9)
         )
@@ -71,19 +79,20 @@ def plain_slow_update(objective: ActorCriticObjective) -> None:
 
 
 class Contestant:
+    """One way to learn from and to act in the same dream."""
+
     def __init__(self, batch: ImaginedBatch, width: int, *, plain: bool) -> None:
+        device = batch.actions.device
         sizes = {"feature_dim": batch.features.shape[-1], "hidden": (width, width)}
         generator = torch.Generator().manual_seed(0)
-        agent = Agent(
+        self.agent = Agent(
             ActorConfig(**sizes), CriticConfig(**sizes), PredictorConfig(**sizes), generator=generator
-        )
-        self.objective = ActorCriticObjective(agent.actor, agent.critic, AgentConfig()).to(
-            batch.features.device
-        )
-        self.plain = plain
-        self.batch = batch
+        ).to(device)
+        self.objective = ActorCriticObjective(self.agent.actor, self.agent.critic, AgentConfig()).to(device)
+        self.plain, self.batch = plain, batch
+        self.draw = torch.Generator(device).manual_seed(0)
         learned = [p for p in self.objective.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(learned, lr=1e-4, foreach=None if not plain else False)
+        self.optimizer = torch.optim.AdamW(learned, lr=1e-4)
 
     def update(self) -> Tensor:
         loss = plain_loss(self.objective, self.batch) if self.plain else self.objective(self.batch)[0]
@@ -96,26 +105,45 @@ class Contestant:
             self.objective.after_step()
         return loss.detach()
 
+    @torch.no_grad()
+    def dream(self) -> None:
+        features, actions, mask = self.batch.features, self.batch.actions, self.batch.action_mask
+        if isinstance(features, CodeFeatures):
+            policy = self.agent.actor.on_codes(features.tables)
+            for tokens in features.tokens[:-1]:
+                policy.act(tokens, mask, generator=self.draw)
+            self.agent.predict(features, actions)
+            return
+        for t in range(len(actions)):
+            self.agent.actor.act(features[t], mask, generator=self.draw)
+            if self.plain:
+                self.agent.reward(features[t], actions[t], features[t + 1])
+                self.agent.continue_(features[t], actions[t], features[t + 1])
+        if not self.plain:
+            self.agent.predict(features, actions)
 
-def seconds(contestant: Contestant, updates: int, device: torch.device) -> float:
+
+def milliseconds(work: Callable[[], object], times: int, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
-    for _ in range(updates):
-        contestant.update()
+    for _ in range(times):
+        work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) / updates
+    return 1e3 * (time.perf_counter() - start) / times
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--batch", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--horizon", type=int, default=15)
-    parser.add_argument("--feature-dim", type=int, default=1152)
     parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--codes", type=int, default=256)
+    parser.add_argument("--code-dim", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--updates", type=int, default=3)
+    parser.add_argument("--times", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
@@ -124,27 +152,41 @@ def main() -> None:
     print(
         f"torch {torch.__version__}, {device}, {args.threads} threads, H={args.horizon}, width {args.width}"
     )
-    print("batch  ours updates/s  plain updates/s  ratio (median of rounds)  loss difference at the start")
+    print("batch  work    plain ms  vectors ms  codes ms  plain/vectors  plain/codes  loss difference")
     for size in args.batch:
         g = torch.Generator().manual_seed(1)
         shape = (args.horizon, size)
-        mask = action_mask([0, 1, 2, 3, 4, 5])
-        batch = ImaginedBatch(
-            features=torch.randn(args.horizon + 1, size, args.feature_dim, generator=g),
+        codes = CodeFeatures(
+            torch.randint(0, args.codes, (args.horizon + 1, size, args.levels), generator=g),
+            [torch.randn(args.codes, args.code_dim, generator=g) for _ in range(args.levels)],
+        )
+        on_codes = ImaginedBatch(
+            features=codes,
             actions=torch.randint(0, 6, shape, generator=g),
             rewards=torch.randint(-2, 3, shape, generator=g).float(),
             continues=(torch.rand(shape, generator=g) > 0.05).float(),
-            action_mask=mask,
+            action_mask=action_mask(range(6)),
         ).to(device)
-        ours, plain = Contestant(batch, args.width, plain=False), Contestant(batch, args.width, plain=True)
-        difference = float((ours.update() - plain.update()).abs())
-        pairs = [
-            (seconds(ours, args.updates, device), seconds(plain, args.updates, device))
-            for _ in range(args.rounds)
+        on_vectors = replace(on_codes, features=codes.to(device).dense())
+        contestants = [
+            Contestant(on_vectors, args.width, plain=True),
+            Contestant(on_vectors, args.width, plain=False),
+            Contestant(on_codes, args.width, plain=False),
         ]
-        own, peer = (statistics.median(column) for column in zip(*pairs, strict=True))
-        ratio = statistics.median(p / o for o, p in pairs)
-        print(f"{size:5d}  {1 / own:14.1f}  {1 / peer:15.1f}  {ratio:5.2f}  {difference:38.1e}")
+        losses = torch.stack([c.update() for c in contestants])
+        for work in ("update", "dream"):
+            rounds = [
+                [milliseconds(getattr(c, work), args.times, device) for c in contestants]
+                for _ in range(args.rounds)
+            ]
+            plain, vectors, coded = (statistics.median(column) for column in zip(*rounds, strict=True))
+            over_vectors = statistics.median(p / v for p, v, _ in rounds)
+            over_codes = statistics.median(p / c for p, _, c in rounds)
+            gap = f"{float(losses.max() - losses.min()):.0e}" if work == "update" else ""
+            print(
+                f"{size:5d}  {work:6s}  {plain:8.1f}  {vectors:10.1f}  {coded:8.1f}  "
+                f"{over_vectors:13.2f}  {over_codes:11.2f}  {gap:>15s}"
+            )
 
 
 if __name__ == "__main__":

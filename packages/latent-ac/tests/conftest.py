@@ -5,9 +5,13 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only lose by sharing their work among threads, most of all on a busy machine."""
+def one_thread_one_seed() -> Iterator[None]:
+    """Every test draws the same numbers each time.
+
+    Networks this small only lose by sharing their work among threads, most of all on a busy machine.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)

@@ -175,6 +175,8 @@ def test_user_errors() -> None:
         module(replace(batch, rewards=batch.rewards[1:], continues=batch.continues[1:]))
     with pytest.raises(ValueError, match=r"instead of \(6, 6, 8\)"):
         module(replace(batch, features=batch.features[1:]))
+    with pytest.raises(ValueError, match=r"torch.int32 \(5, 6\) instead of int64"):
+        module(replace(batch, actions=batch.actions.int()))
     with pytest.raises(ValueError, match="needs log_probs"):
         objective(algorithm="ppo")(replace(batch, log_probs=None))
     with pytest.raises(ValueError, match="at most the 6 trajectories"):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -134,5 +135,8 @@ def test_user_errors() -> None:
         PredictorConfig(reward_head="mse")
     with pytest.raises(ValueError, match="class_balance=2"):
         PredictorConfig(class_balance=2.0)
+    batch = paddle_and_ball(0)
+    with pytest.raises(ValueError, match=r"rewards \(511,\)"):
+        PredictorObjective(*predictors())(replace(batch, rewards=batch.rewards[1:]))
     with pytest.raises(ValueError, match="at least one batch"):
         evaluate_predictors(*predictors(), [])

@@ -207,12 +207,12 @@ class ActorCriticObjective(nn.Module):
         loss = policy_loss - config.entropy_coef * entropy + config.critic_coef * critic_loss
 
         with torch.no_grad():
-            allowed = batch.action_mask.sum(-1).float().mean()
+            largest_entropy = batch.action_mask.sum(-1).float().log().mean()
             metrics |= {
                 "actor_loss": policy_loss.detach(),
                 "critic_loss": critic_loss.detach(),
                 "entropy": entropy.detach(),
-                "entropy_fraction": entropy.detach() / allowed.clamp_min(2).log(),
+                "entropy_fraction": entropy.detach() / largest_entropy.clamp_min(1e-8),
                 "imagined_return": returns[0].mean(),
                 "value": values[0].mean(),
                 "value_error": weighted_mean((returns - values).abs(), weights),
@@ -260,8 +260,9 @@ class ActorCriticObjective(nn.Module):
             for name, shape in shapes.items()
             if tuple(getattr(batch, name).shape) != shape
         ]
-        if not steps or not size:
-            wrong = [f"actions {tuple(batch.actions.shape)} instead of (H, B), both at least 1"]
+        if not steps or not size or batch.actions.dtype != torch.int64:
+            given = f"{batch.actions.dtype} {tuple(batch.actions.shape)}"
+            wrong = [f"actions {given} instead of int64 (H, B), both at least 1"]
         if wrong:
             raise ValueError("the imagined batch does not fit: " + "; ".join(wrong))
         if self.config.algorithm == "ppo" and batch.log_probs is None:

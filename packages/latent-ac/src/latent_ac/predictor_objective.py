@@ -54,7 +54,19 @@ class PredictorObjective(nn.Module):
         self._pending: dict[str, Tensor] = {}
 
     def forward(self, batch: TransitionBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss, 0-d, and metrics, 0-d each, on one batch."""
+        """Loss, 0-d, and metrics, 0-d each, on one batch.
+
+        Raises:
+            ValueError: the shapes of the batch do not fit.
+        """
+        shape = batch.actions.shape
+        leading = [batch.features.shape[:-1], batch.next_features.shape[:-1]]
+        if any(other != shape for other in (*leading, batch.rewards.shape, batch.continues.shape)):
+            raise ValueError(
+                f"the transitions differ: actions {tuple(shape)}, features {tuple(batch.features.shape)}, "
+                f"next_features {tuple(batch.next_features.shape)}, rewards {tuple(batch.rewards.shape)}, "
+                f"continues {tuple(batch.continues.shape)}; give features (..., F) and the rest (...)"
+            )
         loss = torch.zeros((), device=batch.actions.device)
         metrics: dict[str, Tensor] = {}
         self._pending = {}
