@@ -1,0 +1,46 @@
+"""Puts the commands together."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from wm.cli.doctor import doctor
+from wm.cli.evaluate import evaluate
+from wm.cli.runs import runs, show
+from wm.cli.train import train
+
+app = typer.Typer(
+    name="wm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Token world models for Atari: train, evaluate and look into them.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"wm {version('wm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Token world models for Atari: train, evaluate and look into them."""
+
+
+app.command()(train)
+app.command(name="eval")(evaluate)
+app.command()(doctor)
+app.command()(runs)
+app.command()(show)
+
+
+def main() -> None:
+    """Entry point of the `wm` script."""
+    app()

@@ -1,0 +1,37 @@
+"""`wm eval`: play the real game."""
+
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import DeviceOption, JsonOption, RunArgument, make_console
+from wm.errors import friendly_errors
+
+
+def evaluate(
+    run: RunArgument,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes per game.")] = 100,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Of the policy's choice; 0 is greedy. [default: the run's]", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the environments and the policy.")] = 1000,
+    json_file: JsonOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Play whole episodes of the real game with a trained run, beside random play and published scores."""
+    console = make_console()
+    with friendly_errors(console):
+        from wm.evaluation import evaluate_run
+
+        evaluate_run(
+            run,
+            episodes=episodes,
+            temperature=temperature,
+            seed=seed,
+            json_file=json_file,
+            device_name=device,
+            console=console,
+        )

@@ -1,0 +1,29 @@
+"""`wm runs` and `wm show`: what is there."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import RunArgument, make_console
+from wm.errors import friendly_errors
+
+
+def runs(
+    directory: Annotated[Path, typer.Argument(help="Where runs are kept.")] = Path("runs"),
+) -> None:
+    """List the runs in a directory, a line each."""
+    console = make_console()
+    with friendly_errors(console):
+        from wm.listing import list_runs
+
+        list_runs(directory, console)
+
+
+def show(run: RunArgument) -> None:
+    """Show what a run holds: its settings, finished stages, artifacts and report."""
+    console = make_console()
+    with friendly_errors(console):
+        from wm.listing import show_run
+
+        show_run(run, console)

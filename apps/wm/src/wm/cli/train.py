@@ -1,0 +1,67 @@
+"""`wm train`: from nothing to an agent with a score."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import DeviceOption, make_console
+from wm.errors import friendly_errors
+
+
+def train(
+    stage: Annotated[
+        str | None,
+        typer.Argument(
+            help="Run one stage only: collect, encoder, hrvq, worldmodel, agent or evaluate.",
+            show_default=False,
+        ),
+    ] = None,
+    games: Annotated[
+        str | None,
+        typer.Option(
+            help="ALE names, comma-separated: pong,breakout,ms_pacman. [default: pong]", show_default=False
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="tiny, reference, atari100k or a TOML file. [default: tiny; atari100k with a GPU]",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run directory. [default: runs/<games>-<preset>-<seed>]", show_default=False),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="[default: 0]", show_default=False, min=0)] = None,
+    device: DeviceOption = "auto",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value over the preset; may be repeated.", show_default=False),
+    ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option("--log", help="tensorboard or wandb; may be repeated.", show_default=False),
+    ] = None,
+) -> None:
+    """Train everything from nothing: collect, encoder, hrvq, worldmodel, agent, evaluation, report.
+
+    On a run that exists it goes on where it stopped: finished stages are skipped, and a changed setting
+    re-runs just what depends on it.
+    """
+    console = make_console()
+    with friendly_errors(console):
+        from wm.training import train_run
+
+        train_run(
+            stage=stage,
+            games=games.split(",") if games else None,
+            preset=preset,
+            directory=run,
+            seed=seed,
+            device_name=device,
+            overrides=settings or [],
+            logs=log or [],
+            console=console,
+        )

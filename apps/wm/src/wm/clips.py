@@ -1,0 +1,72 @@
+"""Batches of short clips of several games, each a function of (seed, step)."""
+
+import numpy as np
+import torch
+from atari_data import FrameStore, split_episodes, window_starts
+from cnn_encoder import ClipBatch
+from torch import Tensor
+
+
+class ClipSampler:
+    """Draws stretches of consecutive steps from training episodes; games are equally likely.
+
+    Args:
+        stores: frames by game.
+        backgrounds: float32 (84, 84) by game.
+        length: steps of a stretch, T.
+        batch_size: stretches of a batch, S.
+        seed: of the batches.
+        split_seed: of the split by episode, the same in every stage.
+        device: where batches go.
+
+    Raises:
+        ValueError: a game has no episode of ``length`` steps.
+    """
+
+    def __init__(
+        self,
+        stores: dict[str, FrameStore],
+        backgrounds: dict[str, Tensor],
+        *,
+        length: int,
+        batch_size: int,
+        seed: int,
+        split_seed: int,
+        validation_fraction: float,
+        device: torch.device,
+    ) -> None:
+        self._stores = list(stores.values())
+        self._backgrounds = torch.stack([backgrounds[game] for game in stores])
+        self._length, self._batch_size, self._seed, self._device = length, batch_size, seed, device
+        self._starts = []
+        for game, store in stores.items():
+            starts = window_starts(store.episode_ids, length)
+            held_out = split_episodes(store.episode_ids, validation_fraction, split_seed)
+            starts = starts[~held_out[starts]]
+            if not len(starts):
+                raise ValueError(
+                    f"{game} has no training episode of {length} steps; "
+                    "lower windows.clip or raise collect.num_steps"
+                )
+            self._starts.append(starts)
+
+    @property
+    def num_clips(self) -> int:
+        """Stretches that touch every training row about once."""
+        return max(1, sum(map(len, self._starts)) // self._length)
+
+    def batch(self, step: int) -> ClipBatch:
+        """The batch of a step: S stretches with the three frames before each."""
+        rng = np.random.default_rng([self._seed % 2**63, step])
+        games = np.sort(rng.integers(len(self._stores), size=self._batch_size))
+        frames, actions = [], []
+        for game in np.unique(games):
+            starts = rng.choice(self._starts[game], size=int((games == game).sum()))
+            store = self._stores[game]
+            frames.append(store.clips(starts, self._length))
+            actions.append(store.actions[starts[:, None] + np.arange(self._length)])
+        return ClipBatch(
+            frames=torch.from_numpy(np.concatenate(frames)).to(self._device),
+            actions=torch.from_numpy(np.concatenate(actions).astype(np.int64)).to(self._device),
+            background=self._backgrounds[torch.from_numpy(games)].to(self._device),
+        )

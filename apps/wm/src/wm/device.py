@@ -1,0 +1,105 @@
+"""Devices, arithmetic precision and seeds."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def pick_device(name: str | None) -> torch.device:
+    """``None`` or ``'auto'``: CUDA if there is one, else CPU.
+
+    Raises:
+        ValueError: the device is unknown or not on this machine.
+    """
+    if name in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(str(name))
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products run in hardware, not by emulation."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
+    """The dtype to autocast to, ``None`` for plain float32.
+
+    ``auto`` is bfloat16 where the hardware has it, else float16 on CUDA (with a scaler), else float32.
+    """
+    if precision == "auto":
+        if has_bfloat16(device):
+            return torch.bfloat16
+        return torch.float16 if device.type == "cuda" else None
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError("precision float16 needs a CUDA device; on CPU use auto, bfloat16 or float32")
+    return {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def autocast(dtype: torch.dtype | None, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Autocast to ``dtype``, or nothing at all for ``None``."""
+    return torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU, one thread for torch inside: small batches need no more, emulators do."""
+    if device.type != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def derive_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed that depends on ``seed`` and every name; the same on every machine and Python."""
+    text = "/".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(device: torch.device, seed: int, *names: str | int) -> torch.Generator:
+    """A torch generator seeded by :func:`derive_seed`."""
+    return torch.Generator(device).manual_seed(derive_seed(seed, *names))
+
+
+def frozen(module: M) -> M:
+    """The module in evaluation mode with gradients off."""
+    module.eval().requires_grad_(False)
+    return module
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Largest resident memory of this process (CPU) or largest allocation (CUDA), in GiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if os.name == "nt":
+        return float("nan")
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)

@@ -1,0 +1,82 @@
+"""Batches of imagined play for actor and critic, each a function of (seed, step) and the current policy."""
+
+from collections.abc import Iterator
+
+import torch
+from hrvq import HRVQ
+from latent_ac import ActorCriticObjective, Agent, CodeFeatures, ImaginedBatch, log_prob
+from token_worldmodel import TokenSampler, WorldModel, imagine
+from torch import Tensor
+
+from wm.config import DreamConfig
+from wm.device import Precision, autocast, autocast_dtype, generator
+
+
+class Dreamer:
+    """Dreams on from real contexts with the policy as it is now.
+
+    Args:
+        model: the world model, frozen.
+        quantizer: turns tokens into features.
+        agent: its actor chooses, its predictors judge; nothing of it is changed here.
+        masks: bool (games, 18), the actions each game allows.
+        contexts: draws real windows of ``config.context`` + 1 steps.
+        learner: says how many optimiser steps one dream serves.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: WorldModel,
+        quantizer: HRVQ,
+        agent: Agent,
+        masks: Tensor,
+        contexts: TokenSampler,
+        config: DreamConfig,
+        learner: ActorCriticObjective,
+        seed: int,
+        precision: Precision,
+    ) -> None:
+        self.model, self.quantizer, self.agent = model, quantizer, agent
+        self.masks, self.contexts, self.config, self.learner = masks, contexts, config, learner
+        self.seed, self.device = seed, masks.device
+        self.dtype = autocast_dtype(precision, self.device)
+        self._parts: Iterator[ImaginedBatch] = iter(())
+
+    def batch(self, step: int) -> ImaginedBatch:
+        """The batch of an optimiser step: a fresh dream, or for PPO the next part of the dream under way."""
+        if step % self.learner.steps_per_batch == 0:
+            shuffle = generator(torch.device("cpu"), self.seed, "minibatches", step)
+            self._parts = self.learner.minibatches(self.dream(step), generator=shuffle)
+        return next(self._parts)
+
+    @torch.no_grad()
+    def dream(self, step: int) -> ImaginedBatch:
+        """Imagine one trajectory from each context, by the actor, judged by the predictors."""
+        context = self.contexts.batch(step)
+        mask = self.masks[context.game_index]
+        draw = generator(self.device, self.seed, "dream", step)
+
+        tables = self.quantizer.codebooks
+        actor = self.agent.actor.on_codes(tables)
+
+        def policy(tokens: Tensor, state: Tensor) -> Tensor:
+            return actor.act(tokens, mask, generator=draw)
+
+        with autocast(self.dtype, self.device):
+            dream = imagine(
+                self.model,
+                context.tokens[:, : self.config.context],
+                context.actions[:, : self.config.context - 1],
+                policy,
+                self.config.horizon,
+                generator=draw,
+                temperature=self.config.temperature,
+            )
+        features = CodeFeatures(dream.tokens.transpose(0, 1), tables)
+        actions = dream.actions.T.contiguous()
+        rewards, continues = self.agent.predict(features, actions)
+        log_probs = None
+        if self.learner.config.algorithm == "ppo":
+            log_probs = log_prob(self.agent.actor(features[:-1], mask), actions)
+        return ImaginedBatch(features, actions, rewards, continues, mask, log_probs)

@@ -1,0 +1,42 @@
+"""Failures become a sentence and an exit code, here only: 2 for what a user can cause, 130 for Ctrl-C."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+INTERRUPTED = 130
+
+
+@contextmanager
+def friendly_errors(console: Console) -> Iterator[None]:
+    """Show errors of use as one sentence, without a traceback. Defects of ours keep theirs."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(console, "interrupted; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
+    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        _say(console, f"error: {' '.join(str(error).split())}")
+        raise typer.Exit(2) from None
+    except PermissionError as error:
+        _say(
+            console,
+            f"error: no permission to write {error.filename or 'there'}; choose another --run directory",
+        )
+        raise typer.Exit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG):
+            raise
+        _say(
+            console,
+            f"error: {error.strerror} ({error.filename or 'while writing'}); "
+            "make room or choose another --run, and the same command goes on",
+        )
+        raise typer.Exit(2) from None
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)

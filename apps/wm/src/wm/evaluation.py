@@ -1,0 +1,139 @@
+"""Scores in the real game: the protocol, the run's agent, the random agent, and what others published."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from atari_data import PROTOCOLS, Policy, RandomPolicy, human_normalized, play_episodes, published_scores
+from rich.console import Console
+from rich.table import Table
+
+from wm.config import RunConfig, load_config
+from wm.device import derive_seed, one_thread, pick_device
+from wm.policy import load_policy
+from wm.reporter import Reporter
+from wm.run import Layout, write_text
+from wm.statistics import summarize
+
+
+def evaluate_games(
+    layout: Layout,
+    config: RunConfig,
+    *,
+    episodes: int,
+    temperature: float,
+    seed: int,
+    device: torch.device,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Play ``episodes`` whole episodes of each game, by the agent and at random, from the same seeds.
+
+    Returns:
+        The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
+        the human-normalised score of the agent's mean.
+    """
+    num_envs = min(config.evaluate.num_envs, episodes)
+    protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=config.evaluate.max_frames)
+    games: dict[str, Any] = {}
+    for game in config.games:
+        policies: dict[str, Policy] = {
+            "agent": load_policy(layout, game, temperature=temperature, seed=seed, device=device),
+            "random": RandomPolicy(game, derive_seed(seed, "random", game), num_envs),
+        }
+        games[game] = {}
+        for name, policy in policies.items():
+            with reporter.task(f"play {game} ({name})", episodes) as task, one_thread(device):
+                played = play_episodes(
+                    game,
+                    policy,
+                    episodes,
+                    seed=seed,
+                    protocol=protocol,
+                    num_envs=num_envs,
+                    progress=task.update,
+                )
+            games[game][name] = summarize(played.returns) | {"lengths": played.lengths.tolist()}
+        games[game]["human_normalized"] = human_normalized(game, games[game]["agent"]["mean"])
+    return {
+        "protocol": {
+            "name": config.collect.protocol,
+            "sticky": protocol.sticky,
+            "noop_max": protocol.noop_max,
+            "max_frames": protocol.max_frames,
+            "episodes": episodes,
+            "temperature": temperature,
+            "seed": seed,
+            "agent_steps_collected": config.collect.num_steps,
+        },
+        "games": games,
+    }
+
+
+def evaluate_run(
+    directory: Path,
+    *,
+    episodes: int,
+    temperature: float | None,
+    seed: int,
+    json_file: Path | None,
+    device_name: str,
+    console: Console,
+) -> None:
+    """What `wm eval` does: play, print beside published scores, write JSON if asked."""
+    layout = Layout(directory)
+    config = load_config(layout.config)
+    if not layout.agent.exists():
+        raise ValueError(f"{directory} has no trained agent yet; run `wm train --run {directory}` first")
+    result = evaluate_games(
+        layout,
+        config,
+        episodes=episodes,
+        temperature=config.evaluate.temperature if temperature is None else temperature,
+        seed=seed,
+        device=pick_device(device_name),
+        reporter=Reporter(console),
+    )
+    for game in config.games:
+        console.print(score_table(game, result))
+    if json_file is not None:
+        write_text(json_file, json.dumps(result, indent=1) + "\n")
+        console.print(f"written to {json_file}", highlight=False)
+
+
+def score_table(game: str, result: dict[str, Any]) -> Table:
+    """A game's scores: ours and the random agent's as measured, then published means of 100k agent steps."""
+    protocol, scores = result["protocol"], result["games"][game]
+    table = Table(
+        title=f"{game}: {protocol['episodes']} episodes, {protocol['name']} (sticky {protocol['sticky']}, "
+        f"no-ops up to {protocol['noop_max']}), temperature {protocol['temperature']}, "
+        f"seed {protocol['seed']}",
+        title_justify="left",
+    )
+    for column in ("", "mean", "95 % interval", "median", "std", "human-normalised"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name in ("agent", "random"):
+        score = scores[name]
+        low, high = score["interval"]
+        table.add_row(
+            f"{name} (measured)",
+            f"{score['mean']:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{score['median']:.1f}",
+            f"{score['std']:.1f}",
+            _normalized(game, score["mean"]),
+            end_section=name == "random",
+        )
+    for system, values in published_scores(game).items():
+        mean = sum(values) / len(values)
+        spread = f"{min(values):.1f} to {max(values):.1f} ({len(values)} seeds)" if len(values) > 1 else ""
+        table.add_row(
+            f"{system} (published)", f"{mean:.2f}", spread, "", "", _normalized(game, mean), style="dim"
+        )
+    return table
+
+
+def _normalized(game: str, score: float) -> str:
+    value = human_normalized(game, score)
+    return "" if value is None else f"{value:.2f}"

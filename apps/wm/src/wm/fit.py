@@ -1,0 +1,231 @@
+"""The training loop, once, for every stage that takes gradient steps.
+
+A batch is a function of its index and the random state is set anew from (seed, stage, step) at every step, so
+a checkpoint needs the weights, the optimiser and one integer, and a resumed run equals an uninterrupted one.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from wm.device import Precision, autocast, autocast_dtype, derive_seed
+from wm.interrupt import deferred_interrupt
+from wm.reporter import Reporter
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How a stage is optimised.
+
+    Args:
+        steps: optimiser steps. 0: the number follows from ``epochs``.
+        epochs: passes over the training rows, where ``steps`` is 0.
+        batch_size: stretches, windows or dreams in a batch.
+        accumulation: batches whose gradients are summed before a step.
+        learning_rate: peak rate of AdamW, reached after ``warmup`` steps.
+        schedule: what follows the warm-up: a cosine to a tenth of the peak, or the constant peak.
+        weight_decay: AdamW's, on matrices only where the stage tells them apart.
+        betas: AdamW's moments' decay.
+        clip: largest norm of the gradient; 0 for none.
+        precision: arithmetic of the forward pass; ``auto`` is bfloat16 where the hardware has it.
+        log_every: steps between lines of metrics.
+    """
+
+    steps: int = 1000
+    epochs: float = 0.0
+    batch_size: int = 32
+    accumulation: int = 1
+    learning_rate: float = 3e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: int = 0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 1.0
+    precision: Precision = "auto"
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "epochs", "warmup", "weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
+        for name in ("batch_size", "accumulation", "learning_rate", "log_every"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
+        if self.steps == 0 and self.epochs == 0:
+            raise ValueError("steps and epochs are both 0; give one of them")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1); got {list(self.betas)}")
+
+    def resolve_steps(self, units: int) -> int:
+        """Optimiser steps; ``units`` are the batch items (rows, windows) that make one epoch."""
+        if self.steps:
+            return self.steps
+        return max(1, math.ceil(self.epochs * units / (self.batch_size * self.accumulation)))
+
+    def rate(self, step: int, total: int) -> float:
+        """Learning rate of 0-based ``step`` of ``total``: linear warm-up, then the schedule."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = (step - self.warmup) / max(1, total - self.warmup)
+        return self.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+class Objective(Protocol):
+    """What :func:`fit` trains: an ``nn.Module`` that maps a batch to (loss, metrics)."""
+
+    def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
+        """Loss (0-d) and metrics of a batch."""
+
+    def after_step(self) -> None:
+        """Whatever follows an optimiser step: a moving average, a schedule."""
+
+
+@dataclass
+class Fitted:
+    """What training left: the last logged metrics, smoothed over the last tenth, and the seconds it took."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
+
+
+def fit(
+    objective: Any,
+    batches: Callable[[int], Any],
+    config: FitConfig,
+    *,
+    stage: str,
+    seed: int,
+    device: torch.device,
+    reporter: Reporter,
+    checkpoint: Path,
+    total_steps: int | None = None,
+    parameter_groups: Iterable[dict[str, Any]] | None = None,
+    validate: Callable[[], dict[str, float]] | None = None,
+    validate_every: int = 0,
+) -> Fitted:
+    """Train ``objective`` (an ``nn.Module`` following :class:`Objective`) on ``batches(index)``.
+
+    Goes on from ``checkpoint`` if it is there and writes it now and then, at an interruption too. The caller
+    deletes it once the stage's artifact is written.
+
+    Raises:
+        ValueError: the loss is no longer finite; the last good checkpoint is kept.
+    """
+    total = total_steps or config.steps
+    dtype = autocast_dtype(config.precision, device)
+    parameters = (
+        list(parameter_groups)
+        if parameter_groups is not None
+        else [
+            {
+                "params": [p for p in objective.parameters() if p.requires_grad],
+                "weight_decay": config.weight_decay,
+            }
+        ]
+    )
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=config.betas, fused=True)
+    trainable = [p for group in optimizer.param_groups for p in group["params"]]
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    start = _restore(checkpoint, objective, optimizer, scaler, device)
+    if start:
+        reporter.say(f"{stage}: goes on at step {start} of {total}")
+
+    def save() -> None:
+        _save(checkpoint, objective, optimizer, scaler, step)
+
+    def require_finite(value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise ValueError(
+                f"{stage}: the loss or its gradient is {float(value)} by step {step}; lower "
+                f"train.{stage}.learning_rate or set train.{stage}.precision=float32 "
+                "(the last good checkpoint is kept)"
+            )
+
+    objective.train()
+    began = last_saved = time.monotonic()
+    tail: dict[str, list[float]] = {}
+    step = start
+    with reporter.task(stage, total, start) as task, deferred_interrupt() as interrupted:
+        while step < total:
+            torch.manual_seed(derive_seed(seed, stage, step))
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate(step, total)
+            for micro in range(config.accumulation):
+                with autocast(dtype, device):
+                    loss, metrics = objective(batches(step * config.accumulation + micro))
+                scaler.scale(loss / config.accumulation).backward()
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(trainable, config.clip or math.inf)
+            if step % config.log_every == 0 or step == total - 1:
+                require_finite(loss.detach())
+                values = {"loss": float(loss.detach())} | {
+                    name: float(value) for name, value in metrics.items()
+                }
+                values |= {"grad_norm": float(norm), "learning_rate": config.rate(step, total)}
+                if validate is not None and validate_every and step and step % validate_every == 0:
+                    values |= validate()
+                    objective.train()
+                reporter.log(stage, step, values, task)
+                if step >= 0.9 * total:
+                    for name, value in values.items():
+                        tail.setdefault(name, []).append(value)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            objective.after_step()
+            step += 1
+            task.update(step)
+            if interrupted() or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
+                if not scaler.is_enabled():  # a scaler skips steps with infinite gradients by design
+                    require_finite(norm)
+                save()
+                last_saved = time.monotonic()
+            if interrupted():
+                raise KeyboardInterrupt
+    save()
+    means = {name: sum(values) / len(values) for name, values in tail.items() if name != "learning_rate"}
+    return Fitted(means, total, time.monotonic() - began)
+
+
+def _save(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, step: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        state = {
+            "step": step,
+            "objective": objective.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+        }
+        torch.save(state, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _restore(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, device: torch.device) -> int:
+    if not path.exists():
+        return 0
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        objective.load_state_dict(state["objective"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        return int(state["step"])
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read as this stage's checkpoint ({reason}); delete it to start the stage again"
+        ) from error

@@ -1,0 +1,70 @@
+"""`wm runs` and `wm show`."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from wm.config import load_config
+from wm.report import print_report
+from wm.run import Layout, Manifest
+from wm.stages import STAGE_NAMES
+
+
+def list_runs(directory: Path, console: Console) -> None:
+    """A line per run: games, seed, stages done, last finished, mean returns.
+
+    Raises:
+        ValueError: the directory does not exist.
+    """
+    if not directory.is_dir():
+        raise ValueError(
+            f"{directory} does not exist; `wm train` makes it, or give the directory of your runs"
+        )
+    table = Table()
+    for column in ("run", "games", "seed", "done", "last finished", "mean return (random)"):
+        table.add_column(column)
+    for path in sorted(directory.glob("*/config.toml")):
+        layout = Layout(path.parent)
+        try:
+            config, manifest = load_config(layout.config), Manifest(layout)
+        except ValueError as error:
+            table.add_row(path.parent.name, f"[red]damaged: {error}")
+            continue
+        done = [name for name in STAGE_NAMES if name in manifest.stages]
+        last = max((record.finished for record in manifest.stages.values()), default="")
+        scores = manifest.stages["evaluate"].metrics["games"] if "evaluate" in manifest.stages else {}
+        returns = ", ".join(
+            f"{game} {s['agent']['mean']:.1f} ({s['random']['mean']:.1f})" for game, s in scores.items()
+        )
+        finished = "all" if len(done) == len(STAGE_NAMES) else f"{len(done)} of {len(STAGE_NAMES)}"
+        table.add_row(path.parent.name, ", ".join(config.games), str(config.seed), finished, last, returns)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(f"no runs in {directory}; `wm train` makes one", highlight=False)
+
+
+def show_run(directory: Path, console: Console) -> None:
+    """Settings, stages with their artifacts, and the report."""
+    layout = Layout(directory)
+    config, manifest = load_config(layout.config), Manifest(layout)
+    console.print(f"{directory}: games {', '.join(config.games)}, seed {config.seed}", highlight=False)
+    table = Table()
+    for column in ("stage", "finished", "took", "device", "artifact", "size", "sha256"):
+        table.add_column(column)
+    for stage in STAGE_NAMES:
+        record = manifest.stages.get(stage)
+        if record is None:
+            table.add_row(stage, "not yet", end_section=True)
+            continue
+        manifest.check(stage)
+        first = (stage, record.finished, f"{record.seconds:.0f} s", record.device)
+        artifacts = sorted(record.artifacts.items())
+        for i, (path, known) in enumerate(artifacts):
+            left = first if i == 0 else ("", "", "", "")
+            size = f"{known['size'] / 2**20:.1f} MiB"
+            table.add_row(*left, path, size, known["sha256"][:12], end_section=i == len(artifacts) - 1)
+    console.print(table)
+    print_report(config, manifest, console)
+    console.print(f"settings: {layout.config}; metrics: {layout.metrics}", highlight=False)

@@ -1,0 +1,114 @@
+"""The table at the end of a run: every stage's numbers beside a baseline."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from wm.config import RunConfig
+from wm.evaluation import score_table
+from wm.run import Manifest
+
+Row = tuple[str, str, str, str]
+
+
+def print_report(config: RunConfig, manifest: Manifest, console: Console, only: str | None = None) -> None:
+    """Stage, metric, value, baseline; then the scores in the real game."""
+    table = Table(title="What each stage reached (validation episodes)", title_justify="left")
+    for column in ("stage", "metric", "value", "baseline"):
+        table.add_column(column, overflow="fold")
+    for name, rows in _STAGE_ROWS.items():
+        record = manifest.stages.get(name)
+        if record is None or only not in (None, name):
+            continue
+        for row in rows(config, record.metrics):
+            table.add_row(*row)
+        took = f"{record.seconds:.0f} s, peak {record.metrics['peak_memory_gib']:.1f} GiB on {record.device}"
+        table.add_row("", "took", took, "", style="dim", end_section=True)
+    if table.row_count:
+        console.print(table)
+    evaluated = manifest.stages.get("evaluate")
+    if evaluated is not None and only in (None, "evaluate"):
+        for game in config.games:
+            console.print(score_table(game, evaluated.metrics))
+
+
+def _collect(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+    for game in config.games:
+        m = metrics[game]
+        mean = "none ended" if m["mean_return"] is None else f"{m['mean_return']:.2f}"
+        text = f"{m['steps']} steps, {m['episodes']} whole episodes, mean return {mean}"
+        yield "collect", f"{game}: play", text, f"policy {config.collect.policy}"
+
+
+def _encoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+    for game in config.games:
+        trained, untrained = metrics[game]["trained"], metrics[game]["random encoder"]
+        for key, name in (
+            ("temporal_consistency", "temporal consistency (lower is smoother)"),
+            ("diversity", "diversity (ideal 1.41)"),
+        ):
+            yield "encoder", f"{game}: {name}", f"{trained[key]:.3f}", f"random encoder {untrained[key]:.3f}"
+
+
+def _hrvq(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+    sizes = config.hrvq.codes_per_level
+    for game in config.games:
+        m = metrics[game]
+        used = ", ".join(f"{share:.0%}" for share in m["usage"])
+        yield "hrvq", f"{game}: codes used by level", used, "all games together fill every code"
+        yield (
+            "hrvq",
+            f"{game}: perplexity by level",
+            _numbers(m["perplexity"], 0),
+            f"at most {_numbers(sizes, 0)}",
+        )
+        yield (
+            "hrvq",
+            f"{game}: explained variance up to level",
+            _numbers(m["explained_variance"], 3),
+            "mean vector 0",
+        )
+
+
+def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+    """Accuracy beside copy-last, and on changed tokens, where copying is always wrong."""
+    for game in config.games:
+        for level, m in enumerate(metrics["validation"].get(game, [])):
+            where = f"{game}: L{level}"
+            copied = f"copy last {m['copy_accuracy']:.1%}, commonest code {m['unigram_accuracy']:.1%}"
+            yield "worldmodel", f"{where} accuracy", f"{m['accuracy']:.1%}", copied
+            guessed = f"copy last 0.0%, commonest code {m['changed_unigram_accuracy']:.1%}"
+            yield "worldmodel", f"{where} accuracy on changed", f"{m['changed_accuracy']:.1%}", guessed
+            guessed = f"copy last {m['copy_cross_entropy']:.2f}, unigram {m['unigram_cross_entropy']:.2f}"
+            yield "worldmodel", f"{where} cross-entropy (nats)", f"{m['cross_entropy']:.2f}", guessed
+
+
+def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+    m = metrics["predictors"]
+    for label in ("negative", "positive"):
+        count = m[f"reward_count_{label}"]
+        recall, precision = (_share(m[f"reward_{kind}_{label}"]) for kind in ("recall", "precision"))
+        found = f"recall {recall}, precision {precision}"
+        yield "agent", f"{label} rewards", found, f"of {count:.0f}; always zero: recall 0%"
+    train = metrics["train"]
+    value = f"{train['imagined_return']:.3f}" if "imagined_return" in train else "?"
+    yield "agent", "imagined return", value, ""
+
+
+_STAGE_ROWS = {
+    "collect": _collect,
+    "encoder": _encoder,
+    "hrvq": _hrvq,
+    "worldmodel": _worldmodel,
+    "agent": _agent,
+}
+
+
+def _share(value: float | None) -> str:
+    return "undefined" if value is None or value != value else f"{value:.0%}"
+
+
+def _numbers(values: Any, digits: int) -> str:
+    return " / ".join(f"{value:.{digits}f}" for value in values)

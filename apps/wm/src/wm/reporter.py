@@ -1,0 +1,192 @@
+"""What long work tells: a bar or a line now and then, ``metrics.jsonl``, TensorBoard, Weights & Biases."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Sink(Protocol):
+    """Where metrics go besides ``metrics.jsonl``."""
+
+    def write(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of one step."""
+
+    def close(self) -> None:
+        """Flush and let go."""
+
+
+class TensorBoardSink:
+    """Scalars under ``<stage>/<metric>``, in ``tensorboard/`` of the run."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ValueError("--log tensorboard needs the extra: uv sync --extra tensorboard") from error
+        self.writer = SummaryWriter(str(directory / "tensorboard"))
+
+    def write(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of one step."""
+        for name, value in metrics.items():
+            self.writer.add_scalar(f"{stage}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and let go."""
+        self.writer.close()
+
+
+class WandbSink:
+    """Weights & Biases; offline unless an API key is configured."""
+
+    def __init__(self, directory: Path, config: dict[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ValueError("--log wandb needs the extra: uv sync --extra wandb") from error
+        online = bool(wandb.api.api_key)
+        self.run = wandb.init(
+            project="token-worldmodels",
+            name=directory.name,
+            dir=str(directory),
+            config=config,
+            mode="online" if online else "offline",
+        )
+
+    def write(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Take the metrics of one step; each stage has its own step axis."""
+        self.run.log({f"{stage}/{name}": value for name, value in metrics.items()} | {f"{stage}/step": step})
+
+    def close(self) -> None:
+        """Flush and let go."""
+        self.run.finish()
+
+
+def make_sinks(names: list[str], directory: Path, config: dict[str, Any]) -> list[Sink]:
+    """The sinks asked for by ``--log``.
+
+    Raises:
+        ValueError: an unknown sink, or one whose extra is not installed.
+    """
+    unknown = [name for name in names if name not in ("tensorboard", "wandb")]
+    if unknown:
+        raise ValueError(f"unknown --log {unknown[0]!r}; allowed: tensorboard, wandb")
+    sinks: list[Sink] = []
+    if "tensorboard" in names:
+        sinks.append(TensorBoardSink(directory))
+    if "wandb" in names:
+        sinks.append(WandbSink(directory, config))
+    return sinks
+
+
+class Task:
+    """One piece of long work: a bar on a terminal, a line every few seconds without one."""
+
+    def __init__(self, console: Console, name: str, total: int, done: int) -> None:
+        self.console, self.name, self.total, self.done = console, name, total, done
+        self.text = ""
+        self._first, self._started = done, time.monotonic()
+        self._last_line = self._started
+        self.bar: Progress | None = None
+        self.bar_task: TaskID | None = None
+
+    def advance(self, count: int = 1) -> None:
+        """``count`` more units are done."""
+        self.update(self.done + count)
+
+    def update(self, done: int) -> None:
+        """``done`` units in all are done."""
+        self.done = done
+        if self.bar is not None and self.bar_task is not None:
+            self.bar.update(
+                self.bar_task, completed=done, rate=f"{_short(self._rate())}/s", metrics=self.text
+            )
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self._line()
+
+    def _rate(self) -> float:
+        return (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
+
+    def _line(self) -> None:
+        left = (self.total - self.done) / max(self._rate(), 1e-9)
+        self.console.print(
+            f"{self.name}: {self.done}/{self.total}  {_short(self._rate())}/s  "
+            f"{left:.0f} s left  {self.text}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+class Reporter(AbstractContextManager["Reporter"]):
+    """Shows progress on ``console`` and writes metrics to ``metrics.jsonl`` and the sinks."""
+
+    def __init__(
+        self, console: Console, metrics_path: Path | None = None, sinks: list[Sink] | None = None
+    ) -> None:
+        self.console = console
+        self._path = metrics_path
+        self._sinks = sinks or []
+
+    def say(self, text: str) -> None:
+        """One line to the person watching."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
+        """Show progress of ``total`` units of work while the body runs."""
+        task = Task(self.console, name, total, done)
+        with ExitStack() as stack:
+            if self.console.is_terminal:
+                task.bar = stack.enter_context(
+                    Progress(
+                        TextColumn("{task.description:<12}"),
+                        BarColumn(bar_width=24),
+                        MofNCompleteColumn(),
+                        TextColumn("{task.fields[rate]}"),
+                        TimeRemainingColumn(),
+                        TextColumn("[dim]{task.fields[metrics]}"),
+                        console=self.console,
+                    )
+                )
+                task.bar_task = task.bar.add_task(name, total=total, completed=done, rate="", metrics="")
+            yield task
+        if task.bar is None:
+            task._line()
+
+    def log(self, stage: str, step: int, metrics: Mapping[str, float], task: Task | None = None) -> None:
+        """Write the metrics of a step; NaN and infinities are written as null, which JSON knows."""
+        if task is not None:
+            task.text = "  ".join(f"{name} {_short(value)}" for name, value in list(metrics.items())[:4])
+        if self._path is not None:
+            finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+            line = json.dumps({"stage": stage, "step": step, "time": round(time.time(), 2)} | finite)
+            with self._path.open("a") as file:
+                file.write(line + "\n")
+        for sink in self._sinks:
+            sink.write(stage, step, metrics)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 1000:
+        return f"{value / 1000:.1f}k" if abs(value) < 1e6 else f"{value / 1e6:.1f}M"
+    return f"{value:.3g}"

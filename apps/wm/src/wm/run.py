@@ -1,0 +1,229 @@
+"""A run directory: where each artifact lies, and the manifest that says what made it."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+MANIFEST_SCHEMA = 1
+PACKAGES = (
+    "atari-data",
+    "cnn-encoder",
+    "hrvq",
+    "token-worldmodel",
+    "latent-ac",
+    "wm",
+    "torch",
+    "ale-py",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of a run. ``games`` are ALE names."""
+
+    root: Path
+
+    def data(self, game: str) -> Path:
+        """Directory of the game's frame shards."""
+        return self.root / "data" / game
+
+    def embeddings(self, game: str) -> Path:
+        """The game's embeddings, row for row with its frames."""
+        return self.root / "embeddings" / f"{game}.safetensors"
+
+    def tokens(self, game: str) -> Path:
+        """The game's tokens with the trajectory columns."""
+        return self.root / "tokens" / f"{game}.safetensors"
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where a stage under way keeps what it needs to go on."""
+        return self.root / "checkpoints" / f"{stage}.pt"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.toml"
+
+    @property
+    def encoder(self) -> Path:
+        """Encoder weights and the games' backgrounds."""
+        return self.root / "encoder.safetensors"
+
+    @property
+    def decoder(self) -> Path:
+        """View-only decoder weights."""
+        return self.root / "decoder.safetensors"
+
+    @property
+    def hrvq(self) -> Path:
+        """Codebooks."""
+        return self.root / "hrvq.safetensors"
+
+    @property
+    def worldmodel(self) -> Path:
+        """World model weights."""
+        return self.root / "worldmodel.safetensors"
+
+    @property
+    def agent(self) -> Path:
+        """Actor, critic and predictor weights."""
+        return self.root / "agent.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per logged step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        """What made each artifact."""
+        return self.root / "manifest.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores in the real game."""
+        return self.root / "evaluation.json"
+
+
+@dataclass
+class StageRecord:
+    """What the manifest keeps of a finished stage.
+
+    Args:
+        fingerprint: hash of the stage's settings, seed and input artifacts.
+        artifacts: path in the run -> sha256, size in bytes, modification time in ns.
+        parents: path in the run -> sha256 of what the stage read.
+        metrics: the stage's final numbers, for reports.
+    """
+
+    fingerprint: str
+    artifacts: dict[str, dict[str, Any]]
+    parents: dict[str, str]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    finished: str = ""
+    device: str = ""
+    seed: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class Manifest:
+    """The stages a run has finished, read from and written to ``manifest.json``."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.stages: dict[str, StageRecord] = {}
+        if layout.manifest.exists():
+            try:
+                data = json.loads(layout.manifest.read_text())
+                self.stages = {name: StageRecord(**record) for name, record in data["stages"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"{layout.manifest} is damaged ({error}); delete it and the stages run again"
+                ) from error
+
+    def record(self, stage: str, record: StageRecord) -> None:
+        """Add a finished stage and write the manifest."""
+        record.finished = datetime.now(UTC).isoformat(timespec="seconds")
+        record.versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+        self.stages[stage] = record
+        self._write()
+
+    def forget(self, stages: Iterable[str]) -> None:
+        """Drop records, so that these stages run again."""
+        known = [stage for stage in stages if stage in self.stages]
+        for stage in known:
+            del self.stages[stage]
+        if known:
+            self._write()
+
+    def describe(self, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+        """sha256, size and modification time of each file, by its path in the run."""
+        described = {}
+        for path in sorted(paths):
+            stat = path.stat()
+            described[self._key(path)] = {
+                "sha256": sha256(path),
+                "size": stat.st_size,
+                "mtime_ns": stat.st_mtime_ns,
+            }
+        return described
+
+    def check(self, stage: str) -> list[str]:
+        """Artifacts of a recorded stage that are missing. Changed ones are an error.
+
+        Hashing gigabytes takes seconds, so a file of recorded size and time is taken as unchanged.
+
+        Raises:
+            ValueError: an artifact is not what the stage wrote (truncated, replaced, edited).
+        """
+        missing = []
+        for key, known in self.stages[stage].artifacts.items():
+            path = self.layout.root / key
+            if not path.exists():
+                missing.append(key)
+                continue
+            stat = path.stat()
+            if (stat.st_size, stat.st_mtime_ns) == (known["size"], known["mtime_ns"]):
+                continue
+            if stat.st_size != known["size"] or sha256(path) != known["sha256"]:
+                raise ValueError(
+                    f"{path} is not the file that stage {stage} wrote (its sha256 differs); "
+                    "put the original back, or delete the file and the stage runs again"
+                )
+        return missing
+
+    def hashes(self, stages: Iterable[str]) -> dict[str, str]:
+        """path -> sha256 of every artifact these stages recorded."""
+        return {
+            key: known["sha256"] for stage in stages for key, known in self.stages[stage].artifacts.items()
+        }
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.layout.root).as_posix()
+
+    def _write(self) -> None:
+        stages = {name: finite(vars(record)) for name, record in self.stages.items()}
+        write_text(
+            self.layout.manifest, json.dumps({"schema": MANIFEST_SCHEMA, "stages": stages}, indent=1) + "\n"
+        )
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with NaN and infinities, which JSON does not know, as ``None``."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Hash of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

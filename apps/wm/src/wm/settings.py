@@ -1,0 +1,135 @@
+"""Plain dictionaries to frozen dataclasses and back, with errors that name the key and what is allowed."""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def structure(cls: type[T], data: dict[str, Any], where: str = "") -> T:
+    """Build the dataclass ``cls`` from ``data``, nested dataclasses from nested tables.
+
+    Raises:
+        ValueError: an unknown key (the nearest known one is suggested), a missing one, or a value of the
+            wrong type; every message names the full key. Range checks are the dataclass's own.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is a section with keys of its own; got {data!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise ValueError(_unknown_key(_join(where, unknown[0]), unknown[0], list(fields)))
+    hints = get_type_hints(cls)
+    values = {name: _convert(hints[name], value, _join(where, name)) for name, value in data.items()}
+    missing = [
+        _join(where, name)
+        for name, field in fields.items()
+        if name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"missing setting {', '.join(missing)}; give it in the preset or with --set")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"[{where}] {error}" if where else str(error)) from error
+
+
+def unstructure(value: Any) -> Any:
+    """The inverse of :func:`structure`; tuples become lists and ``None`` fields are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {name: unstructure(item) for name, item in pairs if item is not None}
+    if isinstance(value, tuple | list):
+        return [unstructure(item) for item in value]
+    return value
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """``'worldmodel.num_layers=4'`` to ``{'worldmodel': {'num_layers': 4}}``; the value is read as TOML.
+
+    A value that is no TOML (a bare word) is taken as a string.
+    """
+    key, equals, raw = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ValueError(f"--set takes section.key=value; got {text!r}")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    for part in reversed(parts):
+        value = {part: value}
+    return value
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, table by table; neither argument is altered."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(hint, value, where)
+    if origin is Literal:
+        if value not in get_args(hint):
+            allowed = ", ".join(map(repr, get_args(hint)))
+            raise ValueError(f"{where} must be one of {allowed}; got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where} must be a list; got {value!r}")
+        item = get_args(hint)
+        if len(item) == 2 and item[1] is Ellipsis:
+            return tuple(_convert(item[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(item):
+            raise ValueError(f"{where} must be a list of {len(item)} values; got {value!r}")
+        return tuple(
+            _convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(item, value, strict=True))
+        )
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return structure(hint, value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is type(None) and value is None:
+        return None
+    if not isinstance(hint, type) or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"{where} must be {_name(hint)}; got {value!r}")
+    return value
+
+
+def _convert_union(hint: Any, value: Any, where: str) -> Any:
+    for option in get_args(hint):
+        try:
+            return _convert(option, value, where)
+        except ValueError:
+            continue
+    raise ValueError(f"{where} must be {_name(hint)}; got {value!r}")
+
+
+def _name(hint: Any) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_name(option) for option in get_args(hint) if option is not type(None))
+    if get_origin(hint) is tuple:
+        return f"a list of {_name(get_args(hint)[0])}"
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    return names.get(hint, str(hint))
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _unknown_key(full: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown setting {full!r}; {hint}allowed: {', '.join(sorted(known))}"

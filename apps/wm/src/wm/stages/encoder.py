@@ -1,0 +1,120 @@
+"""Frames to embeddings: temporal InfoNCE on stretches of play, and every frame embedded."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from atari_data import FrameStore, split_episodes
+from cnn_encoder import (
+    ContrastiveObjective,
+    Encoder,
+    diversity,
+    embed_batches,
+    save_encoder,
+    temporal_consistency,
+    write_embeddings,
+)
+from torch import Tensor
+
+from wm.clips import ClipSampler
+from wm.device import generator
+from wm.fit import fit
+from wm.pipeline import Context, Made, Stage
+
+EMBED_BATCH = 512
+METRIC_ROWS = 4000
+METRIC_PAIRS = 20_000
+
+
+def run(context: Context) -> Made:
+    """Train one encoder on all games, save it with their backgrounds, embed every frame."""
+    config, layout, device = context.config, context.layout, context.device
+    stores = {game: FrameStore.open(layout.data(game)) for game in config.games}
+    backgrounds = {game: torch.from_numpy(store.mean_frame()) for game, store in stores.items()}
+    sampler = ClipSampler(
+        stores,
+        backgrounds,
+        length=config.windows.clip,
+        batch_size=config.train.encoder.batch_size,
+        seed=context.seed("clips"),
+        split_seed=config.seed,
+        validation_fraction=config.collect.validation_fraction,
+        device=device,
+    )
+    encoder = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "encoder")).to(
+        device
+    )
+    untrained = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "random")).to(
+        device
+    )
+    objective = ContrastiveObjective(
+        encoder, config.contrastive, generator=generator(torch.device("cpu"), config.seed, "contrastive")
+    ).to(device)
+    fitted = fit(
+        objective,
+        sampler.batch,
+        config.train.encoder,
+        stage="encoder",
+        seed=config.seed,
+        device=device,
+        reporter=context.reporter,
+        checkpoint=context.checkpoint(),
+        total_steps=config.train.encoder.resolve_steps(sampler.num_clips),
+    )
+    encoder.eval()
+    metrics: dict[str, object] = {"train": fitted.metrics}
+    for game, store in stores.items():
+        metrics[game] = {
+            "trained": _health(context, encoder, store, backgrounds[game]),
+            "random encoder": _health(context, untrained, store, backgrounds[game]),
+        }
+        _embed(context, encoder, store, backgrounds[game], game)
+    save_encoder(layout.encoder, encoder, backgrounds)
+    return Made([layout.encoder, *(layout.embeddings(game) for game in config.games)], metrics)
+
+
+def _embed(context: Context, encoder: Encoder, store: FrameStore, background: Tensor, game: str) -> None:
+    with context.reporter.task(f"embed {game}", len(store)) as task:
+
+        def stacks() -> Iterator[np.ndarray]:
+            for start in range(0, len(store), EMBED_BATCH):
+                rows = np.arange(start, min(start + EMBED_BATCH, len(store)))
+                yield store.stacks(rows)
+                task.update(int(rows[-1]) + 1)
+
+        write_embeddings(
+            context.layout.embeddings(game),
+            embed_batches(encoder, stacks(), background),
+            num_frames=len(store),
+            config={"game": game},
+        )
+
+
+def _health(context: Context, encoder: Encoder, store: FrameStore, background: Tensor) -> dict[str, float]:
+    """Temporal consistency and diversity on consecutive rows of validation episodes."""
+    held_out = split_episodes(
+        store.episode_ids, context.config.collect.validation_fraction, context.config.seed
+    )
+    rows = np.flatnonzero(held_out)[:METRIC_ROWS]
+    batches = (store.stacks(rows[i : i + EMBED_BATCH]) for i in range(0, len(rows), EMBED_BATCH))
+    embeddings = torch.cat(list(embed_batches(encoder, batches, background))).cpu()
+    ids = torch.from_numpy(np.ascontiguousarray(store.episode_ids[rows]))
+    draw = generator(torch.device("cpu"), context.config.seed, "metrics")
+    return {
+        "temporal_consistency": temporal_consistency(embeddings, ids, num_pairs=METRIC_PAIRS, generator=draw),
+        "diversity": diversity(embeddings, num_pairs=METRIC_PAIRS, generator=draw),
+    }
+
+
+STAGE = Stage(
+    "encoder",
+    ("collect",),
+    lambda config: [
+        config.encoder,
+        config.contrastive,
+        config.train.encoder,
+        config.windows.clip,
+        config.collect.validation_fraction,
+    ],
+    run,
+)

@@ -1,0 +1,28 @@
+"""The agent in the real game, beside the random agent under the same protocol."""
+
+import json
+
+from wm.evaluation import evaluate_games
+from wm.pipeline import Context, Made, Stage
+from wm.run import write_text
+
+
+def run(context: Context) -> Made:
+    """Play whole episodes of every game with the agent and at random."""
+    config = context.config.evaluate
+    result = evaluate_games(
+        context.layout,
+        context.config,
+        episodes=config.episodes,
+        temperature=config.temperature,
+        seed=context.seed("evaluate") % 2**31,
+        device=context.device,
+        reporter=context.reporter,
+    )
+    write_text(context.layout.evaluation, json.dumps(result, indent=1) + "\n")
+    return Made([context.layout.evaluation], result)
+
+
+STAGE = Stage(
+    "evaluate", ("encoder", "hrvq", "agent"), lambda config: [config.evaluate, config.collect.protocol], run
+)

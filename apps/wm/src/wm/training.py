@@ -1,0 +1,103 @@
+"""What `wm train` does: resolve the configuration, run the stages, report."""
+
+import difflib
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from wm.config import (
+    RunConfig,
+    build_config,
+    default_directory,
+    read_preset,
+    read_toml,
+    save_config,
+)
+from wm.device import autocast_dtype, pick_device
+from wm.pipeline import Context, run_stages
+from wm.report import print_report
+from wm.reporter import Reporter, make_sinks
+from wm.run import Layout
+from wm.settings import merge, parse_override, unstructure
+from wm.stages import STAGE_NAMES, STAGES
+
+
+def train_run(
+    *,
+    stage: str | None,
+    games: list[str] | None,
+    preset: str | None,
+    directory: Path | None,
+    seed: int | None,
+    device_name: str,
+    overrides: list[str],
+    logs: list[str],
+    console: Console,
+) -> None:
+    """Train a run from nothing, or go on with one.
+
+    A run that exists keeps its configuration; a preset given anew replaces it, other options change it.
+
+    Raises:
+        ValueError: whatever in the arguments, the configuration or the run's files is not as it must be.
+    """
+    if stage is not None and stage not in STAGE_NAMES:
+        near = difflib.get_close_matches(stage, STAGE_NAMES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown stage {stage!r}; {hint}allowed: {', '.join(STAGE_NAMES)}")
+    device = pick_device(device_name)
+    changes: dict[str, Any] = {}
+    for text in overrides:
+        changes = merge(changes, parse_override(text))
+    if games is not None:
+        changes["games"] = [game.strip() for game in games]
+    if seed is not None:
+        changes["seed"] = seed
+    config, layout = _resolve(preset, directory, changes, "atari100k" if device.type == "cuda" else "tiny")
+
+    for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
+        autocast_dtype(
+            fit_config.precision, device
+        )  # an impossible precision shows now, not an hour from now
+    require_writable(layout.root)
+    save_config(layout.config, config)
+    console.print(f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}")
+    sinks = make_sinks(logs, layout.root, unstructure(config))
+    with Reporter(console, layout.metrics, sinks) as reporter:
+        manifest = run_stages(STAGES, Context(config, layout, device, reporter), only=stage)
+    print_report(config, manifest, console, only=stage)
+    console.print(
+        f"everything is in {layout.root}; `wm eval {layout.root}` plays more episodes", highlight=False
+    )
+
+
+def _resolve(
+    preset: str | None, directory: Path | None, changes: dict[str, Any], default_preset: str
+) -> tuple[RunConfig, Layout]:
+    """The configuration, and where the run lies."""
+    if directory is not None and preset is None and (directory / "config.toml").exists():
+        return build_config(read_toml(directory / "config.toml"), changes), Layout(directory)
+    name = preset or default_preset
+    config = build_config(read_preset(name), changes)
+    return config, Layout(directory or default_directory(config, name))
+
+
+def require_writable(directory: Path) -> None:
+    """Make the directory, or say why not.
+
+    Raises:
+        ValueError: a file is in the way, or it is a directory of something else.
+        PermissionError: nothing may be written there.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file; --run takes a directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(13, "no permission", str(directory))
+    if any(directory.iterdir()) and not (directory / "config.toml").exists():
+        raise ValueError(
+            f"{directory} is not empty and holds no run; give --run a new or an existing run's directory"
+        )

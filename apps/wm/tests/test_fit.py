@@ -1,0 +1,144 @@
+import math
+import os
+import signal
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+from wm.fit import FitConfig, fit
+from wm.reporter import Reporter
+
+CPU = torch.device("cpu")
+
+
+class Regression(nn.Module):
+    """Learns y = 3x with dropout, so that the random state matters; can interrupt or break itself."""
+
+    def __init__(self, interrupt_at=None, nan_at=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = nn.Linear(4, 1)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.interrupt_at, self.nan_at = interrupt_at, nan_at
+
+    def forward(self, batch):
+        x, y = batch
+        loss = (self.line(nn.functional.dropout(x, 0.3, self.training)) - y).square().mean()
+        if self.nan_at is not None and self.steps >= self.nan_at:
+            loss = loss * math.nan
+        return loss, {"error": loss.detach()}
+
+    def after_step(self):
+        self.steps += 1
+        if self.interrupt_at == int(self.steps):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def batches(index):
+    draw = torch.Generator().manual_seed(index)
+    x = torch.randn(16, 4, generator=draw)
+    return x, 3 * x.sum(1, keepdim=True)
+
+
+def train(path, objective, steps=30, **settings):
+    config = FitConfig(steps=steps, learning_rate=0.05, log_every=1, precision="float32", **settings)
+    reporter = Reporter(Console(quiet=True), path / "metrics.jsonl")
+    fitted = fit(
+        objective,
+        batches,
+        config,
+        stage="toy",
+        seed=1,
+        device=CPU,
+        reporter=reporter,
+        checkpoint=path / "toy.pt",
+    )
+    return fitted, objective
+
+
+def test_it_learns_and_logs_a_line_a_step(tmp_path):
+    fitted, _ = train(tmp_path, Regression(), steps=200)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 200
+    assert '"stage": "toy", "step": 0' in lines[0]
+    assert fitted.metrics["error"] < 20  # from 36, the variance of y; dropout leaves the rest
+
+
+def test_a_run_interrupted_at_any_step_ends_like_one_that_was_not(tmp_path):
+    (tmp_path / "whole").mkdir()
+    _, whole = train(tmp_path / "whole", Regression())
+    for stop in (1, 7, 29):
+        path = tmp_path / str(stop)
+        path.mkdir()
+        with pytest.raises(KeyboardInterrupt):
+            train(path, Regression(interrupt_at=stop))
+        _, resumed = train(path, Regression())
+        assert int(resumed.steps) == 30
+        assert torch.equal(resumed.line.weight, whole.line.weight), stop
+
+
+def test_accumulating_two_batches_equals_one_joined_batch(tmp_path):
+    class Plain(Regression):
+        def forward(self, batch):
+            x, y = batch
+            loss = (self.line(x) - y).square().mean()
+            return loss, {}
+
+    def joined(index):
+        parts = [batches(2 * index), batches(2 * index + 1)]
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    _, two = train(tmp_path, Plain(), steps=10, accumulation=2)
+    config = FitConfig(steps=10, learning_rate=0.05, precision="float32")
+    one = Plain()
+    reporter = Reporter(Console(quiet=True))
+    fit(
+        one,
+        joined,
+        config,
+        stage="toy",
+        seed=1,
+        device=CPU,
+        reporter=reporter,
+        checkpoint=tmp_path / "one.pt",
+    )
+    torch.testing.assert_close(one.line.weight, two.line.weight)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Regression(interrupt_at=5))
+    good = (tmp_path / "toy.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"toy: the loss or its gradient is nan by step 8"):
+        train(tmp_path, Regression(nan_at=8))
+    assert (tmp_path / "toy.pt").read_bytes() == good
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "toy.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"toy\.pt cannot be read as this stage's checkpoint"):
+        train(tmp_path, Regression())
+
+
+def test_learning_rate_warms_up_then_follows_the_schedule():
+    config = FitConfig(learning_rate=1.0, warmup=4, schedule="cosine")
+    rates = [config.rate(step, 104) for step in range(104)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4] == pytest.approx(1.0)
+    assert rates[54] == pytest.approx(0.55)  # half way between the peak and its tenth
+    assert rates[103] == pytest.approx(0.1, abs=1e-3)
+    assert FitConfig(learning_rate=1.0, schedule="constant").rate(99, 100) == 1.0
+
+
+def test_epochs_become_steps():
+    assert FitConfig(steps=0, epochs=2, batch_size=10, accumulation=2).resolve_steps(1000) == 100
+    assert FitConfig(steps=7).resolve_steps(1000) == 7
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": -1.0}, {"betas": (0.9, 1.0)}]
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        FitConfig(**wrong)

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+from wm.run import Layout, Manifest, StageRecord, fingerprint, write_text
+
+
+@pytest.fixture
+def finished(tmp_path):
+    layout = Layout(tmp_path)
+    layout.hrvq.write_bytes(b"codes")
+    manifest = Manifest(layout)
+    manifest.record("hrvq", StageRecord("f", manifest.describe([layout.hrvq]), {}))
+    return layout
+
+
+def test_a_manifest_survives_the_disk(finished):
+    record = Manifest(finished).stages["hrvq"]
+    assert record.fingerprint == "f"
+    assert record.artifacts["hrvq.safetensors"]["size"] == 5
+    assert record.versions["wm"]
+    assert Manifest(finished).check("hrvq") == []
+
+
+def test_a_missing_artifact_is_told_and_a_changed_one_is_an_error(finished):
+    finished.hrvq.write_bytes(b"codes")  # touched, same bytes
+    assert Manifest(finished).check("hrvq") == []
+    finished.hrvq.write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"hrvq\.safetensors is not the file that stage hrvq wrote"):
+        Manifest(finished).check("hrvq")
+    finished.hrvq.unlink()
+    assert Manifest(finished).check("hrvq") == ["hrvq.safetensors"]
+
+
+def test_a_damaged_manifest_is_named(finished):
+    finished.manifest.write_text("{")
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        Manifest(finished)
+
+
+def test_fingerprints_ignore_order_and_see_values():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_write_text_leaves_no_partial_file(tmp_path):
+    write_text(tmp_path / "deep" / "x.json", json.dumps([1]))
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["x.json"]

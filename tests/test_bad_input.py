@@ -1,0 +1,114 @@
+"""What a user can do wrong: exit code 2, one sentence that helps, no traceback, nothing lost."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from command import train, wm
+from safetensors.torch import save_file
+
+
+def refused(result, *parts):
+    assert result.code == 2, result.output
+    text = " ".join(result.output.split())
+    assert "Traceback" not in text
+    for part in parts:
+        assert part in text, text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--games", "pnog"], ["pnog", "pong"]),
+        (["--games", "MsPacman"], ["ms_pacman"]),
+        (["--games", "pong,pong"], ["twice"]),
+        (["wroldmodel"], ["unknown stage 'wroldmodel'", "worldmodel"]),
+        (["--preset", "huge"], ["unknown preset 'huge'", "tiny, reference, atari100k"]),
+        (["--set", "worldmodel.layers=3"], ["worldmodel.layers", "num_layers"]),
+        (["--set", "worldmodel.num_layers=many"], ["worldmodel.num_layers must be an integer", "'many'"]),
+        (["--set", "worldmodel.num_layers=0"], ["num_layers", "0"]),
+        (["--set", "worldmodel.num_levels=5"], ["worldmodel.num_levels follows from hrvq.levels"]),
+        (["--set", "dream.horizon=100"], ["dream.context + dream.horizon is 104", "max_steps"]),
+        (["--set", "train.agent.precision=float16", "--device", "cpu"], ["precision", "CUDA"]),
+        (["--set", "nonsense"], ["--set takes section.key=value"]),
+        (["--device", "tpu"], ["unknown device 'tpu'"]),
+        (["--device", "cuda:99"], ["cuda:99"]),
+        (["--log", "paper"], ["unknown --log 'paper'"]),
+        (["--seed", "-1"], ["-1"]),
+    ],
+)
+def test_arguments(tmp_path, arguments, parts):
+    refused(
+        wm("train", "--run", tmp_path / "run", "--preset", "tiny", *_with_default_preset(arguments)), *parts
+    )
+
+
+def _with_default_preset(arguments):
+    return arguments
+
+
+def test_a_directory_that_is_no_run(tmp_path):
+    for command in (["eval"], ["show"]):
+        refused(wm(*command, tmp_path / "nowhere"), "holds no run")
+    refused(wm("runs", tmp_path / "nowhere"), "does not exist")
+    (tmp_path / "thesis.txt").write_text("precious")
+    refused(wm("train", "--run", tmp_path, "--preset", "tiny"), "is not empty and holds no run")
+    refused(wm("train", "--run", tmp_path / "thesis.txt", "--preset", "tiny"), "is a file")
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def damage_truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_foreign(path):
+    save_file({"x": torch.zeros(3)}, path)
+
+
+def damage_text(path):
+    path.write_text("hello")
+
+
+def damage_other_kind(path):
+    other = "encoder" if path.name != "encoder.safetensors" else "hrvq"
+    shutil.copyfile(path.with_name(f"{other}.safetensors"), path)
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_foreign, damage_text, damage_other_kind])
+@pytest.mark.parametrize("name", ["encoder", "hrvq", "worldmodel", "agent"])
+def test_damaged_artifacts_are_named_and_deleting_them_mends_the_run(run, tmp_path, name, damage):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    path = copy / f"{name}.safetensors"
+    original = path.read_bytes()
+    damage(path)
+    refused(train(copy), f"{name}.safetensors is not the file that stage {name} wrote", "delete the file")
+    if name != "worldmodel":  # not needed to play
+        refused(wm("eval", copy, "--episodes", 1, "--device", "cpu"), f"{name}.safetensors")
+    if damage is damage_truncate and name == "agent":
+        path.unlink()
+        assert train(copy).code == 0
+        assert path.read_bytes() == original
+
+
+def test_a_damaged_shard_is_named(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    shard = next((copy / "data" / "pong").glob("*.safetensors"))
+    damage_truncate(shard)
+    refused(train(copy), shard.name, "delete the file")
+
+
+@pytest.mark.parametrize(("name", "text"), [("config.toml", "games = ["), ("manifest.json", "{")])
+def test_damaged_text_files_are_named(run, tmp_path, name, text):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    (copy / name).write_text(text)
+    refused(wm("train", "--run", copy, "--device", "cpu"), name)
+    refused(wm("show", copy), name)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission(tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0o500)
+    refused(wm("train", "--run", locked / "run", "--preset", "tiny"), "no permission")

@@ -1,0 +1,68 @@
+"""What holds across packages: copies that must agree, borders that nothing crosses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import atari_data
+import numpy as np
+import pytest
+import token_worldmodel
+
+ROOT = Path(__file__).parents[1]
+COPIES = sorted((ROOT / "packages").glob("*/src/*/_artifact.py"))
+
+
+def test_copies_of_the_torch_artifact_file_are_equal():
+    texts = {path.read_text() for path in COPIES if "atari_data" not in str(path)}
+    assert len(texts) == 1
+
+
+def test_no_package_imports_another():
+    found = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_packages_split_episodes_alike(seed):
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(rng.integers(1, 30)), rng.integers(1, 50))
+    for fraction in (0.05, 0.1, 0.5):
+        ours = atari_data.split_episodes(ids, fraction, seed)
+        theirs = token_worldmodel.split_episodes(ids, fraction, seed)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 40])
+def test_both_packages_find_the_same_windows(length):
+    from token_worldmodel.sampler import window_starts
+
+    ids = np.repeat(np.arange(12), np.random.default_rng(0).integers(1, 60, 12)).astype(np.int32)
+    np.testing.assert_array_equal(atari_data.window_starts(ids, length), window_starts(ids, length))
+
+
+def test_nothing_names_a_package_registry_or_a_machine():
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    forbidden = ("pypi" + ".org/simple", "files.python" + "hosted", "/ro" + "ot/", "/wo" + "rk/")
+    for name in listed:
+        path = ROOT / name
+        if (
+            path.name == "uv.lock"
+            or not path.is_file()
+            or path.suffix in (".png", ".gif", ".mp4", ".safetensors")
+        ):
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert not [word for word in forbidden if word in text], name
