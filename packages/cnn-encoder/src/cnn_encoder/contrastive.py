@@ -1,4 +1,4 @@
-"""The contrastive objective: what follows must be told from what else happened nearby."""
+"""The objective of the encoder: temporal InfoNCE, inverse dynamics and the layout of the frame."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import Encoder, stack_frames
+from .encoder import STACK, Encoder, stack_frames
 from .initialization import initialize
+from .layout import RunningWhitening, low_frequencies
 
 NUM_ACTIONS = 18
 
@@ -54,32 +55,40 @@ class ClipBatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContrastiveConfig:
-    """What a `ContrastiveObjective` asks of the embedding."""
+    """What a `ContrastiveObjective` asks of the embedding, and how loudly."""
 
-    temperature: float = 0.03
+    temperature: float = 0.1
+    contrastive_weight: float = 0.2
     inverse_dynamics: bool = True
     inverse_weight: float = 1.0
     inverse_start_step: int = 150
     inverse_hidden_dim: int = 256
+    layout_weight: float = 1.0
+    layout_frequencies: int = 4
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
-        if self.inverse_weight < 0:
-            raise ValueError(f"inverse_weight is {self.inverse_weight}; it must not be negative")
-        if self.inverse_start_step < 0:
-            raise ValueError(f"inverse_start_step is {self.inverse_start_step}; it must not be negative")
-        if self.inverse_hidden_dim < 1:
-            raise ValueError(f"inverse_hidden_dim is {self.inverse_hidden_dim}; it must be at least 1")
+        for name in ("temperature", "inverse_hidden_dim", "layout_frequencies"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("contrastive_weight", "inverse_weight", "inverse_start_step", "layout_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
 
 
 class ContrastiveObjective(nn.Module):
-    """Temporal InfoNCE within a stretch of play, and which action led from one moment to the next.
+    """Three demands on an embedding, none of which sees a label.
 
-    The embedding of a moment must be nearer to that of the next moment than to any other of the same
-    40 steps. Negatives from elsewhere would be told apart by the score or the scene; negatives from the same
-    stretch differ only in what moves. The inverse-dynamics head starts late: from the first step on it
-    keeps InfoNCE at chance.
+    *Contrast*: a moment must be nearer to the next moment than to any other of the same stretch. Negatives
+    from elsewhere would be told apart by the score or the scene; these differ only in what moves.
+
+    *Inverse dynamics*: which action led from one moment to the next. It starts late; from the first step on
+    it would keep InfoNCE at chance.
+
+    *Layout*: the blurred, whitened foreground of the newest frame must be linear in the embedding. A
+    contrast is content with any code that tells moments apart, however crumpled; a quantizer needs the
+    state to be where the variance is, along few and straight directions.
+
+    The heads are thrown away after training.
     """
 
     step: Tensor
@@ -90,23 +99,30 @@ class ContrastiveObjective(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = config
+        dim, num_layout = encoder.config.embedding_dim, config.layout_frequencies**2
         self.inverse = nn.Sequential(
-            nn.Linear(2 * encoder.config.embedding_dim, config.inverse_hidden_dim),
+            nn.Linear(2 * dim, config.inverse_hidden_dim),
             nn.ReLU(),
             nn.Linear(config.inverse_hidden_dim, NUM_ACTIONS),
         )
+        self.layout = nn.Linear(dim, num_layout)
         initialize(self.inverse, generator)
+        initialize(self.layout, generator)
+        self.whiten = RunningWhitening(num_layout)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics of one batch; changes nothing."""
-        z = self.encoder(stack_frames(batch.frames), batch.background.unsqueeze(1))  # (S, T, D)
-        ignore = _not_negatives(z.shape[1] - 1, z.device)
-        contrast = info_nce(z[:, :-1], z[:, 1:], self.config.temperature, ignore=ignore)
+        """Loss and metrics of one batch; in training mode the whitening follows the batch."""
+        _check(batch)
+        background = batch.background.unsqueeze(1)  # (S, 1, 84, 84)
+        z = self.encoder(stack_frames(batch.frames), background)  # (S, T, D)
+        now, following = z[:, :-1], z[:, 1:]
+        ignore = _not_negatives(now.shape[1], z.device)
+        contrast = info_nce(now, following, self.config.temperature, ignore=ignore)
+        loss = self.config.contrastive_weight * contrast
         metrics = {"info_nce": contrast.detach()}
-        loss = contrast
         if self.config.inverse_dynamics:
-            logits = self.inverse(torch.cat([z[:, :-1], z[:, 1:]], -1)).float().flatten(0, 1)
+            logits = self.inverse(torch.cat([now, following], -1)).float().flatten(0, 1)
             actions = batch.actions[:, :-1].flatten()
             inverse = F.cross_entropy(logits, actions)
             # A tensor, not an `if`: asking a GPU for the step would wait for it.
@@ -114,12 +130,28 @@ class ContrastiveObjective(nn.Module):
             loss = loss + self.config.inverse_weight * started * inverse
             metrics["inverse_dynamics"] = inverse.detach()
             metrics["inverse_accuracy"] = (logits.argmax(-1) == actions).float().mean()
+        if self.config.layout_weight > 0:
+            newest = batch.frames[:, STACK - 1 :]
+            target = self.whiten(low_frequencies(newest, background, self.config.layout_frequencies))
+            layout = F.smooth_l1_loss(self.layout(z).float(), target)
+            loss = loss + self.config.layout_weight * layout
+            metrics["layout"] = layout.detach()
         metrics["loss"] = loss.detach()
         return loss, metrics
 
     def after_step(self) -> None:
         """Count the optimiser step just made."""
         self.step += 1
+
+
+def _check(batch: ClipBatch) -> None:
+    stretches, rows = batch.frames.shape[:2]
+    expected = (stretches, rows - STACK + 1)
+    if batch.actions.shape != expected or expected[1] < 4:
+        raise ValueError(
+            f"frames are {tuple(batch.frames.shape)}, actions {tuple(batch.actions.shape)}; "
+            "expected (S, 3+T, 84, 84) and (S, T) with T >= 4"
+        )
 
 
 def _not_negatives(n: int, device: torch.device) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from .initialization import initialize
 
+_CHUNK = 8192  # rows held in float64 at a time
+
 
 class ProbeData(NamedTuple):
     """Rows of features and labels, row for row."""
@@ -44,26 +46,44 @@ class MLPProbeConfig:
 
 
 def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> ProbeScore:
-    """Ridge regression in closed form, one variable at a time on the rows where it is in play.
+    """Ridge regression in closed form, on the rows where a variable is in play.
 
     ``ridge`` is relative to the mean variance of the features, so that their scale does not matter.
     """
-    mean, scale = _moments(train.features)
-    x_train, x_test = ((data.features.float() - mean) / scale for data in (train, test))
-    predictions = []
-    for v in range(train.labels.shape[1]):
-        rows = _rows(train, v)
-        x, y = x_train[rows].double(), train.labels[rows, v].double()
-        if len(x) == 0:
-            predictions.append(torch.full((len(x_test),), torch.nan))
-            continue
-        x_mean, y_mean = x.mean(0), y.mean()
-        x = x - x_mean
-        gram = x.mT @ x
-        gram.diagonal().add_(ridge * len(x) + 1e-9)
-        weight = torch.linalg.solve(gram, x.mT @ (y - y_mean))
-        predictions.append(((x_test.double() - x_mean) @ weight + y_mean).float())
-    return score(torch.stack(predictions, -1), test)
+    moments = _moments(train.features)
+    mask = _mask(train)
+    patterns, group = mask.unique(dim=1, return_inverse=True)  # variables in play together share one solve
+    labels = train.labels.double()
+    weight = torch.zeros(train.features.shape[1] + 1, labels.shape[1], dtype=torch.float64).to(labels.device)
+    for i in range(patterns.shape[1]):
+        columns = (group == i).nonzero().squeeze(1)
+        weight[:, columns] = _ridge(train.features, labels[:, columns], patterns[:, i], moments, ridge)
+    parts = [_affine(part, moments) @ weight for part in test.features.split(_CHUNK)]
+    return score(torch.cat(parts), test)
+
+
+def _ridge(
+    features: Tensor, labels: Tensor, rows: Tensor, moments: tuple[Tensor, Tensor], ridge: float
+) -> Tensor:
+    """Weights (F + 1, C) on the chosen rows, from the normal equations; the intercept is not penalised."""
+    width = features.shape[1] + 1
+    if not rows.any():
+        return torch.full((width, labels.shape[1]), torch.nan, dtype=torch.float64, device=features.device)
+    gram = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+    moment = torch.zeros(width, labels.shape[1], dtype=torch.float64, device=features.device)
+    for part in rows.nonzero().squeeze(1).split(_CHUNK):
+        x = _affine(features[part], moments)
+        gram += x.mT @ x
+        moment += x.mT @ labels[part]
+    penalty = torch.full((width,), ridge * float(rows.sum()) + 1e-9, dtype=torch.float64, device=gram.device)
+    penalty[-1] = 1e-9
+    return torch.linalg.solve(gram + penalty.diag(), moment)
+
+
+def _affine(features: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
+    """Standardised features with a column of ones: (B, F) -> float64 (B, F + 1)."""
+    mean, scale = moments
+    return F.pad((features.float() - mean) / scale, (0, 1), value=1.0).double()
 
 
 def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None = None) -> ProbeScore:
@@ -72,7 +92,7 @@ def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None =
     device = train.features.device
     generator = torch.Generator().manual_seed(config.seed)
     mean, scale = _moments(train.features)
-    mask = _mask(train).float()
+    mask = _mask(train)
     count = mask.sum(0).clamp(min=1)
     labels = train.labels.float()
     label_mean = (labels * mask).sum(0) / count
@@ -99,8 +119,9 @@ def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None =
         optimizer.step()
         schedule.step()
     with torch.inference_mode():
-        parts = [net((part.float() - mean) / scale) for part in test.features.split(8192)]
-    return score(torch.cat(parts) * label_std + label_mean, test)
+        parts = [net((part.float() - mean) / scale) for part in test.features.split(_CHUNK)]
+    never = torch.where(mask.any(0), 0.0, torch.nan)
+    return score(torch.cat(parts) * label_std + label_mean + never, test)
 
 
 def score(predicted: Tensor, data: ProbeData) -> ProbeScore:

@@ -1,0 +1,61 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from cnn_encoder import (
+    AtariARIConfig,
+    LabelledFeatures,
+    atariari_probe,
+    entropy,
+    unseen_frames,
+    weighted_f1,
+)
+
+
+def test_entropy_in_nats():
+    assert entropy(torch.tensor([3, 3, 7, 7])) == pytest.approx(math.log(2))
+    assert entropy(torch.full((5,), 255)) == 0
+
+
+def test_weighted_f1_by_hand():
+    # Class 0: 2 true, 1 claimed, 1 hit: F1 = 2/3. Class 1: 1 true, 2 claimed, 1 hit: 2/3. Class 2: 1.
+    labels, predicted = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 2])
+    assert weighted_f1(predicted, labels) == pytest.approx((2 * 2 / 3 + 2 / 3 + 1) / 4)
+    assert weighted_f1(labels, labels) == 1
+    assert weighted_f1(torch.full((4,), 9), labels) == 0
+
+
+def test_unseen_frames_are_those_equal_to_no_training_frame():
+    train = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    test = np.stack([train[1], train[1] + 1, train[2]])
+    assert unseen_frames(train, test).tolist() == [False, True, False]
+
+
+def draw(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    ball, score = torch.randint(0, 6, (2, n), generator=generator)
+    features = torch.cat([torch.eye(6)[ball], torch.randn(n, 4, generator=generator)], 1)
+    return LabelledFeatures(features, torch.stack([40 * ball, score, torch.zeros(n, dtype=torch.long)], 1))
+
+
+def test_protocol_keeps_reads_and_groups():
+    found = atariari_probe(draw(2000, 0), draw(400, 1), draw(400, 2), ["ball_x", "enemy_score", "num_lives"])
+    assert found.dropped == ("num_lives",)
+    assert found.variables["ball_x"] > 0.99  # it is in the features
+    assert found.variables["enemy_score"] < 0.35  # it is not; chance is 1/6
+    assert found.categories == {
+        "small object": found.variables["ball_x"],
+        "score/clock/lives": found.variables["enemy_score"],
+    }
+    assert found.mean == pytest.approx(sum(found.variables.values()) / 2)
+
+
+def test_wrong_input_is_one_clear_sentence():
+    data = draw(20, 0)
+    with pytest.raises(ValueError, match="2 names for 3 label columns"):
+        atariari_probe(data, data, data, ["a", "b"])
+    with pytest.raises(ValueError, match=r"entropy of 9\.0 nats"):
+        atariari_probe(data, data, data, ["a", "b", "c"], AtariARIConfig(min_entropy=9.0))
+    with pytest.raises(ValueError, match="patience is 0"):
+        AtariARIConfig(patience=0)

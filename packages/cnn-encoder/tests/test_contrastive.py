@@ -1,0 +1,151 @@
+import math
+
+import pytest
+import torch
+from cnn_encoder import ClipBatch, ContrastiveConfig, ContrastiveObjective, Encoder, EncoderConfig, info_nce
+from cnn_encoder.contrastive import _not_negatives
+from cnn_encoder.layout import RunningWhitening, low_frequencies
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def objective(**changes):
+    rng = generator()
+    return ContrastiveObjective(
+        Encoder(EncoderConfig(), generator=rng), ContrastiveConfig(**changes), generator=rng
+    )
+
+
+def play(stretches=2, steps=8, seed=0):
+    """A square that wanders over a background: frames, the actions that moved it, and the background."""
+    rng = generator(seed)
+    actions = torch.randint(0, 2, (stretches, steps + 3), generator=rng)
+    x = (40 + 5 * (2 * actions - 1).cumsum(1)).clamp(0, 75)
+    frames = torch.full((stretches, steps + 3, 84, 84), 50, dtype=torch.uint8)
+    for s in range(stretches):
+        for t in range(steps + 3):
+            frames[s, t, 30:38, x[s, t] : x[s, t] + 8] = 200
+    return ClipBatch(frames, actions[:, 3:], torch.full((stretches, 84, 84), 50.0))
+
+
+def test_info_nce_by_hand():
+    eye = torch.eye(2)
+    expected = math.log(math.e**2 + 1) - 2  # the positive at 1 / 0.5, one negative at 0
+    assert info_nce(eye, eye, 0.5).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_info_nce_is_log_n_at_chance_and_ignores_what_it_is_told_to():
+    same = torch.ones(3, 5, 4)
+    assert info_nce(same, same, 0.1).item() == pytest.approx(math.log(5), abs=1e-5)
+    ignore = torch.zeros(5, 5, dtype=torch.bool)
+    ignore[:, 0] = True
+    ignore[0] = torch.tensor([False, True, True, True, False])
+    expected = (math.log(2) + 4 * math.log(4)) / 5
+    assert info_nce(same, same, 0.1, ignore=ignore).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_negatives_come_from_the_same_stretch_only():
+    a, p = torch.randn(2, 2, 6, 8, generator=generator())
+    together = info_nce(a, p, 0.2)
+    apart = (info_nce(a[0], p[0], 0.2) + info_nce(a[1], p[1], 0.2)) / 2
+    torch.testing.assert_close(together, apart)
+
+
+def test_info_nce_stays_float32_under_autocast():
+    a, p = torch.randn(2, 40, 384, generator=generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(info_nce(a, p, 0.03), info_nce(a.float(), p.float(), 0.03))
+
+
+def test_neither_the_anchor_nor_the_moment_before_it_is_a_negative():
+    ignore = _not_negatives(4, torch.device("cpu"))
+    moments = [[j + 1 for j in range(4) if ignore[i, j]] for i in range(4)]
+    assert moments == [[], [1], [1, 2], [2, 3]]
+
+
+def test_low_frequencies_by_the_definition():
+    frames = torch.zeros(1, 84, 84)
+    frames[0, 10, 60] = 255
+    found = low_frequencies(frames, torch.zeros(84, 84), 3).view(3, 3)
+    for k in range(3):
+        for m in range(3):
+            expected = math.cos(math.pi * k * 10.5 / 84) * math.cos(math.pi * m * 60.5 / 84)
+            assert found[k, m].item() == pytest.approx(expected, abs=1e-6)
+    assert low_frequencies(frames, frames[0], 3).abs().max() == 0
+
+
+def test_whitening_makes_every_direction_equally_strong():
+    mixed = torch.randn(5000, 4, generator=generator()) @ torch.diag(torch.tensor([10.0, 3.0, 1.0, 0.3]))
+    mixed = mixed @ torch.linalg.qr(torch.randn(4, 4, generator=generator(1)))[0]
+    whiten = RunningWhitening(4, floor=0)
+    white = whiten(mixed)
+    torch.testing.assert_close(white.mT @ white / 5000, torch.eye(4), atol=1e-3, rtol=0)
+    before = whiten.moment.clone()
+    assert torch.equal(whiten.eval()(mixed), white)
+    assert torch.equal(whiten.moment, before)
+
+
+def test_the_inverse_head_starts_at_its_step():
+    model, batch = objective(inverse_start_step=2), play()
+    for step in range(3):
+        loss, metrics = model(batch)
+        config = model.config
+        expected = config.contrastive_weight * metrics["info_nce"] + config.layout_weight * metrics["layout"]
+        expected = expected + (metrics["inverse_dynamics"] if step == 2 else 0)
+        torch.testing.assert_close(loss.detach(), expected)
+        model.after_step()
+    assert model.state_dict()["step"] == 3  # so that a resumed run knows
+
+
+def test_switched_off_parts_leave_only_the_contrast():
+    model = objective(inverse_dynamics=False, layout_weight=0.0, contrastive_weight=1.0)
+    loss, metrics = model(play())
+    assert metrics.keys() == {"info_nce", "loss"}
+    assert loss.item() == metrics["info_nce"].item()
+
+
+def test_each_stretch_has_its_own_background():
+    model = objective().eval()
+    one, other = play(seed=1), play(seed=2)
+    shifted = ClipBatch(other.frames + 20, other.actions, other.background + 20)
+    plain, moved = (
+        ClipBatch(*(torch.cat(pair) for pair in zip(one, second, strict=True))) for second in (other, shifted)
+    )
+    torch.testing.assert_close(model(plain)[0], model(moved)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_learns_to_tell_moments_apart():
+    model, batch = objective(inverse_start_step=0), play(4, 12)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    history = []
+    for _ in range(25):
+        loss, metrics = model(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        history.append(metrics)
+    for name in ("info_nce", "inverse_dynamics", "layout"):
+        assert history[-1][name] < 0.8 * history[0][name], name
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    first, second = (objective()(play())[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ContrastiveConfig(temperature=0.0), r"temperature is 0\.0"),
+        (lambda: ContrastiveConfig(layout_weight=-1.0), r"layout_weight is -1\.0"),
+        (lambda: info_nce(torch.zeros(3, 4), torch.zeros(2, 4), 0.1), r"\(3, 4\).*\(2, 4\)"),
+        (lambda: objective()(play()._replace(actions=torch.zeros(2, 11))), r"\(2, 11\).*\(S, T\)"),
+        (lambda: objective()(play(steps=3)), "T >= 4"),
+    ],
+)
+def test_wrong_input_is_one_clear_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

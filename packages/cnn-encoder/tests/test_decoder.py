@@ -1,0 +1,60 @@
+import pytest
+import torch
+from cnn_encoder import Decoder, DecoderBatch, DecoderConfig, DecoderObjective, load_decoder, save_decoder
+
+
+@pytest.fixture
+def decoder():
+    return Decoder(DecoderConfig(), generator=torch.Generator().manual_seed(0))
+
+
+def test_draws_frames_in_range_on_the_background(decoder):
+    z = torch.randn(2, 3, 384)
+    background = torch.full((84, 84), 100.0)
+    frames = decoder(z, background)
+    assert frames.shape == (2, 3, 84, 84)
+    torch.testing.assert_close(frames, (decoder.foreground(z) + 100).clamp(0, 255))
+    loud = decoder(1000 * z, background)
+    assert loud.min() == 0
+    assert loud.max() == 255
+
+
+def test_loss_by_hand(decoder):
+    for parameter in decoder.parameters():
+        torch.nn.init.zeros_(parameter)  # draws the background and nothing else
+    background = torch.full((84, 84), 51.0)
+    frame = torch.full((1, 84, 84), 51, dtype=torch.uint8)
+    frame[0, 0, 0] = 102  # one pixel of foreground, (51 / 255)^2 = 0.04
+    loss, metrics = DecoderObjective(decoder)(DecoderBatch(torch.zeros(1, 384), frame, background))
+    assert loss.item() == pytest.approx(11 * 0.04 / 84**2)
+    assert metrics["mse"].item() == pytest.approx(0.04 / 84**2)
+
+
+def test_sends_no_gradient_into_the_embedding_and_learns_a_frame(decoder):
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(2, 384, generator=generator, requires_grad=True)
+    frames = torch.zeros(2, 84, 84, dtype=torch.uint8)
+    for i in range(2):
+        frames[i, 20 * i : 20 * i + 10, 30:40] = 200
+    objective = DecoderObjective(decoder)
+    optimizer = torch.optim.Adam(decoder.parameters(), 1e-3)
+    losses = []
+    for _ in range(20):
+        loss, _ = objective(DecoderBatch(z, frames, torch.zeros(84, 84)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objective.after_step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    assert z.grad is None
+
+
+def test_a_saved_decoder_comes_back_the_same(decoder, tmp_path):
+    save_decoder(tmp_path / "decoder", decoder)
+    loaded = load_decoder(tmp_path / "decoder")
+    z = torch.randn(2, 384)
+    assert torch.equal(loaded(z), decoder(z))
+    assert loaded.config == decoder.config
+    with pytest.raises(ValueError, match="foreground_weight is -1"):
+        DecoderConfig(foreground_weight=-1)

@@ -1,0 +1,79 @@
+import pytest
+import torch
+from cnn_encoder import (
+    Encoder,
+    EncoderConfig,
+    embed,
+    embed_batches,
+    load_embeddings,
+    resolve_precision,
+    write_embeddings,
+)
+from cnn_encoder._artifact import save_artifact
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder(EncoderConfig(), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def stacks():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (10, 4, 84, 84), dtype=torch.uint8, generator=generator)
+
+
+def test_all_forms_of_input_give_the_same_rows(encoder, stacks):
+    background = stacks.float().mean((0, 1))
+    rows = embed(encoder, stacks, background, batch_size=4, precision="float32")
+    assert torch.equal(rows, embed(encoder, stacks.numpy(), background, batch_size=4, precision="float32"))
+    assert torch.equal(rows, embed(encoder, stacks.split(4), background, precision="float32"))
+    torch.testing.assert_close(rows, encoder(stacks, background).detach(), rtol=1e-4, atol=1e-6)
+    assert not rows.requires_grad
+
+
+def test_bfloat16_stays_close_and_leaves_the_encoder_in_float32(encoder, stacks):
+    exact = embed(encoder, stacks, None, precision="float32")
+    fast = embed(encoder, stacks, None, precision="bfloat16")
+    assert fast.dtype == torch.float32
+    assert 0 < (exact - fast).norm(dim=1).max() < 0.05
+    assert encoder.conv1.weight.dtype == torch.float32
+
+
+def test_a_streamed_file_is_the_file_a_whole_write_gives(encoder, stacks, tmp_path):
+    config = {"game": "pong", "precision": "float32"}
+    batches = embed_batches(encoder, stacks.split(3), None, precision="float32")
+    write_embeddings(tmp_path / "streamed", batches, num_frames=10, config=config)
+    rows = embed(encoder, stacks, None, batch_size=3, precision="float32")
+    save_artifact(tmp_path / "whole", {"embeddings": rows}, kind="embeddings", config=config)
+    assert (tmp_path / "streamed").read_bytes() == (tmp_path / "whole").read_bytes()
+    loaded, loaded_config = load_embeddings(tmp_path / "streamed")
+    assert torch.equal(loaded, rows)
+    assert loaded_config == config
+
+
+@pytest.mark.parametrize("num_frames", [9, 11])
+def test_a_wrong_number_of_rows_leaves_what_was_there(tmp_path, num_frames):
+    path = tmp_path / "embeddings"
+    path.write_text("older")
+    with pytest.raises(ValueError, match=f"10 rows, num_frames is {num_frames}"):
+        write_embeddings(path, torch.zeros(10, 384).split(4), num_frames=num_frames)
+    assert [p.name for p in tmp_path.iterdir()] == ["embeddings"]
+    assert path.read_text() == "older"
+
+
+def test_precision_by_name():
+    assert resolve_precision("float32", CPU) == torch.float32
+    assert resolve_precision("bfloat16", CPU) == torch.bfloat16
+    assert resolve_precision("auto", CPU) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ValueError, match=r"'half'.*'auto'"):
+        resolve_precision("half", CPU)
+
+
+def test_nothing_to_embed_is_one_clear_sentence(encoder):
+    with pytest.raises(ValueError, match="stacks is empty"):
+        embed(encoder, [], None)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        embed(encoder, torch.zeros(1, 4, 84, 84), None, batch_size=0)

@@ -1,0 +1,106 @@
+import pytest
+import torch
+from cnn_encoder import Encoder, EncoderConfig, load_encoder, mean_frame, save_encoder, stack_frames
+from torch import nn
+
+
+@pytest.fixture
+def encoder():
+    return Encoder(EncoderConfig(), generator=torch.Generator().manual_seed(0))
+
+
+def random_frames(*shape, seed=0):
+    return torch.randint(
+        0, 256, (*shape, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+def test_has_the_published_number_of_parameters(encoder):
+    assert sum(p.numel() for p in encoder.parameters()) == 1_881_120
+
+
+def test_is_the_sequence_it_says_it_is(encoder):
+    frames, background = random_frames(3, 4), torch.rand(84, 84) * 255
+    plain = nn.Sequential(
+        encoder.conv1, nn.ReLU(), encoder.conv2, nn.ReLU(), encoder.conv3, nn.ReLU(),
+        nn.Flatten(), encoder.hidden, nn.ReLU(), encoder.out,
+    )  # fmt: skip
+    expected = plain((frames.float() - background) / 255)
+    expected = expected / expected.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(encoder(frames, background), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_output_is_float32_of_unit_norm_for_any_leading_shape(encoder):
+    z = encoder(random_frames(2, 3, 4))
+    assert z.shape == (2, 3, 384)
+    torch.testing.assert_close(z.norm(dim=-1), torch.ones(2, 3))
+    torch.testing.assert_close(z.flatten(0, 1), encoder(random_frames(2, 3, 4).flatten(0, 1)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert encoder(random_frames(2, 4)).dtype == torch.float32
+
+
+def test_a_background_for_each_frame_equals_one_at_a_time(encoder):
+    frames, backgrounds = random_frames(2, 4), torch.rand(2, 84, 84) * 255
+    together = encoder(frames, backgrounds)
+    apart = torch.stack([encoder(f[None], b)[0] for f, b in zip(frames, backgrounds, strict=True)])
+    torch.testing.assert_close(together, apart)
+    assert not torch.allclose(together, encoder(frames))
+
+
+def test_float_frames_equal_uint8_frames(encoder):
+    frames = random_frames(2, 4)
+    assert torch.equal(encoder(frames), encoder(frames.float()))
+
+
+def test_a_generator_decides_the_weights():
+    def weights(seed):
+        encoder = Encoder(EncoderConfig(), generator=torch.Generator().manual_seed(seed))
+        return torch.cat([p.flatten() for p in encoder.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_stack_frames_is_a_view_of_every_four_consecutive_frames():
+    clip = random_frames(2, 7)
+    stacks = stack_frames(clip)
+    assert stacks.shape == (2, 4, 4, 84, 84)
+    for t in range(4):
+        assert torch.equal(stacks[:, t], clip[:, t : t + 4])
+    assert stacks.data_ptr() == clip.data_ptr()
+
+
+def test_mean_frame_is_the_mean_over_chunks():
+    frames = random_frames(11)
+    torch.testing.assert_close(mean_frame(frames, chunk=4), frames.float().mean(0))
+
+
+def test_a_saved_encoder_comes_back_the_same(encoder, tmp_path):
+    backgrounds = {"pong": torch.rand(84, 84), "breakout": torch.rand(84, 84)}
+    state = torch.random.get_rng_state()
+    for name in ("a", "b"):
+        save_encoder(tmp_path / name, encoder, backgrounds)
+    loaded, loaded_backgrounds = load_encoder(tmp_path / "a")
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert loaded.config == encoder.config
+    assert loaded_backgrounds.keys() == backgrounds.keys()
+    assert all(torch.equal(loaded_backgrounds[g], backgrounds[g]) for g in backgrounds)
+    assert torch.equal(loaded(random_frames(2, 4)), encoder(random_frames(2, 4)))
+    assert all(p.requires_grad for p in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e: e(torch.zeros(2, 3, 84, 84)), r"\(2, 3, 84, 84\).*expected"),
+        (lambda e: e(torch.zeros(2, 4, 84, 84), torch.zeros(80, 80)), r"\(80, 80\).*mean frame"),
+        (lambda e: stack_frames(torch.zeros(1, 3, 84, 84)), r"\(1, 3, 84, 84\).*T >= 1"),
+        (lambda e: mean_frame(torch.zeros(0, 84, 84)), r"N >= 1"),
+        (lambda e: EncoderConfig(embedding_dim=0), "embedding_dim is 0"),
+        (lambda e: load_encoder("missing.safetensors"), "does not exist"),
+    ],
+)
+def test_wrong_input_is_one_clear_sentence(encoder, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(encoder)

@@ -1,0 +1,56 @@
+import math
+
+import pytest
+import torch
+from cnn_encoder import diversity, embedding_norm, state_correlation, temporal_consistency
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+def test_temporal_consistency_by_hand():
+    # On the line 0, 1, 2, 3 a step is 1; the twelve ordered pairs are (3*1 + 2*2 + 1*3) / 6 = 5/3 apart.
+    line = torch.arange(4.0)[:, None]
+    assert temporal_consistency(line, generator=generator()) == pytest.approx(3 / 5, rel=0.02)
+
+
+def test_the_step_between_episodes_does_not_count():
+    z = torch.tensor([[0.0], [1.0], [101.0], [102.0]])
+    ids = torch.tensor([0, 0, 1, 1])
+    inside = temporal_consistency(z, ids, generator=generator())
+    assert inside == pytest.approx(1 / diversity(z, generator=generator()))
+    assert temporal_consistency(z, generator=generator()) > 10 * inside
+    with pytest.raises(ValueError, match="no two consecutive"):
+        temporal_consistency(z, torch.arange(4))
+
+
+def test_random_directions_are_sqrt_2_apart():
+    z = torch.randn(500, 384, generator=generator())
+    z = z / z.norm(dim=1, keepdim=True)
+    assert diversity(z, num_pairs=5000, generator=generator()) == pytest.approx(math.sqrt(2), rel=0.01)
+    assert embedding_norm(3 * z) == pytest.approx(3)
+
+
+def test_state_correlation_is_one_for_the_state_itself_and_none_for_noise():
+    state = torch.randn(1000, 3, generator=generator())
+    rotation = torch.linalg.qr(torch.randn(8, 3, generator=generator()))[0]
+    standard = state / state.std(0)
+    assert state_correlation(5 * standard @ rotation.T, state, generator=generator()) == pytest.approx(
+        1, abs=1e-4
+    )
+    noise = torch.randn(1000, 8, generator=torch.Generator().manual_seed(9))
+    assert abs(state_correlation(noise, state, generator=generator())) < 0.05
+
+
+def test_state_correlation_leaves_constants_out():
+    state = torch.randn(100, 2, generator=generator())
+    padded = torch.cat([state, torch.full((100, 1), 7.0)], 1)
+    z = torch.randn(100, 4, generator=generator())
+    assert state_correlation(z, state, generator=generator()) == state_correlation(
+        z, padded, generator=generator()
+    )
+    with pytest.raises(ValueError, match="every state variable is constant"):
+        state_correlation(z, torch.ones(100, 2))
+    with pytest.raises(ValueError, match="100 embeddings but 99 states"):
+        state_correlation(z, state[:99])

@@ -1,0 +1,77 @@
+import math
+
+import pytest
+import torch
+from cnn_encoder import MLPProbeConfig, ProbeData, linear_probe, mlp_probe
+from cnn_encoder.probes import score
+
+SMALL = MLPProbeConfig(num_steps=150, hidden_dim=64, batch_size=128)
+PROBES = pytest.mark.parametrize("probe", [linear_probe, lambda a, b: mlp_probe(a, b, SMALL)])
+
+
+def draw(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 6, generator=generator)
+    y = torch.stack([100 + 20 * x[:, 0] - 5 * x[:, 3], 30 * (x[:, 1] * x[:, 2]).tanh()], 1)
+    return ProbeData(x, y)
+
+
+def test_score_by_hand():
+    labels = torch.tensor([[0.0, 5.0], [2.0, 5.0], [4.0, 9.0]])
+    mask = torch.tensor([[True, True], [True, True], [True, False]])
+    found = score(torch.tensor([[0.0, 5.0], [1.0, 4.0], [4.0, 0.0]]), ProbeData(labels, labels, mask))
+    assert found.r2[0] == pytest.approx(1 - 1 / 8)  # squared error 1, total 4 + 0 + 4
+    assert found.mean_error == pytest.approx((1 / 3, 1 / 2))
+    assert math.isnan(found.r2[1])  # constant where it counts
+
+
+def test_linear_probe_reads_what_is_linear_and_only_that():
+    found = linear_probe(draw(2000, 0), draw(500, 1))
+    assert found.r2[0] > 0.9999
+    assert found.mean_error[0] < 0.1
+    assert found.r2[1] < 0.1
+
+
+def test_linear_probe_equals_least_squares_when_the_ridge_is_nothing():
+    train, test = draw(50, 0), draw(20, 1)
+    ones = torch.ones(50, 1)
+    solution = torch.linalg.lstsq(
+        torch.cat([train.features, ones], 1).double(), train.labels.double()
+    ).solution
+    expected = score(torch.cat([test.features, ones[:20]], 1).double() @ solution, test)
+    found = linear_probe(train, test, ridge=0)
+    assert found.r2 == pytest.approx(expected.r2, abs=1e-4)
+
+
+def test_mlp_probe_reads_what_is_not_linear():
+    found = mlp_probe(
+        draw(4000, 0), draw(500, 1), MLPProbeConfig(num_steps=300, hidden_dim=64, batch_size=256)
+    )
+    assert min(found.r2) > 0.95
+
+
+@PROBES
+def test_rows_out_of_play_do_not_count(probe):
+    train, test = draw(1000, 0), draw(200, 1)
+    mask = torch.rand(1000, 2, generator=torch.Generator().manual_seed(2)) < 0.7
+    spoilt = torch.where(mask, train.labels, torch.tensor(1e4))
+    test_mask = torch.ones(200, 2, dtype=torch.bool)
+    clean = probe(train._replace(mask=mask), test._replace(mask=test_mask))
+    assert probe(ProbeData(train.features, spoilt, mask), test) == clean
+    assert clean.r2[0] > 0.9
+
+
+@PROBES
+def test_a_variable_never_in_play_is_nan_and_harms_no_other(probe):
+    train, test = draw(500, 0), draw(100, 1)
+    mask = torch.tensor([True, False]).expand(500, 2)
+    found = probe(train._replace(mask=mask), test)
+    assert found.r2[0] > 0.9
+    assert math.isnan(found.r2[1])
+
+
+def test_mlp_probe_repeats_itself():
+    config = MLPProbeConfig(num_steps=20, seed=3)
+    assert mlp_probe(draw(100, 0), draw(50, 1), config) == mlp_probe(draw(100, 0), draw(50, 1), config)
+    with pytest.raises(ValueError, match="num_steps is 0"):
+        MLPProbeConfig(num_steps=0)

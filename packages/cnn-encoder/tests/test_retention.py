@@ -1,0 +1,55 @@
+import json
+import math
+
+import pytest
+import torch
+from cnn_encoder import MLPProbeConfig, Stage, StateLabels, pixel_features, retention, retention_table
+
+CONFIG = MLPProbeConfig(num_steps=200, hidden_dim=64, batch_size=256)
+
+
+def labels_and_state(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = 80 + 40 * torch.randn(n, 2, generator=generator)
+    values = torch.cat([values, torch.zeros(n, 1)], 1)
+    in_play = torch.ones(n, 3, dtype=torch.bool)
+    in_play[: n // 2, 1] = False
+    return StateLabels(("ball_x", "player_y", "enemy_score"), values, in_play)
+
+
+def test_shows_what_each_stage_has_lost():
+    train, test = labels_and_state(1500, 0), labels_and_state(400, 1)
+    stages = (
+        Stage(name, train.values * keep, test.values * keep)
+        for name, keep in (("all", torch.ones(3)), ("no ball", torch.tensor([0.0, 1.0, 1.0])))
+    )
+    rows = {(row.stage, row.variable): row for row in retention(stages, train, test, CONFIG)}
+    assert list(rows)[:3] == [("all", "ball_x"), ("all", "player_y"), ("all", "enemy_score")]
+    assert rows["all", "ball_x"].mlp_r2 > 0.95
+    assert rows["all", "ball_x"].linear_r2 > 0.999
+    assert rows["no ball", "ball_x"].mlp_r2 < 0.1
+    assert rows["no ball", "player_y"].mlp_r2 > 0.95
+    assert rows["all", "player_y"].num_frames == 200
+    assert rows["all", "player_y"].category == "agent"
+    assert math.isnan(rows["all", "enemy_score"].mlp_r2)
+
+    text = retention_table(list(rows.values()))
+    assert text.splitlines()[0] == "| variable | frames | all | no ball |"
+    assert len(text.splitlines()) == 4  # the constant variable is left out
+    written = json.loads(json.dumps([row.as_dict() for row in rows.values()], allow_nan=False))
+    assert written[2]["mlp_r2"] is None
+
+
+def test_labels_of_different_variables_are_refused():
+    train = labels_and_state(10, 0)
+    with pytest.raises(ValueError, match="must be the same"):
+        retention([], train, train._replace(names=("a", "b", "c")))
+
+
+def test_pixel_features_are_the_averaged_foreground():
+    frames = torch.zeros(2, 84, 84, dtype=torch.uint8)
+    frames[0, 0, 0] = 255
+    features = pixel_features(frames, torch.zeros(84, 84))
+    assert features.shape == (2, 1764)
+    assert features[0, 0] == pytest.approx(0.25)
+    assert features.count_nonzero() == 1

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+from cnn_encoder import category, state_labels
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("player_x", "agent"),
+        ("player_column", "agent"),
+        ("ball_y", "small object"),
+        ("player_missile_x", "small object"),
+        ("enemy_blinky_y", "other localisation"),
+        ("enemy_asteroids_x_12", "other localisation"),
+        ("missile_y", "small object"),
+        ("enemy_score", "score/clock/lives"),
+        ("clock_sec", "score/clock/lives"),
+        ("oxygen_meter_value", "score/clock/lives"),
+        ("block_bit_map_7", "misc"),
+        ("player_direction", "misc"),
+        ("blue_tank_size_y", "misc"),
+        ("dots_eaten_count", "misc"),
+    ],
+)
+def test_category_by_name(name, expected):
+    assert category(name) == expected
+
+
+def test_positions_count_where_the_ball_is_in_play():
+    labels = {
+        "ball_x": np.array([0, 130, 60, 205], np.uint8),
+        "ball_y": np.array([10, 20, 30, 0], np.uint8),
+        "player_y": np.array([5, 50, 7, 8], np.uint8),
+        "enemy_score": np.array([0, 0, 1, 1], np.uint8),
+    }
+    table = state_labels(labels, game="pong")
+    assert table.names == ("ball_x", "ball_y", "player_y", "enemy_score", "ball_y - player_y")
+    assert table.values[:, 4].tolist() == [5, -30, 23, -8]
+    assert table.in_play.T.tolist() == [
+        [True, True, True, False],
+        [True, True, True, False],
+        [True, True, True, False],
+        [True, True, True, True],
+        [False, True, False, False],
+    ]
+    assert "ball_y - player_y" not in state_labels(labels).names
+
+
+def test_an_object_at_the_origin_is_not_on_the_screen():
+    labels = {
+        "enemy_x_0": np.array([0, 0, 9], np.uint8),
+        "enemy_y_0": np.array([0, 4, 0], np.uint8),
+        "player_y": np.array([0, 1, 2], np.uint8),
+    }
+    table = state_labels(labels)
+    assert table.in_play.T.tolist() == [[False, True, True]] * 2 + [[True] * 3]
+    assert table.values.dtype == torch.float32
+
+
+def test_labels_of_different_lengths_are_named():
+    with pytest.raises(ValueError, match="'a': 2, 'b': 3"):
+        state_labels({"a": np.zeros(2, np.uint8), "b": np.zeros(3, np.uint8)})
+    with pytest.raises(ValueError, match="at least one"):
+        state_labels({})
