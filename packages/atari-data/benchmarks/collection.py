@@ -1,17 +1,19 @@
 """Agent steps a second: `collect`, a bare send/recv loop that throws its frames away, and Gymnasium.
 
 The contestants take turns, several times, so that what else the machine does falls on all of them; the ratios
-of the medians are what counts, and on a busy machine the CPU time of a step says more than the rate.
-Gymnasium's `AtariPreprocessing` resizes with OpenCV, which is no dependency of ours:
-`uv run --with opencv-python-headless python packages/atari-data/benchmarks/collection.py`.
+of the medians are what counts, and on a busy machine the CPU time of a step says more than the rate. Starting
+the emulators is not timed, writing the last frames is. Gymnasium's `AtariPreprocessing` resizes with OpenCV,
+which is no dependency of ours; without it that contestant stays out.
 """
 
 import argparse
+import importlib.util
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import ale_py
 import gymnasium as gym
@@ -20,29 +22,62 @@ from ale_py.vector_env import AtariVectorEnv
 from atari_data import RandomPolicy, collect, minimal_actions
 
 
-def time_collect(game: str, steps: int, num_envs: int, ram: bool = False) -> float:
+class Watch:
+    """Time, and CPU time of this process and of the given ones, since `start`."""
+
+    def __init__(self, processes: Sequence[int] = ()) -> None:
+        self.steps_before = -1
+        self.processes = [os.getpid(), *processes]
+
+    def start(self, steps_before: int = 0) -> None:
+        self.steps_before = steps_before
+        self.time, self.cpu = time.perf_counter(), cpu_seconds(self.processes)
+
+    def stop(self, steps: int) -> tuple[float, float]:
+        """Steps a second, and microseconds of CPU a step."""
+        steps -= self.steps_before
+        return steps / (time.perf_counter() - self.time), (
+            cpu_seconds(self.processes) - self.cpu
+        ) / steps * 1e6
+
+
+def cpu_seconds(processes: Sequence[int]) -> float:
+    ticks = 0
+    for process in processes:  # user and system time, see proc(5)
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def time_collect(game: str, steps: int, num_envs: int, ram: bool = False) -> tuple[float, float]:
+    watch = Watch()
+
+    def progress(taken: int) -> None:
+        if watch.steps_before < 0:
+            watch.start(taken)
+
     policy = RandomPolicy(game, 0, num_envs)
     with tempfile.TemporaryDirectory() as directory:
-        start = time.perf_counter()
-        collect(directory, game, steps, policy, seed=0, num_envs=num_envs, ram=ram)
-        return steps / (time.perf_counter() - start)
+        collect(directory, game, steps, policy, seed=0, num_envs=num_envs, ram=ram, progress=progress)
+        return watch.stop(steps)
 
 
-def time_bare(game: str, steps: int, num_envs: int) -> float:
+def time_bare(game: str, steps: int, num_envs: int) -> tuple[float, float]:
     half = num_envs // 2
-    start = time.perf_counter()
     env = AtariVectorEnv(
         game, num_envs, batch_size=half, full_action_space=True, reward_clipping=False, use_fire_reset=False
     )
     actions = np.random.default_rng(0).choice(minimal_actions(game), size=(steps // half, half))
     env.reset(seed=0)
+    watch = Watch()
+    watch.start()
     for batch in actions:
         env.send(batch)
         env.recv()
-    return steps / (time.perf_counter() - start)
+    return watch.stop(len(actions) * half)
 
 
-def time_gymnasium(game: str, steps: int, num_envs: int) -> float:
+def time_gymnasium(game: str, steps: int, num_envs: int) -> tuple[float, float]:
     gym.register_envs(ale_py)
     name = f"ALE/{game.title().replace('_', '')}-v5"
 
@@ -54,17 +89,13 @@ def time_gymnasium(game: str, steps: int, num_envs: int) -> float:
     env = gym.vector.AsyncVectorEnv([make] * num_envs)
     actions = np.random.default_rng(0).choice(minimal_actions(game), size=(steps // num_envs, num_envs))
     env.reset(seed=0)
-    start = time.perf_counter()
+    watch = Watch([process.pid for process in env.processes])
+    watch.start()
     for batch in actions:
         env.step(batch)
-    rate = steps / (time.perf_counter() - start)
+    result = watch.stop(len(actions) * num_envs)
     env.close()
-    return rate
-
-
-def cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return result
 
 
 def main() -> None:
@@ -74,31 +105,29 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    contestants: dict[str, Callable[[str, int, int], float]] = {
+    contestants: dict[str, Callable[[str, int, int], tuple[float, float]]] = {
         "collect": time_collect,
         "bare send/recv": time_bare,
         "collect, RAM": lambda *given: time_collect(*given, ram=True),
     }
-    try:
-        import cv2  # noqa: F401
-
+    if importlib.util.find_spec("cv2"):
         contestants["gymnasium async"] = time_gymnasium
-    except ImportError:
+    else:
         print("no OpenCV: Gymnasium's AtariPreprocessing is left out")
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
-    cpu: dict[str, list[float]] = {name: [] for name in contestants}
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for _ in range(args.repeats):
         for name, contestant in contestants.items():
-            before = cpu_seconds()
-            rates[name].append(contestant(args.game, args.steps, args.num_envs))
-            cpu[name].append((cpu_seconds() - before) / args.steps * 1e6)
-    ours = statistics.median(rates["collect"])
+            results[name].append(contestant(args.game, args.steps, args.num_envs))
     print(f"{args.game}, {args.steps} steps, {args.num_envs} environments, median of {args.repeats}")
-    for name, values in rates.items():
-        rate = statistics.median(values)
+    medians = {
+        name: [statistics.median(each) for each in zip(*r, strict=True)] for name, r in results.items()
+    }
+    ours = medians["collect"]
+    for name, (rate, cpu) in medians.items():
+        rates = " ".join(f"{each:.0f}" for each, _ in results[name])
         print(
-            f"{name:16} {rate:7.0f} steps/s, collect is {ours / rate:.2f} of it; "
-            f"{statistics.median(cpu[name]):5.0f} us of CPU a step; {np.round(values)}"
+            f"{name:16} {rate:6.0f} steps/s ({rates}), {cpu:4.0f} us CPU a step; "
+            f"collect has {ours[0] / rate:.2f} of its rate, {cpu / ours[1]:.2f} by CPU time"
         )
 
 
