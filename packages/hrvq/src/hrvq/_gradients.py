@@ -36,7 +36,7 @@ def commitment(
 ) -> tuple[Tensor, Tensor]:
     """The sum of the levels (N, D), and each level's weighted loss w_l mean |r_l - sg(c_l)|^2 / D: (L,).
 
-    With r_l - c_l = x - (c_0 + ... + c_l), of which only x carries a gradient, every level pulls on the input:
+    r_l - c_l = x - (c_0 + ... + c_l), of which only x carries a gradient, so every level pulls on the input:
     dloss_l/dx = 2 w_l (r_l - c_l) / (N D).
 
     Args:

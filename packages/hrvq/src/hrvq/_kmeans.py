@@ -7,27 +7,63 @@ from torch import Tensor
 from hrvq._nearest import nearest
 from hrvq._statistics import Level, code_statistics, dead_codes, draw, replace
 
-_UNUSED = 0.02  # of the mean count: a cluster as small as this is better used elsewhere
+_UNUSED = 0.1  # of the mean count: a cluster as small as this is better used elsewhere
+
+_START_PER_CODE = 16  # vectors that the starting codes are drawn from
+
+
+def _squared_distances(vectors: Tensor, codes: Tensor) -> Tensor:
+    """(N, D), (k, D) -> (N,), to the nearest; not by a product, so that equal vectors have distance 0."""
+    return torch.cdist(vectors, codes, compute_mode="donot_use_mm_for_euclid_dist").amin(1).square()
+
+
+def spread_out(vectors: Tensor, codes: int, *, generator: torch.Generator) -> Tensor:
+    """Starting codes drawn far apart: each in proportion to the squared distance from those before it.
+
+    k-means++ (Arthur and Vassilvitskii 2007), but from the 64th code on several are drawn at once, so that
+    1024 codes take 150 passes. If the vectors have fewer distinct values, copies make up the number.
+
+    Args:
+        vectors: float32 (N, D), N >= 1.
+        codes: K.
+        generator: on the vectors' device.
+
+    Returns:
+        (K, D).
+    """
+    first = torch.randint(len(vectors), (1,), generator=generator, device=vectors.device)
+    found = vectors[first]
+    errors = _squared_distances(vectors, found)
+    while len(found) < codes:
+        number = min(max(1, len(found) // 32), codes - len(found))
+        rows, keys = draw(vectors, errors, number, generator=generator)
+        new = rows[keys > -torch.inf]
+        if len(new) == 0:
+            return found[torch.arange(codes, device=found.device) % len(found)]
+        found = torch.cat([found, new])
+        errors = errors.minimum(_squared_distances(vectors, new))
+    return found
 
 
 def kmeans(
     vectors: Tensor, codes: int, *, iterations: int, generator: torch.Generator, spherical: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Lloyd's k-means from random vectors; empty clusters move onto badly served vectors.
+    """Lloyd's k-means; clusters that end up nearly empty move onto badly served vectors.
 
     Args:
-        vectors: float32 (N, D), N >= 1; fewer than ``codes`` are allowed, the spare codes are then copies.
+        vectors: float32 (N, D), N >= 1; fewer than ``codes`` are allowed.
         codes: K.
-        iterations: Lloyd iterations; 0 leaves the random vectors.
+        iterations: Lloyd iterations; 0 leaves the starting codes.
         generator: on the vectors' device.
         spherical: keep the codes on the unit sphere.
 
     Returns:
         codes (K, D) and how many vectors chose each, (K,).
     """
-    order = torch.randperm(len(vectors), generator=generator, device=vectors.device)
-    start = vectors[order[torch.arange(codes, device=vectors.device) % len(vectors)]]
-    means = F.normalize(start, dim=1) if spherical else start.clone()
+    few = torch.randperm(len(vectors), generator=generator, device=vectors.device)[: _START_PER_CODE * codes]
+    means = spread_out(vectors[few], codes, generator=generator)
+    if spherical:
+        means = F.normalize(means, dim=1)
     for iteration in range(iterations):
         tokens = nearest(vectors, means)
         counts, sums = code_statistics(vectors, tokens, codes)

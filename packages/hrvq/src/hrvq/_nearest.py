@@ -37,11 +37,6 @@ def _scores(vectors: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
     return scores.permute(0, 2, 3, 1).reshape(len(vectors), -1)
 
 
-def _decide_exactly(vectors: Tensor, codes: Tensor) -> Tensor:
-    wide = codes.double()
-    return (vectors.double() @ wide.T - wide.square().sum(1) / 2).argmax(1)
-
-
 class _Level(NamedTuple):
     codes: Tensor  # (K, D)
     half_norms: Tensor  # (K,), |c|^2 / 2
@@ -53,6 +48,11 @@ def _prepare(codes: Tensor) -> _Level:
     return _Level(codes, squares / 2, squares.max().sqrt())
 
 
+def _error_bound(norms: Tensor, level: _Level, unit: float) -> Tensor:
+    """Largest rounding error of a vector's scores, for vectors of these ``norms``."""
+    return (level.codes.shape[1] + 2) * unit * level.radius * (norms + level.radius / 2)
+
+
 def _nearest(vectors: Tensor, level: _Level) -> Tensor:
     if len(level.codes) == 1:
         return torch.zeros(len(vectors), dtype=torch.int64, device=vectors.device)
@@ -62,13 +62,24 @@ def _nearest(vectors: Tensor, level: _Level) -> Tensor:
     if vectors.device.type != "cpu" or torch.compiler.is_compiling():
         return _compare_finalists(vectors, level.codes, tokens, scores.argmax(1))
     unit = _ROUNDOFF[torch.get_float32_matmul_precision()]
-    norms = torch.linalg.vector_norm(vectors, dim=1)
-    bound = (vectors.shape[1] + 2) * unit * level.radius * (norms + level.radius / 2)
+    bound = _error_bound(torch.linalg.vector_norm(vectors, dim=1), level, unit)
     certain = best - scores.amax(1) > 2 * bound  # false for NaN too, from squares beyond float32
     rows = (~certain).nonzero().squeeze(1)
     if len(rows):
-        tokens[rows] = _decide_exactly(vectors[rows], level.codes)
+        tokens[rows] = _decide_exactly(vectors[rows], level)
     return tokens
+
+
+def _decide_exactly(vectors: Tensor, level: _Level) -> Tensor:
+    """In float64; codes that even float64 cannot tell apart count as equal, and the lowest of them wins."""
+    wide, codes = vectors.double(), level.codes.double()
+    squares = codes.square().sum(1)
+    level = _Level(codes, squares / 2, squares.max().sqrt())
+    scores = wide @ codes.T - level.half_norms
+    bound = _error_bound(torch.linalg.vector_norm(wide, dim=1), level, 2.0**-53)
+    tied = scores >= (scores.amax(1) - 2 * bound)[:, None]
+    index = torch.arange(len(codes), device=codes.device)
+    return torch.where(tied, index, len(codes)).amin(1)
 
 
 def _compare_finalists(vectors: Tensor, codes: Tensor, first: Tensor, second: Tensor) -> Tensor:

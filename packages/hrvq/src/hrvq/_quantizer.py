@@ -142,7 +142,7 @@ class HRVQ(nn.Module):
             ValueError: wrong shape or dtype, values that are not finite, or codes still empty.
         """
         config = self.config
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask)
             tokens = self._search(rows)
             drops = self.training and config.level_dropout > 0 and config.levels > 1
@@ -170,7 +170,7 @@ class HRVQ(nn.Module):
         Each level takes the code nearest to what the coarser levels left. The answer depends on the vector
         and the codes alone, not on the batch, the threads or the matrix library.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(self.table.device.type, enabled=False):
             rows, _ = self._rows(x, None)
             return self._search(rows).reshape(*x.shape[:-1], self.config.levels)
 
@@ -195,7 +195,7 @@ class HRVQ(nn.Module):
     def initialize(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Start the codes by k-means on ``x`` (..., dim), level by level; over all ranks' vectors joined."""
         self._check_open("initialize")
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask, for_update=True)
             start(self._levels(), rows if valid is None else rows[valid], self.config, self._generator())
         self._advance()
@@ -221,7 +221,7 @@ class HRVQ(nn.Module):
             return
         if not self._initialized:
             return self.initialize(x, mask)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask, for_update=True)
             if tokens is None:
                 tokens = self._search(rows)
@@ -300,6 +300,9 @@ class HRVQ(nn.Module):
         wrong = sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n))
         if wrong:
             raise ValueError(f"{path} is damaged: its tensors {wrong} do not fit its config; write it again")
+        damaged = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+        if damaged:
+            raise ValueError(f"{path} is damaged: {damaged} have NaN or infinite values; write it again")
         for index, level in enumerate(quantizer._levels()):
             for name, part in zip(_LEVEL_TENSORS, level, strict=True):
                 part.copy_(tensors[f"{name}.{index}"])

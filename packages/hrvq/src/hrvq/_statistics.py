@@ -88,11 +88,11 @@ def dead_codes(counts: Tensor, below: float) -> Tensor:
 def replace(level: Level, dead: Tensor, drawn: Draw) -> None:
     """Move dead codes, bool (K,), onto drawn vectors, in place; where too few were drawn, the rest wait.
 
-    A moved code starts with the mean count, so that it has time to be used before it can die again.
+    A moved code starts with half the mean count: enough to live until it is found, and to settle soon.
     """
     turn = (dead.cumsum(0) - 1).clamp_min(0)  # the i-th dead code takes the i-th drawn vector
     moved = dead & (drawn.keys[turn] > -torch.inf)
-    rows, mean = drawn.rows[turn], level.counts.mean()
+    rows, start = drawn.rows[turn], level.counts.mean() / 2
     level.codes.copy_(torch.where(moved[:, None], rows, level.codes))
-    level.counts.copy_(torch.where(moved, mean, level.counts))
-    level.sums.copy_(torch.where(moved[:, None], mean * rows, level.sums))
+    level.counts.copy_(torch.where(moved, start, level.counts))
+    level.sums.copy_(torch.where(moved[:, None], start * rows, level.sums))

@@ -1,0 +1,155 @@
+"""Encode, decode and train: hrvq beside vector-quantize-pytorch, in one process, in turn.
+
+    uv run python packages/hrvq/benchmarks/speed.py [--rounds 15] [--threads 2] [--device cpu] [--large]
+
+Both hold the same codes, and the tokens are compared before anything is timed. Each figure is the best of
+the rounds, in which ours and theirs alternate, so that noise of the machine falls on both. "encodec" is
+decoding as encodec does it, a sum of one F.embedding for each level. Memory is what a fresh process's peak
+grows by during the call.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import torch
+import torch.nn.functional as F
+from hrvq import HRVQ, HRVQConfig
+from torch import Tensor
+from vector_quantize_pytorch import ResidualVQ
+
+SHAPES = ((4096, 384, 3, 256), (65536, 384, 3, 256), (4096, 384, 8, 1024))
+LARGE = ((65536, 384, 8, 1024),)
+DECAY = 0.99
+Shape = tuple[int, int, int, int]
+Calls = dict[str, tuple[Callable[[], object], Callable[[], object]]]
+
+
+def embeddings(rows: int, dim: int) -> Tensor:
+    random = torch.Generator().manual_seed(0)
+    basis = torch.randn(24, dim, generator=random)
+    x = torch.randn(rows, 24, generator=random) @ basis + torch.randn(rows, dim, generator=random)
+    return F.normalize(x, dim=1)
+
+
+def build(rows: int, dim: int, levels: int, codes: int, device: str) -> tuple[Tensor, HRVQ, ResidualVQ]:
+    x = embeddings(rows, dim).to(device)
+    ours = HRVQ(HRVQConfig(dim=dim, levels=levels, codes=codes, decay=DECAY, commitment_weights=1.0)).to(
+        device
+    )
+    residual, codebooks = x[:4096], []
+    for _ in range(levels):  # plausible codes, fast: some vectors, drawn a little towards zero
+        codebooks.append(residual[torch.randperm(len(residual), device=device)[:codes]] * 0.7)
+        residual = residual - codebooks[-1][torch.cdist(residual, codebooks[-1]).argmin(1)]
+    ours.set_codebooks(codebooks, [torch.full((codes,), rows / codes) for _ in range(levels)])
+    theirs = ResidualVQ(
+        dim=dim, num_quantizers=levels, codebook_size=codes, decay=DECAY, threshold_ema_dead_code=2
+    ).to(device)
+    for layer, level_codes in zip(theirs.layers, codebooks, strict=True):
+        layer._codebook.embed.copy_(level_codes[None])
+        layer._codebook.cluster_size.fill_(rows / codes)
+        layer._codebook.embed_avg.copy_(level_codes[None] * rows / codes)
+    return x, ours, theirs
+
+
+def encodec_decode(tokens: Tensor, codebooks: tuple[Tensor, ...]) -> Tensor:
+    quantized = torch.zeros((), device=tokens.device)
+    for level_tokens, codes in zip(tokens.unbind(1), codebooks, strict=True):
+        quantized = quantized + F.embedding(level_tokens, codes)
+    return quantized
+
+
+def agreement(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> float:
+    """Share of the vectors that get the same tokens from both."""
+    with torch.no_grad():
+        return float((theirs.eval()(x[None])[1][0] == ours.encode(x)).all(1).float().mean())
+
+
+def calls(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> Calls:
+    """What is compared: (ours, theirs)."""
+    tokens = torch.randint(ours.config.codes, (len(x), ours.config.levels), device=x.device)
+
+    def their_encode() -> object:
+        with torch.no_grad():
+            return theirs.eval()(x[None])
+
+    def their_training() -> object:
+        given = x.clone().requires_grad_()
+        quantized, _, losses = theirs.train()(given[None])
+        return (quantized.square().mean() + losses.sum()).backward()
+
+    def our_training() -> object:
+        given = x.clone().requires_grad_()
+        out = ours.train()(given)
+        (out.quantized.square().mean() + out.commitment_loss.sum()).backward()
+        return ours.update(given.detach(), out.tokens)
+
+    return {
+        "encode": (lambda: ours.encode(x), their_encode),
+        "decode": (lambda: ours.decode(tokens), lambda: theirs.get_output_from_indices(tokens[None])),
+        "decode (encodec)": (lambda: ours.decode(tokens), lambda: encodec_decode(tokens, ours.codebooks)),
+        "training step": (our_training, their_training),
+    }
+
+
+def seconds(call: Callable[[], object], device: str) -> float:
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_growth(shape: Shape, name: str, who: int, threads: int) -> float:
+    """MiB by which one call raises the peak memory of this (fresh) process."""
+    torch.set_num_threads(threads)
+    x, ours, theirs = build(*shape, "cpu")
+    calls(x[:64].clone(), ours, theirs)[name][who]()  # whatever only a first call allocates
+    call = calls(x, ours, theirs)[name][who]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def measure(shape: Shape, rounds: int, threads: int, device: str) -> None:
+    rows, dim, levels, codes = shape
+    x, ours, theirs = build(*shape, device)
+    print(f"{rows} x {dim}, {levels} levels x {codes} codes; same tokens: {agreement(x, ours, theirs):.6f}")
+    for name, (our_call, their_call) in calls(x, ours, theirs).items():
+        our_times, their_times = [], []
+        for _ in range(rounds + 1):  # the first warms up
+            our_times.append(seconds(our_call, device))
+            their_times.append(seconds(their_call, device))
+        best, theirs_best = min(our_times[1:]), min(their_times[1:])
+        ratios = sorted(t / o for o, t in zip(our_times[1:], their_times[1:], strict=True))
+        line = f"  {name:17} {rows / best / 1e6:8.3f} {rows / theirs_best / 1e6:8.3f} M vectors/s"
+        line += f"   {theirs_best / best:5.1f}x (median round {ratios[len(ratios) // 2]:.1f}x)"
+        if device == "cpu" and name != "decode (encodec)":
+            memory = []
+            for who in (0, 1):
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+                    memory.append(fresh.submit(peak_growth, shape, name, who, threads).result())
+            line += f"   peak memory {memory[0]:.0f} : {memory[1]:.0f} MiB"
+        print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--large", action="store_true", help="also 65536 vectors with 8 levels of 1024 codes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}; ours, theirs, ratio")
+    for shape in SHAPES + (LARGE if arguments.large else ()):
+        measure(shape, arguments.rounds, arguments.threads, arguments.device)
+
+
+if __name__ == "__main__":
+    main()

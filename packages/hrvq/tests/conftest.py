@@ -1,0 +1,57 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from hrvq import HRVQ, HRVQConfig
+from torch import Tensor
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def vectors() -> Callable[..., Tensor]:
+    """vectors(rows, dim, seed): unit vectors near an eight-dimensional subspace, as embeddings are."""
+
+    def make(rows: int, dim: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.randn(8, dim, generator=torch.Generator().manual_seed(1234))
+        x = (
+            torch.randn(rows, 8, generator=generator) @ basis
+            + torch.randn(rows, dim, generator=generator) / 4
+        )
+        return torch.nn.functional.normalize(x, dim=1)
+
+    return make
+
+
+@pytest.fixture
+def quantizer() -> Callable[..., HRVQ]:
+    """quantizer(codebooks, **config): in training mode, with the given codes."""
+
+    def make(codebooks: list[Tensor], **config: object) -> HRVQ:
+        sizes = tuple(len(codes) for codes in codebooks)
+        config = {"commitment_weights": 1.0, **config}
+        made = HRVQ(HRVQConfig(dim=codebooks[0].shape[1], levels=len(sizes), codes=sizes, **config))
+        made.set_codebooks(codebooks)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def random_codebooks() -> Callable[..., list[Tensor]]:
+    """random_codebooks(dim, sizes, seed): codes that shrink from level to level."""
+
+    def make(dim: int, sizes: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            torch.randn(k, dim, generator=generator) / (dim**0.5 * 2**level) for level, k in enumerate(sizes)
+        ]
+
+    return make

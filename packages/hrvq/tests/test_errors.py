@@ -1,0 +1,148 @@
+"""What a user can get wrong is one clear ValueError, and changes nothing."""
+
+import copy
+
+import pytest
+import torch
+from hrvq import HRVQ, HRVQConfig, atlas
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"dim": 0}, "dim is 0"),
+        ({"dim": 1.5}, "dim is 1.5"),
+        ({"levels": True}, "levels is True"),
+        ({"codes": 0}, "codes is 0"),
+        ({"codes": (4, 4)}, "2 entries for 3 levels"),
+        ({"codes": "256"}, "codes is '256'"),
+        ({"commitment_weights": (1.0,)}, "1 entries for 3 levels"),
+        ({"commitment_weights": -1.0}, "commitment_weights is -1.0"),
+        ({"commitment_weights": (1.0, float("nan"), 1.0)}, "finite"),
+        ({"decay": 1.0}, "decay is 1.0"),
+        ({"smoothing": -1.0}, "smoothing is -1.0"),
+        ({"revive_below": 1.0}, "revive_below is 1.0"),
+        ({"kmeans_iterations": -1}, "kmeans_iterations is -1"),
+        ({"gradient": "none"}, "straight_through, rotation"),
+        ({"distance": "manhattan"}, "euclidean, cosine"),
+        ({"level_dropout": 2.0}, "level_dropout is 2.0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_config(bad, message):
+    with pytest.raises(ValueError, match=message):
+        HRVQConfig(**bad)
+
+
+def test_config_from_json():
+    assert HRVQConfig.from_dict({"codes": [8, 4, 2]}).codes == (8, 4, 2)
+    with pytest.raises(ValueError, match="colour"):
+        HRVQConfig.from_dict({"colour": 1})
+
+
+def nan_at(value):
+    x = torch.randn(6, 8, dtype=torch.float64)
+    x[3, 2] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.randn(6, 7), r"\(6, 7\).*dim = 8"),
+        (torch.tensor(1.0), "dim = 8"),
+        (torch.zeros(6, 8, dtype=torch.int64), "int64"),
+        (nan_at(torch.nan).float(), "in 1 of 6 vectors"),
+        (nan_at(torch.inf).half(), "in 1 of 6 vectors"),
+        (nan_at(1e300), "in 1 of 6 vectors"),
+        (torch.randn(6, 8, device="meta"), "meta"),
+    ],
+)
+def test_vectors(x, message, quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    before = copy.deepcopy(q.state_dict())
+    for use in (q, q.encode, q.update, q.initialize):
+        with pytest.raises(ValueError, match=message):
+            use(x)
+    assert all(torch.equal(before[name], value) for name, value in q.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (torch.tensor([[0, 16]]), "level 1 run from 16 to 16; allowed are 0 to 15"),
+        (torch.tensor([[-2, 0]]), "level 0 run from -2"),
+        (torch.zeros(2, 2), "float32"),
+        (torch.zeros(2, 2, dtype=torch.bool), "bool"),
+        (torch.zeros(2, 3, dtype=torch.int64), "1 to 2"),
+        (torch.tensor(3), "1 to 2"),
+    ],
+)
+def test_tokens(tokens, message, quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    for use in (q.decode, q.level_embeddings):
+        with pytest.raises(ValueError, match=message):
+            use(tokens)
+
+
+def test_tokens_and_masks_that_do_not_fit(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    before = q.table.clone()
+    with pytest.raises(ValueError, match=r"\(5, 2\)"):
+        q.update(vectors(6, 8), torch.zeros(5, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="16"):
+        q.update(vectors(6, 8), torch.full((6, 2), 16))
+    with pytest.raises(ValueError, match="mask"):
+        q(vectors(6, 8), torch.ones(6))
+    with pytest.raises(ValueError, match="mask"):
+        q(vectors(6, 8), torch.ones(5, dtype=torch.bool))
+    assert torch.equal(q.table, before)
+
+
+def test_empty_codes(vectors):
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=4, commitment_weights=1.0))
+    tokens = torch.zeros(1, 2, dtype=torch.int64)
+    for use, given in ((q, vectors(3, 8)), (q.encode, vectors(3, 8)), (q.decode, tokens)):
+        with pytest.raises(ValueError, match="initialize"):
+            use(given)
+    with pytest.raises(ValueError, match="at least one"):
+        q.update(vectors(0, 8))
+    with pytest.raises(ValueError, match="at least one"):
+        q.initialize(vectors(3, 8), torch.zeros(3, dtype=torch.bool))
+    assert not q.initialized
+
+
+def test_codebooks(quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    for bad in ([torch.zeros(16, 8)], [torch.zeros(16, 8), torch.zeros(16, 9)], [torch.zeros(16, 8)] * 3):
+        with pytest.raises(ValueError, match="shapes"):
+            q.set_codebooks(bad)
+    with pytest.raises(ValueError, match="NaN"):
+        q.set_codebooks([torch.zeros(16, 8), torch.full((16, 8), torch.nan)])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (torch.zeros(0, 8), "no vectors"),
+        (torch.zeros(4, 7), r"\(4, 7\)"),
+        (torch.zeros(4, 8, dtype=torch.int32), "int32"),
+        ("nowhere.safetensors", "does not exist"),
+    ],
+)
+def test_sources(source, message, quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    for use in (q.fit, lambda vectors: atlas(q, vectors)):
+        with pytest.raises(ValueError, match=message):
+            use(source)
+
+
+def test_files_without_embeddings(tmp_path, quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    q.save(tmp_path / "q.safetensors")
+    (tmp_path / "text").write_text("hello")
+    for name in ("q.safetensors", "text"):
+        with pytest.raises(ValueError, match="embeddings"):
+            q.fit(tmp_path / name)
+    with pytest.raises(ValueError, match="epochs"):
+        q.fit(torch.zeros(4, 8), epochs=0)

@@ -1,0 +1,104 @@
+"""Codes for vectors that do not change."""
+
+import numpy as np
+import pytest
+import torch
+from hrvq import HRVQ, HRVQConfig, distortion, perplexity, usage
+from safetensors.torch import save_file
+
+
+def test_result_is_what_the_metrics_say(vectors):
+    q = HRVQ(HRVQConfig(dim=16, levels=3, codes=(32, 16, 8)))
+    x = vectors(3000, 16)
+    result = q.fit(x, batch_size=700)
+    tokens = q.encode(x)
+    assert result.distortion == pytest.approx(distortion(x, q.level_embeddings(tokens)).tolist(), rel=1e-5)
+    variance = (x - x.mean(0)).square().sum(1).mean()
+    assert result.explained == pytest.approx([1 - float(d / variance) for d in result.distortion], abs=1e-5)
+    assert result.usage == pytest.approx(usage(tokens, (32, 16, 8)).tolist())
+    assert result.perplexity == pytest.approx(perplexity(tokens, (32, 16, 8)).tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 40, 3000])
+def test_distortion_never_rises_with_a_level(rows, vectors):
+    q = HRVQ(HRVQConfig(dim=16, levels=5, codes=32, commitment_weights=1.0))
+    x = vectors(rows, 16)
+    result = q.fit(x)
+    total = float((x - 0).square().sum(1).mean())
+    for coarse, fine in zip((total, *result.distortion), result.distortion, strict=False):
+        assert fine <= coarse * (1 + 1e-6)
+
+
+def test_separate_clusters_are_all_found():
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(50, 16, generator=random) * 10
+    x = (centres[:, None] + torch.randn(50, 40, 16, generator=random) * 0.01).reshape(-1, 16)
+    q = HRVQ(HRVQConfig(dim=16, levels=1, codes=50, commitment_weights=1.0))
+    result = q.fit(x)
+    assert result.distortion[0] < 16 * 0.01**2 * 1.1
+    assert result.perplexity[0] == pytest.approx(50, rel=1e-4)
+
+
+def test_every_kind_of_source_gives_the_same_codes(vectors, tmp_path):
+    x = vectors(1000, 16)
+    parts = [x[:300], x[300:]]
+    np.save(tmp_path / "x.npy", x.numpy())
+    for index, part in enumerate(parts):
+        save_file({"embeddings": part.contiguous()}, tmp_path / f"{index}.safetensors")
+    save_file({"embeddings": x}, tmp_path / "x.safetensors")
+    memory_map = np.load(tmp_path / "x.npy", mmap_mode="r")
+    sources = [x, x.numpy(), memory_map, tmp_path / "x.safetensors", str(tmp_path / "x.safetensors")]
+    sources += [x.double(), [x]]
+    tables = []
+    for source in sources:
+        q = HRVQ(HRVQConfig(dim=16, levels=2, codes=16, commitment_weights=1.0))
+        q.fit(source, batch_size=128)
+        tables.append(q.table)
+    assert all(torch.equal(table, tables[0]) for table in tables)
+    several = HRVQ(HRVQConfig(dim=16, levels=2, codes=16, commitment_weights=1.0))
+    result = several.fit([tmp_path / "0.safetensors", parts[1].numpy()], batch_size=128)
+    tokens = several.encode(x)
+    assert result.distortion[-1] == pytest.approx(float(distortion(x, several.level_embeddings(tokens))[-1]))
+
+
+def test_seed_decides_and_progress_is_told(vectors):
+    x = vectors(2000, 16)
+    seen, tables = [], []
+    for seed in (1, 1, 2):
+        q = HRVQ(HRVQConfig(dim=16, levels=2, codes=16, commitment_weights=1.0))
+        result = q.fit(x, epochs=3, tolerance=0.0, seed=seed, progress=seen.append)
+        tables.append(q.table)
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.equal(tables[0], tables[2])
+    assert [(p.level, p.epoch) for p in seen[-6:]] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert seen[-1].distortion >= result.distortion[-1]
+
+
+def test_update_goes_on_from_a_fit(vectors):
+    q = HRVQ(HRVQConfig(dim=16, levels=2, codes=32, commitment_weights=1.0))
+    x = vectors(4000, 16)
+    fitted = q.fit(x, batch_size=500).distortion[-1]
+    assert q.counts[:32].sum() == pytest.approx(500)
+    for step in range(40):
+        q.update(x[step % 8 * 500 : step % 8 * 500 + 500])
+    assert distortion(x, q.level_embeddings(q.encode(x)))[-1] < fitted * 1.05
+
+
+def test_cosine(vectors):
+    q = HRVQ(HRVQConfig(dim=16, levels=2, codes=32, commitment_weights=1.0, distance="cosine"))
+    x = vectors(2000, 16) * (torch.arange(2000)[:, None] + 1)
+    result = q.fit(x)
+    assert torch.allclose(q.codebooks[0].norm(dim=1), torch.ones(32))
+    error = torch.nn.functional.normalize(x, dim=1) - q.decode(q.encode(x))
+    assert result.distortion[-1] == pytest.approx(float(error.square().sum(1).mean()), rel=1e-4)
+
+
+def test_nothing_changes_when_the_vectors_are_bad(vectors):
+    q = HRVQ(HRVQConfig(dim=16, levels=2, codes=16, commitment_weights=1.0))
+    x = vectors(500, 16)
+    q.fit(x)
+    before = q.table.clone()
+    x[400, 3] = torch.nan
+    with pytest.raises(ValueError, match="400 to 499 contain NaN"):
+        q.fit(x, batch_size=100)
+    assert torch.equal(q.table, before)

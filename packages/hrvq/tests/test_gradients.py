@@ -1,0 +1,108 @@
+"""What reaches the input, and under which machinery."""
+
+import pytest
+import torch
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_commitment_gradient_of_each_level(level, quantizer, random_codebooks, vectors):
+    weights = (0.05, 0.25, 0.6)
+    q = quantizer(random_codebooks(12, (8, 8, 8)), commitment_weights=weights)
+    x = vectors(30, 12).requires_grad_()
+    out = q(x)
+    out.commitment_loss[level].backward()
+    # d/dx w |x - (c_0 + ... + c_l)|^2 / (N D), the codes held constant
+    rest = x.detach() - out.level_embeddings[:, : level + 1].sum(1)
+    assert torch.allclose(x.grad, 2 * weights[level] * rest / x.numel(), atol=1e-8)
+    assert x.grad.abs().max() > 0
+    assert torch.allclose(out.commitment_loss[level], weights[level] * rest.square().mean())
+
+
+def test_masked_positions_get_no_gradient(quantizer, random_codebooks, vectors):
+    for gradient in ("straight_through", "rotation"):
+        q = quantizer(random_codebooks(12, (8, 8)), gradient=gradient)
+        x = vectors(30, 12).requires_grad_()
+        mask = torch.arange(30) < 20
+        out = q(x, mask)
+        (out.quantized.sum() + out.commitment_loss.sum()).backward()
+        assert (x.grad[20:] == 0).all()
+        assert (x.grad[:20] != 0).any(1).all()
+
+
+def test_straight_through_is_the_identity(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(12, (8, 8)))
+    x = vectors(30, 12).requires_grad_()
+    towards = torch.randn(30, 12)
+    (q(x).quantized * towards).sum().backward()
+    assert torch.equal(x.grad, towards)
+
+
+def test_rotation_turns_the_gradient_with_the_vector(quantizer, vectors):
+    """J^T q/|q| = |q|/|x| x/|x|: along the code maps back to along the input; lengths scale by |q|/|x|."""
+    q = quantizer([vectors(8, 12, seed=1) * 2], gradient="rotation")
+    x = (vectors(30, 12) * 3).requires_grad_()
+    out = q(x)
+    assert torch.equal(out.quantized, q.decode(out.tokens))
+    values = out.quantized.detach()
+    scale = values.norm(dim=1, keepdim=True) / x.detach().norm(dim=1, keepdim=True)
+    (out.quantized * values / values.norm(dim=1, keepdim=True)).sum().backward()
+    expected = scale * x.detach() / x.detach().norm(dim=1, keepdim=True)
+    assert torch.allclose(x.grad, expected, atol=1e-5)
+    x.grad = None
+    towards = torch.randn(30, 12)
+    (q(x).quantized * towards).sum().backward()
+    assert torch.allclose(x.grad.norm(dim=1), scale[:, 0] * towards.norm(dim=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_in_and_out(dtype, quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(12, (8, 8)))
+    x = vectors(30, 12).to(dtype)
+    out = q(x)
+    assert out.quantized.dtype == out.level_embeddings.dtype == dtype
+    assert out.commitment_loss.dtype == torch.float32
+    assert torch.equal(out.tokens, q.encode(x.float()))
+
+
+def test_autocast_changes_nothing(quantizer, random_codebooks, vectors):
+    one, other = (quantizer(random_codebooks(48, (64, 64))) for _ in range(2))
+    x = vectors(300, 48)
+    expected = one(x)
+    one.update(x, expected.tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = other(x)
+        assert torch.equal(other.encode(x), expected.tokens)
+        other.update(x)
+    assert torch.equal(out.quantized, expected.quantized)
+    assert torch.equal(out.commitment_loss, expected.commitment_loss)
+    assert torch.equal(one.table, other.table)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"gradient": "rotation", "distance": "cosine", "level_dropout": 0.5}]
+)
+def test_compiles_whole_and_once(options, quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(12, (8, 8)), **options)
+    frames = 0
+
+    def backend(graph, _):
+        nonlocal frames
+        frames += 1
+        return graph.forward
+
+    compiled = torch.compile(q, backend=backend, fullgraph=True)
+    for seed in range(3):
+        x = vectors(40, 12, seed).requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        torch.manual_seed(seed)
+        expected = q(y)
+        torch.manual_seed(seed)
+        out = compiled(x)
+        assert torch.equal(out.tokens, expected.tokens)
+        assert torch.allclose(out.quantized, expected.quantized)
+        assert torch.allclose(out.commitment_loss, expected.commitment_loss)
+        (out.quantized.sum() + out.commitment_loss.sum()).backward()
+        (expected.quantized.sum() + expected.commitment_loss.sum()).backward()
+        assert torch.allclose(x.grad, y.grad, atol=1e-6)
+        q.update(x.detach(), out.tokens)
+    assert frames == 1

@@ -1,0 +1,184 @@
+"""How codes start, move, die and come back."""
+
+import copy
+
+import pytest
+import torch
+from hrvq import HRVQ, HRVQConfig, perplexity, usage
+from torch.nn.functional import normalize
+
+
+def test_update_by_hand(quantizer):
+    q = quantizer([torch.tensor([[0.0], [10.0]]), torch.tensor([[-1.0], [1.0]])], decay=0.5, revive_below=0.0)
+    # Level 0: 2 and 3 choose 0; 9 chooses 10. Level 1 sees 2, 3, -1: tokens 1, 1, 0.
+    q.update(torch.tensor([[2.0], [3.0], [9.0]]))
+    assert q.counts.tolist() == [1.5, 1.0, 1.0, 1.5]
+    assert q.sums.flatten().tolist() == pytest.approx([2.5, 9.5, -1.0, 3.0])
+    codes = torch.cat(q.codebooks).flatten().tolist()
+    assert codes == pytest.approx([2.5 / 1.5, 9.5, -1.0, 2.0], rel=1e-4)  # smoothing moves the fifth digit
+
+
+def test_forward_changes_nothing_and_eval_never_learns(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    before = copy.deepcopy(q.state_dict())
+    q(vectors(100, 8))
+    q.eval().update(vectors(100, 8))
+    q.train().freeze().update(vectors(100, 8))
+    assert all(torch.equal(before[name], value) for name, value in q.state_dict().items())
+    with pytest.raises(ValueError, match="frozen"):
+        q.initialize(vectors(100, 8))
+    with pytest.raises(ValueError, match="frozen"):
+        q.fit(vectors(100, 8))
+
+
+def test_update_searches_when_given_no_tokens(quantizer, random_codebooks, vectors):
+    x = vectors(64, 8)
+    one, other = (quantizer(random_codebooks(8, (16, 16))) for _ in range(2))
+    one.update(x, one(x).tokens)
+    other.update(x)
+    assert torch.equal(one.table, other.table)
+
+
+def test_kmeans_start_finds_separate_clusters():
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    offsets = torch.tensor([[0.1, 0.0], [-0.1, 0.0], [0.0, 0.1], [0.0, -0.1]])
+    x = (centres[:, None] + offsets).reshape(-1, 2).repeat(5, 1)
+    q = HRVQ(HRVQConfig(dim=2, levels=2, codes=4, commitment_weights=1.0))
+    assert not q.initialized
+    q.update(x)  # the first update is the start
+    assert q.initialized
+    found = q.codebooks[0][q.codebooks[0].mul(torch.tensor([1.0, 2.0])).sum(1).argsort()]
+    assert torch.allclose(found, centres, atol=1e-5)
+    assert torch.allclose(q(x).quantized, x, atol=1e-5)
+    assert q.counts.tolist() == [20.0] * 8
+
+
+@pytest.mark.parametrize("x", [torch.ones(1, 6), torch.ones(50, 6), torch.zeros(3, 6), torch.randn(5, 6)])
+def test_few_or_equal_vectors_never_crash(x):
+    q = HRVQ(HRVQConfig(dim=6, levels=3, codes=16))
+    for _ in range(5):
+        q.update(x)
+    assert q.table.isfinite().all()
+    assert torch.allclose(q.decode(q.encode(x)), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 200])
+def test_dead_codes_come_back_where_vectors_are(rows, vectors):
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=32, commitment_weights=1.0, decay=0.9))
+    q.set_codebooks([torch.full((32, 8), 100.0) + torch.arange(32)[:, None], torch.randn(32, 8)])
+    x = vectors(2000, 8)
+    for step in range(300):
+        start = step * rows % 1000
+        q.update(x[start : start + rows])
+    assert q.table.isfinite().all()
+    if rows == 200:
+        assert usage(q.encode(x), 32).min() == 1.0
+    fitted = HRVQ(q.config).fit(x).distortion[-1]
+    error = (q.decode(q.encode(x)) - x).square().sum(1).mean()
+    assert error < fitted * {1: 10, 4: 2, 200: 1.3}[rows]
+
+
+def test_fewer_vectors_than_dead_codes_revive_one_each(quantizer, vectors):
+    q = quantizer([torch.zeros(8, 4)], decay=0.5, revive_below=0.5)
+    before = torch.full((8, 4), 50.0) + torch.arange(8)[:, None]
+    q.set_codebooks([before], [torch.tensor([100.0, 1, 1, 1, 1, 1, 1, 1])])
+    x = vectors(3, 4)
+    q.update(x)
+    moved = (q.codebooks[0] - before).abs().sum(1) > 1
+    matches = (torch.cdist(q.codebooks[0], x) < 1e-6).any(0)
+    assert moved[1:].sum() == 3
+    assert matches.all()
+
+
+def test_codes_follow_a_drifting_embedding():
+    # All vectors start in one narrow cone, as an encoder's do, and end spread out around another direction.
+    generator = torch.Generator().manual_seed(0)
+    early, late = normalize(torch.randn(2, 32, generator=generator), dim=1)
+    q = HRVQ(HRVQConfig(dim=32, levels=3, codes=64))
+
+    def batch(progress):
+        centre = (1 - progress) * early + progress * late
+        spread = 0.02 + progress * 0.3
+        return normalize(centre + spread * torch.randn(256, 32, generator=generator), dim=1)
+
+    for step in range(600):
+        q.update(batch(min(1.0, step / 300)))
+    tokens = q.encode(torch.cat([batch(1.0) for _ in range(20)]))
+    assert usage(tokens, 64).min() > 0.95  # a code just revived may not have found its place yet
+    assert perplexity(tokens, 64).min() > 48
+
+
+def test_without_revival_the_same_drift_collapses():
+    generator = torch.Generator().manual_seed(0)
+    early, late = normalize(torch.randn(2, 32, generator=generator), dim=1)
+    q = HRVQ(HRVQConfig(dim=32, levels=1, codes=64, commitment_weights=1.0, revive_below=0.0))
+    q.update(normalize(early + 0.02 * torch.randn(256, 32, generator=generator), dim=1))
+    x = normalize(late + 0.3 * torch.randn(256, 32, generator=generator), dim=1)
+    for _ in range(300):
+        q.update(x)
+    assert perplexity(q.encode(x), 64).min() < 32
+
+
+def test_masked_positions_do_not_count(quantizer, random_codebooks, vectors):
+    x = vectors(40, 8).reshape(4, 10, 8)
+    mask = torch.arange(10) < torch.tensor([[10], [3], [0], [7]])
+    padded = torch.where(mask[..., None], x, torch.nan)
+    one, other = (quantizer(random_codebooks(8, (16, 16))) for _ in range(2))
+    out, dense = one(padded, mask), other(x[mask])
+    assert (out.tokens[~mask] == -1).all()
+    assert (out.quantized[~mask] == 0).all()
+    assert torch.equal(out.tokens[mask], dense.tokens)
+    assert torch.allclose(out.commitment_loss, dense.commitment_loss)
+    one.update(padded, out.tokens, mask)
+    other.update(x[mask], dense.tokens)
+    assert torch.allclose(one.table, other.table, atol=1e-6)
+    fresh = [HRVQ(HRVQConfig(dim=8, levels=1, codes=4, commitment_weights=1.0)) for _ in range(2)]
+    fresh[0].initialize(padded, mask)
+    fresh[1].initialize(x[mask])
+    assert torch.equal(fresh[0].table, fresh[1].table)
+
+
+def test_level_dropout(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(8, (16, 16, 16)), level_dropout=0.5)
+    x = vectors(4000, 8)
+    full = q.encode(x)
+    out = q(x, generator=torch.Generator().manual_seed(1))
+    depth = (out.tokens >= 0).sum(1)
+    assert torch.equal(out.tokens[depth == 3], full[depth == 3])
+    assert torch.equal(out.quantized, q.decode(out.tokens))
+    shares = torch.bincount(depth, minlength=4) / 4000
+    assert shares[0] == 0
+    assert torch.allclose(shares[1:], torch.tensor([0.25, 0.25, 0.5]), atol=0.03)
+    again = q(x, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(again.tokens, out.tokens)
+    assert torch.equal(q.eval()(x).tokens, full)
+    kept = depth == 3
+    expected = (x[kept] - q.decode(full[kept])).square().mean()
+    assert torch.allclose(out.commitment_loss[2], expected)
+
+
+def test_cosine_keeps_level_0_on_the_sphere(vectors):
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=16, commitment_weights=1.0, distance="cosine"))
+    x = vectors(500, 8) * torch.rand(500, 1) * 10
+    for _ in range(5):
+        q.update(x)
+        assert torch.allclose(q.codebooks[0].norm(dim=1), torch.ones(16))
+    assert torch.equal(q.encode(x), q.encode(x * 7))
+    first = q.level_embeddings(q.encode(x))[:, 0]
+    best = (normalize(x, dim=1) @ q.codebooks[0].T).amax(1)
+    assert torch.allclose((normalize(x, dim=1) * first).sum(1), best, atol=1e-6)
+
+
+def test_resuming_from_a_state_dict_repeats_every_bit(vectors):
+    config = HRVQConfig(dim=8, levels=2, codes=32, commitment_weights=1.0, decay=0.8)
+    x = vectors(640, 8)
+    whole, first, second = HRVQ(config), HRVQ(config), HRVQ(config)
+    for step in range(10):
+        whole.update(x[step * 64 : step * 64 + 64])
+    for step in range(5):
+        first.update(x[step * 64 : step * 64 + 64])
+    second.load_state_dict(first.state_dict())
+    for step in range(5, 10):
+        second.update(x[step * 64 : step * 64 + 64])
+    assert torch.equal(second.table, whole.table)
+    assert torch.equal(second.counts, whole.counts)

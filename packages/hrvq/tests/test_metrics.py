@@ -1,0 +1,51 @@
+import pytest
+import torch
+from hrvq import bits, code_counts, distortion, perplexity, persistence, usage
+
+TOKENS = torch.tensor([[0, 0], [0, 1], [1, 2], [1, 3]])
+
+
+def test_by_hand():
+    assert [counts.tolist() for counts in code_counts(TOKENS, 4)] == [[2, 2, 0, 0], [1, 1, 1, 1]]
+    assert usage(TOKENS, 4).tolist() == [0.5, 1.0]
+    assert bits(TOKENS, 4).tolist() == pytest.approx([1.0, 2.0])
+    assert perplexity(TOKENS, 4).tolist() == pytest.approx([2.0, 4.0])
+    assert persistence(TOKENS).tolist() == pytest.approx([2 / 3, 0.0])
+    assert persistence(TOKENS, torch.tensor([0, 0, 1, 1])).tolist() == [1.0, 0.0]
+
+
+def test_uneven_shares():
+    tokens = torch.tensor([[0], [0], [0], [1]], dtype=torch.int16)
+    entropy = -(0.75 * torch.tensor(0.75).log2() + 0.25 * torch.tensor(0.25).log2())
+    assert bits(tokens, 2) == pytest.approx(float(entropy))
+
+
+def test_levels_of_different_size_and_shape():
+    assert usage(TOKENS.reshape(2, 2, 2), (2, 8)).tolist() == [1.0, 0.5]
+
+
+def test_no_code_is_left_out():
+    tokens = torch.tensor([[0, -1], [-1, -1], [1, 3]])
+    assert [counts.tolist() for counts in code_counts(tokens, 4)] == [[1, 1, 0, 0], [0, 0, 0, 1]]
+    assert perplexity(tokens, 4).tolist() == pytest.approx([2.0, 1.0])
+
+
+def test_distortion_by_hand():
+    x = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    embeddings = torch.tensor([[[3.0, 0.0], [0.0, 3.0]], [[0.0, 0.0], [0.0, 1.0]]])
+    assert distortion(x, embeddings).tolist() == [(16 + 1) / 2, (1 + 0) / 2]
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="token 3"):
+        usage(TOKENS, 3)
+    with pytest.raises(ValueError, match="2 levels"):
+        usage(TOKENS, (4, 4, 4))
+    with pytest.raises(ValueError, match=r"\(T, L\)"):
+        persistence(TOKENS[None])
+    with pytest.raises(ValueError, match="episode_ids"):
+        persistence(TOKENS, torch.zeros(3))
+    with pytest.raises(ValueError, match="longer stretch"):
+        persistence(TOKENS, torch.arange(4))
+    with pytest.raises(ValueError, match="level_embeddings"):
+        distortion(torch.zeros(3, 2), torch.zeros(2, 3, 2))

@@ -1,0 +1,129 @@
+"""Tokens are the exact greedy nearest codes, whatever path found them."""
+
+import pytest
+import torch
+from hrvq import HRVQ
+
+
+def exact_tokens(x, codebooks):
+    """Brute force in float64 on float32 residuals."""
+    tokens, residual = [], x
+    for codes in codebooks:
+        distance = (residual.double()[:, None] - codes.double()).square().sum(2)
+        tokens.append(distance.argmin(1))
+        residual = residual - codes[tokens[-1]]
+    return torch.stack(tokens, 1)
+
+
+def test_by_hand(quantizer):
+    q = quantizer([torch.tensor([[0.0, 0.0], [4.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])])
+    x = torch.tensor(
+        [[4.0, 2.0], [1.5, 0.0]]
+    )  # nearest to (4, 0), then (0, 1); nearest to (0, 0), then (1, 0)
+    assert q.encode(x).tolist() == [[1, 1], [0, 0]]
+    assert q.decode(q.encode(x)).tolist() == [[4.0, 1.0], [1.0, 0.0]]
+    assert q.decode(q.encode(x)[:, :1]).tolist() == [[4.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("dim", "sizes", "rows"), [(1, (2, 2), 50), (3, (7, 1, 5), 33), (64, (100, 17), 300), (48, (1030,), 600)]
+)
+def test_equals_brute_force(dim, sizes, rows, quantizer, random_codebooks, vectors):
+    codebooks = random_codebooks(dim, sizes, seed=dim)
+    x = vectors(rows, dim, seed=rows)
+    assert torch.equal(quantizer(codebooks).encode(x), exact_tokens(x, codebooks))
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e4, 1e20])
+def test_equals_brute_force_at_any_scale(scale, quantizer, random_codebooks, vectors):
+    codebooks = [codes * scale for codes in random_codebooks(32, (64, 64))]
+    x = vectors(200, 32) * scale
+    assert torch.equal(quantizer(codebooks).encode(x), exact_tokens(x, codebooks))
+
+
+def test_near_ties_are_decided_exactly(quantizer, random_codebooks):
+    # Pairs of codes far from the origin, different in their last bits: float32 scores see no difference.
+    base = random_codebooks(64, (40,))[0] + 30
+    codes = torch.cat([base, base.nextafter(base + 1)])
+    x = base + torch.randn(40, 64, generator=torch.Generator().manual_seed(3)) * 1e-6
+    scores = x @ codes.T - codes.square().sum(1) / 2
+    expected = exact_tokens(x, [codes])
+    assert not torch.equal(scores.argmax(1), expected[:, 0])
+    assert torch.equal(quantizer([codes]).encode(x), expected)
+
+
+def test_equal_codes_give_the_lowest_index(quantizer, random_codebooks):
+    codes = random_codebooks(16, (5,))[0].repeat(3, 1)
+    tokens = quantizer([codes]).encode(codes)
+    assert tokens[:, 0].tolist() == [0, 1, 2, 3, 4] * 3
+
+
+def test_a_vector_keeps_its_tokens_in_any_company(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(48, (128, 128, 128)))
+    x = vectors(5000, 48)
+    whole = q.encode(x)
+    torch.set_num_threads(2)
+    assert torch.equal(q.encode(x), whole)
+    torch.set_num_threads(1)
+    for size in (1, 7, 300):
+        parts = [q.encode(part) for part in x[: 40 * size].split(size)]
+        assert torch.equal(torch.cat(parts), whole[: 40 * size])
+
+
+def test_lower_matmul_precision_changes_no_token(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(48, (128, 128)))
+    x = vectors(1000, 48)
+    expected = q.encode(x)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert torch.equal(q.encode(x), expected)
+        assert torch.equal(q.encode(x[:5]), expected[:5])
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_the_path_of_fixed_shapes_finds_the_same(monkeypatch, quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(48, (128, 128, 1)))
+    x = vectors(1000, 48)
+    expected = q.encode(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(q.encode(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 5), (0, 5), (2, 3, 4, 5)])
+def test_leading_dimensions_are_kept(shape, quantizer, random_codebooks):
+    q = quantizer(random_codebooks(5, (8, 8)))
+    x = torch.randn(shape)
+    out = q(x)
+    assert out.tokens.shape == (*shape[:-1], 2)
+    assert out.tokens.dtype == torch.int64
+    assert out.quantized.shape == shape
+    assert out.level_embeddings.shape == (*shape[:-1], 2, 5)
+    assert q.decode(out.tokens).shape == shape
+
+
+def test_forward_encode_and_decode_agree_bit_for_bit(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(48, (128, 64, 32)))
+    x = vectors(500, 48)
+    out = q(x)
+    assert torch.equal(out.tokens, q.encode(x))
+    assert torch.equal(out.quantized, q.decode(out.tokens))
+    assert torch.equal(out.level_embeddings, q.level_embeddings(out.tokens))
+    assert torch.allclose(out.level_embeddings.sum(-2), out.quantized, atol=1e-6)
+    assert torch.equal(q.level_embeddings(out.tokens[..., :2]), out.level_embeddings[..., :2, :])
+
+
+def test_minus_one_decodes_to_nothing(quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (4, 4)))
+    tokens = torch.tensor([[2, -1], [-1, -1], [-1, 3]], dtype=torch.int16)
+    zero = torch.zeros(8)
+    expected = torch.stack([q.codebooks[0][2], zero, q.codebooks[1][3]])
+    assert torch.equal(q.decode(tokens), expected)
+
+
+def test_one_level_is_a_plain_vq(quantizer, random_codebooks, vectors):
+    codes = random_codebooks(6, (10,))
+    q = quantizer(codes)
+    assert isinstance(q, HRVQ)
+    x = vectors(20, 6)
+    assert torch.equal(q.encode(x)[:, 0], torch.cdist(x.double(), codes[0].double()).argmin(1))

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from hrvq import counts_by_group, jensen_shannon, mutual_information, shared_code_share, usage_by_group
+
+# Level 0 is used alike by both groups; level 1 gives the group away.
+TOKENS = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
+GROUPS = torch.tensor([0, 0, 1, 1])
+
+
+def test_by_hand():
+    counts = [level.tolist() for level in counts_by_group(TOKENS, GROUPS, 4)]
+    assert counts == [[[1, 1, 0, 0], [1, 1, 0, 0]], [[2, 0, 0, 0], [0, 2, 0, 0]]]
+    assert usage_by_group(TOKENS, GROUPS, 4).tolist() == [[0.5, 0.5], [0.25, 0.25]]
+    assert shared_code_share(TOKENS, GROUPS, 4).tolist() == [1.0, 0.0]
+    divergence = jensen_shannon(TOKENS, GROUPS, 4)
+    assert torch.allclose(divergence[0], torch.zeros(2, 2))
+    assert torch.allclose(divergence[1], 1 - torch.eye(2))
+
+
+def test_stray_vectors_do_not_make_a_code_shared():
+    tokens = torch.tensor([[0]] * 999 + [[1]] + [[1]] * 1000)
+    groups = torch.tensor([0] * 1000 + [1] * 1000)
+    assert shared_code_share(tokens, groups, 2).tolist() == [0.5]
+    assert shared_code_share(tokens, groups, 2, at_least=0.01).tolist() == [0.0]
+
+
+def test_information_of_a_level_that_tells_everything_and_of_one_that_tells_nothing():
+    tokens, groups = TOKENS.repeat(500, 1), GROUPS.repeat(500)
+    found = mutual_information(tokens, groups, 4, resamples=200)
+    assert found.estimate.tolist() == pytest.approx([0.0, 1.0], abs=1e-3)
+    assert found.low[1] == pytest.approx(1.0, abs=1e-3)
+    assert found.high[0] < 0.01
+
+
+def test_information_of_a_noisy_channel():
+    """A binary channel that errs with probability 0.1 carries 1 - H(0.1) = 0.531 bits."""
+    random = torch.Generator().manual_seed(0)
+    groups = torch.randint(2, (20_000,), generator=random)
+    flips = torch.rand(20_000, generator=random) < 0.1
+    found = mutual_information((groups ^ flips)[:, None], groups, 2)
+    assert found.low < 0.531 < found.high
+    assert found.high - found.low < 0.05
+
+
+def test_bias_of_many_codes_is_taken_off():
+    """256 codes drawn alike by 3 groups: the plug-in estimate is near 2 * 255 / (2 N ln 2) = 0.12 bits."""
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.randint(256, (3000, 1), generator=random)
+    groups = torch.randint(3, (3000,), generator=random)
+    assert mutual_information(tokens, groups, 256, resamples=50).estimate < 0.04
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    random = torch.Generator().manual_seed(0)
+    hits = 0
+    for seed in range(200):
+        groups = torch.randint(2, (400,), generator=random)
+        flips = torch.rand(400, generator=random) < 0.2
+        found = mutual_information((groups ^ flips)[:, None], groups, 2, resamples=200, seed=seed)
+        hits += bool(found.low <= 1 - 0.7219 <= found.high)
+    assert 180 <= hits <= 199
+
+
+def test_blocks_widen_the_interval():
+    """Episodes whose frames are all alike hold one frame's information each."""
+    random = torch.Generator().manual_seed(0)
+    groups = torch.randint(2, (60,), generator=random)
+    tokens = groups ^ (torch.rand(60, generator=random) < 0.2)
+    tokens, groups, episodes = (t.repeat_interleave(50) for t in (tokens, groups, torch.arange(60)))
+    frames = mutual_information(tokens[:, None], groups, 2)
+    blocks = mutual_information(tokens[:, None], groups, 2, blocks=episodes)
+    assert (blocks.high - blocks.low) > 4 * (frames.high - frames.low)
+    assert torch.allclose(blocks.estimate, frames.estimate)
+    again = mutual_information(tokens[:, None], groups, 2, blocks=episodes)
+    assert torch.equal(again.low, blocks.low)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"\(N, L\)"):
+        usage_by_group(TOKENS, GROUPS[:3], 4)
+    with pytest.raises(ValueError, match="from 0"):
+        usage_by_group(TOKENS, GROUPS - 1, 4)
+    with pytest.raises(ValueError, match="blocks"):
+        mutual_information(TOKENS, GROUPS, 4, blocks=GROUPS[:2])
+    with pytest.raises(ValueError, match="resamples is 0"):
+        mutual_information(TOKENS, GROUPS, 4, resamples=0)
