@@ -86,7 +86,7 @@ def center_frames(frames: Tensor, background: Tensor | None, dtype: torch.dtype)
                 f"background has shape {tuple(background.shape)}; expected (84, 84) or (..., 84, 84), "
                 "the mean frame of the game"
             )
-        x = x - background.to(x.device, dtype).unsqueeze(-3)
+        return (x - background.to(x.device, dtype).unsqueeze(-3)).mul_(1 / 255)
     return x * (1 / 255)
 
 
