@@ -4,6 +4,7 @@ from atari_data.collect import CollectResult, collect, collect_with_ram
 from atari_data.episodes import Episodes, play_episodes
 from atari_data.games import ACTION_NAMES, NUM_ACTIONS, action_mask, check_game, games, minimal_actions
 from atari_data.labels import labelled_games, labels, state_variables
+from atari_data.playing import Tick, environment_seeds, play
 from atari_data.policies import EpsilonPolicy, Policy, RandomPolicy, StickyRandomPolicy
 from atari_data.protocol import PROTOCOLS, Protocol
 from atari_data.recording import import_recording
@@ -27,10 +28,12 @@ __all__ = [
     "Protocol",
     "RandomPolicy",
     "StickyRandomPolicy",
+    "Tick",
     "action_mask",
     "check_game",
     "collect",
     "collect_with_ram",
+    "environment_seeds",
     "final_rows",
     "first_rows",
     "game_info",
@@ -41,6 +44,7 @@ __all__ = [
     "labels",
     "lost_lives",
     "minimal_actions",
+    "play",
     "play_episodes",
     "published_scores",
     "score_sources",

@@ -61,20 +61,17 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
     """
     halves = [ids for ids in np.array_split(np.arange(len(seeds)), 2) if len(ids)]
     envs = [_make_env(game, len(ids), protocol) for ids in halves]
-    ready = []
-    for env, ids in zip(envs, halves, strict=True):
+    first = {}
+    for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
         observations, info = env.reset(seed=seeds[ids])
         nothing = np.zeros(len(ids), dtype=np.int32)
-        ready.append((observations, nothing, nothing.astype(bool), nothing.astype(bool), info))
-    waiting = [False] * len(envs)
+        first[half] = (observations, nothing, nothing.astype(bool), nothing.astype(bool), info)
     while True:
         for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
-            if waiting[half]:
-                ready[half] = env.recv()
-            observations, rewards, terminated, truncated, info = ready[half]
+            result = first.pop(half) if half in first else env.recv()
+            observations, rewards, terminated, truncated, info = result
             actions = _checked(policy(observations, ids), len(ids))
-            env.send(actions)
-            waiting[half] = True
+            env.send(actions)  # the emulator works on while the other half, and the reader, have their turn
             yield Tick(
                 env_ids=ids,
                 observations=observations,
