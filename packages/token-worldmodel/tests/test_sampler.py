@@ -66,9 +66,11 @@ def test_splits_share_no_episode_and_cover_all(make_trajectories) -> None:
 def test_split_follows_the_rule_of_the_project() -> None:
     """The same few lines stand in the package that collects; the numbers pin both."""
     ids = np.repeat([3, 5, 8, 9, 12], 2)
-    chosen = np.random.default_rng([4, 0x5711]).permutation([3, 5, 8, 9, 12])[:2]
+    chosen = np.array([3, 5, 8, 9, 12])[np.random.default_rng(4).permutation(5)[:2]]
     np.testing.assert_array_equal(split_episodes(ids, 0.4, 4), np.isin(ids, chosen))
     assert split_episodes(ids, 0.01, 0).sum() == 2
+    lengths = np.repeat([0, 1, 2], [90, 5, 5])  # the share is of rows, not of episodes
+    assert split_episodes(lengths, 0.05, 0).sum() in (5, 90)
     assert split_episodes(ids, 0.99, 0).sum() == 8
     assert not split_episodes(np.array([7, 7]), 0.5, 0).any()
 

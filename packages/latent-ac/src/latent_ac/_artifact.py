@@ -19,7 +19,7 @@ METADATA_KEY = "artifact"
 def save_artifact(
     path: str | Path, tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any], schema: int = 1
 ) -> None:
-    """Write ``tensors`` to ``path``; the file appears whole or not at all, and equal input gives equal bytes."""
+    """Write ``tensors`` to ``path``, whole or not at all; equal input gives equal bytes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     entry = json.dumps(

@@ -35,15 +35,20 @@ class TokenBatch:
 
 
 def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: int) -> np.ndarray:
-    """Which rows belong to validation episodes, bool (N,).
+    """Which rows belong to validation episodes, bool (N,). Windows overlap, so a split by window would leak.
 
-    At least one episode is chosen and one left, if there are two. Windows overlap, so a split by window
-    would let validation leak into training.
+    Episodes are taken in random order until their rows are as near to the fraction as they can be; with two
+    episodes or more, each side has at least one.
     """
-    ids = np.unique(episode_ids)
-    rng = np.random.default_rng([seed, 0x5711])
-    count = min(max(1, round(validation_fraction * len(ids))), len(ids) - 1) if len(ids) > 1 else 0
-    return np.isin(episode_ids, rng.permutation(ids)[:count])
+    starts = np.flatnonzero(np.diff(episode_ids, prepend=episode_ids[:1] - 1))
+    if len(starts) < 2:
+        return np.zeros(len(episode_ids), np.bool_)
+    lengths = np.diff(starts, append=len(episode_ids))
+    order = np.random.default_rng(seed).permutation(len(starts))
+    surplus = np.abs(np.cumsum(lengths[order]) - validation_fraction * len(episode_ids))
+    validates = np.zeros(len(starts), np.bool_)
+    validates[order[: min(int(np.argmin(surplus)) + 1, len(starts) - 1)]] = True
+    return np.repeat(validates, lengths)
 
 
 class TokenSampler:
