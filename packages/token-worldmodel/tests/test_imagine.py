@@ -104,9 +104,15 @@ def test_cold_dreams_are_greedy_ones_and_levels_have_their_own_temperature(make_
 
 def test_choices_follow_the_probabilities() -> None:
     probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    drawn = choose(probabilities.log().expand(40_000, 4), False, seeded())
+    drawn = choose(probabilities.log().expand(40_000, 4), torch.rand(40_000, generator=seeded()))
     frequencies = torch.bincount(drawn, minlength=4) / 40_000
     torch.testing.assert_close(frequencies, probabilities, rtol=0, atol=0.01)
+
+
+def test_choices_by_hand_and_at_the_edges() -> None:
+    logits = torch.tensor([-torch.inf, 0.0, 0.0, -torch.inf]).expand(5, 4)
+    draws = torch.tensor([0.0, 0.49, 0.5, 0.51, 1.0 - 2**-24])
+    assert choose(logits, draws).tolist() == [1, 1, 2, 2, 2]
 
 
 def test_autocast_sets_the_precision(make_model, make_window) -> None:

@@ -21,13 +21,12 @@ def attend(qkv_BN3HE: Tensor, plan: Plan) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=plan.visible).transpose(1, 2).flatten(2)
 
 
-def attend_few(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, bias_QK: Tensor | None) -> Tensor:
+def attend_few(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, bias_QK: Tensor) -> Tensor:
     """The same for a few queries at a play's end, as (B, Q, H * E); -inf in ``bias`` hides a key."""
     if q_BHQE.device.type == "cpu":
-        scores = torch.matmul(q_BHQE * (1.0 / math.sqrt(q_BHQE.shape[-1])), k_BHKE.transpose(-1, -2))
-        if bias_QK is not None:
-            scores += bias_QK
-        attended = torch.matmul(torch.softmax(scores, -1), v_BHKE)
+        q, k, v = (x.flatten(0, 1) for x in (q_BHQE, k_BHKE, v_BHKE))  # (X, Q, E), (X, K, E) twice
+        scores = torch.baddbmm(bias_QK, q, k.transpose(1, 2), alpha=1.0 / math.sqrt(q.shape[-1]))
+        attended = torch.bmm(torch.softmax(scores, -1), v).view(q_BHQE.shape)
     else:
         attended = F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=bias_QK)
     return attended.transpose(1, 2).flatten(2)

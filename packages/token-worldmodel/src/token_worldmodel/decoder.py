@@ -54,6 +54,7 @@ class Decoder:
         positions = torch.arange(num_positions, device=tokens.device).view(num_steps, -1)
         kept = positions[:, list(self._kept)].flatten()
         seen = plan.visible[-1].nonzero()[:, 0]
+        unbiased = self._bias.new_zeros(1, len(seen))
         hidden = []
         # A few plays at a time, so that the activations stay small.
         rows_at_once = max(1, 2**14 // num_positions)
@@ -66,7 +67,8 @@ class Decoder:
                 keys[rows, :, : len(kept)] = k[:, :, kept]
                 values[rows, :, : len(kept)] = v[:, :, kept]
                 if block is model.blocks[-1]:
-                    x = block.update(x[:, -1:], attend_few(q[:, :, -1:], k[:, :, seen], v[:, :, seen], None))
+                    attended = attend_few(q[:, :, -1:], k[:, :, seen], v[:, :, seen], unbiased)
+                    x = block.update(x[:, -1:], attended)
                 else:
                     x = block.update(x, attend(qkv, plan))
             hidden.append(model.norm(x[:, 0]))

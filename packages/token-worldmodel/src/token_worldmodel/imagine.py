@@ -81,6 +81,10 @@ def imagine(
             log_probs=torch.empty(batch_size, horizon, num_levels, device=device),
         )
         dream.tokens[:, 0] = tokens[:, -1]
+        # All the randomness of the dream, drawn at once: one number a token.
+        draws = torch.rand(
+            0 if greedy else horizon, num_levels, batch_size, generator=generator, device=device
+        )
         if num_context > 1:
             dream.states[:, 0] = decoder.read_steps(tokens[:, :-1], actions)
         for level in range(num_levels - 1):
@@ -98,7 +102,7 @@ def imagine(
             dream.states[:, h + 1] = output
             for level in range(num_levels):
                 logits = model.predict(output, level).float()
-                token = choose(logits / temperatures[level], greedy, generator)
+                token = logits.argmax(-1) if greedy else choose(logits / temperatures[level], draws[h, level])
                 dream.tokens[:, h + 1, level] = token
                 log_probs = torch.log_softmax(logits, -1)
                 dream.log_probs[:, h, level] = log_probs.gather(-1, token[:, None])[:, 0]
@@ -107,15 +111,15 @@ def imagine(
     return dream
 
 
-def choose(logits: Tensor, greedy: bool, generator: torch.Generator | None) -> Tensor:
-    """Sample from softmax(logits (B, K)), or take the likeliest; int64 (B,). Never waits for a device.
+def choose(logits: Tensor, draws: Tensor) -> Tensor:
+    """Sample from softmax(logits (B, K)) by uniform draws (B,) from [0, 1); int64 (B,), without waiting.
 
-    The sample is the Gumbel-max trick, with -log of an exponential variate as the Gumbel one.
+    The code is the first whose cumulated probability exceeds the draw.
     """
-    if greedy:
-        return logits.argmax(-1)
-    noise = torch.empty_like(logits).exponential_(generator=generator)
-    return (logits - noise.log()).argmax(-1)
+    cumulated = torch.softmax(logits, -1).cumsum(-1)
+    # The last sum may be off 1 by rounding; scaling the draw by it keeps every code's share.
+    passed = cumulated <= draws[:, None] * cumulated[:, -1:]
+    return passed.sum(-1).clamp_(max=logits.shape[-1] - 1)
 
 
 def _checked(

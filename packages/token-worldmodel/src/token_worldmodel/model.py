@@ -4,6 +4,7 @@ Shape legend: B batch, T steps, L levels, S = L + 1 positions of a step, N = T *
 H heads, E = D / H, K_l codes of level l.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -183,12 +184,10 @@ def frozen(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     Embeddings, norms and the residual stream stay float32. What needs no cast is shared, not copied.
     """
 
-    def narrow(name: str, tensor: Tensor) -> Tensor:
+    copies: dict[int, Any] = {id(model.config): model.config}
+    for name, parameter in model.named_parameters():
         matrix = name.startswith("heads.") or (name.startswith("blocks.") and "norm" not in name)
-        return tensor.detach().to(dtype) if matrix else tensor.detach()
-
-    weights: dict[str, Any] = {name: narrow(name, tensor) for name, tensor in model.state_dict().items()}
-    with torch.device("meta"):
-        copy = WorldModel(model.config)
-    copy.load_state_dict(weights, assign=True)
-    return copy.requires_grad_(False).eval()
+        held = parameter.detach().to(dtype) if matrix else parameter.detach()
+        copies[id(parameter)] = nn.Parameter(held, requires_grad=False)
+    # A copy of the modules that finds every parameter already copied: nothing is initialised twice.
+    return copy.deepcopy(model, copies).eval()
