@@ -34,6 +34,7 @@ def test_output_is_float32_of_unit_norm_for_any_leading_shape(encoder):
     z = encoder(random_frames(2, 3, 4))
     assert z.shape == (2, 3, 384)
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(2, 3))
+    assert encoder(random_frames(4)).shape == (384,)
     torch.testing.assert_close(z.flatten(0, 1), encoder(random_frames(2, 3, 4).flatten(0, 1)))
     with torch.autocast("cpu", torch.bfloat16):
         assert encoder(random_frames(2, 4)).dtype == torch.float32

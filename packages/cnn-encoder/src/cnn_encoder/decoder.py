@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._artifact import load_artifact, save_artifact
+from .encoder import FRAME_SIZE
 from .initialization import initialize
 
 
@@ -59,11 +60,12 @@ class Decoder(nn.Module):
 
     def foreground(self, embedding: Tensor) -> Tensor:
         """The frame minus the background, in gray levels, unclamped: (..., D) -> float32 (..., 84, 84)."""
-        x = F.relu(self.hidden(embedding.flatten(0, -2)))
+        x = F.relu(self.hidden(embedding.reshape(-1, self.config.embedding_dim)))
         x = F.relu(self.grid(x)).unflatten(1, (64, 7, 7))
         x = F.relu(self.deconv1(x))
         x = F.relu(self.deconv2(x))
-        return 255 * self.deconv3(x).float().squeeze(1).unflatten(0, embedding.shape[:-1])
+        drawn: Tensor = 255 * self.deconv3(x).float()
+        return drawn.reshape(*embedding.shape[:-1], FRAME_SIZE, FRAME_SIZE)
 
 
 class DecoderBatch(NamedTuple):

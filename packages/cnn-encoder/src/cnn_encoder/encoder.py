@@ -59,13 +59,14 @@ class Encoder(nn.Module):
                 f"frames have shape {tuple(frames.shape)}; "
                 f"expected (..., {STACK}, {FRAME_SIZE}, {FRAME_SIZE})"
             )
-        x = center_frames(frames, background, self._compute_dtype()).flatten(0, -4)
+        x = center_frames(frames, background, self._compute_dtype())
+        x = x.reshape(-1, STACK, FRAME_SIZE, FRAME_SIZE)
         x = F.relu(self.conv1(x), inplace=True)
         x = F.relu(self.conv2(x), inplace=True)
         x = F.relu(self.conv3(x), inplace=True)
         x = F.relu(self.hidden(x.flatten(1)), inplace=True)
         z = F.normalize(self.out(x).float(), dim=-1)
-        return z.unflatten(0, frames.shape[:-3])
+        return z.reshape(*frames.shape[:-3], -1)
 
     def _compute_dtype(self) -> torch.dtype:
         device = self.conv1.weight.device.type
