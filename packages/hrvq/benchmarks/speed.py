@@ -4,16 +4,15 @@
 
 Both hold the same codes, and the tokens are compared before anything is timed. Each figure is the best of
 the rounds, in which ours and theirs alternate, so that noise of the machine falls on both. "encodec" is
-decoding as encodec does it, a sum of one F.embedding for each level. Memory is what a fresh process's peak
-grows by during the call.
+decoding as encodec does it, a sum of one F.embedding for each level. Memory is how far resident memory
+rises at its peak during a call.
 """
 
 import argparse
-import resource
+import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -103,18 +102,20 @@ def seconds(call: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def peak_growth(shape: Shape, name: str, who: int, threads: int) -> float:
-    """MiB by which one call raises the peak memory of this (fresh) process."""
-    torch.set_num_threads(threads)
-    x, ours, theirs = build(*shape, "cpu")
-    calls(x[:64].clone(), ours, theirs)[name][who]()  # whatever only a first call allocates
-    call = calls(x, ours, theirs)[name][who]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_growth(call: Callable[[], object]) -> float:
+    """MiB by which a call raises this process's resident memory at its peak (Linux)."""
+
+    def status(field: str) -> int:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if field in line)
+        return int(line.split()[1])
+
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = status("VmRSS")
     call()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (status("VmHWM") - before) / 1024
 
 
-def measure(shape: Shape, rounds: int, threads: int, device: str) -> None:
+def measure(shape: Shape, rounds: int, device: str) -> None:
     rows, dim, levels, codes = shape
     x, ours, theirs = build(*shape, device)
     print(f"{rows} x {dim}, {levels} levels x {codes} codes; same tokens: {agreement(x, ours, theirs):.6f}")
@@ -127,12 +128,8 @@ def measure(shape: Shape, rounds: int, threads: int, device: str) -> None:
         ratios = sorted(t / o for o, t in zip(our_times[1:], their_times[1:], strict=True))
         line = f"  {name:17} {rows / best / 1e6:8.3f} {rows / theirs_best / 1e6:8.3f} M vectors/s"
         line += f"   {theirs_best / best:5.1f}x (median round {ratios[len(ratios) // 2]:.1f}x)"
-        if device == "cpu" and name != "decode (encodec)":
-            memory = []
-            for who in (0, 1):
-                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-                    memory.append(fresh.submit(peak_growth, shape, name, who, threads).result())
-            line += f"   peak memory {memory[0]:.0f} : {memory[1]:.0f} MiB"
+        if device == "cpu" and sys.platform == "linux":
+            line += f"   peak memory {peak_growth(our_call):.0f} : {peak_growth(their_call):.0f} MiB"
         print(line, flush=True)
 
 
@@ -148,7 +145,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}; ours, theirs, ratio")
     for shape in SHAPES + (LARGE if arguments.large else ()):
-        measure(shape, arguments.rounds, arguments.threads, arguments.device)
+        measure(shape, arguments.rounds, arguments.device)
 
 
 if __name__ == "__main__":
