@@ -35,17 +35,11 @@ def refused(result, *parts):
         (["--device", "tpu"], ["unknown device 'tpu'"]),
         (["--device", "cuda:99"], ["cuda:99"]),
         (["--log", "paper"], ["unknown --log 'paper'"]),
-        (["--seed", "-1"], ["-1"]),
+        (["--seed", "-1"], ["seed must not be negative; got -1"]),
     ],
 )
 def test_arguments(tmp_path, arguments, parts):
-    refused(
-        wm("train", "--run", tmp_path / "run", "--preset", "tiny", *_with_default_preset(arguments)), *parts
-    )
-
-
-def _with_default_preset(arguments):
-    return arguments
+    refused(wm("train", "--run", tmp_path / "run", *arguments), *parts)
 
 
 def test_a_directory_that_is_no_run(tmp_path):

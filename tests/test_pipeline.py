@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from cnn_encoder import ContrastiveObjective
 from command import SMALL, train, wm
+from latent_ac import ActorCriticObjective, PredictorObjective
+from token_worldmodel import WorldModelObjective
 
-STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "evaluate")
+STAGES = ("collect", "encoder", "hrvq", "decoder", "worldmodel", "agent", "evaluate")
 
 
 def artifacts(directory: Path) -> dict[str, bytes]:
@@ -85,44 +88,79 @@ def test_stages_run_one_by_one_and_say_what_they_need(tmp_path):
     assert not (tmp_path / "worldmodel.safetensors").exists()
 
 
+LONGER = [
+    part
+    for stage in ("encoder", "worldmodel", "predictors", "agent")
+    for part in ("--set", f"train.{stage}.steps=12")
+]
+
+
+@pytest.fixture(scope="module")
+def longer_run(tmp_path_factory):
+    """A run whose training stages take twelve steps each, so that there is something to interrupt."""
+    directory = tmp_path_factory.mktemp("longer") / "run"
+    result = train(directory, *LONGER)
+    assert result.code == 0, result.output
+    return directory
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_at_any_moment_then_the_same_command_ends_like_an_uninterrupted_run(tmp_path):
-    longer = ["train.encoder.steps=60", "train.worldmodel.steps=60", "train.agent.steps=60"]
-    settings = [part for s in SMALL + longer for part in ("--set", s)]
-    command = [
-        sys.executable,
-        "-c",
-        "from wm.cli import main; main()",
-        "train",
-        "--preset",
-        "tiny",
-        "--device",
-        "cpu",
-    ]
+@pytest.mark.parametrize(
+    ("objective", "stage", "part"),
+    [
+        (ContrastiveObjective, "encoder", "encoder"),
+        (WorldModelObjective, "worldmodel", "worldmodel"),
+        (PredictorObjective, "agent", "predictors"),
+        (ActorCriticObjective, "agent", "agent"),
+    ],
+)
+def test_a_run_stopped_in_any_stage_ends_like_one_that_was_not(
+    longer_run, tmp_path, monkeypatch, objective, stage, part
+):
+    copy = shutil.copytree(longer_run, tmp_path / "copy", copy_function=shutil.copy2)
+    (copy / f"{stage}.safetensors").unlink()
+    steps = 0
+    after_step = objective.after_step
 
-    def start(directory: Path) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*command, "--run", str(directory), *settings],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def interrupt(self):
+        nonlocal steps
+        after_step(self)
+        steps += 1
+        if steps == 5:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    whole = start(tmp_path / "whole")
-    assert whole.wait(timeout=300) == 0, whole.stdout.read()
-    for moment in range(12):
-        process = start(tmp_path / "stopped")
-        # Wait for the command to be under way, a little longer each time.
-        time.sleep(4 + 0.7 * moment)
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-        output = process.communicate(timeout=300)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "after_step", interrupt)
+        stopped = train(copy, *LONGER)
+    assert stopped.code == 130
+    assert "the same command goes on from here" in stopped.output
+    assert not (copy / f"{stage}.safetensors").exists()
+    resumed = train(copy, *LONGER)
+    assert resumed.code == 0, resumed.output
+    assert f"{part}: goes on at step 5 of 12" in resumed.output
+    assert artifacts(copy) == artifacts(longer_run)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_from_outside_at_several_moments(longer_run, tmp_path):
+    settings = [part for s in SMALL for part in ("--set", s)] + LONGER
+    command = [sys.executable, "-c", "from wm.cli import main; main()", "train", "--preset", "tiny"]
+    command += ["--device", "cpu", "--run", str(tmp_path / "run"), *settings]
+    for wait in (0.5, 2.0, 3.0, None):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            first_lines = process.stdout.readline() if wait != 0.5 else ""
+            if wait is not None:
+                time.sleep(wait)  # from the first line on: the command is under way
+                process.send_signal(signal.SIGINT)
+            output = first_lines + process.communicate(timeout=300)[0]
+        if wait == 0.5:  # while Python is still importing there is nobody to say it nicely
+            continue
         assert "Traceback" not in output, output
         assert process.returncode in (0, 130), output
-        if process.returncode == 0:
-            break
-    assert start(tmp_path / "stopped").wait(timeout=300) == 0
-    assert artifacts(tmp_path / "stopped") == artifacts(tmp_path / "whole")
+    assert process.returncode == 0, output
+    assert artifacts(tmp_path / "run") == artifacts(longer_run)
 
 
 def test_eval_plays_and_writes_json(run, tmp_path):

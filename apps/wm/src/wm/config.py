@@ -1,6 +1,7 @@
 """Everything a run is made from: the packages' own configurations, and the app's beside them."""
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -34,14 +35,15 @@ class CollectConfig:
         num_steps: agent steps (actions; four frames each).
         num_envs: emulators stepped together.
         policy: ``random`` draws from the game's own actions; ``sticky_random`` repeats its last action with
-            probability ``repeat``, and so gets further from the start.
+            probability ``repeat``, and so gets further from the start; ``imported`` plays nothing, because
+            `wm import` has put recordings there, of games that need not be ALE's.
         protocol: of the emulator, by name.
         validation_fraction: share of the episodes that nothing is trained on.
     """
 
     num_steps: int = 20_000
     num_envs: int = 16
-    policy: Literal["random", "sticky_random"] = "random"
+    policy: Literal["random", "sticky_random", "imported"] = "random"
     repeat: float = 0.75
     protocol: Literal["atari100k", "ale_v5"] = "atari100k"
     validation_fraction: float = 0.1
@@ -170,7 +172,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         _require(len(self.games) > 0, "games is empty; give at least one ALE game, such as pong")
         for game in self.games:
-            check_game(game)
+            if self.collect.policy != "imported":
+                check_game(game)
+            _require(
+                re.fullmatch(r"[a-z0-9][a-z0-9_]*", game) is not None,
+                f"game {game!r} must be lower-case letters, digits and underscores",
+            )
         _require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
         _require(self.seed >= 0, f"seed must not be negative; got {self.seed}")
         longest, dreamed = self.worldmodel.max_steps, self.dream.context + self.dream.horizon

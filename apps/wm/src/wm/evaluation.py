@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from atari_data import PROTOCOLS, Policy, RandomPolicy, human_normalized, play_episodes, published_scores
+from atari_data import games as ale_games
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,10 @@ def evaluate_games(
     num_envs = min(config.evaluate.num_envs, episodes)
     protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=config.evaluate.max_frames)
     games: dict[str, Any] = {}
-    for game in config.games:
+    absent = [game for game in config.games if game not in ale_games()]
+    if absent:
+        reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
+    for game in (game for game in config.games if game not in absent):
         policies: dict[str, Policy] = {
             "agent": load_policy(layout, game, temperature=temperature, seed=seed, device=device),
             "random": RandomPolicy(game, derive_seed(seed, "random", game), num_envs),
@@ -95,7 +99,7 @@ def evaluate_run(
         device=pick_device(device_name),
         reporter=Reporter(console),
     )
-    for game in config.games:
+    for game in result["games"]:
         console.print(score_table(game, result))
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=1) + "\n")

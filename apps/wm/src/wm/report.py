@@ -30,7 +30,7 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         console.print(table)
     evaluated = manifest.stages.get("evaluate")
     if evaluated is not None and only in (None, "evaluate"):
-        for game in config.games:
+        for game in evaluated.metrics["games"]:
             console.print(score_table(game, evaluated.metrics))
 
 
@@ -72,6 +72,18 @@ def _hrvq(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def _decoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+    """The error of drawing a frame from the first levels, and from the embedding itself."""
+    levels = [f"L0-{level}" if level else "L0" for level in range(config.hrvq.levels)]
+    depths = " / ".join([*levels, "embedding"])
+    kinds = (("rmse", "error (gray levels)"), ("foreground_rmse", "error off the background"))
+    for game in config.games:
+        m = metrics[game]
+        for key, name in kinds:
+            text = f"{_numbers(m[key], 1)} ({depths})"
+            yield "decoder", f"{game}: {name}", text, f"background alone {m[f'background_{key}']:.1f}"
+
+
 def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     """Accuracy beside copy-last, and on changed tokens, where copying is always wrong."""
     for game in config.games:
@@ -101,6 +113,7 @@ _STAGE_ROWS = {
     "collect": _collect,
     "encoder": _encoder,
     "hrvq": _hrvq,
+    "decoder": _decoder,
     "worldmodel": _worldmodel,
     "agent": _agent,
 }

@@ -5,8 +5,13 @@ from typing import Annotated
 
 import typer
 
+from wm.cli.atlas import atlas
 from wm.cli.doctor import doctor
+from wm.cli.dream import dream
 from wm.cli.evaluate import evaluate
+from wm.cli.fidelity import fidelity
+from wm.cli.import_recording import import_recording
+from wm.cli.probe import probe
 from wm.cli.runs import runs, show
 from wm.cli.train import train
 
@@ -36,6 +41,11 @@ def options(
 
 app.command()(train)
 app.command(name="eval")(evaluate)
+app.command()(probe)
+app.command()(fidelity)
+app.command(name="import")(import_recording)
+app.command()(atlas)
+app.command()(dream)
 app.command()(doctor)
 app.command()(runs)
 app.command()(show)

@@ -1,6 +1,6 @@
-"""`wm eval`: play the real game."""
+"""`wm eval`: play the real game, or measure the world model."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,6 +10,10 @@ from wm.errors import friendly_errors
 
 def evaluate(
     run: RunArgument,
+    stage: Annotated[
+        Literal["game", "worldmodel"],
+        typer.Option(help="game: play it; worldmodel: predictions on validation episodes."),
+    ] = "game",
     episodes: Annotated[int, typer.Option(min=1, help="Episodes per game.")] = 100,
     temperature: Annotated[
         float | None,
@@ -21,9 +25,17 @@ def evaluate(
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Play whole episodes of the real game with a trained run, beside random play and published scores."""
+    """Play whole episodes of the real game with a trained run, beside random play and published scores.
+
+    With --stage worldmodel: its predictions on every validation episode, beside copy-last and unigram.
+    """
     console = make_console()
     with friendly_errors(console):
+        if stage == "worldmodel":
+            from wm.model_evaluation import evaluate_worldmodel
+
+            evaluate_worldmodel(run, json_file=json_file, device_name=device, console=console)
+            return
         from wm.evaluation import evaluate_run
 
         evaluate_run(

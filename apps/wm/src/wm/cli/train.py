@@ -13,7 +13,7 @@ def train(
     stage: Annotated[
         str | None,
         typer.Argument(
-            help="Run one stage only: collect, encoder, hrvq, worldmodel, agent or evaluate.",
+            help="Run one stage only: collect, encoder, hrvq, decoder, worldmodel, agent or evaluate.",
             show_default=False,
         ),
     ] = None,
@@ -34,7 +34,7 @@ def train(
         Path | None,
         typer.Option(help="Run directory. [default: runs/<games>-<preset>-<seed>]", show_default=False),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="[default: 0]", show_default=False, min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="[default: 0]", show_default=False)] = None,
     device: DeviceOption = "auto",
     settings: Annotated[
         list[str] | None,

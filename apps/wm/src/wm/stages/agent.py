@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from atari_data import action_mask
 from hrvq import HRVQ
 from latent_ac import (
     ActorCriticObjective,
@@ -16,6 +15,7 @@ from latent_ac import (
 )
 from token_worldmodel import TokenBatch, TokenSampler, load_tokens, load_worldmodel
 
+from wm.actions import allowed_actions
 from wm.device import frozen, generator
 from wm.dreams import Dreamer
 from wm.fit import fit
@@ -77,7 +77,12 @@ def run(context: Context) -> Made:
     fit_config = config.train.agent
     # One step more than the context, so that no dream starts from an episode's final observation.
     contexts = sampler("train", config.dream.context + 1, fit_config.batch_size)
-    masks = torch.stack([torch.from_numpy(action_mask(game)) for game in config.games]).to(device)
+    masks = torch.stack(
+        [
+            torch.from_numpy(allowed_actions(game, columns.actions, columns.final))
+            for game, columns in tokens.items()
+        ]
+    ).to(device)
     learner = ActorCriticObjective(agent.actor, agent.critic, config.agent).to(device)
     dreamer = Dreamer(
         model=frozen(load_worldmodel(layout.worldmodel)).to(device),

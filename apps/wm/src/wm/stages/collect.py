@@ -2,7 +2,16 @@
 
 import shutil
 
-from atari_data import PROTOCOLS, Policy, RandomPolicy, StickyRandomPolicy, collect
+import numpy as np
+from atari_data import (
+    PROTOCOLS,
+    FrameStore,
+    Policy,
+    RandomPolicy,
+    StickyRandomPolicy,
+    collect,
+    final_rows,
+)
 
 from wm.pipeline import Context, Made, Stage
 
@@ -10,6 +19,8 @@ from wm.pipeline import Context, Made, Stage
 def run(context: Context) -> Made:
     """Collect every game anew; rows are exact in number and the same for the same seed."""
     config, metrics = context.config.collect, {}
+    if config.policy == "imported":
+        return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
         # Beside the old data until it is whole: a stop half way loses neither.
@@ -34,6 +45,31 @@ def run(context: Context) -> Made:
             "mean_return": float(result.returns.mean()) if result.num_episodes else None,
         }
     made = [path for game in context.config.games for path in context.layout.data(game).iterdir()]
+    return Made(made, metrics)
+
+
+def _imported(context: Context) -> Made:
+    """Take the recordings that `wm import` has put there as they are."""
+    made, metrics = [], {}
+    for game in context.config.games:
+        directory = context.layout.data(game)
+        if not directory.is_dir():
+            raise ValueError(f"{directory} holds no recording; bring one in with `wm import`")
+        store = FrameStore.open(directory)
+        final = final_rows(store.episode_ids)
+        if final.sum() < 2:
+            raise ValueError(
+                f"{directory} holds 1 episode, and one must validate; import another recording, or give "
+                "--episode-ids"
+            )
+        lengths = np.diff(np.flatnonzero(final), prepend=-1)
+        returns = np.add.reduceat(store.rewards, np.flatnonzero(final) + 1 - lengths, dtype=np.float64)
+        metrics[game] = {
+            "steps": int((~final).sum()),
+            "episodes": int(final.sum()),
+            "mean_return": float(returns.mean()),
+        }
+        made += sorted(directory.glob("shard-*.safetensors"))
     return Made(made, metrics)
 
 

@@ -1,0 +1,29 @@
+"""`wm atlas`: a page about the codes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import DeviceOption, RunArgument, make_console
+from wm.errors import friendly_errors
+
+
+def atlas(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="The page. [default: RUN/atlas.html]", show_default=False)
+    ] = None,
+    level: Annotated[
+        list[int] | None,
+        typer.Option(help="Only this level, 0 is the coarsest; may be repeated.", show_default=False),
+    ] = None,
+    examples: Annotated[int, typer.Option(min=1, max=24, help="Real frames of each code.")] = 6,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write one page that shows what each code stands for, who uses it, and what the games share."""
+    console = make_console()
+    with friendly_errors(console):
+        from wm.atlas_page import write_atlas
+
+        write_atlas(run, out=out, levels=level or [], examples=examples, device_name=device, console=console)

@@ -1,0 +1,29 @@
+"""`wm dream`: watch the agent play inside the world model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import DeviceOption, RunArgument, make_console
+from wm.errors import friendly_errors
+
+
+def dream(
+    run: RunArgument,
+    game: Annotated[
+        str | None, typer.Option(help="One of the run's games. [default: its first]", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The film. [default: RUN/dream-GAME-SEED.gif]", show_default=False)
+    ] = None,
+    horizon: Annotated[int, typer.Option(min=1, help="Steps to dream; 15 are a second of play.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Of the real beginning and of the dream.")] = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Film a dream of the agent, drawn level by level, with its actions and predicted rewards."""
+    console = make_console()
+    with friendly_errors(console):
+        from wm.film import film_run
+
+        film_run(run, game=game, out=out, horizon=horizon, seed=seed, device_name=device, console=console)

@@ -1,0 +1,47 @@
+"""`wm fidelity`: how long a dream stays true."""
+
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import DeviceOption, JsonOption, RunArgument, make_console
+from wm.errors import friendly_errors
+
+
+def fidelity(
+    run: RunArgument,
+    horizon: Annotated[int, typer.Option(help="Steps to dream, as far as the model's window goes.")] = 50,
+    context: Annotated[
+        int | None,
+        typer.Option(min=1, help="Real steps before a dream. [default: the run's]", show_default=False),
+    ] = None,
+    windows: Annotated[int, typer.Option(help="Dreams of each game.")] = 256,
+    frames: Annotated[
+        int, typer.Option(help="Steps of fresh play to learn to read the state from, and to replay.")
+    ] = 10_000,
+    reader_steps: Annotated[int, typer.Option(help="Training steps of the state reader.")] = 1000,
+    temperature: Annotated[float, typer.Option(help="Of the dreamed tokens.")] = 1.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Dream the likeliest tokens.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the fresh play and the dreams.")] = 1000,
+    json_file: JsonOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Replay real actions in the dream and tell how long tokens, rewards and state stay true.
+
+    Every number stands beside that of copying the last real step. JSON holds every horizon.
+    """
+    console = make_console()
+    with friendly_errors(console):
+        from wm.fidelity import FidelityOptions, fidelity_run
+
+        options = FidelityOptions(
+            horizon=horizon,
+            context=context or 0,
+            windows=windows,
+            frames=frames,
+            reader_steps=reader_steps,
+            temperature=temperature,
+            greedy=greedy,
+            seed=seed,
+        )
+        fidelity_run(run, options, json_file=json_file, device_name=device, console=console)

@@ -1,0 +1,58 @@
+"""`wm import`: bring your own recording."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import make_console
+from wm.errors import friendly_errors
+
+
+def import_recording(
+    run: Annotated[
+        Path, typer.Argument(help="Run directory, new or begun by `wm import`.", show_default=False)
+    ],
+    frames: Annotated[
+        Path, typer.Argument(help="A .npy array, a folder of images, or a video.", show_default=False)
+    ],
+    actions: Annotated[
+        Path,
+        typer.Argument(
+            help="Ids of the 18 actions, one a frame: .npy, or text with one a line.", show_default=False
+        ),
+    ],
+    game: Annotated[str, typer.Option(help="Its name; ALE's own for a game of ALE.", show_default=False)],
+    rewards: Annotated[
+        Path | None, typer.Option(help="One a frame. [default: zeros]", show_default=False)
+    ] = None,
+    terminated: Annotated[
+        Path | None, typer.Option(help="1 where the game ended.", show_default=False)
+    ] = None,
+    truncated: Annotated[
+        Path | None, typer.Option(help="1 where the recording was cut.", show_default=False)
+    ] = None,
+    episode_ids: Annotated[
+        Path | None, typer.Option(help="One a frame, for several episodes in one file.", show_default=False)
+    ] = None,
+    lives: Annotated[
+        Path | None, typer.Option(help="One a frame. [default: zeros]", show_default=False)
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Of a new run: a preset or a TOML file.")] = "tiny",
+) -> None:
+    """Make a recording the data of a run; `wm train --run RUN` then learns from it.
+
+    Again with the same run, it adds a recording: more episodes of a game, or another game.
+    """
+    console = make_console()
+    with friendly_errors(console):
+        from wm.importing import import_into_run
+
+        columns = {
+            "rewards": rewards,
+            "terminated": terminated,
+            "truncated": truncated,
+            "episode_ids": episode_ids,
+            "lives": lives,
+        }
+        import_into_run(run, frames, actions, game=game, preset=preset, columns=columns, console=console)

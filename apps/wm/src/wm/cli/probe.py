@@ -1,0 +1,50 @@
+"""`wm probe`: what is left of the state."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import DeviceOption, JsonOption, RunArgument, make_console
+from wm.errors import friendly_errors
+
+
+def probe(
+    run: RunArgument,
+    frames: Annotated[
+        int, typer.Option(help="Steps of fresh play to learn from; half as many test.")
+    ] = 10_000,
+    probe_steps: Annotated[int, typer.Option(help="Training steps of an MLP probe.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the fresh play and the probes.")] = 1000,
+    supervised: Annotated[
+        bool, typer.Option("--supervised", help="Also train the same encoder on the labels, as a ceiling.")
+    ] = False,
+    f1: Annotated[
+        bool, typer.Option("--f1", help="Also follow the AtariARI protocol: weighted F1 by category.")
+    ] = False,
+    dinov2: Annotated[
+        Path | None,
+        typer.Option(help="Local DINOv2 ViT-S/14 weights to measure as well.", show_default=False),
+    ] = None,
+    dinov2_size: Annotated[int, typer.Option(help="Pixels of DINOv2's input, a multiple of 14.")] = 224,
+    json_file: JsonOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure how much of the game's true state can be read at each stage, from pixels to tokens.
+
+    Probes learn on fresh play with the emulator's RAM and are tested on episodes of another seed.
+    """
+    console = make_console()
+    with friendly_errors(console):
+        from wm.probing import ProbeOptions, probe_run
+
+        options = ProbeOptions(
+            frames=frames,
+            steps=probe_steps,
+            seed=seed,
+            supervised=supervised,
+            f1=f1,
+            dinov2=dinov2,
+            dinov2_size=dinov2_size,
+        )
+        probe_run(run, options, json_file=json_file, device_name=device, console=console)

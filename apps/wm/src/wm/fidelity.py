@@ -1,0 +1,306 @@
+"""Dream fidelity: the same actions in the game and in the dream, compared step by step.
+
+Shape legend: B windows, C context steps, H horizon, L levels, V state variables.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from atari_data import final_rows, lost_lives, window_starts
+from atari_data import games as ale_games
+from cnn_encoder import load_encoder
+from hrvq import HRVQ
+from latent_ac import Agent, CodeFeatures, load_agent, transform_rewards
+from rich.console import Console
+from token_worldmodel import load_worldmodel, replay, token_fidelity, value_fidelity
+from torch import Tensor
+
+from wm.config import RunConfig, load_config
+from wm.device import autocast_dtype, frozen, generator, pick_device
+from wm.fidelity_report import print_fidelity
+from wm.fresh import FreshPlay, fresh_play
+from wm.reader import StateReader, train_reader
+from wm.reporter import Reporter
+from wm.run import Layout, finite, write_text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FidelityOptions:
+    """What to dream and how much of it.
+
+    Args:
+        horizon: steps to dream; what does not fit in the model's window is cut.
+        context: real steps before a dream; 0 for the run's own.
+        windows: dreams of a game.
+        frames: steps of labelled play the state reader learns from; as many, of other episodes, are replayed.
+        reader_steps: of the reader's training.
+        temperature: of the dreamed tokens.
+        greedy: take the likeliest token instead of drawing one.
+        seed: of the play, the reader and the dreams.
+    """
+
+    horizon: int = 50
+    context: int = 0
+    windows: int = 256
+    frames: int = 10_000
+    reader_steps: int = 1000
+    temperature: float = 1.0
+    greedy: bool = False
+    seed: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "windows", "reader_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.frames < 200:
+            raise ValueError(f"frames must be at least 200; got {self.frames}")
+        if self.context < 0:
+            raise ValueError(f"context must not be negative; got {self.context}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0; got {self.temperature}")
+
+
+def fidelity_run(
+    directory: Path, options: FidelityOptions, *, json_file: Path | None, device_name: str, console: Console
+) -> None:
+    """What `wm fidelity` does: play, dream the same, compare, print, write JSON if asked.
+
+    Raises:
+        ValueError: no run, artifacts missing, or no step fits in the model's window.
+    """
+    layout = Layout(directory)
+    config, device = load_config(layout.config), pick_device(device_name)
+    for path in (layout.encoder, layout.hrvq, layout.worldmodel):
+        if not path.exists():
+            raise ValueError(f"{directory} has no {path.name} yet; run `wm train --run {directory}` first")
+    known = [game for game in config.games if game in ale_games()]
+    if not known:
+        raise ValueError(
+            f"none of the run's games ({', '.join(config.games)}) is one of ALE's to play afresh"
+        )
+    context = options.context or config.dream.context
+    horizon = min(options.horizon, config.worldmodel.max_steps - context)
+    if horizon < 1:
+        raise ValueError(
+            f"a context of {context} steps leaves no step to dream in worldmodel.max_steps = "
+            f"{config.worldmodel.max_steps}; give a shorter --context"
+        )
+    if horizon < options.horizon:
+        console.print(
+            f"horizon {horizon}, not {options.horizon}: context and horizon together fit in the model's "
+            f"{config.worldmodel.max_steps} steps",
+            highlight=False,
+        )
+    compared = _Fidelity(layout, config, options, context, horizon, device, Reporter(console))
+    result = {
+        "protocol": asdict(options)
+        | {"context": context, "horizon": horizon, "emulator": config.collect.protocol},
+        "games": {game: compared.game(game) for game in known},
+    }
+    for game in known:
+        print_fidelity(game, result, console)
+    if json_file is not None:
+        write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
+        console.print(f"written to {json_file}", highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Real windows of C + H steps, and the rows they were cut from."""
+
+    tokens: Tensor  # int64 (B, C + H, L)
+    actions: Tensor  # int64 (B, C + H)
+    rewards: Tensor  # float32 (B, C + H)
+    continues: Tensor  # float32 (B, C + H): 1 while the episode goes on
+    rows: Tensor  # int64 (B, C + H)
+
+
+class _Fidelity:
+    """One run under comparison."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        config: RunConfig,
+        options: FidelityOptions,
+        context: int,
+        horizon: int,
+        device: torch.device,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.options, self.context, self.horizon = config, options, context, horizon
+        self.device, self.reporter = device, reporter
+        encoder, self.backgrounds = load_encoder(layout.encoder)
+        self.encoder = frozen(encoder).to(device)
+        self.quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
+        self.model = frozen(load_worldmodel(layout.worldmodel)).to(device)
+        self.agent: Agent | None = None
+        if layout.agent.exists():
+            self.agent = frozen(load_agent(layout.agent, device=device))
+
+    def game(self, game: str) -> dict[str, Any]:
+        """Every number of one game, per horizon."""
+        reader = None
+        with self._play(game, "learn") as play:
+            if play.state is not None:
+                reader = train_reader(
+                    self.quantizer.codebooks,
+                    self._tokens(play, game),
+                    play.state,
+                    steps=self.options.reader_steps,
+                    seed=self.options.seed,
+                    device=self.device,
+                    reporter=self.reporter,
+                )
+        with self._play(game, "test") as play:
+            windows = self._windows(play, game)
+            dreamed = self._dream(windows, game)
+            real = windows.tokens[:, self.context - 1 :]
+            tokens = token_fidelity(dreamed, real)
+            found: dict[str, Any] = {
+                "windows": len(real),
+                "tokens": {
+                    "agreement": tokens.agreement.tolist(),
+                    "copy_agreement": tokens.copy_agreement.tolist(),
+                    "changed_agreement": tokens.changed_agreement.tolist(),
+                    "useful_horizon": list(tokens.useful_horizon),
+                },
+            }
+            if self.agent is not None:
+                found |= self._values(self.agent, windows, dreamed)
+            if reader is not None:
+                found["state"] = self._state(reader, play, windows, dreamed)
+        return found
+
+    def _play(self, game: str, name: str) -> Any:
+        return fresh_play(
+            self.config.collect,
+            game,
+            self.options.frames,
+            seed=self.options.seed,
+            name=name,
+            device=self.device,
+            reporter=self.reporter,
+        )
+
+    @torch.inference_mode()
+    def _tokens(self, play: FreshPlay, game: str) -> Tensor:
+        embeddings = play.embed(self.encoder, self.backgrounds[game].to(self.device))
+        return torch.cat([self.quantizer.encode(part) for part in embeddings.split(8192)])
+
+    def _windows(self, play: FreshPlay, game: str) -> Windows:
+        store, length = play.store, self.context + self.horizon
+        starts = window_starts(store.episode_ids, length)
+        if not len(starts):
+            raise ValueError(
+                f"{game}: no episode of the fresh play has {length} steps; give more --frames or a shorter "
+                "--horizon"
+            )
+        draw = np.random.default_rng([self.options.seed, 0xF1DE])
+        chosen = np.sort(draw.choice(starts, size=min(self.options.windows, len(starts)), replace=False))
+        rows = chosen[:, None] + np.arange(length)
+        ended = store.terminated.copy()
+        if self.config.dream.life_loss_ends:
+            ended |= lost_lives(store.episode_ids, store.lives)
+        final = final_rows(store.episode_ids)
+        assert not final[rows[:, :-1]].any()
+        where = torch.from_numpy(rows).to(self.device)
+
+        def column(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).to(self.device, dtype)[where]
+
+        return Windows(
+            tokens=self._tokens(play, game)[where],
+            actions=column(store.actions, torch.int64),
+            rewards=column(store.rewards, torch.float32),
+            continues=column(~ended, torch.float32),
+            rows=where,
+        )
+
+    @torch.inference_mode()
+    def _dream(self, windows: Windows, game: str) -> Tensor:
+        """Dreamed tokens, int64 (B, H + 1, L); index 0 is the last real step."""
+        draw = generator(self.device, self.options.seed, "replay", game)
+        parts = []
+        with self.reporter.task(f"dream {game}", len(windows.tokens)) as task:
+            for tokens, actions in zip(windows.tokens.split(256), windows.actions.split(256), strict=True):
+                dream = replay(
+                    self.model,
+                    tokens,
+                    actions,
+                    self.context,
+                    generator=draw,
+                    temperature=self.options.temperature,
+                    greedy=self.options.greedy,
+                    dtype=autocast_dtype("auto", self.device) if self.device.type == "cuda" else None,
+                )
+                parts.append(dream.tokens)
+                task.advance(len(tokens))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def _values(self, agent: Agent, windows: Windows, dreamed: Tensor) -> dict[str, Any]:
+        """Reward and continuation by the run's predictors, on the dream, against what the game gave."""
+        first = self.context - 1  # its action is the first that is played in the dream
+        features = CodeFeatures(dreamed.transpose(0, 1), self.quantizer.codebooks)
+        actions = windows.actions[:, first:-1]
+        rewards, continues = (values.T for values in agent.predict(features, actions.T.contiguous()))
+        kind = "sign" if agent.reward.config.reward_head == "sign" else "raw"
+        real_rewards = transform_rewards(windows.rewards, kind)
+        found = {}
+        for name, predicted, real, last in (
+            ("reward", rewards, real_rewards, 0.0),
+            ("continue", continues, windows.continues, 1.0),
+        ):
+            before = real[:, first - 1] if first else torch.full_like(real[:, 0], last)
+            target = real[:, first:-1]
+            compared = value_fidelity(predicted[..., None], target[..., None], before[:, None])
+            found[name] = {
+                "error": compared.error[:, 0].tolist(),
+                "copy_error": compared.copy_error[:, 0].tolist(),
+                "constant_error": (target - last).abs().mean(0).tolist(),
+                "real_mean": target.mean(0).tolist(),
+                "dreamed_mean": predicted.mean(0).tolist(),
+                "useful_horizon": compared.useful_horizon[0],
+            }
+        return found
+
+    def _state(
+        self, reader: StateReader, play: FreshPlay, windows: Windows, dreamed: Tensor
+    ) -> dict[str, Any]:
+        """Mean error of each variable as read from the dream, from the copied last step, from real tokens.
+
+        A variable counts in windows where it is in play at the last real step and at the horizon.
+        """
+        assert play.state is not None
+        rows = windows.rows[:, self.context - 1 :]
+        real, in_play = play.state.values[rows], play.state.in_play[rows]
+        counts = in_play[:, :1] & in_play[:, 1:]  # (B, H, V)
+        last = reader.read(dreamed[:, :1])
+        read = {
+            "error": reader.read(dreamed[:, 1:]),
+            "copy_error": last,
+            "read_error": reader.read(windows.tokens[:, self.context :]),
+        }
+        errors = {name: masked_error(values, real[:, 1:], counts) for name, values in read.items()}
+        useful = useful_horizon(errors["error"], errors["copy_error"])
+        return {
+            name: {key: error[:, v].tolist() for key, error in errors.items()}
+            | {"count": counts[..., v].sum(0).tolist(), "useful_horizon": useful[v]}
+            for v, name in enumerate(play.state.names)
+            if float(real[..., v].std()) > 0
+        }
+
+
+def masked_error(read: Tensor, real: Tensor, counts: Tensor) -> Tensor:
+    """Mean absolute error (H, V) over the windows that count: three of (B, H, V); NaN where none does."""
+    return ((read - real).abs() * counts).sum(0) / counts.sum(0)
+
+
+def useful_horizon(error: Tensor, copy_error: Tensor) -> list[int]:
+    """How many first horizons beat copying without a gap, for each column of (H, V)."""
+    return [int(n) for n in (error < copy_error).long().cumprod(0).sum(0)]

@@ -1,0 +1,50 @@
+"""What `wm fidelity` prints of a game."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+SELECTED = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50)
+
+
+def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
+    """A line a quantity, a column a horizon; each cell is the dream beside copying the last real step."""
+    protocol, found = result["protocol"], result["games"][game]
+    horizons = [h for h in SELECTED if h <= protocol["horizon"]]
+    if horizons[-1] != protocol["horizon"]:
+        horizons.append(protocol["horizon"])
+    table = Table(
+        title=f"{game}: {found['windows']} dreams of {protocol['horizon']} steps after {protocol['context']} "
+        "real ones, with the actions really played; dream | copy of the last real step",
+        title_justify="left",
+    )
+    table.add_column("")
+    for horizon in horizons:
+        table.add_column(f"step {horizon}", justify="right")
+    table.add_column("beats copy to", justify="right")
+
+    def line(name: str, ours: list[float], copied: list[float], digits: int, useful: int) -> None:
+        cells = (f"{ours[h - 1]:.{digits}f} | {copied[h - 1]:.{digits}f}" for h in horizons)
+        table.add_row(name, *cells, "not at all" if useful == 0 else f"step {useful}")
+
+    tokens = found["tokens"]
+    for level, useful in enumerate(tokens["useful_horizon"]):
+        ours = [row[level] for row in tokens["agreement"]]
+        line(f"L{level} agreement", ours, [row[level] for row in tokens["copy_agreement"]], 2, useful)
+    table.add_section()
+    for name in ("reward", "continue"):
+        if name in found:
+            values = found[name]
+            line(f"{name} error", values["error"], values["copy_error"], 3, values["useful_horizon"])
+    table.add_section()
+    for name, values in found.get("state", {}).items():
+        line(f"{name} error", values["error"], values["copy_error"], 1, values["useful_horizon"])
+    console.print(table)
+    if "reward" not in found:
+        console.print("no rewards: the run has no agent and so no predictors yet", highlight=False)
+    if "state" not in found:
+        console.print(f"no state: {game} has no annotated RAM", highlight=False)
+    else:
+        read = ", ".join(f"{name} {values['read_error'][0]:.1f}" for name, values in found["state"].items())
+        console.print(f"read from the real tokens, the state's error is: {read}", highlight=False)

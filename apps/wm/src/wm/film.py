@@ -1,0 +1,171 @@
+"""`wm dream`: a dream as a film, each step drawn level by level beside what the agent did and expects."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from atari_data import ACTION_NAMES
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+
+from wm.config import load_config
+from wm.device import pick_device
+from wm.images import Pixels, enlarge, tint, to_bytes
+from wm.reporter import Reporter
+from wm.run import Layout
+from wm.viewer import Viewer
+from wm.watching import WatchedDream, watch
+
+MILLISECONDS = 100  # per step; the game itself takes 67
+BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
+MARGIN, HEAD, FOOT, CAPTION = 16, 44, 84, 24
+PAPER, INK, FAINT, LINE = (17, 20, 26), (232, 236, 242), (138, 148, 164), (44, 50, 61)
+GOOD, BAD, REAL = (84, 200, 130), (240, 100, 90), (255, 176, 64)
+
+
+def film_run(
+    directory: Path,
+    *,
+    game: str | None,
+    out: Path | None,
+    horizon: int,
+    seed: int,
+    device_name: str,
+    console: Console,
+) -> None:
+    """What `wm dream` does: dream, draw, write the film.
+
+    Raises:
+        ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
+    """
+    layout = Layout(directory)
+    config = load_config(layout.config)
+    game = config.games[0] if game is None else game
+    if game not in config.games:
+        raise ValueError(f"the run has not seen {game}; it knows {', '.join(config.games)}")
+    if not layout.agent.exists():
+        raise ValueError(f"{directory} has no trained agent yet; run `wm train --run {directory}` first")
+    device = pick_device(device_name)
+    viewer = Viewer.load(layout, device)
+    dream = watch(layout, config, game, horizon=horizon, seed=seed, device=device)
+    target = out or directory / f"dream-{game}-{seed}.gif"
+    with Reporter(console).task("draw", len(dream.tokens)) as task:
+        pictures = []
+        for picture in draw(dream, viewer, game):
+            pictures.append(picture)
+            task.advance()
+    write_gif(target, pictures)
+    total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
+    console.print(
+        f"{horizon} dreamed steps of {game}: predicted return {total:.2f}, "
+        f"probability that the game still goes on {lasting:.2f}\nwritten to {target}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def draw(dream: WatchedDream, viewer: Viewer, game: str) -> Iterator[Image.Image]:
+    """A picture of each step: the frame, each level's share of it, action, reward and continuation."""
+    frames = viewer.draw(dream.tokens, game).numpy()
+    context, total = len(dream.real), 0.0
+    for step in range(len(frames)):
+        dreamed = step - context  # the dreamed step this is, below 0 for real ones
+        canvas = _canvas(frames.shape[1] - 1)
+        pen = ImageDraw.Draw(canvas)
+        _head(pen, canvas.width, game, step, context)
+        whole = dream.real[step] if dreamed < 0 else to_bytes(frames[step, -1])
+        _paste(canvas, whole, BIG, MARGIN, HEAD, REAL if dreamed < 0 else None)
+        for level in range(frames.shape[1] - 1):
+            left = MARGIN + (84 * BIG + MARGIN) + level * (84 * SMALL + MARGIN // 2)
+            _paste(canvas, to_bytes(frames[step, level + 1]), SMALL, left, HEAD)
+            below = HEAD + 84 * (BIG - SMALL)
+            _paste(canvas, tint(frames[step, level + 1] - frames[step, level]), SMALL, left, below)
+            first = f"L0-{level}" if level else "L0"
+            pen.text((left + 6, HEAD + 4), first, INK, _font(14), stroke_width=2, stroke_fill=PAPER)
+            pen.text(
+                (left + 6, below + 4), f"L{level} adds", INK, _font(14), stroke_width=2, stroke_fill=PAPER
+            )
+        if dreamed >= 0:
+            total += float(dream.rewards[dreamed])
+        _foot(pen, canvas, dream, step, total)
+        yield canvas
+
+
+def _canvas(levels: int) -> Image.Image:
+    width = 2 * MARGIN + 84 * BIG + MARGIN + levels * 84 * SMALL + (levels - 1) * (MARGIN // 2)
+    return Image.new("RGB", (width, HEAD + 84 * BIG + FOOT), PAPER)
+
+
+def _paste(
+    canvas: Image.Image,
+    pixels: Pixels,
+    times: int,
+    left: int,
+    top: int,
+    frame: tuple[int, int, int] | None = None,
+) -> None:
+    canvas.paste(Image.fromarray(enlarge(pixels, times)), (left, top))
+    if frame is not None:
+        box = (left - 2, top - 2, left + 84 * times + 1, top + 84 * times + 1)
+        ImageDraw.Draw(canvas).rectangle(box, outline=frame, width=2)
+
+
+def _head(pen: ImageDraw.ImageDraw, width: int, game: str, step: int, context: int) -> None:
+    real = step < context
+    text = f"real game, step {step + 1} of {context}" if real else f"dream, step {step - context + 1}"
+    pen.text((MARGIN, 12), game, INK, _font(18))
+    pen.text((MARGIN + 84 * BIG, 14), text, REAL if real else INK, _font(16), anchor="ra")
+    pen.text(
+        (width - MARGIN, 14), "drawn from the first levels, and what each adds", FAINT, _font(14), anchor="ra"
+    )
+
+
+def _foot(
+    pen: ImageDraw.ImageDraw, canvas: Image.Image, dream: WatchedDream, step: int, total: float
+) -> None:
+    """The action that led here, what it brought, whether the game goes on; then rewards over time."""
+    context, top = len(dream.real), HEAD + 84 * BIG + 12
+    columns = [MARGIN, MARGIN + 190, MARGIN + 320, MARGIN + 450, MARGIN + 580]
+    action = ACTION_NAMES[int(dream.actions[step - 1])] if step else "-"
+    cells = [("action", action, INK)]
+    if step >= context:
+        reward, lasting = float(dream.rewards[step - context]), float(dream.continues[step - context])
+        colour = GOOD if reward > 0.05 else BAD if reward < -0.05 else INK
+        cells += [
+            ("predicted reward", f"{reward:+.2f}", colour),
+            ("so far", f"{total:+.2f}", INK),
+            ("goes on", f"{lasting:.1%}", BAD if lasting < 0.5 else INK),
+        ]
+    for left, (name, value, colour) in zip(columns, cells, strict=False):
+        pen.text((left, top), name, FAINT, _font(13))
+        pen.text((left, top + 16), value, colour, _font(20))
+    # The whole dream on one line, the steps so far drawn in.
+    left, right, middle = columns[-1], canvas.width - MARGIN, top + 24
+    pen.line((left, middle, right, middle), LINE, 1)
+    places = np.linspace(left, right, len(dream.rewards) + 1)
+    for index in range(max(0, step - context + 1)):
+        height = float(np.clip(dream.rewards[index], -1, 1)) * 24
+        x = (places[index] + places[index + 1]) / 2
+        pen.line((x, middle, x, middle - height), GOOD if height > 0 else BAD, 3)
+        pen.point((x, middle), FAINT)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def write_gif(path: Path, pictures: list[Image.Image]) -> None:
+    """A film that repeats, written whole or not at all; one palette for all pictures, so nothing flickers."""
+    sample = Image.fromarray(
+        np.concatenate([np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 8)]])
+    )
+    palette = sample.quantize(255, method=Image.Quantize.MEDIANCUT)
+    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        frames[0].save(partial, "GIF", save_all=True, append_images=frames[1:], duration=MILLISECONDS, loop=0)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

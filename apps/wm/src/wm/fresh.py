@@ -1,0 +1,105 @@
+"""Fresh play for measurements: episodes of a seed that training never used, with the emulator's RAM."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from atari_data import (
+    PROTOCOLS,
+    FrameStore,
+    Policy,
+    RandomPolicy,
+    StickyRandomPolicy,
+    collect,
+    labelled_games,
+    labels,
+)
+from cnn_encoder import Encoder, StateLabels, embed_batches, state_labels
+from torch import Tensor
+
+from wm.config import CollectConfig
+from wm.device import derive_seed
+from wm.reporter import Reporter
+
+NUM_ENVS = 8  # few, so that each plays long enough to leave the game's beginning
+BATCH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class FreshPlay:
+    """Rows of play and, where the game's RAM is annotated, the state they show.
+
+    Args:
+        store: frames on disk, gone when :func:`fresh_play` ends.
+        state: of every row, on the device asked for; ``None`` for a game without annotations.
+        raw: the labels as the emulator stores them, int64 (N, V); ``None`` likewise.
+    """
+
+    store: FrameStore
+    state: StateLabels | None
+    raw: Tensor | None
+
+    def stacks(self) -> Iterator[np.ndarray]:
+        """All observations, uint8 (B, 4, 84, 84) at a time."""
+        for start in range(0, len(self.store), BATCH):
+            yield self.store.stacks(np.arange(start, min(start + BATCH, len(self.store))))
+
+    def frames(self) -> np.ndarray:
+        """The newest frame of every observation, uint8 (N, 84, 84)."""
+        return self.store.frames[np.arange(len(self.store))]
+
+    def embed(self, encoder: Encoder, background: Tensor) -> Tensor:
+        """float32 (N, D), on the encoder's device."""
+        return torch.cat(list(embed_batches(encoder, self.stacks(), background)))
+
+
+@contextmanager
+def fresh_play(
+    config: CollectConfig,
+    game: str,
+    num_steps: int,
+    *,
+    seed: int,
+    name: str,
+    device: torch.device,
+    reporter: Reporter,
+) -> Iterator[FreshPlay]:
+    """Play ``num_steps`` steps as the run collected its own, by the same kind of random policy.
+
+    Args:
+        seed: of the play; ``name`` tells several plays of one seed apart, and all from the run's own.
+        device: where the labels go.
+    """
+    labelled = game in labelled_games()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / game
+        with reporter.task(f"play {game} ({name})", num_steps) as task:
+            collect(
+                path,
+                game,
+                num_steps,
+                _policy(config, game, derive_seed(seed, "fresh-policy", name, game)),
+                seed=derive_seed(seed, "fresh", name, game) % 2**31,
+                protocol=PROTOCOLS[config.protocol],
+                num_envs=NUM_ENVS,
+                ram=labelled,
+                progress=task.update,
+            )
+        store = FrameStore.open(path)
+        state, raw = None, None
+        if labelled and store.ram is not None:
+            columns = labels(game, store.ram)
+            found = state_labels(columns, game=game)
+            state = StateLabels(found.names, found.values.to(device), found.in_play.to(device))
+            raw = torch.from_numpy(np.stack(list(columns.values()), 1).astype(np.int64)).to(device)
+        yield FreshPlay(store, state, raw)
+
+
+def _policy(config: CollectConfig, game: str, seed: int) -> Policy:
+    if config.policy == "random":
+        return RandomPolicy(game, seed, NUM_ENVS)
+    return StickyRandomPolicy(game, seed, NUM_ENVS, repeat=config.repeat)

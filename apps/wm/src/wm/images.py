@@ -1,0 +1,60 @@
+"""Arrays as pictures: PNG inside a page, differences in colour, small frames enlarged."""
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+
+def to_bytes(gray: NDArray[np.floating]) -> Pixels:
+    """Gray levels in [0, 255] rounded to uint8."""
+    rounded: Pixels = np.clip(np.rint(gray), 0, 255).astype(np.uint8)
+    return rounded
+
+
+def tint(difference: NDArray[np.floating], full: float = 64.0) -> Pixels:
+    """What was added in warm colours, what was taken away in cold ones, on near-black.
+
+    Args:
+        difference: gray levels (..., H, W).
+        full: the difference that gets the strongest colour.
+
+    Returns:
+        uint8 (..., H, W, 3).
+    """
+    strength = np.rint(24 * np.clip(np.abs(difference) / full, 0, 1)[..., None] ** 0.7) / 24
+    dark = np.array([17, 20, 26])
+    colour = np.where(difference[..., None] > 0, np.array([255, 176, 64]), np.array([84, 160, 255]))
+    return to_bytes(dark + (colour - dark) * strength)
+
+
+def row(frames: NDArray[np.uint8], gap: int = 0) -> Pixels:
+    """Frames (N, H, W[, 3]) side by side, ``gap`` black pixels between them."""
+    if gap:
+        edge = [(0, 0)] * frames.ndim
+        edge[2] = (0, gap)
+        frames = np.pad(frames, edge)
+    joined: Pixels = np.concatenate(list(frames), axis=1)
+    return joined[:, : joined.shape[1] - gap]
+
+
+def enlarge(frame: NDArray[np.uint8], times: int) -> Pixels:
+    """Every pixel as a square of ``times`` x ``times``."""
+    return frame.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def coarse(gray: NDArray[np.floating]) -> Pixels:
+    """Gray levels rounded to 32 steps, which the eye hardly sees and which halve a drawn frame's PNG."""
+    return to_bytes(np.rint(gray * 31 / 255) * 255 / 31)
+
+
+def data_uri(pixels: NDArray[np.uint8]) -> str:
+    """A PNG as text that stands in for its address: uint8 (H, W) gray or (H, W, 3), few colours."""
+    file = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image if pixels.ndim == 2 else image.quantize(64)).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,75 @@
+"""What `wm import` does: a recording becomes the data of a run, which `wm train` then goes on with."""
+
+import shutil
+from pathlib import Path
+
+from atari_data import FrameStore, final_rows, import_recording
+from rich.console import Console
+
+from wm.config import RunConfig, build_config, load_config, read_preset, save_config
+from wm.run import Layout, Manifest
+from wm.settings import unstructure
+from wm.training import require_writable
+
+
+def import_into_run(
+    directory: Path,
+    frames: Path,
+    actions: Path,
+    *,
+    game: str,
+    preset: str,
+    columns: dict[str, Path | None],
+    console: Console,
+) -> None:
+    """Add a recording of ``game`` to the run in ``directory``, made by ``preset`` where there is none.
+
+    Args:
+        columns: the optional files of :func:`atari_data.import_recording`, by their names.
+
+    Raises:
+        ValueError: whatever does not fit in the recording, or a run that collects its own play.
+    """
+    layout = Layout(directory)
+    begun = layout.config.exists()
+    before = load_config(layout.config) if begun else None
+    if before is not None and before.collect.policy != "imported":
+        raise ValueError(
+            f"{directory} is a run that plays the game itself (collect.policy is {before.collect.policy}); "
+            "give a new directory"
+        )
+    _with_game(before, game, preset, 0)  # a bad name or preset shows before anything is written
+    require_writable(directory)
+    try:
+        result = import_recording(layout.data(game), frames, actions, game=game, **columns)
+    except BaseException:
+        if not begun:
+            shutil.rmtree(directory / "data", ignore_errors=True)
+        raise
+    store = FrameStore.open(layout.data(game))
+    final = final_rows(store.episode_ids)
+    config = _with_game(before, game, preset, int((~final).sum()))
+    save_config(layout.config, config)
+    Manifest(layout).forget(["collect"])
+    console.print(
+        f"{game}: {result.num_rows} frames, {result.num_steps} actions, {result.num_episodes} episodes "
+        f"imported; {directory} now holds {len(store)} frames of {int(final.sum())} episodes",
+        highlight=False,
+    )
+    if final.sum() < 2:
+        console.print(
+            "a run needs 2 episodes or more, because one validates: import another recording, or give "
+            "--episode-ids",
+            highlight=False,
+        )
+    else:
+        console.print(f"train on it with `wm train --run {directory}`", highlight=False)
+
+
+def _with_game(config: RunConfig | None, game: str, preset: str, steps: int) -> RunConfig:
+    """The run's configuration with this game among its games."""
+    base = read_preset(preset) if config is None else unstructure(config)
+    games = [game] if config is None else list(dict.fromkeys([*config.games, game]))
+    most = max(100, steps, 0 if config is None else config.collect.num_steps)
+    changes = {"games": games, "collect": {"policy": "imported", "num_steps": most}}
+    return build_config(base, changes)

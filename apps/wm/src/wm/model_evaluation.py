@@ -1,0 +1,104 @@
+"""`wm eval --stage worldmodel`: the model's predictions on validation episodes, beside baselines."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from token_worldmodel import TokenBatch, TokenSampler, evaluate, load_tokens, load_worldmodel
+
+from wm.config import load_config
+from wm.device import autocast, autocast_dtype, frozen, pick_device
+from wm.reporter import Reporter
+from wm.run import Layout, finite, write_text
+
+ROWS = (
+    ("accuracy", "accuracy", "accuracy", "copy_accuracy", "unigram_accuracy"),
+    ("cross-entropy (nats)", "cross_entropy", "cross_entropy", "copy_cross_entropy", "unigram_cross_entropy"),
+    ("accuracy where the token changed", "changed_accuracy", "accuracy", "", "changed_unigram_accuracy"),
+    ("cross-entropy where it changed", "changed_cross_entropy", "cross_entropy", "", ""),
+)
+
+
+def evaluate_worldmodel(
+    directory: Path, *, json_file: Path | None, device_name: str, console: Console
+) -> None:
+    """Sweep every validation window of every game; print a table a game, write JSON if asked.
+
+    Raises:
+        ValueError: no run, no world model or tokens yet, or no window fits in the validation episodes.
+    """
+    layout = Layout(directory)
+    config, device = load_config(layout.config), pick_device(device_name)
+    if not layout.worldmodel.exists():
+        raise ValueError(
+            f"{directory} has no trained world model yet; run `wm train --run {directory}` first"
+        )
+    model = frozen(load_worldmodel(layout.worldmodel)).to(device)
+    sampler = TokenSampler(
+        {game: load_tokens(layout.tokens(game)) for game in config.games},
+        length=config.windows.length,
+        batch_size=config.train.worldmodel.batch_size,
+        seed=config.seed,
+        split="validation",
+        validation_fraction=config.collect.validation_fraction,
+        device=device,
+    )
+    precision = autocast_dtype(config.train.worldmodel.precision, device)
+    with Reporter(console).task("windows", sum(sampler.num_windows.values()) // sampler.length) as task:
+
+        def counted() -> Iterator[TokenBatch]:
+            for batch in sampler.sweep():
+                yield batch
+                task.advance(len(batch.tokens))
+
+        with autocast(precision, device):
+            measured = evaluate(model, counted(), config.games)
+    result: dict[str, Any] = {
+        "protocol": {
+            "split": "validation episodes, windows that do not overlap",
+            "window": config.windows.length,
+            "validation_fraction": config.collect.validation_fraction,
+            "seed": config.seed,
+        },
+        "games": {name: [asdict(level) for level in levels] for name, levels in measured.items()},
+    }
+    names = [*config.games, "all"] if len(config.games) > 1 else list(config.games)
+    for name in names:
+        console.print(_table(name, result["games"][name]))
+    if json_file is not None:
+        write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
+        console.print(f"written to {json_file}", highlight=False)
+
+
+def _table(game: str, levels: list[dict[str, Any]]) -> Table:
+    table = Table(
+        title=f"{game}: next tokens on {levels[0]['count']} steps of validation episodes",
+        title_justify="left",
+    )
+    for column in ("", "level", "model", "copy last", "unigram"):
+        table.add_column(column, justify="right" if column not in ("", "level") else "left")
+    for name, own, kind, copied, unigram in ROWS:
+        for number, level in enumerate(levels):
+            table.add_row(
+                name if number == 0 else "",
+                f"L{number}",
+                _cell(level[own], kind),
+                _cell(level[copied], kind) if copied else ("0.0%" if kind == "accuracy" else ""),
+                _cell(level[unigram], kind) if unigram else "",
+                end_section=number == len(levels) - 1,
+            )
+    for number, level in enumerate(levels):
+        changed, error = level["changed_fraction"], level["calibration_error"]
+        text = f"{error:.3f} (tokens changed: {changed:.1%})"
+        table.add_row("calibration error" if number == 0 else "", f"L{number}", text, "", "")
+    return table
+
+
+def _cell(value: float, kind: str) -> str:
+    if value != value:
+        return "none seen"
+    return f"{value:.1%}" if kind == "accuracy" else f"{value:.3f}"

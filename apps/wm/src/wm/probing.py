@@ -1,0 +1,265 @@
+"""State retention: how much of the game's true state can be read at each stage, beside baselines.
+
+No label enters training, except that of the supervised ceiling, which is never used for anything else.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from atari_data import games as ale_games
+from atari_data import labelled_games, split_episodes
+from cnn_encoder import (
+    DINOv2,
+    Encoder,
+    LabelledFeatures,
+    MLPProbeConfig,
+    Stage,
+    atariari_probe,
+    diversity,
+    embedding_norm,
+    load_dinov2,
+    load_encoder,
+    pixel_features,
+    retention,
+    state_correlation,
+    temporal_consistency,
+    unseen_frames,
+)
+from hrvq import HRVQ
+from rich.console import Console
+from torch import Tensor
+
+from wm.config import RunConfig, load_config
+from wm.device import frozen, generator, pick_device
+from wm.fresh import BATCH, FreshPlay, fresh_play
+from wm.probe_report import print_probe
+from wm.reporter import Reporter
+from wm.run import Layout, finite, write_text
+from wm.supervised import train_supervised
+
+NUM_PAIRS = 20_000
+VALIDATION_FRACTION = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeOptions:
+    """What to measure and on how much.
+
+    Args:
+        frames: steps of play the probes learn from; half as many, of other episodes, are read in the test.
+        steps: of the MLP probe's training.
+        seed: of the play, the random encoder and the probes.
+        supervised: also train the same encoder on the labels, as a ceiling.
+        f1: also follow the AtariARI protocol.
+        dinov2: local weights of DINOv2 to measure as well.
+        dinov2_size: pixels that frames are enlarged to for it, a multiple of 14.
+    """
+
+    frames: int = 10_000
+    steps: int = 1000
+    seed: int = 1000
+    supervised: bool = False
+    f1: bool = False
+    dinov2: Path | None = None
+    dinov2_size: int = 224
+
+    def __post_init__(self) -> None:
+        if self.frames < 200:
+            raise ValueError(f"frames must be at least 200; got {self.frames}")
+        if self.steps < 20:
+            raise ValueError(f"probe steps must be at least 20; got {self.steps}")
+
+
+def probe_run(
+    directory: Path, options: ProbeOptions, *, json_file: Path | None, device_name: str, console: Console
+) -> None:
+    """What `wm probe` does: play, probe every stage, print, write JSON if asked.
+
+    Raises:
+        ValueError: no run, artifacts missing, or none of its games is annotated.
+    """
+    layout = Layout(directory)
+    config, device = load_config(layout.config), pick_device(device_name)
+    known = [game for game in config.games if game in ale_games() and game in labelled_games()]
+    if not known:
+        raise ValueError(
+            f"none of the run's games ({', '.join(config.games)}) has annotated RAM to probe for; "
+            f"these have: {', '.join(labelled_games())}"
+        )
+    if not (layout.encoder.exists() and layout.hrvq.exists()):
+        raise ValueError(
+            f"{directory} has no encoder and quantizer yet; run `wm train --run {directory}` first"
+        )
+    skipped = [game for game in config.games if game not in known]
+    if skipped:
+        console.print(f"skipped, without annotated RAM: {', '.join(skipped)}", highlight=False)
+    measured = _Probe(layout, config, options, device, Reporter(console))
+    result = {
+        "protocol": asdict(options)
+        | {
+            "dinov2": str(options.dinov2) if options.dinov2 else None,
+            "test_frames": options.frames // 2,
+            "policy": "random" if config.collect.policy == "random" else "sticky_random",
+            "emulator": config.collect.protocol,
+            "in_play": "positions count on frames where their object is in play (no ball_y of 0, not both "
+            "coordinates 0); ball_y - player_y only where ball_x > 120",
+            "after_levels": "code embeddings of these levels side by side, as the agent sees them",
+        },
+        "games": {game: measured.game(game) for game in known},
+    }
+    for game in known:
+        print_probe(game, result["games"][game], console)
+    if json_file is not None:
+        write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
+        console.print(f"written to {json_file}", highlight=False)
+
+
+class _Probe:
+    """One run under measurement."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        config: RunConfig,
+        options: ProbeOptions,
+        device: torch.device,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.options, self.device, self.reporter = config, options, device, reporter
+        encoder, self.backgrounds = load_encoder(layout.encoder)
+        self.encoder = frozen(encoder).to(device)
+        self.quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
+        draw = generator(torch.device("cpu"), options.seed, "random encoder")
+        self.untrained = frozen(Encoder(config.encoder, generator=draw)).to(device)
+        self.dinov2 = None
+        if options.dinov2 is not None:
+            self.dinov2 = load_dinov2(options.dinov2, image_size=options.dinov2_size).to(device)
+
+    def game(self, game: str) -> dict[str, Any]:
+        """Every number of one game."""
+        steps = self.options.frames
+        with (
+            self._play(game, steps, "learn") as train,
+            self._play(game, max(100, steps // 2), "test") as test,
+        ):
+            assert train.state is not None
+            assert test.state is not None
+            config = MLPProbeConfig(num_steps=self.options.steps, seed=self.options.seed)
+            rows, learned = [], []
+            for stage in self._stages(game, train, test):
+                with self.reporter.task(f"probe {game}, {stage.name}", 1) as task:
+                    rows += retention([stage], train.state, test.state, config)
+                    task.advance()
+                if stage.name != "pixels":
+                    learned.append(stage)
+            found: dict[str, Any] = {
+                "test_frames": len(test.store),
+                "retention": [row.as_dict() for row in rows],
+                "geometry": {stage.name: self._geometry(stage.test, test) for stage in learned},
+            }
+            if self.options.f1:
+                found["atariari"] = self._atariari(learned, train, test)
+            return found
+
+    def _play(self, game: str, steps: int, name: str) -> Any:
+        return fresh_play(
+            self.config.collect,
+            game,
+            steps,
+            seed=self.options.seed,
+            name=name,
+            device=self.device,
+            reporter=self.reporter,
+        )
+
+    def _stages(self, game: str, train: FreshPlay, test: FreshPlay) -> Iterator[Stage]:
+        background = self.backgrounds[game].to(self.device)
+        plays = (train, test)
+        yield Stage("pixels", *(self._pixels(play, background) for play in plays))
+        yield Stage("random encoder", *(play.embed(self.untrained, background) for play in plays))
+        embedded = [play.embed(self.encoder, background) for play in plays]
+        yield Stage("embedding", *embedded)
+        for level in range(self.quantizer.config.levels):
+            yield Stage(_after(level), *(after_levels(self.quantizer, z, level) for z in embedded))
+        if self.options.supervised:
+            ceiling = train_supervised(
+                self.config, train, background, self.options.seed, self.device, self.reporter
+            )
+            embedded = [play.embed(ceiling, background) for play in plays]
+            yield Stage("supervised", *embedded)
+            quantizer = HRVQ(self.config.hrvq).to(self.device)
+            quantizer.fit(embedded[0], epochs=self.config.quantize.epochs, seed=self.options.seed)
+            last = quantizer.config.levels - 1
+            features = (after_levels(frozen(quantizer), z, last) for z in embedded)
+            yield Stage(f"supervised {_after(last)}", *features)
+        if self.dinov2 is not None:
+            yield Stage("DINOv2", *(self._dinov2(self.dinov2, play) for play in plays))
+
+    @torch.inference_mode()
+    def _pixels(self, play: FreshPlay, background: Tensor) -> Tensor:
+        parts = np.array_split(play.frames(), -(-len(play.store) // BATCH))
+        return torch.cat(
+            [pixel_features(torch.from_numpy(part).to(self.device), background) for part in parts]
+        )
+
+    @torch.inference_mode()
+    def _dinov2(self, network: DINOv2, play: FreshPlay) -> Tensor:
+        parts = np.array_split(play.frames(), -(-len(play.store) // 64))
+        with self.reporter.task("embed (DINOv2)", len(parts)) as task:
+            found = []
+            for part in parts:
+                found.append(network(torch.from_numpy(part).to(self.device)))
+                task.advance()
+        return torch.cat(found)
+
+    def _geometry(self, features: Tensor, play: FreshPlay) -> dict[str, float]:
+        assert play.state is not None
+        draw = generator(torch.device("cpu"), self.options.seed, "pairs")
+        ids = torch.from_numpy(np.ascontiguousarray(play.store.episode_ids)).to(features.device)
+        return {
+            "temporal_consistency": temporal_consistency(features, ids, num_pairs=NUM_PAIRS, generator=draw),
+            "diversity": diversity(features, num_pairs=NUM_PAIRS, generator=draw),
+            "norm": embedding_norm(features),
+            "state_correlation": state_correlation(
+                features, play.state.values, num_pairs=NUM_PAIRS, generator=draw
+            ),
+        }
+
+    def _atariari(self, stages: list[Stage], train: FreshPlay, test: FreshPlay) -> dict[str, Any]:
+        """Weighted F1; validation episodes come out of the training play, test episodes from other seeds."""
+        assert train.raw is not None
+        assert test.raw is not None
+        assert train.state is not None
+        held_out = split_episodes(train.store.episode_ids, VALIDATION_FRACTION, self.options.seed)
+        validates = torch.from_numpy(held_out).to(self.device)
+        unseen = torch.from_numpy(unseen_frames(train.frames()[~held_out], test.frames())).to(self.device)
+        names = train.state.names[: train.raw.shape[1]]
+        scores = {}
+        for stage in stages:
+            score = atariari_probe(
+                LabelledFeatures(stage.train[~validates], train.raw[~validates]),
+                LabelledFeatures(stage.train[validates], train.raw[validates]),
+                LabelledFeatures(stage.test[unseen], test.raw[unseen]),
+                names,
+            )
+            scores[stage.name] = asdict(score)
+        return {"unseen_test_frames": int(unseen.sum()), "stages": scores}
+
+
+def after_levels(quantizer: HRVQ, embeddings: Tensor, last: int) -> Tensor:
+    """Code embeddings of levels 0 to ``last`` side by side: float32 (N, (last + 1) * D)."""
+    with torch.inference_mode():
+        parts = [
+            quantizer.level_embeddings(quantizer.encode(part))[:, : last + 1].flatten(1)
+            for part in embeddings.split(8192)
+        ]
+    return torch.cat(parts)
+
+
+def _after(level: int) -> str:
+    return "after L0" if level == 0 else f"after L0-{level}"

@@ -1,0 +1,148 @@
+"""What a code still shows: a view-only decoder, which no other stage reads."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from atari_data import FrameStore, split_episodes
+from cnn_encoder import (
+    Decoder,
+    DecoderBatch,
+    DecoderConfig,
+    DecoderObjective,
+    load_embeddings,
+    load_encoder,
+    save_decoder,
+)
+from hrvq import HRVQ
+from numpy.typing import NDArray
+from token_worldmodel import load_tokens
+from torch import Tensor
+
+from wm.device import frozen, generator
+from wm.fit import fit
+from wm.pipeline import Context, Made, Stage
+from wm.viewer import prefixes
+
+METRIC_ROWS = 1000
+METRIC_BATCH = 128
+FOREGROUND = 10.0  # gray levels from the background
+
+
+def run(context: Context) -> Made:
+    """Train one decoder to draw the newest frame from the levels so far or the embedding; measure each."""
+    config, layout, device = context.config, context.layout, context.device
+    quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
+    _, backgrounds = load_encoder(layout.encoder)
+    sources = {
+        game: Source(
+            frames=FrameStore.open(layout.data(game)),
+            embeddings=load_embeddings(layout.embeddings(game))[0],
+            tokens=torch.from_numpy(load_tokens(layout.tokens(game)).tokens),
+            background=backgrounds[game].to(device),
+            quantizer=quantizer,
+        )
+        for game in config.games
+    }
+    held_out = {
+        game: split_episodes(source.frames.episode_ids, config.collect.validation_fraction, config.seed)
+        for game, source in sources.items()
+    }
+    train = [(source, np.flatnonzero(~held_out[game])) for game, source in sources.items()]
+    fit_config = config.train.decoder
+
+    def batch(step: int) -> DecoderBatch:
+        """Games equally likely, their training rows too, and every depth of the code."""
+        rng = np.random.default_rng([context.seed("decoder"), step])
+        counts = rng.multinomial(fit_config.batch_size, np.full(len(train), 1 / len(train)))
+        parts = []
+        for (source, rows), count in zip(train, counts, strict=True):
+            depths = rng.integers(config.hrvq.levels + 1, size=count)
+            parts.append(source.batch(rng.choice(rows, size=count), depths))
+        return DecoderBatch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+    decoder = Decoder(
+        DecoderConfig(embedding_dim=config.encoder.embedding_dim),
+        generator=generator(torch.device("cpu"), config.seed, "decoder"),
+    ).to(device)
+    fitted = fit(
+        DecoderObjective(decoder),
+        batch,
+        fit_config,
+        stage="decoder",
+        seed=config.seed,
+        device=device,
+        reporter=context.reporter,
+        checkpoint=context.checkpoint(),
+        total_steps=fit_config.resolve_steps(sum(len(rows) for _, rows in train)),
+    )
+    decoder.eval()
+    save_decoder(layout.decoder, decoder)
+    metrics: dict[str, Any] = {"train": fitted.metrics}
+    for game, source in sources.items():
+        rows = np.flatnonzero(held_out[game])
+        metrics[game] = errors(decoder, source, rows[:: -(-len(rows) // METRIC_ROWS)])
+    return Made([layout.decoder], metrics)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One game's frames with their embeddings (N, D) and tokens (N, L), row for row."""
+
+    frames: FrameStore
+    embeddings: Tensor
+    tokens: Tensor
+    background: Tensor
+    quantizer: HRVQ
+
+    def batch(self, rows: NDArray[np.integer], depths: NDArray[np.integer]) -> DecoderBatch:
+        """The frames at ``rows``, each from ``depths`` + 1 levels; depth L is the embedding unquantized."""
+        device = self.background.device
+        vectors = self.vectors(rows)[torch.arange(len(rows)), torch.from_numpy(depths).to(device)]
+        frames = torch.from_numpy(self.frames.frames[rows]).to(device)
+        return DecoderBatch(vectors, frames, self.background.expand(len(rows), -1, -1))
+
+    def vectors(self, rows: NDArray[np.integer]) -> Tensor:
+        """After each level, then unquantized: float32 (N, L + 1, D) on the quantizer's device."""
+        index, device = torch.from_numpy(rows), self.background.device
+        quantized = prefixes(self.quantizer, self.tokens[index].long().to(device))
+        return torch.cat([quantized, self.embeddings[index, None].to(device)], 1)
+
+
+@torch.inference_mode()
+def errors(decoder: Decoder, source: Source, rows: NDArray[np.integer]) -> dict[str, Any]:
+    """Root mean squared errors in gray levels, over all pixels and over those that leave the background.
+
+    ``rmse`` and ``foreground_rmse`` have an entry after each level and one for the embedding; the same with
+    ``background_`` before it is what drawing nothing but the background costs.
+    """
+    sums: dict[str, Tensor] = {}
+    pixels = foreground_pixels = 0
+    for start in range(0, len(rows), METRIC_BATCH):
+        part = rows[start : start + METRIC_BATCH]
+        frames = torch.from_numpy(source.frames.frames[part]).to(source.background.device).float()[:, None]
+        foreground = (frames - source.background).abs() > FOREGROUND
+        pixels, foreground_pixels = pixels + foreground.numel(), foreground_pixels + int(foreground.sum())
+        for name, drawn in (
+            ("", decoder(source.vectors(part), source.background)),
+            ("background_", source.background[None, None]),
+        ):
+            squared = (drawn - frames).square()
+            for kind, error in (("", squared), ("foreground_", squared * foreground)):
+                key = f"{name}{kind}rmse"
+                sums[key] = sums.get(key, torch.zeros(())) + error.sum((0, 2, 3), dtype=torch.float64).cpu()
+    measured: dict[str, Any] = {}
+    for key, total in sums.items():
+        count = foreground_pixels if "foreground" in key else pixels
+        found = (total / max(1, count)).sqrt().tolist()
+        measured[key] = found[0] if key.startswith("background_") else found
+    return measured
+
+
+STAGE = Stage(
+    "decoder",
+    ("collect", "encoder", "hrvq"),
+    lambda config: [config.train.decoder, config.collect.validation_fraction],
+    run,
+)

@@ -1,0 +1,58 @@
+"""The supervised ceiling: the run's encoder, trained on the labels, for comparison only."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from cnn_encoder import Encoder, SupervisedBatch, SupervisedObjective
+from torch import Tensor
+
+from wm.config import RunConfig
+from wm.device import frozen, generator
+from wm.fit import FitConfig, fit
+from wm.fresh import FreshPlay
+from wm.reporter import Reporter
+
+FIT = FitConfig(steps=0, epochs=8, batch_size=128, learning_rate=1e-3, warmup=20)
+
+
+def train_supervised(
+    config: RunConfig,
+    play: FreshPlay,
+    background: Tensor,
+    seed: int,
+    device: torch.device,
+    reporter: Reporter,
+) -> Encoder:
+    """An encoder of the run's shape that has learned to tell the labels of ``play``."""
+    assert play.state is not None
+    state, cpu = play.state, torch.device("cpu")
+    encoder = Encoder(config.encoder, generator=generator(cpu, seed, "supervised")).to(device)
+    head = generator(cpu, seed, "supervised head")
+    objective = SupervisedObjective(encoder, state, generator=head).to(device)
+
+    def batch(index: int) -> SupervisedBatch:
+        draw = np.random.default_rng([seed, index])
+        rows = draw.integers(len(play.store), size=FIT.batch_size)
+        where = torch.from_numpy(rows).to(device)
+        return SupervisedBatch(
+            frames=torch.from_numpy(play.store.stacks(rows)).to(device),
+            labels=state.values[where],
+            in_play=state.in_play[where],
+            background=background,
+        )
+
+    with tempfile.TemporaryDirectory() as directory:
+        fit(
+            objective,
+            batch,
+            FIT,
+            stage="supervised",
+            seed=seed,
+            device=device,
+            reporter=reporter,
+            checkpoint=Path(directory) / "supervised.pt",
+            total_steps=FIT.resolve_steps(len(play.store)),
+        )
+    return frozen(encoder)

@@ -1,0 +1,67 @@
+"""Tokens drawn as frames, coarse to fine. Only for looking: nothing learns from these pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from cnn_encoder import Decoder, load_decoder, load_encoder
+from hrvq import HRVQ
+from torch import Tensor
+
+from wm.device import frozen
+from wm.run import Layout
+
+DRAW_BATCH = 256
+
+
+def prefixes(quantizer: HRVQ, tokens: Tensor) -> Tensor:
+    """What the first 1, 2, ... levels say: integer tokens (N, L) -> float32 (N, L, D)."""
+    return quantizer.level_embeddings(tokens).cumsum(-2)
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Draws the tokens of a run.
+
+    Args:
+        backgrounds: float32 (84, 84) by game, the mean frame that the encoder never sees.
+    """
+
+    quantizer: HRVQ
+    decoder: Decoder
+    backgrounds: Mapping[str, Tensor]
+    device: torch.device
+
+    @classmethod
+    def load(cls, layout: Layout, device: torch.device) -> Self:
+        """The viewer that a run's artifacts make.
+
+        Raises:
+            ValueError: the run has no decoder yet, or an artifact is missing or damaged.
+        """
+        if not layout.decoder.exists():
+            raise ValueError(
+                f"{layout.root} has no decoder to draw with; run `wm train decoder --run {layout.root}` first"
+            )
+        _, backgrounds = load_encoder(layout.encoder)
+        return cls(
+            quantizer=frozen(HRVQ.load(layout.hrvq)).to(device),
+            decoder=frozen(load_decoder(layout.decoder)).to(device),
+            backgrounds={game: background.to(device) for game, background in backgrounds.items()},
+            device=device,
+        )
+
+    @torch.inference_mode()
+    def draw(self, tokens: Tensor, game: str) -> Tensor:
+        """Frames of ``game`` after no level, which is its background, and after each.
+
+        Integer tokens (N, L) -> float32 (N, L + 1, 84, 84) on the CPU, gray levels in [0, 255].
+        """
+        background = self.backgrounds[game]
+        drawn = [
+            self.decoder(prefixes(self.quantizer, part.long().to(self.device)), background).cpu()
+            for part in tokens.split(DRAW_BATCH)
+        ]
+        frames = torch.cat(drawn)
+        return torch.cat([background.cpu().expand(len(frames), 1, -1, -1), frames], 1)

@@ -1,0 +1,60 @@
+"""Dreams held against the real game, on the real emulator."""
+
+import json
+
+import pytest
+import torch
+from command import wm
+from wm.fidelity import masked_error, useful_horizon
+
+QUICK = ("--frames", 240, "--reader-steps", 20, "--windows", 32, "--device", "cpu")
+
+
+def test_every_horizon_stands_beside_copying_the_last_step(run, tmp_path):
+    done = wm("fidelity", run, *QUICK, "--json", tmp_path / "f.json")
+    assert done.code == 0, done.output
+    assert "horizon 6, not 50" in done.output  # the test run's model reads 8 steps, of which 2 are real
+    result = json.loads((tmp_path / "f.json").read_text())
+    pong = result["games"]["pong"]
+    assert result["protocol"]["horizon"] == 6
+    assert pong["windows"] == 32
+    tokens = pong["tokens"]
+    assert len(tokens["agreement"]) == len(tokens["copy_agreement"]) == 6
+    assert all(0 <= value <= 1 for row in tokens["agreement"] for value in row)
+    for name in ("reward", "continue"):
+        assert len(pong[name]["error"]) == len(pong[name]["copy_error"]) == 6
+    assert {"ball_y", "player_y"} <= pong["state"].keys()
+    assert len(pong["state"]["player_y"]["error"]) == 6
+
+
+def test_the_same_seed_dreams_the_same(run, tmp_path):
+    for name in ("a", "b"):
+        assert wm("fidelity", run, *QUICK, "--horizon", 2, "--json", tmp_path / name).code == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_errors_count_only_where_the_object_is_in_play():
+    real = torch.tensor([[[10.0], [20.0]], [[30.0], [40.0]]])  # (B, H, V) = (2, 2, 1)
+    read = torch.tensor([[[11.0], [25.0]], [[33.0], [0.0]]])
+    counts = torch.tensor([[[True], [True]], [[True], [False]]])
+    assert masked_error(read, real, counts).tolist() == [[2.0], [5.0]]
+
+
+def test_the_useful_horizon_ends_at_the_first_step_that_is_no_better():
+    error = torch.tensor([[1.0, 2.0], [1.0, 1.0], [3.0, 1.0], [1.0, 1.0]])
+    copied = torch.tensor([[2.0, 2.0], [2.0, 2.0], [3.0, 2.0], [2.0, 2.0]])
+    assert useful_horizon(error, copied) == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--context", 8], "a context of 8 steps leaves no step to dream in worldmodel.max_steps = 8"),
+        (["--temperature", 0], "temperature must be above 0"),
+        (["--windows", 0], "windows must be at least 1"),
+    ],
+)
+def test_bad_options_are_one_sentence(run, arguments, part):
+    refused = wm("fidelity", run, *arguments, "--device", "cpu")
+    assert refused.code == 2
+    assert part in " ".join(refused.output.split())

@@ -1,0 +1,111 @@
+"""A recording made here, of a game that no emulator has, becomes a trained run."""
+
+import json
+
+import numpy as np
+import pytest
+from command import SMALL, wm
+from PIL import Image
+
+SETTINGS = [part for setting in SMALL if not setting.startswith("collect.") for part in ("--set", setting)]
+
+
+def recording(episodes=3, length=40, seed=0):
+    """A square that actions 3 and 4 push right and left; touching a wall brings a point."""
+    rng = np.random.default_rng(seed)
+    frames = np.zeros((episodes * length, 84, 84), np.uint8)
+    actions = rng.choice([0, 3, 4], size=len(frames)).astype(np.uint8)
+    rewards = np.zeros(len(frames), np.float32)
+    for start in range(0, len(frames), length):
+        x = 40
+        for t in range(start, start + length):
+            frames[t, 40:48, x : x + 8] = 200
+            x += {0: 0, 3: 6, 4: -6}[int(actions[t])]
+            if not 0 <= x <= 76:
+                x = int(np.clip(x, 0, 76))
+                rewards[t] = float(t % length != length - 1)
+    return frames, actions, rewards, np.repeat(np.arange(episodes), length)
+
+
+@pytest.fixture
+def files(tmp_path):
+    frames, actions, rewards, ids = recording()
+    for name, column in (("frames", frames), ("actions", actions), ("rewards", rewards), ("ids", ids)):
+        np.save(tmp_path / f"{name}.npy", column)
+    return tmp_path
+
+
+def bring(files, run, *more):
+    return wm(
+        "import", run, files / "frames.npy", files / "actions.npy", "--game", "push", "--rewards",
+        files / "rewards.npy", "--episode-ids", files / "ids.npy", *more,
+    )  # fmt: skip
+
+
+def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_path):
+    run = tmp_path / "run"
+    brought = bring(files, run)
+    assert brought.code == 0, brought.output
+    assert "120 frames, 117 actions, 3 episodes" in brought.output
+    trained = wm("train", "--run", run, "--device", "cpu", *SETTINGS)
+    assert trained.code == 0, trained.output
+    assert "not played, no games of ALE: push" in trained.output
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["stages"]["collect"]["metrics"]["push"]["steps"] == 117
+    assert manifest["stages"]["evaluate"]["metrics"]["games"] == {}
+    assert (run / "agent.safetensors").exists()
+    again = wm("train", "--run", run, "--device", "cpu")
+    assert "collect: up to date, skipped" in again.output
+    assert "agent: up to date, skipped" in again.output
+    assert wm("show", run).code == 0
+    assert bring(files, run).code == 0  # more episodes; the next training sees them
+    assert "collect" not in json.loads((run / "manifest.json").read_text())["stages"]
+
+
+def test_a_folder_of_pictures_with_actions_as_text(tmp_path):
+    pytest.importorskip("av")
+    frames, actions, _, _ = recording(episodes=1, length=12)
+    (tmp_path / "pictures").mkdir()
+    for t, frame in enumerate(frames):
+        Image.fromarray(np.repeat(np.repeat(frame, 2, 0), 2, 1)).save(tmp_path / "pictures" / f"{t:04d}.png")
+    (tmp_path / "actions.txt").write_text("\n".join(map(str, actions)))
+    done = wm("import", tmp_path / "run", tmp_path / "pictures", tmp_path / "actions.txt", "--game", "push")
+    assert done.code == 0, done.output
+    assert "needs 2 episodes or more" in " ".join(done.output.split())
+    refused = wm("train", "--run", tmp_path / "run", "--device", "cpu")
+    assert refused.code == 2
+    assert "one must validate" in " ".join(refused.output.split())
+
+
+def test_actions_are_limited_to_those_of_the_recording():
+    from wm.actions import allowed_actions
+
+    actions, final = np.array([3, 4, 3, 0], np.uint8), np.array([False, False, False, True])
+    assert np.flatnonzero(allowed_actions("push", actions, final)).tolist() == [3, 4]
+    assert np.flatnonzero(allowed_actions("pong", actions, final)).tolist() == [0, 1, 3, 4, 11, 12]
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda f: np.save(f / "actions.npy", np.arange(120) % 19), "actions go from 0 to 18"),
+        (lambda f: np.save(f / "actions.npy", np.zeros(7, int)), "(7,)"),
+        (lambda f: np.save(f / "frames.npy", np.zeros((120, 84, 84))), "uint8"),
+        (lambda f: (f / "frames.npy").unlink(), "does not exist"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(files, tmp_path, change, part):
+    change(files)
+    refused = bring(files, tmp_path / "run")
+    assert refused.code == 2, refused.output
+    assert part in " ".join(refused.output.split())
+    assert not any((tmp_path / "run").rglob("*.safetensors"))
+    np.save(files / "frames.npy", recording()[0])
+    np.save(files / "actions.npy", recording()[1])
+    assert bring(files, tmp_path / "run").code == 0
+
+
+def test_a_run_that_plays_by_itself_takes_no_recording(files, run):
+    refused = bring(files, run)
+    assert refused.code == 2
+    assert "plays the game itself" in " ".join(refused.output.split())

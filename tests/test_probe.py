@@ -1,0 +1,86 @@
+"""State retention on the real emulator; numbers are small here, their shape and their laws are not."""
+
+import json
+
+import pytest
+import torch
+from command import wm
+
+QUICK = ("--frames", 240, "--probe-steps", 20, "--device", "cpu")
+STAGES = ["pixels", "random encoder", "embedding", "after L0", "after L0-1", "after L0-2"]
+
+
+@pytest.fixture(scope="module")
+def probed(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("probe") / "probe.json"
+    done = wm("probe", run, *QUICK, "--supervised", "--f1", "--json", path)
+    assert done.code == 0, done.output
+    return done.output, json.loads(path.read_text())
+
+
+def test_every_variable_is_probed_at_every_stage(probed):
+    output, result = probed
+    pong = result["games"]["pong"]
+    rows = pong["retention"]
+    assert list(dict.fromkeys(row["stage"] for row in rows)) == [
+        *STAGES,
+        "supervised",
+        "supervised after L0-2",
+    ]
+    variables = {row["variable"] for row in rows if row["stage"] == "embedding"}
+    assert {"ball_x", "ball_y", "player_y", "enemy_y", "ball_y - player_y"} <= variables
+    assert all(row["mlp_r2"] is None or row["mlp_r2"] <= 1 for row in rows)
+    assert "enemy_y" in output
+    assert (
+        set(pong["atariari"]["stages"])
+        == set(pong["geometry"])
+        == {row["stage"] for row in rows} - {"pixels"}
+    )
+
+
+def test_more_is_known_on_the_way_in_than_on_the_way_out(probed):
+    """Quantizing an untrained embedding of a paddle's height cannot add to what the pixels say."""
+    rows = probed[1]["games"]["pong"]["retention"]
+    error = {row["stage"]: row["mlp_error"] for row in rows if row["variable"] == "enemy_y"}
+    assert error["pixels"] < error["after L0"]
+
+
+def test_the_same_seed_measures_the_same(run, tmp_path):
+    for name in ("a", "b"):
+        assert wm("probe", run, *QUICK, "--json", tmp_path / name).code == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_dinov2_runs_through_the_same_measurements(run, tmp_path):
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    network = timm.create_model("vit_small_patch14_dinov2", img_size=28, num_classes=0)
+    save_file(network.state_dict(), tmp_path / "vit.safetensors")
+    options = (
+        "--dinov2",
+        tmp_path / "vit.safetensors",
+        "--dinov2-size",
+        28,
+        "--json",
+        tmp_path / "probe.json",
+    )
+    done = wm("probe", run, *QUICK, *options)
+    assert done.code == 0, done.output
+    found = json.loads((tmp_path / "probe.json").read_text())["games"]["pong"]
+    assert {"DINOv2", "embedding"} < {row["stage"] for row in found["retention"]}
+    assert found["geometry"]["DINOv2"]["norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--frames", 10], "frames must be at least 200"),
+        (["--dinov2", "nowhere.pth"], "nowhere.pth does not exist"),
+    ],
+)
+def test_bad_options_are_one_sentence(run, arguments, part):
+    refused = wm("probe", run, *arguments, "--device", "cpu")
+    assert refused.code == 2
+    assert part in " ".join(refused.output.split())
