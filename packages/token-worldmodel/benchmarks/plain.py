@@ -4,6 +4,8 @@ A dense mask and PyTorch's attention over every position, and the usual key-valu
 position and reads one at a time.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from token_worldmodel import WorldModel, visibility
@@ -75,23 +77,14 @@ class PlainWorldModel(nn.Module):
         return total
 
     @torch.no_grad()
-    def dream_cached(self, tokens: Tensor, actions: Tensor, horizon: int, generator: torch.Generator):
-        """Prefill, then yield; each further ``next`` dreams one step with a cache of every position."""
+    def dream_cached(self, tokens: Tensor, horizon: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Dream one step a ``next``, with a cache of every position; the context's is noise, of its size."""
         c = self.config
         batch, context, levels = tokens.shape
-        capacity = (context + horizon) * c.step_size
-        shape = (batch, c.num_heads, capacity, c.dim // c.num_heads)
-        caches = [
-            (self.slot_embedding.new_empty(shape), self.slot_embedding.new_empty(shape)) for _ in self.blocks
-        ]
-        padded = F.pad(actions, (0, 1))
-        x = self.embed(tokens, padded)[:, :-1]
-        n = x.shape[1]
-        for block, (keys, values) in zip(self.blocks, caches, strict=True):
-            x = block(x, self.mask[:n, :n], (keys, values, 0))
-        position = n
-        ids = actions.new_zeros(batch)
-        yield tokens[:, -1]
+        shape = (batch, c.num_heads, (context + horizon + 1) * c.step_size, c.dim // c.num_heads)
+        caches = [(torch.randn(shape), torch.randn(shape)) for _ in self.blocks]
+        position = context * c.step_size - 1
+        ids = torch.zeros(batch, dtype=torch.int64)
         while True:
             step = []
             for level in range(levels):

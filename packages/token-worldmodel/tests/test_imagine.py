@@ -121,9 +121,16 @@ def test_autocast_sets_the_precision(make_model, make_window) -> None:
     dream = imagine(
         model, tokens, actions[:, :-1], by_first_token, 4, generator=seeded(), dtype=torch.bfloat16
     )
+    in_policy = []
+
+    def policy(tokens: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        in_policy.append(torch.is_autocast_enabled("cpu"))
+        return by_first_token(tokens, state)
+
     with torch.autocast("cpu", torch.bfloat16):
-        same = imagine(model, tokens, actions[:, :-1], by_first_token, 4, generator=seeded())
+        same = imagine(model, tokens, actions[:, :-1], policy, 4, generator=seeded())
     assert torch.equal(dream.states, same.states)
+    assert in_policy == [True] * 4
 
 
 def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:

@@ -68,10 +68,10 @@ def imagine(
     config = model.config
     temperatures = _checked(model, tokens, actions, horizon, generator, temperature, greedy)
     device, (batch_size, num_context, num_levels) = tokens.device, tokens.shape
+    autocast, autocast_dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
     if dtype is None:
-        on = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if on else model.slot_embedding.dtype
-    with torch.autocast(device.type, enabled=False):
+        dtype = autocast_dtype if autocast else model.slot_embedding.dtype
+    with torch.autocast(device.type, enabled=False):  # The frozen model has its types already.
         model = frozen(model, dtype)
         decoder = Decoder(model, batch_size, num_context + horizon)
         dream = Dream(
@@ -90,7 +90,8 @@ def imagine(
         for level in range(num_levels - 1):
             decoder.read([tokens[:, -1, level]], level)
         for h in range(horizon):
-            action = policy(dream.tokens[:, h], dream.states[:, h])
+            with torch.autocast(device.type, autocast_dtype, enabled=autocast):  # As the caller has it.
+                action = policy(dream.tokens[:, h], dream.states[:, h])
             if action.shape != (batch_size,) or action.dtype != torch.int64:
                 raise ValueError(
                     f"the policy returned {action.dtype} of shape {tuple(action.shape)}; "

@@ -30,8 +30,12 @@ class TokenBatch:
         """The batch on ``device``; to a GPU by pinned memory, without waiting."""
         if device is None or torch.device(device).type == "cpu":
             return self
-        moved = {f.name: getattr(self, f.name).pin_memory() for f in fields(self)}
-        return type(self)(**{name: column.to(device, non_blocking=True) for name, column in moved.items()})
+        pinned = torch.device(device).type == "cuda"
+
+        def moved(column: Tensor) -> Tensor:
+            return (column.pin_memory() if pinned else column).to(device, non_blocking=pinned)
+
+        return type(self)(**{field.name: moved(getattr(self, field.name)) for field in fields(self)})
 
 
 def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: int) -> np.ndarray:
