@@ -47,8 +47,12 @@ def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device
         raise ValueError(f"tokens are on {tokens.device} and the quantizer on {device}; move one of them")
     if not values_can_be_checked(tokens) or tokens.numel() == 0:
         return
-    lows, highs = (bound.tolist() for bound in tokens.reshape(-1, tokens.shape[-1]).aminmax(dim=0))
-    for level, (low, high, size) in enumerate(zip(lows, highs, sizes, strict=False)):
+    lowest, highest = tokens.aminmax()
+    if int(lowest) >= 0 and int(highest) < min(sizes):
+        return
+    levels = tokens.reshape(-1, tokens.shape[-1]).unbind(1)
+    for level, (chosen, size) in enumerate(zip(levels, sizes, strict=False)):
+        low, high = (int(bound) for bound in chosen.aminmax())
         if low < -1 or high >= size:
             raise ValueError(
                 f"tokens of level {level} run from {low} to {high}; allowed are 0 to {size - 1}, "

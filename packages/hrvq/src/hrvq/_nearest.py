@@ -5,9 +5,9 @@ product, whose rounding is bounded (Higham 2002, section 3.1), for any order of 
 
     |s_k - fl(s_k)| <= (D + 2) u (|r| |c_k| + |c_k|^2 / 2),        u = 2^-24.
 
-Where the best score leads the second by more than twice that bound the winner is certain. The few other
-rows are decided in float64. So a vector's token depends on the vector and the codes alone: not on the
-batch it came in, the number of threads, or the matrix library.
+Where the best score leads the second by more than twice that bound the winner is certain. The few vectors
+with a doubt at any level are searched again in float64. So a vector's tokens depend on the vector and the
+codes alone: not on the batch it came in, the number of threads, or the matrix library.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Scores held at once: rows are handled in blocks, so memory does not grow with the input.
+# Scores held at once. On a CPU a block's vectors and scores stay in the cache through all levels; elsewhere
+# this only bounds the memory.
 _SCORES_PER_BLOCK = {"cpu": 1 << 18, "device": 1 << 24}
 # Below this many rows a plain product is as fast as the convolution.
 _ROWS_FOR_CONVOLUTION = 16
@@ -42,51 +43,59 @@ class _Level(NamedTuple):
     half_norms: Tensor  # (K,), |c|^2 / 2
     radius: Tensor  # (), the largest |c|
 
+    @classmethod
+    def of(cls, codes: Tensor) -> "_Level":
+        squares = codes.square().sum(1)
+        return cls(codes, squares / 2, squares.max().sqrt())
 
-def _prepare(codes: Tensor) -> _Level:
-    squares = codes.square().sum(1)
-    return _Level(codes, squares / 2, squares.max().sqrt())
-
-
-def _error_bound(norms: Tensor, level: _Level, unit: float) -> Tensor:
-    """Largest rounding error of a vector's scores, for vectors of these ``norms``."""
-    return (level.codes.shape[1] + 2) * unit * level.radius * (norms + level.radius / 2)
-
-
-def _nearest(vectors: Tensor, level: _Level) -> Tensor:
-    if len(level.codes) == 1:
-        return torch.zeros(len(vectors), dtype=torch.int64, device=vectors.device)
-    scores = _scores(vectors, level.codes, level.half_norms)
-    best, tokens = scores.max(1)
-    scores.scatter_(1, tokens[:, None], -torch.inf)
-    if vectors.device.type != "cpu" or torch.compiler.is_compiling():
-        return _compare_finalists(vectors, level.codes, tokens, scores.argmax(1))
-    unit = _ROUNDOFF[torch.get_float32_matmul_precision()]
-    bound = _error_bound(torch.linalg.vector_norm(vectors, dim=1), level, unit)
-    certain = best - scores.amax(1) > 2 * bound  # false for NaN too, from squares beyond float32
-    rows = (~certain).nonzero().squeeze(1)
-    if len(rows):
-        tokens[rows] = _decide_exactly(vectors[rows], level)
-    return tokens
+    def error_bound(self, vectors: Tensor, unit: float) -> Tensor:
+        """Largest rounding error of a score of each vector, (N,)."""
+        norms = torch.linalg.vector_norm(vectors, dim=1)
+        return (self.codes.shape[1] + 2) * unit * self.radius * (norms + self.radius / 2)
 
 
-def _decide_exactly(vectors: Tensor, level: _Level) -> Tensor:
+def _search_fast(vectors: Tensor, levels: Sequence[_Level], unit: float) -> tuple[Tensor, Tensor]:
+    """Tokens (N, L) by float32 scores, and whether each vector's are certain, (N,)."""
+    tokens = torch.empty(len(vectors), len(levels), dtype=torch.int64)
+    certain = torch.ones(len(vectors), dtype=torch.bool)
+    for index, level in enumerate(levels):
+        scores = _scores(vectors, level.codes, level.half_norms)
+        best, chosen = scores.max(1)
+        tokens[:, index] = chosen
+        if len(level.codes) > 1:
+            scores.scatter_(1, chosen[:, None], -torch.inf)
+            # False for NaN too, which squares beyond float32 bring.
+            certain &= best - scores.amax(1) > 2 * level.error_bound(vectors, unit)
+        if index < len(levels) - 1:
+            vectors = vectors - F.embedding(chosen, level.codes)
+    return tokens, certain
+
+
+def _search_exactly(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """In float64; codes that even float64 cannot tell apart count as equal, and the lowest of them wins."""
-    wide, codes = vectors.double(), level.codes.double()
-    squares = codes.square().sum(1)
-    level = _Level(codes, squares / 2, squares.max().sqrt())
-    scores = wide @ codes.T - level.half_norms
-    bound = _error_bound(torch.linalg.vector_norm(wide, dim=1), level, 2.0**-53)
-    tied = scores >= (scores.amax(1) - 2 * bound)[:, None]
-    index = torch.arange(len(codes), device=codes.device)
-    return torch.where(tied, index, len(codes)).amin(1)
+    tokens = []
+    for codes in codebooks:
+        level, wide = _Level.of(codes.double()), vectors.double()
+        scores = wide @ level.codes.T - level.half_norms
+        tied = scores >= (scores.amax(1) - 2 * level.error_bound(wide, 2.0**-53))[:, None]
+        index = torch.arange(len(codes), device=codes.device)
+        tokens.append(torch.where(tied, index, len(codes) - 1).amin(1))
+        vectors = vectors - F.embedding(tokens[-1], codes)
+    return torch.stack(tokens, 1)
 
 
-def _compare_finalists(vectors: Tensor, codes: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """The exact decision at shapes that do not depend on the data: each row's two finalists, in float64."""
-    wide = vectors.double()
-    lead = (wide - codes[second]).square().sum(1) - (wide - codes[first]).square().sum(1)
-    return torch.where((lead < 0) | ((lead == 0) & (second < first)), second, first)
+def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_Level]) -> Tensor:
+    """Where shapes must not depend on data: the two best codes of every vector are compared in float64."""
+    tokens = []
+    for level in levels:
+        scores = _scores(vectors, level.codes, level.half_norms)
+        first = scores.argmax(1)
+        second = scores.scatter_(1, first[:, None], -torch.inf).argmax(1)
+        wide, codes = vectors.double(), level.codes
+        lead = (wide - codes[second]).square().sum(1) - (wide - codes[first]).square().sum(1)
+        tokens.append(torch.where((lead < 0) | ((lead == 0) & (second < first)), second, first))
+        vectors = vectors - F.embedding(tokens[-1], codes)
+    return torch.stack(tokens, 1)
 
 
 def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
@@ -100,20 +109,19 @@ def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
         int64 (N, levels); among equally near codes the lowest. Residuals are float32 differences, which
         every device rounds alike.
     """
-    levels = [_prepare(codes) for codes in codebooks]
-    # On a CPU a block's vectors and scores stay in the cache through all levels; elsewhere it only bounds
-    # the memory.
-    budget = _SCORES_PER_BLOCK["cpu" if vectors.device.type == "cpu" else "device"]
-    rows = max(1, budget // max(len(codes) for codes in codebooks))
-    blocks = []
-    for block in vectors.split(rows):
-        tokens = []
-        for index, level in enumerate(levels):
-            tokens.append(_nearest(block, level))
-            if index < len(levels) - 1:
-                block = block - F.embedding(tokens[-1], level.codes)
-        blocks.append(torch.stack(tokens, 1))
-    return torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+    levels = [_Level.of(codes) for codes in codebooks]
+    on_cpu = vectors.device.type == "cpu" and not torch.compiler.is_compiling()
+    budget = _SCORES_PER_BLOCK["cpu" if on_cpu else "device"]
+    blocks = vectors.split(max(1, budget // max(len(codes) for codes in codebooks)))
+    if not on_cpu:
+        return torch.cat([_search_in_fixed_shapes(block, levels) for block in blocks])
+    unit = _ROUNDOFF[torch.get_float32_matmul_precision()]
+    found = [_search_fast(block, levels, unit) for block in blocks]
+    tokens, certain = (torch.cat(parts) for parts in zip(*found, strict=True))
+    rows = (~certain).nonzero().squeeze(1)
+    for part in rows.split(len(blocks[0])) if len(rows) else ():
+        tokens[part] = _search_exactly(vectors[part], codebooks)
+    return tokens
 
 
 def nearest(vectors: Tensor, codes: Tensor) -> Tensor:
