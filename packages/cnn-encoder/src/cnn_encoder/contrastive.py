@@ -63,7 +63,7 @@ class ContrastiveConfig:
     inverse_weight: float = 1.0
     inverse_start_step: int = 150
     inverse_hidden_dim: int = 256
-    layout_weight: float = 1.0
+    layout_weight: float = 3.0
     layout_frequencies: int = 4
 
     def __post_init__(self) -> None:
