@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import hrvq
 import numpy as np
@@ -84,48 +85,98 @@ def read(
     reporter: Reporter,
 ) -> Atlas:
     """Everything of a run's codes, over all collected frames of all its games."""
-    stores = [FrameStore.open(layout.data(game)) for game in games]
-    tokens = torch.from_numpy(np.concatenate([load_tokens(layout.tokens(game)).tokens for game in games]))
-    lengths = [len(store) for store in stores]
-    groups = torch.arange(len(games)).repeat_interleave(torch.tensor(lengths))
-    episodes = torch.from_numpy(np.concatenate([store.episode_ids for store in stores])).long()
-    moments = groups * (int(episodes.max()) + 1) + episodes
-    with torch.inference_mode():
-        nearest = hrvq.atlas(
-            viewer.quantizer,
-            [load_embeddings(layout.embeddings(game))[0] for game in games],
-            examples=CANDIDATES * examples,
-        )
+    play = Play.open(layout, games)
+    nearest = hrvq.atlas(
+        viewer.quantizer,
+        [load_embeddings(layout.embeddings(game))[0] for game in games],
+        examples=CANDIDATES * examples,
+    )
     sizes = viewer.quantizer.config.codes_per_level
-    counts = hrvq.counts_by_group(tokens, groups, sizes)
-    perplexity, persistence = hrvq.perplexity(tokens, sizes), hrvq.persistence(tokens, moments)
+    counts = hrvq.counts_by_group(play.tokens, play.groups, sizes)
+    perplexity = hrvq.perplexity(play.tokens, sizes).tolist()
+    persistence = hrvq.persistence(play.tokens, play.episodes).tolist()
     made = []
     for level in levels:
-        order = counts[level].sum(0).argsort(descending=True, stable=True)
-        used = [int(code) for code in order if counts[level][:, code].sum() > 0]
+        order = counts[level].sum(0).argsort(descending=True, stable=True).tolist()
+        used = [code for code in order if int(counts[level][:, code].sum())]
+        codes = []
         with reporter.task(f"draw L{level}", len(used)) as task:
-            codes = []
             for code in used:
-                rows = different(nearest[level].examples[code], moments, examples)
-                codes.append(_draw(level, code, counts[level][:, code], rows, tokens, groups, stores, games, viewer))
-                task.advance()
-        made.append(Level(level, sizes[level], codes, float(perplexity[level]), float(persistence[level])))
-    sharing = None
-    if len(games) > 1:
-        sharing = Sharing(
-            usage=hrvq.usage_by_group(tokens, groups, sizes)[levels],
-            shared=hrvq.shared_code_share(tokens, groups, sizes, AT_LEAST)[levels],
-            divergence=hrvq.jensen_shannon(tokens, groups, sizes)[levels],
-            information=hrvq.Interval(
-                *(
-                    part[levels]
-                    for part in hrvq.mutual_information(
-                        tokens, groups, sizes, blocks=moments, seed=derive_seed(seed, "atlas") % 2**32
+                rows = different(nearest[level].examples[code], play.episodes, examples)
+                drawn = play.draw(rows, viewer)
+                codes.append(
+                    Code(
+                        index=code,
+                        counts=counts[level][:, code],
+                        games=play.groups[rows].tolist(),
+                        examples=play.frames(rows),
+                        drawn=drawn[0].numpy(),
+                        added=(drawn[:, level + 1] - drawn[:, level]).mean(0).numpy(),
                     )
                 )
-            ),
-        )
-    return Atlas(layout.root.resolve().name, games, lengths, made, sharing)
+                task.advance()
+        made.append(Level(level, sizes[level], codes, perplexity[level], persistence[level]))
+    return Atlas(
+        title=layout.root.resolve().name,
+        games=games,
+        frames=[len(store) for store in play.stores],
+        levels=made,
+        sharing=_sharing(play, sizes, levels, seed) if len(games) > 1 else None,
+    )
+
+
+def _sharing(play: "Play", sizes: tuple[int, ...], levels: Sequence[int], seed: int) -> Sharing:
+    tokens, groups = play.tokens, play.groups
+    information = hrvq.mutual_information(
+        tokens, groups, sizes, blocks=play.episodes, seed=derive_seed(seed, "atlas")
+    )
+    return Sharing(
+        usage=hrvq.usage_by_group(tokens, groups, sizes)[levels],
+        shared=hrvq.shared_code_share(tokens, groups, sizes, AT_LEAST)[levels],
+        divergence=hrvq.jensen_shannon(tokens, groups, sizes)[levels],
+        information=hrvq.Interval(*(part[levels] for part in information)),
+    )
+
+
+@dataclass(frozen=True)
+class Play:
+    """The collected rows of all games, one game after the other; N rows in all.
+
+    Args:
+        tokens: int16 (N, L).
+        groups: int64 (N,), index of the game.
+        episodes: int64 (N,), numbered across the games.
+    """
+
+    games: tuple[str, ...]
+    stores: list[FrameStore]
+    tokens: Tensor
+    groups: Tensor
+    episodes: Tensor
+
+    @classmethod
+    def open(cls, layout: Layout, games: tuple[str, ...]) -> Self:
+        """Read what the run collected; frames stay on disk."""
+        stores = [FrameStore.open(layout.data(game)) for game in games]
+        tokens = np.concatenate([load_tokens(layout.tokens(game)).tokens for game in games])
+        groups = np.repeat(np.arange(len(games)), [len(store) for store in stores])
+        ids = np.concatenate([store.episode_ids for store in stores]).astype(np.int64)
+        episodes = groups * (ids.max() + 1) + ids
+        return cls(games, stores, *(torch.from_numpy(column) for column in (tokens, groups, episodes)))
+
+    def frames(self, rows: Tensor) -> NDArray[np.uint8]:
+        """Real frames at rows (n,): uint8 (n, 84, 84)."""
+        starts = np.cumsum([0, *(len(store) for store in self.stores)])
+        pairs = zip(rows.tolist(), self.groups[rows].tolist(), strict=True)
+        return np.stack([self.stores[game].frames[row - int(starts[game])] for row, game in pairs])
+
+    def draw(self, rows: Tensor, viewer: Viewer) -> Tensor:
+        """The same frames as the decoder draws them, from no level and after each: (n, L + 1, 84, 84)."""
+        groups = self.groups[rows]
+        drawn = torch.empty(len(rows), self.tokens.shape[1] + 1, 84, 84)
+        for game in groups.unique().tolist():
+            drawn[groups == game] = viewer.draw(self.tokens[rows[groups == game]], self.games[game])
+        return drawn
 
 
 def different(candidates: Tensor, episodes: Tensor, count: int) -> Tensor:
@@ -137,34 +188,7 @@ def different(candidates: Tensor, episodes: Tensor, count: int) -> Tensor:
     first = {int(episodes[row]): row for row in reversed(rows)}  # an episode's nearest is written last
     chosen = [row for row in rows if row in first.values()]
     for row in rows:
-        if all(abs(row - other) > APART for other in chosen):
+        if all(abs(row - other) > APART or episodes[row] != episodes[other] for other in chosen):
             chosen.append(row)
     chosen += [row for row in rows if row not in chosen]
     return torch.tensor(chosen[:count])
-
-
-def _draw(
-    level: int,
-    code: int,
-    counts: Tensor,
-    rows: Tensor,
-    tokens: Tensor,
-    groups: Tensor,
-    stores: Sequence[FrameStore],
-    viewer: Viewer,
-) -> Code:
-    """The code's real frames, and its nearest frame as the decoder draws it."""
-    starts = np.cumsum([0, *(len(store) for store in stores)])
-    names = [store.game for store in stores]
-    of_game = groups[rows].tolist()
-    frames = np.stack(
-        [
-            stores[game].frames[row - int(starts[game])]
-            for row, game in zip(rows.tolist(), of_game, strict=True)
-        ]
-    )
-    drawn = torch.cat(
-        [viewer.draw(tokens[row : row + 1], names[game]) for row, game in zip(rows, of_game, strict=True)]
-    )
-    added = (drawn[:, level + 1] - drawn[:, level]).mean(0)
-    return Code(code, counts, of_game, frames, drawn[0].numpy(), added.numpy())

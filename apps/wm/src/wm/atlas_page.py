@@ -37,7 +37,8 @@ nav a:hover { color: var(--mark); }
 .legend { margin-left: auto; display: flex; flex-wrap: wrap; gap: 4px 16px; color: var(--faint);
   font-size: 13px; }
 .dot { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
-table { border-collapse: collapse; margin: 10px 0; background: var(--card); border: 1px solid var(--line);
+table { display: block; width: fit-content; max-width: 100%; overflow-x: auto; border-collapse: collapse;
+  margin: 10px 0; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 14px; text-align: right; border-bottom: 1px solid var(--line); }
 tr:last-child td { border-bottom: 0; }

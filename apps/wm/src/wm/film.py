@@ -19,7 +19,7 @@ from wm.watching import WatchedDream, watch
 
 MILLISECONDS = 100  # per step; the game itself takes 67
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
-MARGIN, HEAD, FOOT, CAPTION = 16, 44, 84, 24
+MARGIN, GAP, HEAD, FOOT = 16, 6, 44, 90
 PAPER, INK, FAINT, LINE = (17, 20, 26), (232, 236, 242), (138, 148, 164), (44, 50, 61)
 GOOD, BAD, REAL = (84, 200, 130), (240, 100, 90), (255, 176, 64)
 
@@ -77,9 +77,9 @@ def draw(dream: WatchedDream, viewer: Viewer, game: str) -> Iterator[Image.Image
         whole = dream.real[step] if dreamed < 0 else to_bytes(frames[step, -1])
         _paste(canvas, whole, BIG, MARGIN, HEAD, REAL if dreamed < 0 else None)
         for level in range(frames.shape[1] - 1):
-            left = MARGIN + (84 * BIG + MARGIN) + level * (84 * SMALL + MARGIN // 2)
+            left = MARGIN + (84 * BIG + MARGIN) + level * (84 * SMALL + GAP)
             _paste(canvas, to_bytes(frames[step, level + 1]), SMALL, left, HEAD)
-            below = HEAD + 84 * (BIG - SMALL)
+            below = HEAD + 84 * (BIG - SMALL) + GAP
             _paste(canvas, tint(frames[step, level + 1] - frames[step, level]), SMALL, left, below)
             first = f"L0-{level}" if level else "L0"
             pen.text((left + 6, HEAD + 4), first, INK, _font(14), stroke_width=2, stroke_fill=PAPER)
@@ -93,7 +93,7 @@ def draw(dream: WatchedDream, viewer: Viewer, game: str) -> Iterator[Image.Image
 
 
 def _canvas(levels: int) -> Image.Image:
-    width = 2 * MARGIN + 84 * BIG + MARGIN + levels * 84 * SMALL + (levels - 1) * (MARGIN // 2)
+    width = 2 * MARGIN + 84 * BIG + MARGIN + levels * 84 * SMALL + (levels - 1) * GAP
     return Image.new("RGB", (width, HEAD + 84 * BIG + FOOT), PAPER)
 
 
@@ -145,7 +145,7 @@ def _foot(
     pen.line((left, middle, right, middle), LINE, 1)
     places = np.linspace(left, right, len(dream.rewards) + 1)
     for index in range(max(0, step - context + 1)):
-        height = float(np.clip(dream.rewards[index], -1, 1)) * 24
+        height = 24 * max(-1.0, min(1.0, float(dream.rewards[index])))
         x = (places[index] + places[index + 1]) / 2
         pen.line((x, middle, x, middle - height), GOOD if height > 0 else BAD, 3)
         pen.point((x, middle), FAINT)

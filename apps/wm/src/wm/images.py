@@ -16,7 +16,7 @@ def to_bytes(gray: NDArray[np.floating]) -> Pixels:
     return rounded
 
 
-def tint(difference: NDArray[np.floating], full: float = 64.0) -> Pixels:
+def tint(difference: NDArray[np.floating], full: float = 48.0) -> Pixels:
     """What was added in warm colours, what was taken away in cold ones, on near-black.
 
     Args:

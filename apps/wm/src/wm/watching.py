@@ -35,7 +35,7 @@ class WatchedDream:
     continues: Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def watch(
     layout: Layout, config: RunConfig, game: str, *, horizon: int, seed: int, device: torch.device
 ) -> WatchedDream:
