@@ -1,0 +1,81 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from atari_data import FrameStore, minimal_actions
+from command import wm
+from latent_ac import CodeFeatures, load_agent
+from PIL import Image
+from token_worldmodel import load_tokens
+from wm.config import load_config
+from wm.run import Layout
+from wm.viewer import Viewer
+from wm.watching import watch
+
+CPU = torch.device("cpu")
+
+
+def film(run, path, *arguments):
+    done = wm("dream", run, "--out", path, "--device", "cpu", *arguments)
+    assert done.code == 0, done.output
+    return path.read_bytes()
+
+
+def test_a_film_has_a_picture_of_every_step_and_follows_the_seed(run, tmp_path):
+    first = film(run, tmp_path / "a.gif", "--horizon", 9)
+    assert first == film(run, tmp_path / "b.gif", "--horizon", 9)
+    assert first != film(run, tmp_path / "c.gif", "--horizon", 9, "--seed", 1)
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert picture.n_frames == load_config(Layout(run).config).dream.context + 9
+        assert picture.info["loop"] == 0
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_dream_longer_than_the_model_starts_in_real_validation_play(run):
+    layout = Layout(run)
+    config = load_config(layout.config)
+    context, horizon = config.dream.context, 3 * config.worldmodel.max_steps
+    dream = watch(layout, config, "pong", horizon=horizon, seed=2, device=CPU)
+    assert dream.tokens.shape == (context + horizon, 3)
+    assert dream.actions.shape == (context + horizon - 1,)
+    assert set(dream.actions.tolist()) <= {int(action) for action in minimal_actions("pong")}
+
+    store, known = FrameStore.open(layout.data("pong")), load_tokens(layout.tokens("pong"))
+    windows = np.lib.stride_tricks.sliding_window_view(known.tokens, context, axis=0).transpose(0, 2, 1)
+    starts = np.flatnonzero((windows == dream.tokens[:context].numpy()).all((1, 2)))
+    assert any((store.frames[start : start + context] == dream.real).all() for start in starts)
+
+    agent = load_agent(layout.agent)
+    tables = Viewer.load(layout, CPU).quantizer.codebooks
+    now, after = dream.tokens[context - 1 : -1], dream.tokens[context:]
+    rewards = agent.reward(
+        CodeFeatures(now, tables), dream.actions[context - 1 :], CodeFeatures(after, tables)
+    )
+    torch.testing.assert_close(dream.rewards, rewards.detach(), atol=1e-5, rtol=1e-4)
+    assert ((dream.continues >= 0) & (dream.continues <= 1)).all()
+
+
+def test_a_longer_dream_begins_like_a_shorter_one(run):
+    layout = Layout(run)
+    config = load_config(layout.config)
+    short = watch(layout, config, "pong", horizon=3, seed=0, device=CPU)
+    long = watch(layout, config, "pong", horizon=30, seed=0, device=CPU)
+    assert torch.equal(short.tokens, long.tokens[: len(short.tokens)])
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "message"),
+    [
+        (None, ("--game", "breakout"), "the run has not seen breakout; it knows pong"),
+        ("agent", (), "has no trained agent yet; run `wm train --run"),
+        ("decoder", (), "has no decoder to draw with; run `wm train decoder --run"),
+    ],
+)
+def test_what_cannot_be_dreamed_is_said_in_a_sentence(run, tmp_path, missing, arguments, message):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    if missing:
+        getattr(Layout(copy), missing).unlink()
+    done = wm("dream", copy, "--device", "cpu", *arguments)
+    assert done.code == 2
+    assert message in done.output
