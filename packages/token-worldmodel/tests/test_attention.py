@@ -5,7 +5,7 @@ from token_worldmodel import WorldModelConfig, visibility
 from token_worldmodel.attention import attend, attend_few
 from token_worldmodel.masks import attention_plan
 
-MASKS = [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")]
+MASKS = [("hierarchical", "none"), ("hierarchical", "last"), ("hierarchical", "past"), ("causal", "none")]
 
 
 @pytest.mark.parametrize(("mask", "detail"), MASKS)

@@ -34,7 +34,7 @@ def test_one_number_of_codes_serves_every_level() -> None:
         ({"num_codes": 1}, "num_codes is 1; give one number of at least 2"),
         ({"dropout": 1.0}, "dropout is 1.0; give a rate"),
         ({"mask": "none"}, "mask is 'none'; choose one of hierarchical, causal"),
-        ({"detail": "all"}, "detail is 'all'; choose one of none, past"),
+        ({"detail": "all"}, "detail is 'all'; choose one of none, last, past"),
         ({"num_levels": 4}, "loss_weights is .*; give 4 of at least 0"),
         ({"loss_weights": (1.0, -0.5, 0.1)}, "loss_weights is .*; give 3 of at least 0"),
     ],

@@ -6,6 +6,8 @@ from token_worldmodel.imagine import choose
 VARIANTS = [
     ("hierarchical", "none", 3),
     ("hierarchical", "past", 3),
+    ("hierarchical", "last", 3),
+    ("hierarchical", "last", 4),
     ("causal", "none", 3),
     ("hierarchical", "none", 1),
     ("hierarchical", "none", 2),
@@ -134,11 +136,11 @@ def test_autocast_sets_the_precision(make_model, make_window) -> None:
 
 
 def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
-    """12 steps: 2 entries for each finished one and 4 for the step being read, against 4 for all."""
-    forgetting, keeping = make_model(), make_model(detail="past")
+    """12 steps: 2 entries for each, and 2 more for the finer tokens of one step, of two, or of all."""
     entry = 2 * 2 * 16 * 4  # key and value, layers, width, bytes
-    assert Decoder(frozen(forgetting, torch.float32), 5, 12).cache_bytes == 5 * (2 * 11 + 4) * entry
-    assert Decoder(frozen(keeping, torch.float32), 5, 12).cache_bytes == 5 * (4 * 12) * entry
+    for detail, entries in (("none", 2 * 12 + 2), ("last", 2 * 12 + 4), ("past", 4 * 12)):
+        decoder = Decoder(frozen(make_model(detail=detail), torch.float32), 5, 12)
+        assert decoder.cache_bytes == 5 * entries * entry
 
 
 @pytest.mark.parametrize(

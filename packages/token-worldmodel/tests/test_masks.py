@@ -18,6 +18,15 @@ HIERARCHICAL_NONE = """
 # L0 (A) and the action (D) of the second step now see the first's L1 and L2; its own L1, L2 still do not.
 HIERARCHICAL_PAST = HIERARCHICAL_NONE.replace("A  x . . x", "A  x x x x").replace("D  x . . x", "D  x x x x")
 
+# "last" is the same over two steps; in a third, L0 and the action see only the second's detail.
+HIERARCHICAL_LAST_THIRD = """
+     0 1 2 a  A B C D  0 1 2 a
+  0  x . . x  x x x x  x . . .
+  1  x . . x  x . . x  x x . .
+  2  x . . x  x . . x  x x x .
+  a  x . . x  x x x x  x x x x
+"""
+
 
 def parse(drawing: str) -> torch.Tensor:
     rows = drawing.strip().splitlines()[1:]
@@ -27,6 +36,12 @@ def parse(drawing: str) -> torch.Tensor:
 @pytest.mark.parametrize(("detail", "drawing"), [("none", HIERARCHICAL_NONE), ("past", HIERARCHICAL_PAST)])
 def test_hierarchical_mask_is_as_drawn(detail: str, drawing: str) -> None:
     assert torch.equal(visibility(WorldModelConfig(detail=detail), 2), parse(drawing))
+
+
+def test_last_detail_reaches_one_step_back() -> None:
+    visible = visibility(WorldModelConfig(detail="last"), 3)
+    assert torch.equal(visible[:8, :8], parse(HIERARCHICAL_PAST))
+    assert torch.equal(visible[8:], parse(HIERARCHICAL_LAST_THIRD))
 
 
 def test_causal_mask_is_a_triangle() -> None:
@@ -40,7 +55,8 @@ def test_with_one_level_there_is_no_detail_to_hide() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "detail"), [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")]
+    ("mask", "detail"),
+    [("hierarchical", "none"), ("hierarchical", "last"), ("hierarchical", "past"), ("causal", "none")],
 )
 @pytest.mark.parametrize("steps", [1, 8, 19])
 def test_blocks_are_the_mask_and_nothing_unseen(mask: str, detail: str, steps: int) -> None:

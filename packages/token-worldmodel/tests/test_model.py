@@ -5,7 +5,7 @@ import torch
 from token_worldmodel import WorldModel, WorldModelConfig, frozen, visibility
 from torch import nn
 
-MASKS = [("hierarchical", "none"), ("hierarchical", "past"), ("causal", "none")]
+MASKS = [("hierarchical", "none"), ("hierarchical", "last"), ("hierarchical", "past"), ("causal", "none")]
 
 
 def test_shapes_and_types(make_model, make_window) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Mask = Literal["hierarchical", "causal"]
-Detail = Literal["none", "past"]
+Detail = Literal["none", "last", "past"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,8 +30,9 @@ class WorldModelConfig:
     """``causal``: every position sees all before it. ``hierarchical``: all but that the finer tokens of
     a step never see the finer tokens of earlier steps."""
     detail: Detail = "none"
-    """Under the hierarchical mask, whether L0 and the action see the finer tokens of earlier steps
-    (``past``) or know them through earlier actions only (``none``, which halves what a dream remembers)."""
+    """Under the hierarchical mask, which earlier steps' finer tokens L0 and the action see: all (``past``),
+    those of the step just before (``last``), or none, knowing them through earlier actions only. What
+    nothing sees a dream need not remember: ``last`` and ``none`` halve its cache."""
     loss_weights: tuple[float, ...] = (1.0, 0.5, 0.1)
     """Weight of each level's cross-entropy, coarse to fine."""
 

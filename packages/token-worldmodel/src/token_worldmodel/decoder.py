@@ -10,19 +10,17 @@ from torch import Tensor
 
 from .attention import attend, attend_few
 from .config import WorldModelConfig
-from .masks import attention_plan, visibility
+from .masks import attention_plan, detail_reach, visibility
 from .model import WorldModel
 
 
 class Decoder:
     """A batch of plays being read by a frozen world model.
 
-    Keys and values live in one buffer per layer, sized for the whole play when the decoder is built. Where
-    no later step reads the finer tokens (``detail="none"``) a finished step leaves two entries, L0 and the
-    action; otherwise all its positions. The step being read stands in order behind the finished ones.
-
-    Every pass attends to the whole buffer under a bias that hides what is not there yet: a buffer is
-    one contiguous operand of a matrix product, its filled part is not, and shapes never change.
+    Keys and values live in one buffer per layer, sized for the whole play when the decoder is built: two
+    entries a step for L0 and the action, and for the finer tokens as many steps as anything looks back
+    (`entry_table`). A pass attends to the whole buffer under a bias that hides what is not to be seen: the
+    buffer is one contiguous operand of a matrix product, its filled part is not, and shapes never change.
     """
 
     def __init__(self, model: WorldModel, batch_size: int, num_steps: int) -> None:
@@ -31,7 +29,7 @@ class Decoder:
         self.model = model
         self.num_steps = num_steps
         self.step = 0
-        self._kept = kept_slots(config)
+        self._entries = entry_table(config, num_steps)
         self._bias = cache_bias(config, num_steps, weight.dtype, weight.device)
         shape = (batch_size, config.num_heads, self._bias.shape[-1], config.dim // config.num_heads)
         self._keys = [weight.new_zeros(shape) for _ in model.blocks]
@@ -51,8 +49,13 @@ class Decoder:
         model, num_steps = self.model, tokens.shape[1]
         num_positions = num_steps * model.config.step_size
         plan = attention_plan(model.config, num_steps, tokens.device)
-        positions = torch.arange(num_positions, device=tokens.device).view(num_steps, -1)
-        kept = positions[:, list(self._kept)].flatten()
+        # Of positions that share an entry, the latest stays.
+        latest = {
+            entry: position for position, entry in enumerate(self._entries[:num_steps].flatten().tolist())
+        }
+        entries, positions = (
+            torch.tensor(list(column), device=tokens.device) for column in (latest.keys(), latest.values())
+        )
         seen = plan.visible[-1].nonzero()[:, 0]
         unbiased = self._bias.new_zeros(1, len(seen))
         hidden = []
@@ -64,8 +67,8 @@ class Decoder:
             for block, keys, values in zip(model.blocks, self._keys, self._values, strict=True):
                 qkv = block.project(x)
                 q, k, v = qkv.permute(2, 0, 3, 1, 4)
-                keys[rows, :, : len(kept)] = k[:, :, kept]
-                values[rows, :, : len(kept)] = v[:, :, kept]
+                keys[rows].index_copy_(2, entries, k.index_select(2, positions))
+                values[rows].index_copy_(2, entries, v.index_select(2, positions))
                 if block is model.blocks[-1]:
                     attended = attend_few(q[:, :, -1:], k[:, :, seen], v[:, :, seen], unbiased)
                     x = block.update(x[:, -1:], attended)
@@ -88,44 +91,48 @@ class Decoder:
         model, config = self.model, self.model.config
         assert self.step < self.num_steps, self.num_steps
         end_slot = first_slot + len(ids)
-        ends_step = end_slot == config.step_size
-        finished = len(self._kept) * self.step
-        start, end = finished + first_slot, finished + end_slot
+        entries = self._entries[self.step, first_slot:end_slot].tolist()
         bias = self._bias[self.step, first_slot:end_slot]
         tables = [*model.token_embeddings, model.action_embedding]
         x = torch.stack([table(i) for table, i in zip(tables[first_slot:end_slot], ids, strict=True)], 1)
         x = x + (model.slot_embedding[first_slot:end_slot] + model.step_embedding[self.step])
         for block, keys, values in zip(model.blocks, self._keys, self._values, strict=True):
             q, k, v = block.project(x).permute(2, 0, 3, 1, 4)
-            keys[:, :, start:end] = k
-            values[:, :, start:end] = v
+            for new, entry in enumerate(entries):
+                keys[:, :, entry] = k[:, :, new]
+                values[:, :, entry] = v[:, :, new]
             last = -1 if block is model.blocks[-1] else 0
             x = block.update(x[:, last:], attend_few(q[:, :, last:], keys, values, bias[last:]))
-            if ends_step:  # The entries of what is forgotten are free again: the action's moves up.
-                action_entry = finished + len(self._kept) - 1
-                keys[:, :, action_entry] = k[:, :, -1]
-                values[:, :, action_entry] = v[:, :, -1]
-        self.step += ends_step
+        self.step += end_slot == config.step_size
         return model.norm(x[:, 0])
 
 
-def kept_slots(config: WorldModelConfig) -> tuple[int, ...]:
-    """Slots of a finished step that later steps read."""
-    forgets = config.mask == "hierarchical" and config.detail == "none"
-    return (0, config.num_levels) if forgets else tuple(range(config.step_size))
+@lru_cache(maxsize=16)
+def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
+    """Where in the buffer each slot of each step is kept, int64 (num_steps, S) on the CPU.
+
+    L0 and the action of every step first; then the finer tokens of the last few steps, the newest over
+    the oldest.
+    """
+    finer = config.num_levels - 1
+    memory = min(detail_reach(config, num_steps) + 1, num_steps)
+    steps = torch.arange(num_steps)[:, None]
+    detail = 2 * num_steps + steps % memory * finer + torch.arange(finer)
+    return torch.cat([2 * steps, detail, 2 * steps + 1], 1)
 
 
 @lru_cache(maxsize=16)
 def cache_bias(config: WorldModelConfig, num_steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What a pass adds to its scores over the buffer, (num_steps, S, entries): 0 where it sees, else -inf.
 
-    Row (t, s) is slot s of step t. It meets the kept entries of t finished steps, then those of its own.
+    Row (t, s) is slot s of step t.
     """
-    step_size, kept = config.step_size, kept_slots(config)
+    entries = entry_table(config, num_steps)
     visible = visibility(config, num_steps)
-    bias = torch.full((num_steps, step_size, len(kept) * (num_steps - 1) + step_size), -torch.inf)
-    positions = torch.arange(num_steps * step_size).view(num_steps, step_size)
+    holds = torch.full((int(entries.max()) + 1,), -1)  # the position in each entry
+    bias = torch.full((num_steps, config.step_size, len(holds)), -torch.inf)
+    positions = torch.arange(visible.shape[0]).view(num_steps, config.step_size)
     for step, own in enumerate(positions):
-        held = torch.cat([positions[:step, list(kept)].flatten(), own])
-        bias[step, :, : len(held)].masked_fill_(visible[own][:, held], 0.0)
+        holds[entries[step]] = own
+        bias[step].masked_fill_(visible[own][:, holds] & (holds >= 0), 0.0)
     return bias.to(device, dtype)

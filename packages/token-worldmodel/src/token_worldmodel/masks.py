@@ -21,9 +21,16 @@ def visibility(config: WorldModelConfig, num_steps: int) -> Tensor:
     if config.mask == "causal":
         return visible
     is_detail = (slot > 0) & (slot < config.num_levels)
-    past_detail = is_detail[None, :] & (step[None, :] < step[:, None])
-    blind = is_detail[:, None] if config.detail == "past" else torch.ones_like(is_detail)[:, None]
-    return visible & ~(past_detail & blind)
+    reach = torch.where(is_detail, 0, detail_reach(config, num_steps))
+    age = step[:, None] - step[None, :]
+    return visible & ~(is_detail[None, :] & (age > reach[:, None]))
+
+
+def detail_reach(config: WorldModelConfig, num_steps: int) -> int:
+    """How many steps back any position sees detail."""
+    if config.mask == "causal":
+        return num_steps
+    return {"none": 0, "last": 1, "past": num_steps}[config.detail]
 
 
 @dataclass(frozen=True, slots=True)
