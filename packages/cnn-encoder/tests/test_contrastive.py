@@ -85,6 +85,7 @@ def test_whitening_makes_every_direction_equally_strong():
     before = whiten.moment.clone()
     assert torch.equal(whiten.eval()(mixed), white)
     assert torch.equal(whiten.moment, before)
+    torch.testing.assert_close(RunningWhitening(4, floor=0).eval()(mixed), white)
 
 
 def test_the_inverse_head_starts_at_its_step():
@@ -107,8 +108,10 @@ def test_switched_off_parts_leave_only_the_contrast():
 
 
 def test_each_stretch_has_its_own_background():
-    model = objective().eval()
     one, other = play(seed=1), play(seed=2)
+    model = objective()
+    model(one)
+    model.eval()
     shifted = ClipBatch(other.frames + 20, other.actions, other.background + 20)
     plain, moved = (
         ClipBatch(*(torch.cat(pair) for pair in zip(one, second, strict=True))) for second in (other, shifted)

@@ -5,12 +5,12 @@ from cnn_encoder import Encoder, EncoderConfig, StateLabels, SupervisedBatch, Su
 
 def test_learns_a_position_and_ignores_what_is_out_of_play():
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(0, 80, (64,), generator=generator)
-    frames = torch.zeros(64, 4, 84, 84, dtype=torch.uint8)
+    rows = torch.randint(0, 80, (32,), generator=generator)
+    frames = torch.zeros(32, 4, 84, 84, dtype=torch.uint8)
     for i, row in enumerate(rows.tolist()):
         frames[i, 3, row : row + 4, 40:44] = 255
-    values = torch.stack([rows.float(), torch.full((64,), 1e6)], 1)
-    in_play = torch.tensor([True, False]).expand(64, 2)
+    values = torch.stack([rows.float(), torch.full((32,), 1e6)], 1)
+    in_play = torch.tensor([True, False]).expand(32, 2)
     encoder = Encoder(EncoderConfig(), generator=generator)
     objective = SupervisedObjective(encoder, StateLabels(("y", "x"), values, in_play), generator=generator)
     batch = SupervisedBatch(frames, values, in_play, torch.zeros(84, 84))

@@ -33,7 +33,8 @@ class RunningWhitening(nn.Module):
     """Scales vectors so that every direction has the same mean square, by a running second moment.
 
     The vectors are taken to have mean zero. As in batch normalisation, the moment is updated by every call
-    in training mode. Directions weaker than ``floor`` times the average are not raised to full size.
+    in training mode; before the first one the vectors' own is used. Directions weaker than ``floor``
+    times the average are not raised to full size.
     """
 
     moment: Tensor
@@ -51,10 +52,11 @@ class RunningWhitening(nn.Module):
         """float32 (..., dim) -> (..., dim); no gradient flows through it."""
         with torch.autocast(x.device.type, enabled=False):
             rows = x.flatten(0, -2).float()
+            here = rows.mT @ rows / len(rows)
             if self.training:
-                self.moment.lerp_(rows.mT @ rows / len(rows), 1 - self.decay)
+                self.moment.lerp_(here, 1 - self.decay)
                 self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            moment = self.moment / self.weight.clamp(min=1e-12)
+            moment = torch.where(self.weight > 0, self.moment / self.weight, here)
             ridge = self.floor * moment.diagonal().mean() + 1e-12
             # cholesky_ex, because cholesky would make a GPU wait to report an error that the ridge rules out.
             factor = torch.linalg.cholesky_ex(moment + ridge * torch.eye(len(moment), device=x.device)).L
