@@ -95,10 +95,22 @@ def fidelity_run(
             f"{config.worldmodel.max_steps} steps",
             highlight=False,
         )
+    trained = config.windows.length - context
+    if horizon > trained:
+        console.print(
+            f"from step {max(0, trained) + 1} on, a dream is longer than the windows the model learned from "
+            f"(windows.length = {config.windows.length})",
+            highlight=False,
+        )
     compared = _Fidelity(layout, config, options, context, horizon, device, Reporter(console))
     result = {
         "protocol": asdict(options)
-        | {"context": context, "horizon": horizon, "emulator": config.collect.protocol},
+        | {
+            "context": context,
+            "horizon": horizon,
+            "trained_horizon": trained,
+            "emulator": config.collect.protocol,
+        },
         "games": {game: compared.game(game) for game in known},
     }
     for game in known:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wm.cli.atlas import atlas
+from wm.cli.bench import bench
 from wm.cli.doctor import doctor
 from wm.cli.dream import dream
 from wm.cli.evaluate import evaluate
@@ -41,6 +42,7 @@ def options(
 
 app.command()(train)
 app.command(name="eval")(evaluate)
+app.command()(bench)
 app.command()(probe)
 app.command()(fidelity)
 app.command(name="import")(import_recording)

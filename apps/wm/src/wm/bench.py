@@ -1,0 +1,222 @@
+"""What `wm bench` does: the whole protocol for every game and seed, and one table of all of it."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atari_data import check_game, game_info, human_normalized, published_scores, score_sources
+from rich.console import Console
+
+from wm.aggregate import METRICS, aggregate, bootstrap
+from wm.bench_report import print_bench
+from wm.config import RunConfig, build_config, load_config, read_preset
+from wm.device import derive_seed, pick_device
+from wm.evaluation import evaluate_games
+from wm.reporter import Reporter
+from wm.run import Layout, finite, write_text
+from wm.settings import parse_override
+from wm.training import train_run
+
+RESULT = "bench.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchOptions:
+    """What to run.
+
+    Args:
+        games, seeds: every pair of them is a run.
+        preset: of all runs.
+        out: where the runs and the result go.
+        episodes: played by each finished run, and as many at random.
+        overrides: settings over the preset, as for `wm train`.
+    """
+
+    games: tuple[str, ...]
+    seeds: tuple[int, ...]
+    preset: str
+    out: Path
+    episodes: int = 100
+    overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for game in self.games:
+            check_game(game)
+        for name, values in (("games", self.games), ("seeds", self.seeds)):
+            if not values or len(set(values)) != len(values):
+                raise ValueError(
+                    f"{name} are {', '.join(map(str, values))}; give each once, and at least one"
+                )
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds must not be negative; got {min(self.seeds)}")
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1; got {self.episodes}")
+
+    def directory(self, game: str, seed: int) -> Path:
+        """Where the run of a pair lies."""
+        return self.out / f"{game}-{Path(self.preset).stem}-{seed}"
+
+    def config(self, game: str, seed: int) -> RunConfig:
+        """The settings of the run of a pair."""
+        changes = [parse_override(text) for text in self.overrides]
+        return build_config(read_preset(self.preset), *changes, {"games": [game], "seed": seed})
+
+
+def submit_commands(options: BenchOptions, template: str, device: str) -> list[str]:
+    """One command a run for an engine of the user's, such as ``sbatch --wrap "{command}"``.
+
+    Args:
+        template: text with ``{command}``, and ``{game}``, ``{seed}`` and ``{name}`` if wanted.
+
+    Raises:
+        ValueError: the template has no ``{command}``, or something else in braces.
+    """
+    if "{command}" not in template:
+        raise ValueError(
+            "--submit-command needs {command} where the run's command goes, "
+            'such as: sbatch --gres=gpu:1 --wrap "{command}"'
+        )
+    lines = []
+    for game in options.games:
+        for seed in options.seeds:
+            command = ["wm", "bench", "--games", game, "--seeds", str(seed), "--preset", options.preset]
+            command += ["--out", str(options.out), "--episodes", str(options.episodes), "--device", device]
+            command += [part for text in options.overrides for part in ("--set", text)]
+            values = {"game": game, "seed": seed, "name": options.directory(game, seed).name}
+            try:
+                lines.append(template.format(command=shlex.join(command), **values))
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(
+                    f"--submit-command cannot be filled in ({error}); "
+                    "it may hold {command}, {game}, {seed} and {name}"
+                ) from error
+    return lines
+
+
+def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, console: Console) -> None:
+    """Run every pair that has not finished, then aggregate, print and write ``bench.json``."""
+    runs: dict[str, dict[int, Any]] = {game: {} for game in options.games}
+    total = len(options.games) * len(options.seeds)
+    for seed in options.seeds:
+        for game in options.games:
+            done = sum(map(len, runs.values()))
+            console.print(f"run {done + 1} of {total}: {game}, seed {seed}", style="bold", highlight=False)
+            runs[game][seed] = run_one(options, game, seed, device_name, console)
+    result = summarise(options, runs)
+    print_bench(result, console)
+    # One command of many, each with a part of the pairs, must not overwrite the whole.
+    target = json_file or (options.out / RESULT if total > 1 else None)
+    if target is not None:
+        write_text(target, json.dumps(finite(result), indent=1) + "\n")
+        console.print(f"written to {target}", highlight=False)
+
+
+def run_one(
+    options: BenchOptions, game: str, seed: int, device_name: str, console: Console
+) -> dict[str, Any]:
+    """Train and play one pair, or read what it scored if it has."""
+    directory = options.directory(game, seed)
+    scored = _finished(options, game, seed)
+    if scored is not None:
+        console.print(f"{directory.name}: finished before, skipped", highlight=False)
+        return scored
+    train_run(
+        stage=None,
+        games=[game],
+        preset=options.preset,
+        directory=directory,
+        seed=seed,
+        device_name=device_name,
+        overrides=list(options.overrides),
+        logs=[],
+        console=console,
+    )
+    layout = Layout(directory)
+    config = load_config(layout.config)
+    found = evaluate_games(
+        layout,
+        config,
+        episodes=options.episodes,
+        temperature=config.evaluate.temperature,
+        seed=derive_seed(seed, "bench") % 2**31,
+        device=pick_device(device_name),
+        reporter=Reporter(console),
+    )
+    scored = {"agent_sha256": _agent_hash(layout), "protocol": found["protocol"]} | found["games"][game]
+    write_text(directory / RESULT, json.dumps(finite(scored), indent=1) + "\n")
+    return scored
+
+
+def _finished(options: BenchOptions, game: str, seed: int) -> dict[str, Any] | None:
+    """The scores of the run, if it has these settings and its agent has played as many episodes as asked."""
+    directory = options.directory(game, seed)
+    layout = Layout(directory)
+    if not (directory / RESULT).exists() or load_config(layout.config) != options.config(game, seed):
+        return None
+    try:
+        scored: dict[str, Any] = json.loads((directory / RESULT).read_text())
+        same = scored["agent_sha256"] == _agent_hash(layout)
+        return scored if same and scored["protocol"]["episodes"] == options.episodes else None
+    except (FileNotFoundError, ValueError, KeyError):
+        return None  # damaged, or its agent is gone: play again
+
+
+def _agent_hash(layout: Layout) -> str:
+    artifacts = json.loads(layout.manifest.read_text())["stages"]["agent"]["artifacts"]
+    return str(artifacts[layout.agent.name]["sha256"])
+
+
+def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
+    """Scores by game and seed, aggregates of ours and of every published system that has all the games."""
+    scores = {
+        game: [scored["agent"]["mean"] for scored in of_game.values()] for game, of_game in runs.items()
+    }
+    referenced = [game for game in scores if human_normalized(game, 0.0) is not None]
+    published: dict[str, dict[str, list[float]]] = {}
+    for game in scores:
+        for system, values in published_scores(game).items():
+            published.setdefault(system, {})[game] = values
+    aggregates = {}
+    if referenced:
+        aggregates["ours"] = _aggregated({game: scores[game] for game in referenced})
+        for system, of_games in published.items():
+            if set(referenced) <= set(of_games):
+                aggregates[system] = _aggregated({game: of_games[game] for game in referenced})
+    sources = score_sources()
+    return {
+        "protocol": {
+            "preset": options.preset,
+            "seeds": list(options.seeds),
+            "overrides": list(options.overrides),
+            **{key: value for key, value in _first(runs)["protocol"].items() if key != "seed"},
+        },
+        "scores": scores,
+        "random": {game: [s["random"]["mean"] for s in of_game.values()] for game, of_game in runs.items()},
+        "reference": {
+            game: {"random": game_info(game).random_score, "human": game_info(game).human_score}
+            for game in scores
+        },
+        "without_reference": [game for game in scores if game not in referenced],
+        "published": published,
+        "aggregates": aggregates,
+        "sources": {system: sources[system] for system in published},
+    }
+
+
+def _first(runs: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = next(iter(next(iter(runs.values())).values()))
+    return found
+
+
+def _aggregated(scores: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    normalised = {
+        game: [value for score in of_game if (value := human_normalized(game, score)) is not None]
+        for game, of_game in scores.items()
+    }
+    points, intervals = aggregate(normalised), bootstrap(normalised)
+    return {name: {"value": points[name], "interval": list(intervals[name])} for name in METRICS} | {
+        "seeds": sorted({len(of_game) for of_game in scores.values()})
+    }

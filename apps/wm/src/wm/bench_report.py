@@ -1,0 +1,73 @@
+"""What `wm bench` prints."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+TITLES = {"mean": "mean", "median": "median", "iqm": "IQM"}
+
+
+def print_bench(result: dict[str, Any], console: Console) -> None:
+    """Mean scores by game, then the aggregates of human-normalised scores, published systems beside ours."""
+    console.print(_games(result))
+    if result["aggregates"]:
+        console.print(_aggregates(result))
+    if result["without_reference"]:
+        names = ", ".join(result["without_reference"])
+        console.print(f"no reference scores, so not in the aggregates: {names}", highlight=False)
+    for system, source in result["sources"].items():
+        console.print(f"{system}: {source}", style="dim", highlight=False, markup=False)
+
+
+def _games(result: dict[str, Any]) -> Table:
+    protocol, systems = result["protocol"], list(result["published"])
+    table = Table(
+        title=f"mean over {len(protocol['seeds'])} seeds of {protocol['episodes']} episodes; "
+        f"{protocol['preset']}, {protocol['name']}, temperature {protocol['temperature']}; "
+        "published systems at 100k agent steps",
+        title_justify="left",
+    )
+    for column in ("game", "ours", "seeds", "random (measured)", "human", *systems):
+        table.add_column(column, justify="left" if column == "game" else "right")
+    for game, scores in result["scores"].items():
+        human = result["reference"][game]["human"]
+        published = (result["published"][system].get(game) for system in systems)
+        table.add_row(
+            game,
+            f"{_mean(scores):.1f}",
+            f"{min(scores):.1f} to {max(scores):.1f}" if len(scores) > 1 else "1",
+            f"{_mean(result['random'][game]):.1f}",
+            "" if human is None else f"{human:.1f}",
+            *("" if values is None else f"{_mean(values):.1f}" for values in published),
+        )
+    return table
+
+
+def _aggregates(result: dict[str, Any]) -> Table:
+    games = [game for game in result["scores"] if game not in result["without_reference"]]
+    table = Table(
+        title=f"human-normalised over {len(games)} games, with 95 % stratified bootstrap intervals",
+        title_justify="left",
+    )
+    for column in ("", "seeds", *TITLES.values()):
+        table.add_column(column, justify="right" if column else "left")
+    for system, found in result["aggregates"].items():
+        cells = []
+        for name in TITLES:
+            low, high = found[name]["interval"]
+            spread = f" ({low:.3f} to {high:.3f})" if found["seeds"] != [1] else ""
+            cells.append(f"{found[name]['value']:.3f}{spread}")
+        ours = system == "ours"
+        table.add_row(
+            system,
+            "/".join(map(str, found["seeds"])),
+            *cells,
+            style=None if ours else "dim",
+            end_section=ours,
+        )
+    return table
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,95 @@
+"""Many runs, one table; the aggregates by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from command import SMALL, wm
+from wm.aggregate import aggregate, bootstrap
+
+SETTINGS = [part for setting in SMALL for part in ("--set", setting)]
+
+
+def test_aggregates_by_hand():
+    scores = {"a": [0.0, 2.0], "b": [4.0, 6.0], "c": [1.0, 11.0]}
+    found = aggregate(scores)
+    assert found["mean"] == pytest.approx((1 + 5 + 6) / 3)
+    assert found["median"] == 5  # of the games' means 1, 5, 6
+    assert found["iqm"] == pytest.approx((1 + 2 + 4 + 6) / 4)  # of 0 1 2 4 6 11, one cut at either end
+
+
+def test_games_may_have_different_numbers_of_seeds():
+    assert aggregate({"a": [1.0], "b": [2.0, 4.0]}) == {
+        "mean": 2.0,
+        "median": 2.0,
+        "iqm": pytest.approx(7 / 3),
+    }
+
+
+def test_the_bootstrap_draws_seeds_within_games_only():
+    """Game a's mean is 0, 1 or 2 with chances 1/4, 1/2, 1/4, and game b never varies."""
+    low, high = bootstrap({"a": [0.0, 2.0], "b": [10.0, 10.0]})["mean"]
+    assert (low, high) == (5.0, 6.0)
+    low, high = bootstrap({"a": [0.0, 2.0], "b": [10.0, 10.0]}, confidence=0.4)["mean"]
+    assert (low, high) == (5.5, 5.5)  # the middle 40 % are all 1 and 10
+    assert bootstrap({"a": [3.0], "b": [5.0]})["iqm"] == (4.0, 4.0)
+
+
+def test_the_interval_of_many_seeds_is_that_of_the_normal_law():
+    rng = np.random.default_rng(0)
+    scores = {name: rng.normal(mean, 1, 400) for name, mean in (("a", 0), ("b", 3))}
+    low, high = bootstrap(scores)["mean"]
+    middle = (scores["a"].mean() + scores["b"].mean()) / 2
+    half = 1.96 * np.sqrt(sum(scores[name].var() / 400 for name in scores)) / 2
+    assert (low, high) == (
+        pytest.approx(middle - half, abs=0.1 * half),
+        pytest.approx(middle + half, abs=0.1 * half),
+    )
+
+
+def test_runs_finish_once_and_stand_in_one_table(tmp_path):
+    command = (
+        "bench", "--games", "pong", "--seeds", "0,1", "--preset", "tiny", "--episodes", 1, "--device", "cpu",
+        "--out", tmp_path / "bench", *SETTINGS,
+    )  # fmt: skip
+    first = wm(*command)
+    assert first.code == 0, first.output
+    assert "IRIS" in first.output
+    result = json.loads((tmp_path / "bench" / "bench.json").read_text())
+    assert len(result["scores"]["pong"]) == 2
+    mean = result["aggregates"]["ours"]["mean"]
+    assert mean["value"] == pytest.approx((np.mean(result["scores"]["pong"]) + 20.7) / 35.3)
+    assert mean["interval"][0] <= mean["value"] <= mean["interval"][1]
+    again = wm(*command)
+    assert again.output.count("finished before, skipped") == 2
+    assert json.loads((tmp_path / "bench" / "bench.json").read_text()) == result
+
+
+def test_an_engine_gets_one_command_a_run(tmp_path):
+    done = wm(
+        "bench", "--games", "pong,breakout", "--seeds", "0,3", "--preset", "tiny", "--out", tmp_path / "b",
+        "--submit-command", 'sbatch --job-name {name} --wrap "{command}"',
+    )  # fmt: skip
+    assert done.code == 0
+    lines = done.output.splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith(
+        'sbatch --job-name pong-tiny-3 --wrap "wm bench --games pong --seeds 3 --preset tiny'
+    )
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--seeds", "0,x"], "--seeds takes whole numbers"),
+        (["--seeds", "1,1"], "seeds are 1, 1; give each once"),
+        (["--games", "pnog"], "pong"),
+        (["--submit-command", "sbatch"], "needs {command}"),
+        (["--submit-command", "{command} {queue}"], "cannot be filled in"),
+    ],
+)
+def test_bad_options_are_one_sentence(arguments, part):
+    refused = wm("bench", *arguments, "--device", "cpu")
+    assert refused.code == 2
+    assert part in " ".join(refused.output.split())
