@@ -32,6 +32,8 @@ def test_all_forms_of_input_give_the_same_rows(encoder, stacks):
     assert torch.equal(rows, embed(encoder, stacks.split(4), background, precision="float32"))
     torch.testing.assert_close(rows, encoder(stacks, background).detach(), rtol=1e-4, atol=1e-6)
     assert not rows.requires_grad
+    parts = embed_batches(encoder, stacks.split(4), background, precision="float32")
+    assert not any(part.is_inference() for part in parts)  # they may go into a loss
 
 
 def test_bfloat16_stays_close_and_leaves_the_encoder_in_float32(encoder, stacks):

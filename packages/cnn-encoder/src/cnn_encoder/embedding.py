@@ -36,7 +36,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     return torch.float32 if precision == "float32" else torch.bfloat16
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what comes out may go into a loss
 def embed_batches(
     encoder: Encoder,
     batches: Iterable[Tensor | np.ndarray],
