@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from atari_data import FrameStore, action_mask, split_episodes, window_starts
+from atari_data import FrameStore, split_episodes, window_starts
 from hrvq import HRVQ
 from latent_ac import CodeFeatures, load_agent
 from numpy.typing import NDArray
 from token_worldmodel import imagine, load_tokens, load_worldmodel
 from torch import Tensor
 
+from wm.actions import allowed_actions
 from wm.config import RunConfig
 from wm.device import derive_seed, frozen, generator
 from wm.run import Layout
@@ -63,7 +64,9 @@ def watch(
     model = frozen(load_worldmodel(layout.worldmodel)).to(device)
     quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
     agent = frozen(load_agent(layout.agent, device=device))
-    actor, mask = agent.actor.on_codes(quantizer.codebooks), torch.from_numpy(action_mask(game)).to(device)
+    actor = agent.actor.on_codes(quantizer.codebooks)
+    allowed = allowed_actions(game, trajectories.actions, trajectories.final)
+    mask = torch.from_numpy(allowed).to(device)
     draw = generator(device, seed, "watch", game)
 
     def policy(tokens: Tensor, state: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.viewer import prefixes
 
-METRIC_ROWS = 1000
+METRIC_ROWS = 500
 METRIC_BATCH = 128
 FOREGROUND = 10.0  # gray levels from the background
 
