@@ -152,9 +152,8 @@ class _Probe:
             config = MLPProbeConfig(num_steps=self.options.steps, seed=self.options.seed)
             rows, learned = [], []
             for stage in self._stages(game, train, test):
-                with self.reporter.task(f"probe {game}, {stage.name}", 1) as task:
-                    rows += retention([stage], train.state, test.state, config)
-                    task.advance()
+                self.reporter.say(f"probe {game}: {stage.name}")
+                rows += retention([stage], train.state, test.state, config)
                 if stage.name != "pixels":
                     learned.append(stage)
             found: dict[str, Any] = {
