@@ -25,7 +25,7 @@ class HRVQConfig:
             They act on whatever the input's gradient reaches, never on the codes.
         smoothing: Laplace smoothing of the code counts, so that an unused code has a finite mean.
         revive_below: a code whose average count falls below this share of the mean count is moved onto
-            a badly served vector of the current batch; 0 switches revival off.
+            a random vector of the current batch; 0 switches revival off.
         kmeans_iterations: Lloyd iterations of the k-means start.
         gradient: how the gradient passes the quantizer, "straight_through" or "rotation"
             (Fifty et al. 2024, https://arxiv.org/abs/2410.06424).

@@ -46,7 +46,7 @@ class _Pass(NamedTuple):
     counts: Tensor  # (K,)
     sums: Tensor  # (K, dim)
     distortion: float
-    drawn: Draw  # K badly served vectors
+    drawn: Draw  # K vectors at random
 
 
 class LevelwiseKMeans:
@@ -100,7 +100,7 @@ class LevelwiseKMeans:
             counts += block_counts
             sums += block_sums
             total += errors.sum(dtype=torch.float64)
-            drawn = merge(drawn, draw(block, errors, size, generator=generator))
+            drawn = merge(drawn, draw(block, torch.ones_like(errors), size, generator=generator))
         return _Pass(counts.float(), sums.float(), float(total) / self.source.rows, drawn)
 
     def finish(self, codes: Tensor) -> tuple[Tensor, float]:
@@ -123,6 +123,7 @@ def fit(
     epochs: int,
     batch_size: int,
     tolerance: float,
+    revive_below: float,
     seed: int,
     progress: Callable[[FitProgress], object] | None,
 ) -> FitResult:
@@ -152,7 +153,7 @@ def fit(
             codes = torch.where(
                 found.counts[:, None] > 0, found.sums / found.counts.clamp_min(1)[:, None], codes
             )
-            dead = dead_codes(found.counts, config.revive_below)
+            dead = dead_codes(found.counts, revive_below)
             # Revival costs the moved codes' own vectors at first, so the second half only settles.
             reviving = epoch < epochs // 2 and bool(dead.any())
             if reviving:

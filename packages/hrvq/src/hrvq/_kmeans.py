@@ -7,7 +7,7 @@ from torch import Tensor
 from hrvq._nearest import nearest
 from hrvq._statistics import Level, code_statistics, dead_codes, draw, replace
 
-_UNUSED = 0.1  # of the mean count: a cluster as small as this is better used elsewhere
+_UNUSED = 0.3  # of the mean count: a cluster as small as this is better used elsewhere
 
 _START_PER_CODE = 16  # vectors that the starting codes are drawn from
 
@@ -48,7 +48,7 @@ def spread_out(vectors: Tensor, codes: int, *, generator: torch.Generator) -> Te
 def kmeans(
     vectors: Tensor, codes: int, *, iterations: int, generator: torch.Generator, spherical: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Lloyd's k-means; clusters that end up nearly empty move onto badly served vectors.
+    """Lloyd's k-means; small clusters move to where many vectors are.
 
     Args:
         vectors: float32 (N, D), N >= 1; fewer than ``codes`` are allowed.
@@ -71,10 +71,10 @@ def kmeans(
         if spherical:
             moved = F.normalize(moved, dim=1)
         means = torch.where(counts[:, None] > 0, moved, means)
-        if iteration < iterations - 1:  # the last codes are means, so the error cannot rise
+        if iteration < iterations // 2:  # the second half only settles
             dead = dead_codes(counts, _UNUSED)
             if bool(dead.any()):
-                errors = (vectors - means[tokens]).square().sum(1)
-                replace(Level(means, counts, sums), dead, draw(vectors, errors, codes, generator=generator))
+                weights = vectors.new_ones(len(vectors))
+                replace(Level(means, counts, sums), dead, draw(vectors, weights, codes, generator=generator))
     counts, _ = code_statistics(vectors, nearest(vectors, means), codes)
     return means, counts

@@ -49,8 +49,7 @@ def move(
         level.codes.copy_(level.sums / smoothed(level.counts, config.smoothing)[:, None])
         dead = dead_codes(level.counts, config.revive_below)
         if residual.is_cuda or bool(dead.any()):  # on a GPU asking would stall the stream
-            errors = torch.where(counted, rest.square().sum(1), 0.0)
-            drawn = draw(residual, errors, len(dead), generator=generator, across_ranks=True)
+            drawn = draw(residual, counted.float(), len(dead), generator=generator, across_ranks=True)
             replace(level, dead, drawn)
         if index == 0 and config.distance == "cosine":
             level.codes.copy_(F.normalize(level.codes, dim=1))
