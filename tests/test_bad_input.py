@@ -29,7 +29,7 @@ def refused(result, *parts):
         (["--set", "worldmodel.num_layers=many"], ["worldmodel.num_layers must be an integer", "'many'"]),
         (["--set", "worldmodel.num_layers=0"], ["num_layers", "0"]),
         (["--set", "worldmodel.num_levels=5"], ["worldmodel.num_levels follows from hrvq.levels"]),
-        (["--set", "dream.horizon=100"], ["dream.context + dream.horizon is 104", "max_steps"]),
+        (["--set", "dream.horizon=100"], ["dream.context + dream.horizon is 104", "windows.length = 20"]),
         (["--set", "train.agent.precision=float16", "--device", "cpu"], ["precision", "CUDA"]),
         (["--set", "nonsense"], ["--set takes section.key=value"]),
         (["--device", "tpu"], ["unknown device 'tpu'"]),

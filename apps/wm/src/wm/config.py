@@ -185,10 +185,11 @@ class RunConfig:
             self.windows.length <= longest,
             f"windows.length is {self.windows.length}; it must be at most worldmodel.max_steps = {longest}",
         )
+        # Places in a window have embeddings of their own: those beyond the training windows are never trained.
         _require(
-            dreamed <= longest,
-            f"dream.context + dream.horizon is {dreamed}; it must be at most "
-            f"worldmodel.max_steps = {longest}",
+            dreamed <= self.windows.length,
+            f"dream.context + dream.horizon is {dreamed}; it must be at most windows.length = "
+            f"{self.windows.length}",
         )
 
 

@@ -112,30 +112,25 @@ def fit(
     checkpoint: Path,
     total_steps: int | None = None,
     parameter_groups: Iterable[dict[str, Any]] | None = None,
-    validate: Callable[[], dict[str, float]] | None = None,
-    validate_every: int = 0,
+    unit: int = 1,
 ) -> Fitted:
     """Train ``objective`` (an ``nn.Module`` following :class:`Objective`) on ``batches(index)``.
 
     Goes on from ``checkpoint`` if it is there and writes it now and then, at an interruption too. The caller
-    deletes it once the stage's artifact is written.
+    deletes it once the stage's artifact is written. Steps come in groups of ``unit`` that belong together (the
+    minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group.
 
     Raises:
         ValueError: the loss is no longer finite; the last good checkpoint is kept.
     """
     total = total_steps or config.steps
     dtype = autocast_dtype(config.precision, device)
-    parameters = (
-        list(parameter_groups)
-        if parameter_groups is not None
-        else [
-            {
-                "params": [p for p in objective.parameters() if p.requires_grad],
-                "weight_decay": config.weight_decay,
-            }
-        ]
+    if parameter_groups is None:
+        parameters = [p for p in objective.parameters() if p.requires_grad]
+        parameter_groups = [{"params": parameters, "weight_decay": config.weight_decay}]
+    optimizer = torch.optim.AdamW(
+        list(parameter_groups), lr=config.learning_rate, betas=config.betas, fused=True
     )
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, betas=config.betas, fused=True)
     trainable = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     start = _restore(checkpoint, objective, optimizer, scaler, device)
@@ -174,9 +169,6 @@ def fit(
                     name: float(value) for name, value in metrics.items()
                 }
                 values |= {"grad_norm": float(norm), "learning_rate": config.rate(step, total)}
-                if validate is not None and validate_every and step and step % validate_every == 0:
-                    values |= validate()
-                    objective.train()
                 reporter.log(stage, step, values, task)
                 if step >= 0.9 * total:
                     for name, value in values.items():
@@ -187,6 +179,8 @@ def fit(
             objective.after_step()
             step += 1
             task.update(step)
+            if step % unit:
+                continue
             if interrupted() or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
                 if not scaler.is_enabled():  # a scaler skips steps with infinite gradients by design
                     require_finite(norm)

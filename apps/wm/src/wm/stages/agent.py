@@ -105,6 +105,7 @@ def run(context: Context) -> Made:
         reporter=context.reporter,
         checkpoint=context.checkpoint("actor-critic"),
         total_steps=fit_config.resolve_steps(sum(contexts.num_windows.values())),
+        unit=learner.steps_per_batch,
     )
     save_agent(layout.agent, agent.eval())
     return Made([layout.agent], {"predictors": measured, "train": fitted.metrics})

@@ -1,0 +1,36 @@
+"""What the documents say is true: their code runs, their commands exist, their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from wm.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/*/README.md"))]
+
+
+def test_python_in_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert blocks
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["tokens"].shape == (4096, 3)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_and_links_exist(document):
+    text = document.read_text()
+    commands = get_command(app).commands
+    for called in re.findall(r"(?:uv run |`)wm ([a-z0-9-]+)", text):
+        assert called in commands, f"{document.name} names `wm {called}`"
+    for name, rest in re.findall(r"(?:uv run |`)wm ([a-z0-9-]+)([^`\n]*)", text):
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        for option in re.findall(r"(--[a-z0-9-]+)", rest.split("#")[0]):
+            assert option in options | {"--help"}, f"{document.name} names `wm {name} {option}`"
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in link:
+            assert (document.parent / link).exists(), f"{document.name} links to {link}"
