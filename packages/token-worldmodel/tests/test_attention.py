@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from token_worldmodel import WorldModelConfig, visibility
 from token_worldmodel.attention import attend, attend_few
-from token_worldmodel.masks import attention_plan
+from token_worldmodel.masks import Plan, attention_plan
 
 MASKS = [("hierarchical", "none"), ("hierarchical", "last"), ("hierarchical", "past"), ("causal", "none")]
 
@@ -28,6 +28,13 @@ def test_blocks_give_the_attention_and_gradient_of_pytorch(
     tolerance = {"rtol": 0, "atol": 1e-6 if dtype == torch.float64 else 0.06}
     torch.testing.assert_close(ours.double(), expected, **tolerance)
     torch.testing.assert_close(ours_from.grad.double(), expected_from.grad, **tolerance)
+
+
+@pytest.mark.parametrize(("mask", "detail"), MASKS)
+def test_the_fused_form_of_other_devices_agrees(mask: str, detail: str) -> None:
+    plan = attention_plan(WorldModelConfig(mask=mask, detail=detail), 19, torch.device("cpu"))
+    qkv = torch.randn(2, 76, 3, 2, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(attend(qkv, Plan(plan.visible, ())), attend(qkv, plan))
 
 
 def test_a_few_queries_are_the_last_rows_of_many() -> None:

@@ -29,7 +29,7 @@ class WorldModelConfig:
     mask: Mask = "hierarchical"
     """``causal``: every position sees all before it. ``hierarchical``: all but that the finer tokens of
     a step never see the finer tokens of earlier steps."""
-    detail: Detail = "none"
+    detail: Detail = "last"
     """Under the hierarchical mask, which earlier steps' finer tokens L0 and the action see: all (``past``),
     those of the step just before (``last``), or none, knowing them through earlier actions only. What
     nothing sees a dream need not remember: ``last`` and ``none`` halve its cache."""

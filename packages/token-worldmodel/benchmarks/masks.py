@@ -1,0 +1,83 @@
+"""What each mask predicts of held-out episodes after the same short training, on token files of your own."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from token_worldmodel import (
+    TokenSampler,
+    WorldModel,
+    WorldModelConfig,
+    WorldModelObjective,
+    evaluate,
+    load_tokens,
+    parameter_groups,
+)
+
+VARIANTS = {
+    "none": {"detail": "none"},
+    "last": {"detail": "last"},
+    "past": {"detail": "past"},
+    "causal": {"mask": "causal"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", type=Path, nargs="+", help="token artifacts, one per game")
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--length", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    games = {path.stem: load_tokens(path) for path in args.files}
+    num_codes = 1 + max(int(trajectories.tokens.max()) for trajectories in games.values())
+    for seed in args.seeds:
+        for name, variant in VARIANTS.items():
+            torch.manual_seed(seed)
+            config = WorldModelConfig(
+                num_codes=num_codes,
+                max_steps=args.length,
+                dim=args.dim,
+                ffn_dim=4 * args.dim,
+                num_layers=args.layers,
+                num_heads=args.heads,
+                **variant,
+            )
+            model = WorldModel(config)
+            train, validation = (
+                TokenSampler(games, length=args.length, batch_size=args.windows, seed=seed, split=split)
+                for split in ("train", "validation")
+            )
+            fit(model, train, args.steps)
+            for level, e in enumerate(evaluate(model.eval(), validation.sweep())["all"]):
+                print(
+                    f"seed {seed}  {name:6s}  L{level}  cross-entropy {e.cross_entropy:.3f}  "
+                    f"accuracy {e.accuracy:.3f} (copying {e.copy_accuracy:.3f})  "
+                    f"changed {e.changed_accuracy:.3f}  calibration {e.calibration_error:.3f}",
+                    flush=True,
+                )
+
+
+def fit(model: WorldModel, train: TokenSampler, steps: int) -> None:
+    objective = WorldModelObjective(model)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-3, fused=True)
+    for step in range(steps):
+        rate = min(1.0, (step + 1) / 50, 2 * (steps - step) / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * rate
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = objective(train.batch(step))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+
+if __name__ == "__main__":
+    main()
