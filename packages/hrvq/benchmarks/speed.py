@@ -94,12 +94,12 @@ def calls(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> Calls:
     }
 
 
-def seconds(call: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
+def seconds(call: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
+    start = clock()
     call()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_growth(call: Callable[[], object]) -> float:
@@ -115,15 +115,15 @@ def peak_growth(call: Callable[[], object]) -> float:
     return (status("VmHWM") - before) / 1024
 
 
-def measure(shape: Shape, rounds: int, device: str) -> None:
+def measure(shape: Shape, rounds: int, device: str, clock: Callable[[], float]) -> None:
     rows, dim, levels, codes = shape
     x, ours, theirs = build(*shape, device)
     print(f"{rows} x {dim}, {levels} levels x {codes} codes; same tokens: {agreement(x, ours, theirs):.6f}")
     for name, (our_call, their_call) in calls(x, ours, theirs).items():
         our_times, their_times = [], []
         for _ in range(rounds + 1):  # the first warms up
-            our_times.append(seconds(our_call, device))
-            their_times.append(seconds(their_call, device))
+            our_times.append(seconds(our_call, device, clock))
+            their_times.append(seconds(their_call, device, clock))
         best, theirs_best = min(our_times[1:]), min(their_times[1:])
         ratios = sorted(t / o for o, t in zip(our_times[1:], their_times[1:], strict=True))
         line = f"  {name:17} {rows / best / 1e6:8.3f} {rows / theirs_best / 1e6:8.3f} M vectors/s"
@@ -141,11 +141,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--large", action="store_true", help="also 65536 vectors with 8 levels of 1024 codes")
+    parser.add_argument("--cpu-time", action="store_true", help="for a busy machine and one thread")
+    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first so many shapes")
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, {arguments.threads} threads, {arguments.device}; ours, theirs, ratio")
-    for shape in SHAPES + (LARGE if arguments.large else ()):
-        measure(shape, arguments.rounds, arguments.device)
+    for shape in SHAPES[: arguments.shapes] + (LARGE if arguments.large else ()):
+        measure(shape, arguments.rounds, arguments.device, clock)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def test_autocast_changes_nothing(quantizer, random_codebooks, vectors):
     assert torch.equal(one.table, other.table)
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower")  # torch about Python 3.13.0
 @pytest.mark.parametrize(
     "options", [{}, {"gradient": "rotation", "distance": "cosine", "level_dropout": 0.5}]
 )
