@@ -40,8 +40,10 @@ def build(rows: int, dim: int, levels: int, codes: int, device: str) -> tuple[Te
         device
     )
     residual, codebooks = x[:4096], []
-    for _ in range(levels):  # plausible codes, fast: some vectors, drawn a little towards zero
-        codebooks.append(residual[torch.randperm(len(residual), device=device)[:codes]] * 0.7)
+    torch.manual_seed(0)
+    for _ in range(levels):  # plausible codes, fast: as spread out as what they quantize
+        noise = torch.randn(codes, dim, device=device)
+        codebooks.append(residual.mean(0) + residual.std(0) * noise * 0.7)
         residual = residual - codebooks[-1][torch.cdist(residual, codebooks[-1]).argmin(1)]
     ours.set_codebooks(codebooks, [torch.full((codes,), rows / codes) for _ in range(levels)])
     theirs = ResidualVQ(

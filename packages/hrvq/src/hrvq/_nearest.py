@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Scores held at once. On a CPU a block's vectors and scores stay in the cache through all levels; elsewhere
-# this only bounds the memory.
-_SCORES_PER_BLOCK = {"cpu": 1 << 18, "device": 1 << 24}
+# On a CPU a block's vectors and scores stay in the cache through all levels; elsewhere this only bounds memory.
+_ROWS_PER_BLOCK = {"cpu": 1 << 10, "device": 1 << 15}
 # Below this many rows a plain product is as fast as the convolution.
 _ROWS_FOR_CONVOLUTION = 16
 # Unit roundoff of a float32 product under torch.set_float32_matmul_precision.
@@ -111,8 +110,7 @@ def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """
     levels = [_Level.of(codes) for codes in codebooks]
     on_cpu = vectors.device.type == "cpu" and not torch.compiler.is_compiling()
-    budget = _SCORES_PER_BLOCK["cpu" if on_cpu else "device"]
-    blocks = vectors.split(max(1, budget // max(len(codes) for codes in codebooks)))
+    blocks = vectors.split(_ROWS_PER_BLOCK["cpu" if on_cpu else "device"])
     if not on_cpu:
         return torch.cat([_search_in_fixed_shapes(block, levels) for block in blocks])
     unit = _ROUNDOFF[torch.get_float32_matmul_precision()]
