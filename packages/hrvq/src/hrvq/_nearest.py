@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# On a CPU a block's vectors and scores stay in the cache through all levels; elsewhere this only bounds memory.
+# On a CPU a block stays in the cache through all levels; elsewhere this only bounds the memory.
 _ROWS_PER_BLOCK = {"cpu": 1 << 10, "device": 1 << 15}
 # Below this many rows a plain product is as fast as the convolution.
 _ROWS_FOR_CONVOLUTION = 16
