@@ -1,5 +1,6 @@
 """What a user can do wrong: exit code 2, one sentence that helps, no traceback, nothing lost."""
 
+import errno
 import os
 import shutil
 
@@ -106,3 +107,22 @@ def test_no_permission(tmp_path):
     locked.mkdir()
     locked.chmod(0o500)
     refused(wm("train", "--run", locked / "run", "--preset", "tiny"), "no permission")
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_afterwards(tmp_path, monkeypatch):
+    """The system call says so at one of the renames; what was whole before it stays."""
+    real, renames = os.replace, 0
+
+    def replace(source, target):
+        nonlocal renames
+        renames += 1
+        if renames == 12:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        return real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        refused(train(tmp_path / "run"), "no room left on", "make room")
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+    again = train(tmp_path / "run")
+    assert again.code == 0, again.output

@@ -180,12 +180,17 @@ class RunConfig:
             )
         _require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
         _require(self.seed >= 0, f"seed must not be negative; got {self.seed}")
+        dreams, parts = self.train.agent.batch_size, self.agent.ppo_minibatches
+        _require(
+            self.agent.algorithm != "ppo" or dreams >= parts,
+            f"train.agent.batch_size is {dreams}; it must be at least agent.ppo_minibatches = {parts}",
+        )
         longest, dreamed = self.worldmodel.max_steps, self.dream.context + self.dream.horizon
         _require(
             self.windows.length <= longest,
             f"windows.length is {self.windows.length}; it must be at most worldmodel.max_steps = {longest}",
         )
-        # Places in a window have embeddings of their own: those beyond the training windows are never trained.
+        # Each place in a window has its embedding: those beyond the training windows are never trained.
         _require(
             dreamed <= self.windows.length,
             f"dream.context + dream.horizon is {dreamed}; it must be at most windows.length = "

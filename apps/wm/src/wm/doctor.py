@@ -26,6 +26,7 @@ SMOKE = {
     "hrvq": {"codes": 16, "kmeans_iterations": 2},
     "quantize": {"epochs": 1},
     "worldmodel": {"dim": 32, "num_layers": 1, "num_heads": 2, "ffn_dim": 64, "max_steps": 8},
+    "agent": {"ppo_epochs": 2, "ppo_minibatches": 1},
     "train": {
         stage: {"steps": 1, "batch_size": 2}
         for stage in ("encoder", "decoder", "worldmodel", "predictors", "agent")

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from safetensors import SafetensorError
 
 INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -27,14 +29,13 @@ def friendly_errors(console: Console) -> Iterator[None]:
             f"error: no permission to write {error.filename or 'there'}; choose another --run directory",
         )
         raise typer.Exit(2) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG):
+    except (OSError, SafetensorError) as error:
+        full = getattr(error, "errno", None) in _NO_ROOM or "No space left on device" in str(error)
+        if not full:
             raise
-        _say(
-            console,
-            f"error: {error.strerror} ({error.filename or 'while writing'}); "
-            "make room or choose another --run, and the same command goes on",
-        )
+        place = getattr(error, "filename", None) or "the run's disk"
+        remedy = "make room or choose another --run, and the same command goes on"
+        _say(console, f"error: no room left on {place}; {remedy}")
         raise typer.Exit(2) from None
 
 

@@ -4,6 +4,7 @@ A batch is a function of its index and the random state is set anew from (seed, 
 a checkpoint needs the weights, the optimiser and one integer, and a resumed run equals an uninterrupted one.
 """
 
+import io
 import math
 import os
 import time
@@ -117,8 +118,8 @@ def fit(
     """Train ``objective`` (an ``nn.Module`` following :class:`Objective`) on ``batches(index)``.
 
     Goes on from ``checkpoint`` if it is there and writes it now and then, at an interruption too. The caller
-    deletes it once the stage's artifact is written. Steps come in groups of ``unit`` that belong together (the
-    minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group.
+    deletes it once the stage's artifact is written. Steps come in groups of ``unit`` that belong together
+    (the minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group.
 
     Raises:
         ValueError: the loss is no longer finite; the last good checkpoint is kept.
@@ -203,7 +204,10 @@ def _save(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, step: i
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
         }
-        torch.save(state, partial)
+        # Through memory: torch's own file writer turns a full disk into an error that does not say so.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        partial.write_bytes(buffer.getbuffer())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
