@@ -12,7 +12,7 @@ from wm.errors import friendly_errors
 def atlas(
     run: RunArgument,
     out: Annotated[
-        Path | None, typer.Option(help="The page. [default: RUN/atlas.html]", show_default=False)
+        Path | None, typer.Option(help="The page. Default: RUN/atlas.html.", show_default=False)
     ] = None,
     level: Annotated[
         list[int] | None,

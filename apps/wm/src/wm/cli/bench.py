@@ -15,7 +15,7 @@ def bench(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="A preset or a TOML file. [default: tiny; atari100k with a GPU]", show_default=False
+            help="A preset or a TOML file. Default: tiny; atari100k with a GPU.", show_default=False
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and the result go.")] = Path("bench"),

@@ -12,10 +12,10 @@ from wm.errors import friendly_errors
 def dream(
     run: RunArgument,
     game: Annotated[
-        str | None, typer.Option(help="One of the run's games. [default: its first]", show_default=False)
+        str | None, typer.Option(help="One of the run's games. Default: its first.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The film. [default: RUN/dream-GAME-SEED.gif]", show_default=False)
+        Path | None, typer.Option(help="The film. Default: RUN/dream-GAME-SEED.gif.", show_default=False)
     ] = None,
     horizon: Annotated[int, typer.Option(min=1, help="Steps to dream; 15 are a second of play.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Of the real beginning and of the dream.")] = 0,

@@ -18,7 +18,7 @@ def evaluate(
     temperature: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="Of the policy's choice; 0 is greedy. [default: the run's]", show_default=False
+            min=0.0, help="Of the policy's choice; 0 is greedy. Default: the run's.", show_default=False
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the environments and the policy.")] = 1000,

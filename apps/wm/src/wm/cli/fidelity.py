@@ -13,7 +13,7 @@ def fidelity(
     horizon: Annotated[int, typer.Option(help="Steps to dream, as far as the model's window goes.")] = 50,
     context: Annotated[
         int | None,
-        typer.Option(min=1, help="Real steps before a dream. [default: the run's]", show_default=False),
+        typer.Option(min=1, help="Real steps before a dream. Default: the run's.", show_default=False),
     ] = None,
     windows: Annotated[int, typer.Option(help="Dreams of each game.")] = 256,
     frames: Annotated[

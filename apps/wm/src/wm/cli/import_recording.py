@@ -24,7 +24,7 @@ def import_recording(
     ],
     game: Annotated[str, typer.Option(help="Its name; ALE's own for a game of ALE.", show_default=False)],
     rewards: Annotated[
-        Path | None, typer.Option(help="One a frame. [default: zeros]", show_default=False)
+        Path | None, typer.Option(help="One a frame. Default: zeros.", show_default=False)
     ] = None,
     terminated: Annotated[
         Path | None, typer.Option(help="1 where the game ended.", show_default=False)
@@ -36,7 +36,7 @@ def import_recording(
         Path | None, typer.Option(help="One a frame, for several episodes in one file.", show_default=False)
     ] = None,
     lives: Annotated[
-        Path | None, typer.Option(help="One a frame. [default: zeros]", show_default=False)
+        Path | None, typer.Option(help="One a frame. Default: zeros.", show_default=False)
     ] = None,
     preset: Annotated[str, typer.Option(help="Of a new run: a preset or a TOML file.")] = "tiny",
 ) -> None:

@@ -20,21 +20,21 @@ def train(
     games: Annotated[
         str | None,
         typer.Option(
-            help="ALE names, comma-separated: pong,breakout,ms_pacman. [default: pong]", show_default=False
+            help="ALE names, comma-separated: pong,breakout,ms_pacman. Default: pong.", show_default=False
         ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="tiny, reference, atari100k or a TOML file. [default: tiny; atari100k with a GPU]",
+            help="tiny, reference, atari100k or a TOML file. Default: tiny; atari100k with a GPU.",
             show_default=False,
         ),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Run directory. [default: runs/<games>-<preset>-<seed>]", show_default=False),
+        typer.Option(help="Run directory. Default: runs/<games>-<preset>-<seed>.", show_default=False),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="[default: 0]", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: 0.", show_default=False)] = None,
     device: DeviceOption = "auto",
     settings: Annotated[
         list[str] | None,
