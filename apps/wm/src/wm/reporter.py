@@ -32,7 +32,9 @@ class TensorBoardSink:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise ValueError("--log tensorboard needs the extra: uv sync --extra tensorboard") from error
+            raise ValueError(
+                "--log tensorboard needs the package tensorboard; install wm[tensorboard]"
+            ) from error
         self.writer = SummaryWriter(str(directory / "tensorboard"))
 
     def write(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -52,7 +54,7 @@ class WandbSink:
         try:
             import wandb
         except ImportError as error:
-            raise ValueError("--log wandb needs the extra: uv sync --extra wandb") from error
+            raise ValueError("--log wandb needs the package wandb; install wm[wandb]") from error
         online = bool(wandb.api.api_key)
         self.run = wandb.init(
             project="token-worldmodels",

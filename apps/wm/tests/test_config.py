@@ -1,0 +1,62 @@
+import pytest
+from wm.config import PRESETS, RunConfig, build_config, load_config, read_preset, save_config
+from wm.settings import merge, parse_override
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_describe_runs_that_survive_the_disk(name, tmp_path):
+    config = build_config(read_preset(name))
+    save_config(tmp_path / "config.toml", config)
+    assert load_config(tmp_path / "config.toml") == config
+
+
+def test_the_reference_preset_has_the_numbers_of_the_design():
+    config = build_config(read_preset("reference"))
+    assert config.games == ("pong", "breakout", "ms_pacman")
+    assert config.collect.num_steps == 100_000
+    assert config.train.encoder.epochs == 30
+    assert (config.hrvq.levels, config.hrvq.codes, config.quantize.epochs) == (3, 256, 50)
+    assert config.hrvq.commitment_weights == (0.05, 0.25, 0.60)
+    model, fit = config.worldmodel, config.train.worldmodel
+    assert (model.num_layers, model.dim, model.num_heads, model.ffn_dim) == (6, 384, 6, 1536)
+    assert model.loss_weights == (1.0, 0.5, 0.1)
+    assert (fit.learning_rate, fit.weight_decay, fit.betas, fit.warmup) == (3e-4, 0.1, (0.9, 0.95), 1000)
+    assert (fit.batch_size, fit.accumulation, fit.clip, fit.epochs) == (32, 2, 1.0, 40)
+    assert (config.windows.length, config.dream.horizon) == (64, 15)
+    assert (config.agent.gamma, config.agent.lambda_) == (0.997, 0.95)
+
+
+def test_one_setting_changes_every_size_that_follows_from_it():
+    changes = merge(parse_override("hrvq.levels=2"), parse_override("hrvq.commitment_weights=[0.1, 0.2]"))
+    changes = merge(changes, parse_override("worldmodel.loss_weights=[1, 0.5]"))
+    changes = merge(changes, parse_override("encoder.embedding_dim=64"))
+    config = build_config(read_preset("tiny"), changes)
+    assert config.hrvq.dim == 64
+    assert config.worldmodel.num_levels == 2
+    assert config.actor.feature_dim == config.critic.feature_dim == config.predictor.feature_dim == 128
+
+
+def test_a_size_that_follows_cannot_be_set():
+    with pytest.raises(ValueError, match=r"actor\.feature_dim follows from hrvq\.levels and encoder"):
+        build_config(read_preset("tiny"), parse_override("actor.feature_dim=100"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("windows.length=100", r"windows\.length is 100; it must be at most worldmodel\.max_steps"),
+        (
+            "train.agent.batch_size=2",
+            r"train\.agent\.batch_size is 2; it must be at least agent\.ppo_minibatches",
+        ),
+        ("collect.num_steps=5", r"\[collect\] num_steps must be at least 100; got 5"),
+        ("games=[]", "games is empty"),
+    ],
+)
+def test_what_cannot_be_is_told(override, message):
+    with pytest.raises(ValueError, match=message):
+        build_config(read_preset("tiny"), parse_override(override))
+
+
+def test_the_defaults_alone_are_a_run():
+    assert build_config({}) == RunConfig()
