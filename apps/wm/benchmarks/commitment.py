@@ -1,0 +1,250 @@
+"""What commitment weights do when the encoder is trained through the quantizer, beside the frozen pipeline.
+
+    uv run python apps/wm/benchmarks/commitment.py [--data DIR] [--frames 20000] [--seeds 0 1]
+
+One encoder over three games. All settings share data, batches and a warm start without a quantizer. `frozen`
+goes on without one and gets its codes by k-means at the end; the others ask the same objective of the
+quantized embedding, straight through, with EMA codes. Prints a Markdown table for each seed, and their mean.
+"""
+
+import argparse
+import copy
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from atari_data import FrameStore, RandomPolicy, collect_with_ram, labels
+from cnn_encoder import (
+    ClipBatch,
+    ContrastiveConfig,
+    ContrastiveObjective,
+    Encoder,
+    EncoderConfig,
+    MLPProbeConfig,
+    Stage,
+    StateLabels,
+    embed,
+    retention,
+    stack_frames,
+    state_labels,
+)
+from hrvq import HRVQ, HRVQConfig, metrics, sharing
+from rich.console import Console
+from torch import Tensor, nn
+from wm.clips import ClipSampler
+from wm.device import frozen
+from wm.fit import FitConfig, fit
+from wm.reporter import Reporter
+
+NUM_ENVS, CLIP, STRETCHES, CODES = 8, 40, 8, 256
+VARIABLES = {
+    "pong": ("ball_x", "ball_y", "player_y", "enemy_y"),
+    "breakout": ("ball_x", "ball_y", "player_x"),
+    "ms_pacman": ("player_x", "player_y", "enemy_blinky_x", "enemy_blinky_y"),
+}
+SCHEDULE, UNIFORM = (0.05, 0.25, 0.60), (0.30, 0.30, 0.30)
+# The loss is a mean over the 384 dimensions of a unit vector; times 384 it is the squared distance itself.
+SETTINGS: dict[str, tuple[float, ...] | None] = {
+    "frozen": None,
+    "none": (0.0, 0.0, 0.0),
+    "schedule": SCHEDULE,
+    "uniform": UNIFORM,
+    "schedule x384": tuple(384 * w for w in SCHEDULE),
+    "uniform x384": tuple(384 * w for w in UNIFORM),
+}
+WARM_START = FitConfig(steps=250, learning_rate=1e-3, warmup=50, weight_decay=1e-2, schedule="constant")
+Measured = dict[str, Tensor]  # a row of the table and its numbers
+Games = dict[str, Tensor]  # embeddings by game
+
+
+@dataclass(frozen=True)
+class Play:
+    store: FrameStore
+    state: StateLabels
+
+    def embed(self, encoder: Encoder, background: Tensor) -> Tensor:
+        rows = np.array_split(np.arange(len(self.store)), -(-len(self.store) // 256))
+        return embed(encoder, map(self.store.stacks, rows), background)
+
+
+def open_plays(directory: Path, seed: int, steps: int) -> dict[str, Play]:
+    """Every game's play, collected first where it is missing."""
+    plays = {}
+    for game, variables in VARIABLES.items():
+        path = directory / f"{game}_{seed}"
+        if not path.exists():
+            policy = RandomPolicy(game, seed, NUM_ENVS)
+            collect_with_ram(path, game, steps, policy, seed=seed, num_envs=NUM_ENVS)
+        store = FrameStore.open(path)
+        found = labels(game, np.asarray(store.ram))
+        plays[game] = Play(store, state_labels({name: found[name] for name in variables}, game=game))
+    return plays
+
+
+class ThroughQuantizer(nn.Module):
+    """The encoder's objective, asked of the quantized embedding, plus the commitment loss."""
+
+    def __init__(self, objective: ContrastiveObjective, quantizer: HRVQ) -> None:
+        super().__init__()
+        self.objective, self.quantizer = objective, quantizer
+        self.hook = objective.encoder.register_forward_hook(self._quantize)
+
+    def _quantize(self, encoder: nn.Module, inputs: object, embeddings: Tensor) -> Tensor:
+        self._embeddings, self._found = embeddings.detach(), self.quantizer(embeddings)
+        return self._found.quantized
+
+    def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, values = self.objective(batch)
+        return loss + self._found.commitment_loss.sum(), values
+
+    def after_step(self) -> None:
+        self.objective.after_step()
+        self.quantizer.update(self._embeddings, self._found.tokens)
+
+
+class Experiment:
+    """All settings of one seed: a shared warm start, then each its own way."""
+
+    def __init__(self, options: argparse.Namespace, seed: int, data: Path, folder: Path) -> None:
+        self.options, self.seed, self.folder = options, seed, folder
+        self.train = open_plays(data, seed=1, steps=options.frames)
+        self.test = open_plays(data, seed=2, steps=options.frames // 2)
+        stores = {game: play.store for game, play in self.train.items()}
+        self.backgrounds = {game: torch.from_numpy(store.mean_frame()) for game, store in stores.items()}
+        self.sampler = ClipSampler(
+            stores,
+            self.backgrounds,
+            length=CLIP,
+            batch_size=STRETCHES,
+            seed=seed,
+            split_seed=seed,
+            validation_fraction=0.0,
+            device=torch.device("cpu"),
+        )
+        random = torch.Generator().manual_seed(seed)
+        encoder = Encoder(EncoderConfig(), generator=random)
+        self.start = ContrastiveObjective(encoder, ContrastiveConfig(), generator=random)
+        self._fit(self.start, "warm start", 0, WARM_START)
+
+    def _fit(self, objective: nn.Module, name: str, first: int, config: FitConfig) -> None:
+        fit(
+            objective,
+            lambda step: self.sampler.batch(first + step),
+            config,
+            stage=name,
+            seed=self.seed,
+            device=torch.device("cpu"),
+            reporter=Reporter(Console(stderr=True)),
+            checkpoint=self.folder / f"{self.seed} {name}.pt",
+        )
+
+    @torch.no_grad()
+    def _some_embeddings(self) -> Tensor:
+        batches = map(self.sampler.batch, range(20))
+        parts = [self.start.encoder(stack_frames(b.frames), b.background.unsqueeze(1)) for b in batches]
+        return torch.cat(parts).flatten(0, 1)
+
+    def run(self, name: str, weights: tuple[float, ...] | None) -> Measured:
+        objective, quantizer = copy.deepcopy(self.start), None
+        config = replace(WARM_START, steps=self.options.steps, schedule="cosine")
+        if weights is None:
+            self._fit(objective, name, WARM_START.steps, config)
+        else:
+            quantizer = HRVQ(HRVQConfig(commitment_weights=weights, seed=self.seed))
+            quantizer.initialize(self._some_embeddings())
+            through = ThroughQuantizer(objective, quantizer)
+            self._fit(through, name, WARM_START.steps, config)
+            through.hook.remove()
+        encoder, sides = frozen(objective.encoder), (self.train, self.test)
+        train, test = ({g: p.embed(encoder, self.backgrounds[g]) for g, p in s.items()} for s in sides)
+        refitted = HRVQ(HRVQConfig(seed=self.seed))
+        refitted.fit(learned := torch.cat(list(train.values())))
+        if quantizer is None:
+            print(frozen_encoder_ignores_weights(learned, self.seed) + "\n", flush=True)
+        codes = {"the quantizer": frozen(quantizer or refitted), "codes fitted anew": frozen(refitted)}
+        return self._retained(train, test, codes) | self._described(train, test, codes)
+
+    def _retained(self, train: Games, test: Games, codes: dict[str, HRVQ]) -> Measured:
+        """What probes read from the embedding and from the sum of the codes."""
+        found = []
+        for game, play in self.train.items():
+            sides = train[game], test[game]
+            decoded = {name: [q.decode(q.encode(z)) for z in sides] for name, q in codes.items()}
+            stages = [Stage("the embedding", *sides), *(Stage(name, *pair) for name, pair in decoded.items())]
+            config = MLPProbeConfig(num_steps=500)
+            found += [(game, r) for r in retention(stages, play.state, self.test[game].state, config)]
+        rows = Measured()
+        for game, r in found:
+            if r.stage == "the quantizer":
+                rows[f"{game} {r.variable}: R2, pixels"] = torch.tensor([r.mlp_r2, r.mlp_error])
+        for stage in ("the embedding", *codes):
+            r2 = [r.mlp_r2 for _, r in found if r.stage == stage]
+            rows[f"mean R2, {stage}"] = torch.tensor([r2]).mean(1)
+        return rows
+
+    def _described(self, train: Games, test: Games, codes: dict[str, HRVQ]) -> Measured:
+        """How well and how evenly the codes stand for the embeddings, and who shares them; by level."""
+        rows, z = Measured(), torch.cat(list(test.values()))
+        for name, quantizer in codes.items():
+            error = metrics.distortion(z, quantizer.level_embeddings(quantizer.encode(z)))
+            rows[f"explained variance, {name}"] = 1 - error / z.var(0, correction=0).sum()
+        learned, tokens = (codes["the quantizer"].encode(x) for x in (torch.cat(list(train.values())), z))
+        rows["usage"] = metrics.usage(learned, CODES)
+        rows["perplexity"] = metrics.perplexity(learned, CODES)
+        games = torch.cat([torch.full((len(x),), index) for index, x in enumerate(test.values())])
+        ids = torch.from_numpy(np.concatenate([play.store.episode_ids for play in self.test.values()]))
+        episodes = ids.long() + games * 1_000_000
+        rows["persistence"] = metrics.persistence(tokens, episodes)
+        rows["shared by all games"] = sharing.shared_code_share(tokens, games, CODES, at_least=1e-4)
+        divergence = sharing.jensen_shannon(tokens, games, CODES).sum((1, 2))
+        rows["Jensen-Shannon, bits"] = divergence / (len(test) * (len(test) - 1))
+        information = torch.stack(sharing.mutual_information(tokens, games, CODES, blocks=episodes), 1)
+        for level, interval in enumerate(information):
+            rows[f"information of L{level} on the game, bits; 95 %"] = interval
+        return rows
+
+
+def frozen_encoder_ignores_weights(embeddings: Tensor, seed: int) -> str:
+    """Train codes on fixed embeddings with each setting's weights, and count the tokens that differ."""
+    outputs = []
+    for weights in filter(None, SETTINGS.values()):
+        quantizer = HRVQ(HRVQConfig(commitment_weights=weights, seed=seed)).train()
+        random = torch.Generator().manual_seed(seed)
+        for _ in range(50):
+            quantizer.update(embeddings[torch.randint(len(embeddings), (320,), generator=random)])
+        outputs.append(quantizer(embeddings[::10]))
+    first = outputs[0].tokens
+    differ = [f"{int((x.tokens != first).sum())} (loss {x.commitment_loss.sum():.2g})" for x in outputs]
+    return f"frozen encoder, seed {seed}: of {first.numel()} tokens differ {', '.join(differ)}"
+
+
+def table(runs: dict[str, list[Measured]]) -> str:
+    """Markdown: a line a measure, a column a setting, the mean over its runs in each cell."""
+    lines = ["| | " + " | ".join(runs) + " |", "|---" * (len(runs) + 1) + "|"]
+    for row in next(iter(runs.values()))[0]:
+        cells = [torch.stack([found[row] for found in seeds]).mean(0).tolist() for seeds in runs.values()]
+        lines.append(f"| {row} | " + " | ".join(" / ".join(f"{v:.3g}" for v in c) for c in cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="holds GAME_1 (train) and GAME_2 (test), or gets them")
+    parser.add_argument("--frames", type=int, default=20_000, help="steps of play a game; half for the test")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--steps", type=int, default=350)
+    options = parser.parse_args()
+    runs: dict[str, list[Measured]] = {name: [] for name in SETTINGS}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in options.seeds:
+            experiment = Experiment(options, seed, options.data or Path(folder), Path(folder))
+            for name, weights in SETTINGS.items():
+                runs[name].append(experiment.run(name, weights))
+            print(f"seed {seed}\n\n{table({name: found[-1:] for name, found in runs.items()})}\n", flush=True)
+    print(f"mean of {len(options.seeds)} seeds\n\n{table(runs)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
