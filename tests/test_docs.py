@@ -25,9 +25,9 @@ def test_python_in_the_readme_runs(tmp_path, monkeypatch):
 def test_commands_and_links_exist(document):
     text = document.read_text()
     commands = get_command(app).commands
-    for called in re.findall(r"(?:uv run |`)wm ([a-z0-9-]+)", text):
+    for called in re.findall(r"(?:uv run |`)wm ([a-z][a-z0-9-]*)", text):
         assert called in commands, f"{document.name} names `wm {called}`"
-    for name, rest in re.findall(r"(?:uv run |`)wm ([a-z0-9-]+)([^`\n]*)", text):
+    for name, rest in re.findall(r"(?:uv run |`)wm ([a-z][a-z0-9-]*)([^`\n]*)", text):
         options = {option for parameter in commands[name].params for option in parameter.opts}
         for option in re.findall(r"(--[a-z0-9-]+)", rest.split("#")[0]):
             assert option in options | {"--help"}, f"{document.name} names `wm {name} {option}`"
