@@ -28,15 +28,19 @@ def evaluate_games(
     seed: int,
     device: torch.device,
     reporter: Reporter,
+    max_frames: int | None = None,
 ) -> dict[str, Any]:
     """Play ``episodes`` whole episodes of each game, by the agent and at random, from the same seeds.
+
+    An episode ends by the game's rules or after ``max_frames`` emulated frames (the run's, if left out).
 
     Returns:
         The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
         the human-normalised score of the agent's mean.
     """
     num_envs = min(config.evaluate.num_envs, episodes)
-    protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=config.evaluate.max_frames)
+    limit = config.evaluate.max_frames if max_frames is None else max_frames
+    protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=limit)
     games: dict[str, Any] = {}
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
@@ -81,6 +85,7 @@ def evaluate_run(
     episodes: int,
     temperature: float | None,
     seed: int,
+    max_frames: int,
     json_file: Path | None,
     device_name: str,
     console: Console,
@@ -98,6 +103,7 @@ def evaluate_run(
         seed=seed,
         device=pick_device(device_name),
         reporter=Reporter(console),
+        max_frames=max_frames,
     )
     for game in result["games"]:
         console.print(score_table(game, result))
@@ -110,7 +116,8 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
     """A game's scores: ours and the random agent's as measured, then published means of 100k agent steps."""
     protocol, scores = result["protocol"], result["games"][game]
     table = Table(
-        title=f"{game}: {protocol['episodes']} episodes, {protocol['name']} (sticky {protocol['sticky']}, "
+        title=f"{game}: {protocol['episodes']} episodes of at most {protocol['max_frames']} frames, "
+        f"{protocol['name']} (sticky {protocol['sticky']}, "
         f"no-ops up to {protocol['noop_max']}), temperature {protocol['temperature']}, "
         f"seed {protocol['seed']}",
         title_justify="left",

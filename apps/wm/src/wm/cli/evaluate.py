@@ -22,6 +22,9 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the environments and the policy.")] = 1000,
+    max_frames: Annotated[
+        int, typer.Option(min=100, help="Emulated frames after which an episode is cut.")
+    ] = 108_000,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -43,6 +46,7 @@ def evaluate(
             episodes=episodes,
             temperature=temperature,
             seed=seed,
+            max_frames=max_frames,
             json_file=json_file,
             device_name=device,
             console=console,
