@@ -87,7 +87,7 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> None:
         if need not in manifest.stages or manifest.check(need):
             raise ValueError(
                 f"stage {stage.name} needs the artifacts of {need}, which are not in {context.layout.root}; "
-                f"run `wm train {need}` first, or `wm train` for every stage"
+                f"run `wm train {need} --run {context.layout.root}` first, or leave the stage out to run all"
             )
     if up_to_date(stage, context, manifest):
         context.reporter.say(f"{stage.name}: up to date, skipped")
