@@ -69,9 +69,8 @@ def train_run(
     with Reporter(console, layout.metrics, sinks) as reporter:
         manifest = run_stages(STAGES, Context(config, layout, device, reporter), only=stage)
     print_report(config, manifest, console, only=stage)
-    console.print(
-        f"everything is in {layout.root}; `wm eval {layout.root}` plays more episodes", highlight=False
-    )
+    if "agent" in manifest.stages:
+        console.print(f"`wm eval {layout.root}` plays more episodes", highlight=False)
 
 
 def _resolve(
