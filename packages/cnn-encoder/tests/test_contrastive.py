@@ -4,7 +4,6 @@ import pytest
 import torch
 from cnn_encoder import ClipBatch, ContrastiveConfig, ContrastiveObjective, Encoder, EncoderConfig, info_nce
 from cnn_encoder.contrastive import _not_negatives
-from cnn_encoder.layout import RunningWhitening, low_frequencies
 
 
 def generator(seed=0):
@@ -65,29 +64,6 @@ def test_neither_the_anchor_nor_the_moment_before_it_is_a_negative():
     assert moments == [[], [1], [1, 2], [2, 3]]
 
 
-def test_low_frequencies_by_the_definition():
-    frames = torch.zeros(1, 84, 84)
-    frames[0, 10, 60] = 255
-    found = low_frequencies(frames, torch.zeros(84, 84), 3).view(3, 3)
-    for k in range(3):
-        for m in range(3):
-            expected = math.cos(math.pi * k * 10.5 / 84) * math.cos(math.pi * m * 60.5 / 84)
-            assert found[k, m].item() == pytest.approx(expected, abs=1e-6)
-    assert low_frequencies(frames, frames[0], 3).abs().max() == 0
-
-
-def test_whitening_makes_every_direction_equally_strong():
-    mixed = torch.randn(5000, 4, generator=generator()) @ torch.diag(torch.tensor([10.0, 3.0, 1.0, 0.3]))
-    mixed = mixed @ torch.linalg.qr(torch.randn(4, 4, generator=generator(1)))[0]
-    whiten = RunningWhitening(4, floor=0)
-    white = whiten(mixed)
-    torch.testing.assert_close(white.mT @ white / 5000, torch.eye(4), atol=1e-3, rtol=0)
-    before = whiten.moment.clone()
-    assert torch.equal(whiten.eval()(mixed), white)
-    assert torch.equal(whiten.moment, before)
-    torch.testing.assert_close(RunningWhitening(4, floor=0).eval()(mixed), white)
-
-
 def test_the_inverse_head_starts_at_its_step():
     model, batch = objective(inverse_start_step=2), play()
     for step in range(3):
@@ -123,7 +99,7 @@ def test_learns_to_tell_moments_apart():
     model, batch = objective(inverse_start_step=0), play(4, 12)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     history = []
-    for _ in range(25):
+    for _ in range(50):
         loss, metrics = model(batch)
         optimizer.zero_grad()
         loss.backward()

@@ -63,3 +63,9 @@ def test_labels_of_different_lengths_are_named():
         state_labels({"a": np.zeros(2, np.uint8), "b": np.zeros(3, np.uint8)})
     with pytest.raises(ValueError, match="at least one"):
         state_labels({})
+
+
+def test_breakout_does_not_draw_a_ball_that_has_passed_the_paddle():
+    labels = {"ball_y": np.array([0, 1, 186, 187, 208], np.uint8), "ball_x": np.full(5, 99, np.uint8)}
+    assert state_labels(labels, game="breakout").in_play[:, 1].tolist() == [False, True, True, False, False]
+    assert state_labels(labels).in_play[:, 1].tolist() == [False, True, True, True, True]

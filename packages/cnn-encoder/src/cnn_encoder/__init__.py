@@ -15,7 +15,7 @@ from .decoder import Decoder, DecoderBatch, DecoderConfig, DecoderObjective, loa
 from .dinov2 import DINOv2, load_dinov2
 from .embedding import embed, embed_batches, load_embeddings, resolve_precision, write_embeddings
 from .encoder import Encoder, EncoderConfig, mean_frame, stack_frames
-from .layout import low_frequencies
+from .layout import layout
 from .metrics import diversity, embedding_norm, state_correlation, temporal_consistency
 from .probes import MLPProbeConfig, ProbeData, ProbeScore, linear_probe, mlp_probe
 from .retention import Retention, Stage, pixel_features, retention, retention_table
@@ -53,12 +53,12 @@ __all__ = [
     "embedding_norm",
     "entropy",
     "info_nce",
+    "layout",
     "linear_probe",
     "load_decoder",
     "load_dinov2",
     "load_embeddings",
     "load_encoder",
-    "low_frequencies",
     "mean_frame",
     "mlp_probe",
     "pixel_features",

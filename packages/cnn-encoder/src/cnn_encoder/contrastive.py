@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .encoder import STACK, Encoder, stack_frames
 from .initialization import initialize
-from .layout import RunningWhitening, low_frequencies
+from .layout import RunningWhitening, layout
 
 NUM_ACTIONS = 18
 
@@ -84,9 +84,9 @@ class ContrastiveObjective(nn.Module):
     *Inverse dynamics*: which action led from one moment to the next. It starts late; from the first step on
     it would keep InfoNCE at chance.
 
-    *Layout*: the blurred, whitened foreground of the newest frame must be linear in the embedding. A
-    contrast is content with any code that tells moments apart, however crumpled; a quantizer needs the
-    state to be where the variance is, along few and straight directions.
+    *Layout*: the whitened low frequencies of what moves in the newest frame (`cnn_encoder.layout`) must be
+    linear in the embedding. A contrast is content with any code that tells moments apart, however
+    crumpled; a quantizer needs the state to be where the variance is, along few and straight directions.
 
     The heads are thrown away after training.
     """
@@ -99,7 +99,7 @@ class ContrastiveObjective(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = config
-        dim, num_layout = encoder.config.embedding_dim, config.layout_frequencies**2
+        dim, num_layout = encoder.config.embedding_dim, 2 * config.layout_frequencies**2
         self.inverse = nn.Sequential(
             nn.Linear(2 * dim, config.inverse_hidden_dim),
             nn.ReLU(),
@@ -132,10 +132,10 @@ class ContrastiveObjective(nn.Module):
             metrics["inverse_accuracy"] = (logits.argmax(-1) == actions).float().mean()
         if self.config.layout_weight > 0:
             newest = batch.frames[:, STACK - 1 :]
-            target = self.whiten(low_frequencies(newest, background, self.config.layout_frequencies))
-            layout = F.smooth_l1_loss(self.layout(z).float(), target)
-            loss = loss + self.config.layout_weight * layout
-            metrics["layout"] = layout.detach()
+            target = self.whiten(layout(newest, self.config.layout_frequencies))
+            error = F.smooth_l1_loss(self.layout(z).float(), target)
+            loss = loss + self.config.layout_weight * error
+            metrics["layout"] = error.detach()
         metrics["loss"] = loss.detach()
         return loss, metrics
 

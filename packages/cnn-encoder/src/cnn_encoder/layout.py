@@ -1,42 +1,101 @@
-"""The layout of a frame: its blurred foreground, in equal parts for large and small things."""
+"""The layout of a frame: where its moving things are, each with the same weight whatever its size."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from .encoder import FRAME_SIZE, center_frames
+from .encoder import FRAME_SIZE
+
+# In grey levels of 0..255. What differs less from the background than CONTRAST is not a thing; a thing whose
+# contrasts within a window sum to SMALL counts half. A ball of one pixel at grey 44 sums to about 30, a
+# paddle to thousands: without the division by the window the paddle would be all there is to see.
+_CONTRAST = 12.0
+_WINDOW = 5
+_SMALL = 60.0
 
 
-def low_frequencies(frames: Tensor, background: Tensor, num_frequencies: int) -> Tensor:
-    """The lowest spatial frequencies of the foreground, by the two-dimensional DCT-II.
+def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
+    """What does not move in a stretch of play: the median over every ``stride``-th frame.
 
-        c_kl = sum_yx cos(pi k (y + 1/2) / 84) cos(pi l (x + 1/2) / 84) (frame - background)_yx / 255
+    Args:
+        frames: uint8 (..., T, 84, 84), consecutive.
+
+    Returns:
+        float32 (..., 84, 84).
+    """
+    return frames[..., ::stride, :, :].median(-3).values.float()
+
+
+def moving_parts(frames: Tensor, background: Tensor) -> Tensor:
+    """Two maps of what differs from the background, in which a ball weighs as much as a paddle.
+
+        w = max(|frame - background| - 12, 0)
+        share_yx = w_yx / (60 + sum of w over the 5 x 5 pixels around yx)
+
+    A thing that fits the window sums to one over its pixels; a larger one counts by its area in windows.
 
     Args:
         frames: uint8 or float (..., 84, 84).
-        background: float (84, 84) or (..., 84, 84).
+        background: (..., 84, 84), broadcast against ``frames``.
+
+    Returns:
+        float32 (..., 2, 84, 84): the share, which says where things are, and the share times
+        (frame - background) / 100, which tells things of different brightness apart.
+    """
+    difference = frames.float() - background.float()
+    contrast = (difference.abs() - _CONTRAST).clamp_(min=0)
+    index = torch.arange(FRAME_SIZE, device=frames.device)
+    window = ((index[:, None] - index).abs() <= _WINDOW // 2).float()
+    share = contrast / (window @ contrast @ window + _SMALL)
+    return torch.stack([share, share * difference / 100], -3)
+
+
+def low_frequencies(maps: Tensor, num_frequencies: int) -> Tensor:
+    """The lowest spatial frequencies of maps, by the two-dimensional DCT-II.
+
+        c_kl = sum_yx cos(pi k (y + 1/2) / 84) cos(pi l (x + 1/2) / 84) map_yx
+
+    Args:
+        maps: float32 (..., 84, 84).
         num_frequencies: K, along each axis.
 
     Returns:
         float32 (..., K * K). Each moves smoothly with the position of every object, which raw pixels do not.
     """
+    center = (torch.arange(FRAME_SIZE, device=maps.device) + 0.5) / FRAME_SIZE
+    frequency = torch.arange(num_frequencies, device=maps.device)
+    basis = torch.cos(math.pi * frequency[:, None] * center)  # (K, 84)
+    return (basis @ maps @ basis.mT).flatten(-2)
+
+
+def layout(frames: Tensor, num_frequencies: int) -> Tensor:
+    """The low frequencies of the moving parts of a stretch of play, against its own still background.
+
+    The background is the stretch's own, not the game's: it leaves out the score, the bricks that are
+    gone, and the scene of a game with several.
+
+    Args:
+        frames: uint8 (S, T, 84, 84).
+        num_frequencies: K.
+
+    Returns:
+        float32 (S, T, 2 * K * K).
+    """
     with torch.autocast(frames.device.type, enabled=False):
-        center = (torch.arange(FRAME_SIZE, device=frames.device) + 0.5) / FRAME_SIZE
-        frequency = torch.arange(num_frequencies, device=frames.device)
-        basis = torch.cos(math.pi * frequency[:, None] * center)  # (K, 84)
-        foreground = center_frames(frames.unsqueeze(-3), background, torch.float32).squeeze(-3)
-        return (basis @ foreground @ basis.mT).flatten(-2)
+        parts = moving_parts(frames, still_background(frames).unsqueeze(-3))
+        return low_frequencies(parts, num_frequencies).flatten(-2)
 
 
 class RunningWhitening(nn.Module):
-    """Scales vectors so that every direction has the same mean square, by a running second moment.
+    """Centres vectors and scales them so that every direction has the same variance, by running statistics.
 
-    The vectors are taken to have mean zero. As in batch normalisation, the moment is updated by every call
-    in training mode; before the first one the vectors' own is used. Directions weaker than ``floor``
-    times the average are not raised to full size.
+    As in batch normalisation, the statistics are updated by every call in training mode; before the
+    first one the vectors' own are used. Directions weaker than ``floor`` times the average are not raised to
+    full size.
     """
 
+    mean: Tensor
     moment: Tensor
     weight: Tensor
 
@@ -44,6 +103,7 @@ class RunningWhitening(nn.Module):
         super().__init__()
         self.decay = decay
         self.floor = floor
+        self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("moment", torch.zeros(dim, dim))
         self.register_buffer("weight", torch.zeros(()))
 
@@ -52,12 +112,18 @@ class RunningWhitening(nn.Module):
         """float32 (..., dim) -> (..., dim); no gradient flows through it."""
         with torch.autocast(x.device.type, enabled=False):
             rows = x.flatten(0, -2).float()
-            here = rows.mT @ rows / len(rows)
+            here_mean, here_moment = rows.mean(0), rows.mT @ rows / len(rows)
             if self.training:
-                self.moment.lerp_(here, 1 - self.decay)
+                self.mean.lerp_(here_mean, 1 - self.decay)
+                self.moment.lerp_(here_moment, 1 - self.decay)
                 self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            moment = torch.where(self.weight > 0, self.moment / self.weight, here)
-            ridge = self.floor * moment.diagonal().mean() + 1e-12
+            known = self.weight > 0
+            mean = torch.where(known, self.mean / self.weight, here_mean)
+            covariance = torch.where(known, self.moment / self.weight, here_moment) - mean.outer(mean)
+            ridge = self.floor * covariance.diagonal().mean() + 1e-12
             # cholesky_ex, because cholesky would make a GPU wait to report an error that the ridge rules out.
-            factor = torch.linalg.cholesky_ex(moment + ridge * torch.eye(len(moment), device=x.device)).L
-            return torch.linalg.solve_triangular(factor, rows.mT, upper=False).mT.unflatten(0, x.shape[:-1])
+            factor = torch.linalg.cholesky_ex(
+                covariance + ridge * torch.eye(len(covariance), device=x.device)
+            ).L
+            centered = (rows - mean).mT
+            return torch.linalg.solve_triangular(factor, centered, upper=False).mT.unflatten(0, x.shape[:-1])

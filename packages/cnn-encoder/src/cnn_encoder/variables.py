@@ -21,6 +21,11 @@ _NO_POSITION = re.compile(r"direction|angle|size|count|number|color|bit_map|exis
 _POSITION = re.compile(r"_(x|y|column|position)(_?\d+)?$")
 _SMALL_OBJECT = re.compile(r"ball|missile|crosshairs|dove")
 
+# The values of ball_y at which a game draws its ball; elsewhere 1 to 255. In Breakout a ball that has
+# passed the paddle keeps falling in RAM for some frames but is not on the screen: over 12,000 raw frames it
+# was drawn in all with ball_y up to 185, a third of those with 186, and none above.
+_BALL_DRAWN = {"breakout": (1, 186)}
+
 
 def category(variable: str) -> str:
     """The AtariARI category (Anand et al. 2019, table 2) of a variable, by its name.
@@ -50,10 +55,10 @@ class StateLabels(NamedTuple):
 def state_labels(labels: Mapping[str, NDArray[np.uint8]], *, game: str | None = None) -> StateLabels:
     """Put named labels (N,) each into one table, and choose the frames on which each variable counts.
 
-    A position counts where its object is in play: where there is a ball, on frames where ``ball_y`` is
-    not 0 (the games hide a ball there), for every position of the game; and an object with both
-    coordinates counts where not both are 0. Other variables count everywhere. Constant variables
-    are kept, and score nan.
+    A position counts where its object is in play: where there is a ball, on frames where it is drawn
+    (``ball_y`` is not 0, and in Breakout at most 186, where a lost ball vanishes), for every position of the
+    game; and an object with both coordinates counts where not both are 0. Other variables count everywhere. Constant
+    variables are kept, and score nan.
 
     Args:
         labels: uint8 (N,) by variable name.
@@ -67,7 +72,10 @@ def state_labels(labels: Mapping[str, NDArray[np.uint8]], *, game: str | None = 
         raise ValueError(f"the labels differ in length: {lengths}; give one value a frame for each")
     columns = {name: torch.as_tensor(np.asarray(column, np.float32)) for name, column in labels.items()}
     everywhere = torch.ones(next(iter(lengths.values())), dtype=torch.bool)
-    ball = columns["ball_y"] != 0 if "ball_y" in columns else everywhere
+    ball = everywhere
+    if "ball_y" in columns:
+        first, last = _BALL_DRAWN.get(game or "", (1, 255))
+        ball = (columns["ball_y"] >= first) & (columns["ball_y"] <= last)
     masks = {}
     for name in columns:
         mask = everywhere

@@ -1,0 +1,108 @@
+import math
+
+import pytest
+import torch
+from cnn_encoder.layout import (
+    RunningWhitening,
+    layout,
+    low_frequencies,
+    moving_parts,
+    still_background,
+)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def stretch(size, positions, level=200, still=50):
+    """A square of ``size`` pixels at each of the positions (y, x) in turn: uint8 (T, 84, 84)."""
+    frames = torch.full((len(positions), 84, 84), still, dtype=torch.uint8)
+    for frame, (y, x) in zip(frames, positions, strict=True):
+        frame[y : y + size, x : x + size] = level
+    return frames
+
+
+def test_what_stands_still_is_the_background():
+    frames = stretch(8, [(30, 2 * t) for t in range(20)])
+    frames[:, 60:70, 10:20] = 90  # a wall
+    background = still_background(frames)
+    assert background.dtype == torch.float32
+    assert (background[60:70, 10:20] == 90).all()
+    assert ((background == 50) | (background == 90)).all()
+
+
+def test_moving_parts_of_one_pixel_by_hand():
+    frame = torch.full((84, 84), 100, dtype=torch.uint8)
+    frame[20, 30] = 172  # 72 above the background, 60 above the contrast that counts
+    share, bright = moving_parts(frame, torch.full((84, 84), 100.0))
+    assert share[20, 30].item() == pytest.approx(60 / (60 + 60))
+    assert bright[20, 30].item() == pytest.approx(0.5 * 72 / 100)
+    assert share.sum() == share[20, 30]
+    assert bright.sum() == bright[20, 30]
+
+
+def test_noise_is_not_a_thing():
+    frame = torch.randint(90, 111, (84, 84), generator=generator()).to(torch.uint8)
+    assert moving_parts(frame, torch.full((84, 84), 100.0)).abs().max() == 0
+
+
+def test_a_dark_thing_has_the_share_of_a_bright_one_and_the_opposite_brightness():
+    background = torch.full((84, 84), 100.0)
+    share, bright = moving_parts(stretch(3, [(40, 40)], level=160, still=100)[0], background)
+    dark_share, dark = moving_parts(stretch(3, [(40, 40)], level=40, still=100)[0], background)
+    torch.testing.assert_close(share, dark_share)
+    torch.testing.assert_close(bright, -dark)
+
+
+def test_a_small_thing_weighs_about_as_much_as_one_that_fills_the_window():
+    background = torch.full((84, 84), 50.0)
+    weights = [moving_parts(stretch(n, [(40, 40)])[0], background)[0].sum().item() for n in (1, 2, 3)]
+    assert 0.65 < weights[0] < weights[1] < weights[2] < 1  # by contrast they would be as 1 to 4 to 9
+
+
+def test_low_frequencies_by_the_definition():
+    maps = torch.zeros(1, 84, 84)
+    maps[0, 10, 60] = 1
+    found = low_frequencies(maps, 3).view(3, 3)
+    for k in range(3):
+        for m in range(3):
+            expected = math.cos(math.pi * k * 10.5 / 84) * math.cos(math.pi * m * 60.5 / 84)
+            assert found[k, m].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_layout_follows_what_moves_and_nothing_else():
+    positions = [(30, 3 * t) for t in range(20)]
+    plain = stretch(4, positions)
+    walled = plain.clone()
+    walled[:, 60:70] = 90
+    found = layout(torch.stack([plain, walled]), 4)
+    assert found.shape == (2, 20, 32)
+    torch.testing.assert_close(found[0], found[1])
+    column = found[0, :, 1] / found[0, :, 0]  # cos(pi x / 84) of the centre
+    expected = torch.tensor([math.cos(math.pi * (x + 2) / 84) for _, x in positions])
+    torch.testing.assert_close(column, expected, atol=2e-3, rtol=0)
+
+
+def test_layout_is_the_same_under_autocast():
+    frames = stretch(4, [(30, 3 * t) for t in range(8)]).unsqueeze(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layout(frames, 3), layout(frames.clone(), 3))
+        assert layout(frames, 3).dtype == torch.float32
+
+
+def test_whitening_makes_every_direction_equally_strong():
+    mixed = torch.randn(5000, 4, generator=generator()) @ torch.diag(torch.tensor([10.0, 3.0, 1.0, 0.3]))
+    mixed = mixed @ torch.linalg.qr(torch.randn(4, 4, generator=generator(1)))[0] + 3
+    whiten = RunningWhitening(4, floor=0)
+    white = whiten(mixed)
+    torch.testing.assert_close(white.mT @ white / 5000, torch.eye(4), atol=2e-3, rtol=0)
+    torch.testing.assert_close(white.mean(0), torch.zeros(4), atol=2e-3, rtol=0)
+    before = whiten.moment.clone()
+    assert torch.equal(whiten.eval()(mixed), white)
+    assert torch.equal(whiten.moment, before)
+    torch.testing.assert_close(RunningWhitening(4, floor=0).eval()(mixed), white, atol=1e-3, rtol=0)
+
+
+def test_whitening_of_a_constant_is_zero():
+    assert RunningWhitening(3)(torch.ones(10, 3)).abs().max() < 0.5
