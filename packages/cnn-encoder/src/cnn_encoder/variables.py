@@ -57,8 +57,8 @@ def state_labels(labels: Mapping[str, NDArray[np.uint8]], *, game: str | None = 
 
     A position counts where its object is in play: where there is a ball, on frames where it is drawn
     (``ball_y`` is not 0, and in Breakout at most 186, where a lost ball vanishes), for every position of the
-    game; and an object with both coordinates counts where not both are 0. Other variables count everywhere. Constant
-    variables are kept, and score nan.
+    game; and an object with both coordinates counts where not both are 0. Other variables count
+    everywhere. Constant variables are kept, and score nan.
 
     Args:
         labels: uint8 (N,) by variable name.
