@@ -1,8 +1,19 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from atari_data import FrameStore, Protocol, RandomPolicy, collect, first_rows, window_starts
+from atari_data import (
+    FrameStore,
+    Protocol,
+    RandomPolicy,
+    collect,
+    collect_with_ram,
+    drop_rounds,
+    final_rows,
+    first_rows,
+    window_starts,
+)
 from atari_data import shards as shards_module
 from safetensors.numpy import load_file, save_file
 
@@ -163,3 +174,25 @@ def test_shards_of_two_games_are_not_one_store(cut: FrameStore, tmp_path: Path, 
     stray.write_bytes((breakout_dir / "shard-00002.safetensors").read_bytes())
     with pytest.raises(ValueError, match="has game breakout and the shards before it pong"):
         FrameStore.open(tmp_path)
+
+
+def test_the_first_rounds_alone(breakout: FrameStore, breakout_dir: Path):
+    first = FrameStore.open(breakout_dir, rounds=1)
+    assert len(first) == breakout.round_ends[0] == first.round_ends[0]
+    assert breakout.round_ends[1] == len(breakout)
+    assert (~final_rows(first.episode_ids)).sum() == 900
+    assert first.actions.tolist() == breakout.actions[: len(first)].tolist()
+    for rounds in (0, 3):
+        with pytest.raises(ValueError, match=f"holds 2 rounds; rounds is {rounds}"):
+            FrameStore.open(breakout_dir, rounds=rounds)
+
+
+def test_dropped_rounds_make_place_for_others(breakout_dir: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(breakout_dir, tmp_path / "copy"))
+    drop_rounds(copy, keep=1)
+    assert len(FrameStore.open(copy).rounds) == 1
+    protocol = FrameStore.open(copy).protocol
+    policy = RandomPolicy("breakout", seed=1, num_envs=3)
+    result = collect_with_ram(copy, "breakout", 300, policy, seed=5, protocol=protocol, num_envs=3)
+    assert result.round == 1
+    assert (~final_rows(FrameStore.open(copy).episode_ids)).sum() == 1200

@@ -72,3 +72,17 @@ def staged_round(directory: Path, place: Place) -> Iterator[tuple[Path, list[Pat
             os.replace(path, shard_path(directory, index))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def drop_rounds(directory: str | Path, keep: int) -> None:
+    """Delete every round of ``directory`` but the first ``keep``, so that others can take their place.
+
+    Raises:
+        ValueError: it does not hold so many.
+    """
+    directory = Path(directory)
+    store = FrameStore.open(directory, rounds=keep)
+    # From the end: a process killed between two files leaves whole rounds and a tail that is passed over.
+    for path in sorted(directory.glob("shard-*.safetensors"), reverse=True):
+        if path >= shard_path(directory, store.num_shards):
+            path.unlink()

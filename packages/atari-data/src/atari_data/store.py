@@ -98,6 +98,7 @@ class FrameStore:
         ram: uint8 [N, 128], or None where it was not collected.
         game, protocol, seed: of the collection; the protocol and the seed are None for a recording.
         rounds: what each round of collection wrote into its metadata.
+        round_ends: the row after the last of each round.
     """
 
     def __init__(self, configs: list[dict[str, Any]], shards: list[dict[str, NDArray[Any]]]) -> None:
@@ -114,6 +115,10 @@ class FrameStore:
         self.ram: NDArray[np.uint8] | None = columns.get("ram")
         self.rounds: tuple[dict[str, Any], ...] = tuple(config for config in configs if config["end"])
         self.num_shards = len(shards)
+        ends = np.cumsum([len(shard[FRAMES]) for shard in shards])
+        self.round_ends: tuple[int, ...] = tuple(
+            int(end) for end, config in zip(ends, configs, strict=True) if config["end"]
+        )
         self.game: str = configs[0]["game"]
         self.seed: int | None = configs[0]["seed"]
         self.protocol = None if configs[0]["protocol"] is None else Protocol(**configs[0]["protocol"])
@@ -121,10 +126,14 @@ class FrameStore:
         self._episode_start = np.flatnonzero(first)[np.cumsum(first) - 1]
 
     @classmethod
-    def open(cls, directory: str | Path) -> Self:
+    def open(cls, directory: str | Path, *, rounds: int | None = None) -> Self:
         """Open the shards of ``directory``. Frames stay on disk; the rest is some 12 bytes a row.
 
         Shards that an interrupted collection left behind are passed over.
+
+        Args:
+            directory: of one game.
+            rounds: only the first so many rounds of collection; all by default.
 
         Raises:
             ValueError: there is no complete round, a shard is missing, damaged or not a `frames` artifact, or
@@ -148,6 +157,11 @@ class FrameStore:
         complete = max((i + 1 for i, config in enumerate(configs) if config["end"]), default=0)
         if complete == 0:
             raise ValueError(f"{directory} holds only an interrupted collection; collect again")
+        if rounds is not None:
+            ends = [i + 1 for i, config in enumerate(configs) if config["end"]]
+            if not 1 <= rounds <= len(ends):
+                raise ValueError(f"{directory} holds {len(ends)} rounds; rounds is {rounds}")
+            complete = ends[rounds - 1]
         configs, shards = configs[:complete], shards[:complete]
         for path, config, shard in zip(paths, configs, shards, strict=False):
             for key in ("game", "protocol"):

@@ -51,21 +51,28 @@ def split_episodes(
 ) -> NDArray[np.bool_]:
     """Bool [N]: True on the rows of validation episodes. Whole episodes, because windows overlap.
 
-    Episodes are taken in random order until the rows are as near to the fraction as they can be; with two
-    episodes or more, each side has at least one (unless the fraction is 0).
+    Episodes are decided in their order, each by the rows so far alone, so the split of a longer store agrees
+    with that of its beginning: what a model was trained on is never validated on when play is added. An
+    episode validates with probability ``fraction * (1 + lacking / mean)``, where ``lacking`` is how many of
+    the rows before it validation has too few and ``mean`` their mean episode. That keeps the rows near to the
+    fraction and does not prefer short episodes. The first episode trains; if no other validates, the second
+    does.
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise ValueError(f"validation_fraction is {validation_fraction}; give a number in [0, 1)")
     ids = _checked(episode_ids)
     starts = np.flatnonzero(first_rows(ids))
+    validates = np.zeros(len(starts), dtype=np.bool_)
     if validation_fraction == 0.0 or len(starts) < 2:
         return np.zeros(len(ids), dtype=np.bool_)
     lengths = np.diff(starts, append=len(ids))
-    order = np.random.default_rng(seed).permutation(len(starts))
-    rows_taken = np.cumsum(lengths[order])
-    nearest = int(np.argmin(np.abs(rows_taken - validation_fraction * len(ids))))
-    validates = np.zeros(len(starts), dtype=np.bool_)
-    validates[order[: min(nearest + 1, len(starts) - 1)]] = True
+    chance = np.random.default_rng(seed).random(len(starts))
+    lacking = validation_fraction * lengths[0]
+    for episode in range(1, len(starts)):
+        mean = starts[episode] / episode
+        validates[episode] = chance[episode] < validation_fraction * (1 + lacking / mean)
+        lacking += (validation_fraction - validates[episode]) * lengths[episode]
+    validates[1] |= not validates.any()
     return np.repeat(validates, lengths)
 
 

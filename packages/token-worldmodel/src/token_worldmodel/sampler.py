@@ -41,17 +41,23 @@ class TokenBatch:
 def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: int) -> np.ndarray:
     """Which rows belong to validation episodes, bool (N,). Windows overlap, so a split by window would leak.
 
-    Episodes are taken in random order until their rows are as near to the fraction as they can be; with two
-    episodes or more, each side has at least one.
+    Episodes are decided in their order, each by the rows so far alone, so the split of longer trajectories
+    agrees with that of their beginning. An episode validates with probability ``fraction * (1 + lacking /
+    mean)``: the rows before it that validation has too few, in mean episodes before it. The first episode
+    trains; if no other validates, the second does.
     """
     starts = np.flatnonzero(np.diff(episode_ids, prepend=episode_ids[:1] - 1))
     if len(starts) < 2:
         return np.zeros(len(episode_ids), np.bool_)
     lengths = np.diff(starts, append=len(episode_ids))
-    order = np.random.default_rng(seed).permutation(len(starts))
-    surplus = np.abs(np.cumsum(lengths[order]) - validation_fraction * len(episode_ids))
+    chance = np.random.default_rng(seed).random(len(starts))
     validates = np.zeros(len(starts), np.bool_)
-    validates[order[: min(int(np.argmin(surplus)) + 1, len(starts) - 1)]] = True
+    lacking = validation_fraction * lengths[0]
+    for episode in range(1, len(starts)):
+        mean = starts[episode] / episode
+        validates[episode] = chance[episode] < validation_fraction * (1 + lacking / mean)
+        lacking += (validation_fraction - validates[episode]) * lengths[episode]
+    validates[1] |= not validates.any()
     return np.repeat(validates, lengths)
 
 
@@ -71,6 +77,8 @@ class TokenSampler:
         seed: int,
         split: Split = "train",
         validation_fraction: float = 0.1,
+        newest: Mapping[str, int] | None = None,
+        newest_share: float = 0.0,
         device: torch.device | str | None = None,
     ) -> None:
         """Find every window.
@@ -83,6 +91,9 @@ class TokenSampler:
             seed: of the split and of the batches.
             split: episodes to draw from.
             validation_fraction: of the episodes of each game, at least one and not all.
+            newest: by game, the first row of what was played last.
+            newest_share: of the windows, drawn from those rows; the others are drawn from all rows. Without
+                a window of the split among them, all are.
             device: where batches go.
 
         Raises:
@@ -117,7 +128,14 @@ class TokenSampler:
                     f"{longest} rows); collect more or shorten the window"
                 )
             self._starts.append(starts)
+        if not 0.0 <= newest_share <= 1.0:
+            raise ValueError(f"newest_share is {newest_share}; give one from 0 to 1")
         self._probabilities = _probabilities(self.games, weights)
+        first_new = [(newest or {}).get(game, 0) for game in self.games]
+        self._old = np.array(
+            [np.searchsorted(starts, row) for starts, row in zip(self._starts, first_new, strict=True)]
+        )
+        self._newest_share = newest_share if newest else 0.0
 
     @property
     def num_windows(self) -> dict[str, int]:
@@ -130,6 +148,10 @@ class TokenSampler:
         games = rng.choice(len(self.games), size=self.batch_size, p=self._probabilities)
         counts = np.array([len(starts) for starts in self._starts])
         draws = rng.integers(counts[games])
+        if self._newest_share:
+            old = np.where(self._old < counts, self._old, 0)[games]
+            recent = rng.random(self.batch_size) < self._newest_share
+            draws = np.where(recent, rng.integers(old, counts[games]), draws)
         starts = [self._starts[game][draw] for game, draw in zip(games, draws, strict=True)]
         return self._gather(games, np.array(starts)).to(self.device)
 
