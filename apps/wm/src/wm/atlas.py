@@ -157,7 +157,7 @@ class Play:
     @classmethod
     def open(cls, layout: Layout, games: tuple[str, ...]) -> Self:
         """Read what the run collected; frames stay on disk."""
-        stores = [FrameStore.open(layout.data(game)) for game in games]
+        stores = [layout.frames(game) for game in games]
         tokens = np.concatenate([load_tokens(layout.tokens(game)).tokens for game in games])
         groups = np.repeat(np.arange(len(games)), [len(store) for store in stores])
         ids = np.concatenate([store.episode_ids for store in stores]).astype(np.int64)

@@ -3,10 +3,10 @@
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tomli_w
 from atari_data import check_game
@@ -15,132 +15,20 @@ from hrvq import HRVQConfig
 from latent_ac import ActorConfig, AgentConfig, CriticConfig, PredictorConfig
 from token_worldmodel import WorldModelConfig
 
-from wm.fit import FitConfig
 from wm.run import write_text
+from wm.sections import (
+    CollectConfig,
+    DreamConfig,
+    EvaluateConfig,
+    QuantizeConfig,
+    RoundsConfig,
+    TrainConfig,
+    WindowConfig,
+    require,
+)
 from wm.settings import merge, structure, unstructure
 
 PRESETS = ("tiny", "reference", "atari100k")
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ValueError(message)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectConfig:
-    """Real play, per game.
-
-    Args:
-        num_steps: agent steps (actions; four frames each).
-        num_envs: emulators stepped together.
-        policy: ``random`` draws from the game's own actions; ``sticky_random`` repeats its last action with
-            probability ``repeat``, and so gets further from the start; ``imported`` plays nothing, because
-            `wm import` has put recordings there, of games that need not be ALE's.
-        protocol: of the emulator, by name.
-        validation_fraction: share of the episodes that nothing is trained on.
-    """
-
-    num_steps: int = 20_000
-    num_envs: int = 16
-    policy: Literal["random", "sticky_random", "imported"] = "random"
-    repeat: float = 0.75
-    protocol: Literal["atari100k", "ale_v5"] = "atari100k"
-    validation_fraction: float = 0.1
-
-    def __post_init__(self) -> None:
-        _require(self.num_steps >= 100, f"num_steps must be at least 100; got {self.num_steps}")
-        _require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
-        _require(0 <= self.repeat < 1, f"repeat must lie in [0, 1); got {self.repeat}")
-        _require(
-            0 < self.validation_fraction < 1,
-            f"validation_fraction must lie between 0 and 1; got {self.validation_fraction}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizeConfig:
-    """Fitting the quantizer to frozen embeddings: passes over them, and vectors in a batch."""
-
-    epochs: int = 5
-    batch_size: int = 4096
-
-    def __post_init__(self) -> None:
-        _require(self.epochs >= 1, f"epochs must be at least 1; got {self.epochs}")
-        _require(self.batch_size >= 1, f"batch_size must be at least 1; got {self.batch_size}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowConfig:
-    """Stretches of real play that a batch is made of, in steps.
-
-    Args:
-        clip: consecutive steps whose moments the encoder learns to tell apart.
-        length: steps of a world model window.
-    """
-
-    clip: int = 40
-    length: int = 64
-
-    def __post_init__(self) -> None:
-        for name in ("clip", "length"):
-            _require(getattr(self, name) >= 2, f"{name} must be at least 2; got {getattr(self, name)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DreamConfig:
-    """What the agent practises in.
-
-    Args:
-        context: real steps before a dream starts.
-        horizon: imagined steps of a dream.
-        temperature: of the dreamed tokens.
-        life_loss_ends: whether a lost life counts as the end, so that the agent learns to keep its lives.
-    """
-
-    context: int = 8
-    horizon: int = 15
-    temperature: float = 1.0
-    life_loss_ends: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("context", "horizon"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
-        _require(self.temperature > 0, f"temperature must be above 0; got {self.temperature}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Play in the real game at the end of training.
-
-    Args:
-        episodes: whole episodes per game, for the agent and for the random agent.
-        num_envs: emulators stepped together.
-        temperature: of the agent's choice among actions; 0 is greedy.
-        max_frames: emulated frames after which an episode is cut; 108000 (30 minutes) is the standard.
-    """
-
-    episodes: int = 30
-    num_envs: int = 16
-    temperature: float = 1.0
-    max_frames: int = 108_000
-
-    def __post_init__(self) -> None:
-        _require(self.episodes >= 1, f"episodes must be at least 1; got {self.episodes}")
-        _require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
-        _require(self.temperature >= 0, f"temperature must not be negative; got {self.temperature}")
-        _require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How each stage that takes gradient steps is optimised."""
-
-    encoder: FitConfig = field(default_factory=FitConfig)
-    decoder: FitConfig = field(default_factory=FitConfig)
-    worldmodel: FitConfig = field(default_factory=FitConfig)
-    predictors: FitConfig = field(default_factory=FitConfig)
-    agent: FitConfig = field(default_factory=FitConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,33 +56,74 @@ class RunConfig:
     agent: AgentConfig = field(default_factory=AgentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
 
     def __post_init__(self) -> None:
-        _require(len(self.games) > 0, "games is empty; give at least one ALE game, such as pong")
+        require(len(self.games) > 0, "games is empty; give at least one ALE game, such as pong")
         for game in self.games:
             if self.collect.policy != "imported":
                 check_game(game)
-            _require(
+            require(
                 re.fullmatch(r"[a-z0-9][a-z0-9_]*", game) is not None,
                 f"game {game!r} must be lower-case letters, digits and underscores",
             )
-        _require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
-        _require(self.seed >= 0, f"seed must not be negative; got {self.seed}")
+        require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
+        require(self.seed >= 0, f"seed must not be negative; got {self.seed}")
         dreams, parts = self.train.agent.batch_size, self.agent.ppo_minibatches
-        _require(
+        require(
             self.agent.algorithm != "ppo" or dreams >= parts,
             f"train.agent.batch_size is {dreams}; it must be at least agent.ppo_minibatches = {parts}",
         )
         longest, dreamed = self.worldmodel.max_steps, self.dream.context + self.dream.horizon
-        _require(
+        require(
             self.windows.length <= longest,
             f"windows.length is {self.windows.length}; it must be at most worldmodel.max_steps = {longest}",
         )
         # Each place in a window has its embedding: those beyond the training windows are never trained.
-        _require(
+        require(
             dreamed <= self.windows.length,
             f"dream.context + dream.horizon is {dreamed}; it must be at most windows.length = "
             f"{self.windows.length}",
+        )
+        if self.rounds.count > 1:
+            self._check_rounds()
+
+    def _check_rounds(self) -> None:
+        later, rest = self.rounds.count - 1, self.collect.num_steps - self.rounds.first_steps
+        require(
+            self.collect.policy != "imported",
+            "rounds.count is above 1 and collect.policy is imported; a recording cannot be played on",
+        )
+        require(
+            rest >= 100 * later,
+            f"collect.num_steps = {self.collect.num_steps} less rounds.first_steps = "
+            f"{self.rounds.first_steps} leaves {rest} for {later} later rounds; each needs at least 100",
+        )
+
+    def in_round(self, index: int) -> "RunConfig":
+        """The settings of one round's stages, as of a run of its own that plays its share of the steps.
+
+        What only counts in later rounds is at its default in round 0, so that changing it leaves that round's
+        artifacts as they are.
+        """
+        rounds, train = self.rounds, self.train
+        if rounds.count == 1:
+            return self
+        if index == 0:
+            first = replace(self.collect, num_steps=rounds.first_steps)
+            return replace(self, collect=first, rounds=RoundsConfig())
+        share, extra = divmod(self.collect.num_steps - rounds.first_steps, rounds.count - 1)
+        return replace(
+            self,
+            collect=replace(self.collect, num_steps=share + (index <= extra)),
+            train=replace(
+                train,
+                encoder=replace(train.encoder, steps=rounds.encoder_steps or train.encoder.steps),
+                worldmodel=replace(train.worldmodel, steps=rounds.worldmodel_steps),
+                predictors=replace(train.predictors, steps=rounds.predictor_steps),
+                agent=replace(train.agent, steps=rounds.agent_steps),
+            ),
+            rounds=replace(rounds, count=1),
         )
 
 

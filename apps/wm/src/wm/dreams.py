@@ -8,8 +8,8 @@ from latent_ac import ActorCriticObjective, Agent, CodeFeatures, ImaginedBatch, 
 from token_worldmodel import TokenSampler, WorldModel, imagine
 from torch import Tensor
 
-from wm.config import DreamConfig
 from wm.device import Precision, autocast, autocast_dtype, generator
+from wm.sections import DreamConfig
 
 
 class Dreamer:
@@ -22,6 +22,7 @@ class Dreamer:
         masks: bool (games, 18), the actions each game allows.
         contexts: draws real windows of ``config.context`` + 1 steps.
         learner: says how many optimiser steps one dream serves.
+        first_batch: index of the batch of contexts at step 0.
     """
 
     def __init__(
@@ -35,27 +36,29 @@ class Dreamer:
         config: DreamConfig,
         learner: ActorCriticObjective,
         seed: int,
+        first_batch: int,
         precision: Precision,
     ) -> None:
         self.model, self.quantizer, self.agent = model, quantizer, agent
         self.masks, self.contexts, self.config, self.learner = masks, contexts, config, learner
-        self.seed, self.device = seed, masks.device
+        self.seed, self.first_batch, self.device = seed, first_batch, masks.device
         self.dtype = autocast_dtype(precision, self.device)
         self._parts: Iterator[ImaginedBatch] = iter(())
 
     def batch(self, step: int) -> ImaginedBatch:
         """The batch of an optimiser step: a fresh dream, or for PPO the next part of the dream under way."""
         if step % self.learner.steps_per_batch == 0:
-            shuffle = generator(torch.device("cpu"), self.seed, "minibatches", step)
-            self._parts = self.learner.minibatches(self.dream(step), generator=shuffle)
+            index = self.first_batch + step
+            shuffle = generator(torch.device("cpu"), self.seed, "minibatches", index)
+            self._parts = self.learner.minibatches(self.dream(index), generator=shuffle)
         return next(self._parts)
 
     @torch.no_grad()
-    def dream(self, step: int) -> ImaginedBatch:
-        """Imagine one trajectory from each context, by the actor, judged by the predictors."""
-        context = self.contexts.batch(step)
+    def dream(self, index: int) -> ImaginedBatch:
+        """Imagine one trajectory from each context of a batch, by the actor, judged by the predictors."""
+        context = self.contexts.batch(index)
         mask = self.masks[context.game_index]
-        draw = generator(self.device, self.seed, "dream", step)
+        draw = generator(self.device, self.seed, "dream", index)
 
         tables = self.quantizer.codebooks
         actor = self.agent.actor.on_codes(tables)

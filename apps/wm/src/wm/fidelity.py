@@ -13,12 +13,12 @@ import torch
 from atari_data import final_rows, lost_lives, window_starts
 from atari_data import games as ale_games
 from cnn_encoder import load_encoder
-from hrvq import HRVQ
-from latent_ac import Agent, CodeFeatures, load_agent, transform_rewards
+from latent_ac import Agent, CodeFeatures, transform_rewards
 from rich.console import Console
-from token_worldmodel import load_worldmodel, replay, token_fidelity, value_fidelity
+from token_worldmodel import replay, token_fidelity, value_fidelity
 from torch import Tensor
 
+from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel
 from wm.config import RunConfig, load_config
 from wm.device import autocast_dtype, frozen, generator, pick_device
 from wm.fidelity_report import print_fidelity
@@ -148,11 +148,11 @@ class _Fidelity:
         self.device, self.reporter = device, reporter
         encoder, self.backgrounds = load_encoder(layout.encoder)
         self.encoder = frozen(encoder).to(device)
-        self.quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
-        self.model = frozen(load_worldmodel(layout.worldmodel)).to(device)
+        self.quantizer = frozen_quantizer(layout, device)
+        self.model = frozen_worldmodel(layout, device)
         self.agent: Agent | None = None
         if layout.agent.exists():
-            self.agent = frozen(load_agent(layout.agent, device=device))
+            self.agent = frozen_agent(layout, device)
 
     def game(self, game: str) -> dict[str, Any]:
         """Every number of one game, per horizon."""

@@ -21,9 +21,9 @@ from atari_data import (
 from cnn_encoder import Encoder, StateLabels, embed_batches, state_labels
 from torch import Tensor
 
-from wm.config import CollectConfig
 from wm.device import derive_seed
 from wm.reporter import Reporter
+from wm.sections import CollectConfig
 
 NUM_ENVS = 8  # few, so that each plays long enough to leave the game's beginning
 BATCH = 512

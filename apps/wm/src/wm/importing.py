@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from atari_data import FrameStore, final_rows, import_recording
+from atari_data import final_rows, import_recording
 from rich.console import Console
 
 from wm.config import RunConfig, build_config, load_config, read_preset, save_config
@@ -46,7 +46,7 @@ def import_into_run(
         if not begun:
             shutil.rmtree(directory / "data", ignore_errors=True)
         raise
-    store = FrameStore.open(layout.data(game))
+    store = layout.frames(game)
     final = final_rows(store.episode_ids)
     config = _with_game(before, game, preset, int((~final).sum()))
     save_config(layout.config, config)

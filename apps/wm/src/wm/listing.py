@@ -8,7 +8,7 @@ from rich.table import Table
 from wm.config import load_config
 from wm.report import print_report
 from wm.run import Layout, Manifest
-from wm.stages import STAGE_NAMES
+from wm.stages import stages_of
 
 
 def list_runs(directory: Path, console: Console) -> None:
@@ -31,13 +31,14 @@ def list_runs(directory: Path, console: Console) -> None:
         except ValueError as error:
             table.add_row(path.parent.name, f"[red]damaged: {error}")
             continue
-        done = [name for name in STAGE_NAMES if name in manifest.stages]
+        names = [stage.name for stage in stages_of(config)]
+        done = [name for name in names if name in manifest.stages]
         last = max((record.finished for record in manifest.stages.values()), default="")
         scores = manifest.stages["evaluate"].metrics["games"] if "evaluate" in manifest.stages else {}
         returns = ", ".join(
             f"{game} {s['agent']['mean']:.1f} ({s['random']['mean']:.1f})" for game, s in scores.items()
         )
-        finished = "all" if len(done) == len(STAGE_NAMES) else f"{len(done)} of {len(STAGE_NAMES)}"
+        finished = "all" if len(done) == len(names) else f"{len(done)} of {len(names)}"
         table.add_row(path.parent.name, ", ".join(config.games), str(config.seed), finished, last, returns)
     if table.row_count:
         console.print(table)
@@ -53,7 +54,7 @@ def show_run(directory: Path, console: Console) -> None:
     table = Table()
     for column in ("stage", "finished", "took", "device", "artifact", "size", "sha256"):
         table.add_column(column)
-    for stage in STAGE_NAMES:
+    for stage in (stage.name for stage in stages_of(config)):
         record = manifest.stages.get(stage)
         if record is None:
             table.add_row(stage, "not yet", end_section=True)

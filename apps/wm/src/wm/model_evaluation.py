@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from token_worldmodel import TokenBatch, TokenSampler, evaluate, load_tokens, load_worldmodel
+from token_worldmodel import TokenBatch, TokenSampler, evaluate, load_tokens
 
+from wm.artifacts import frozen_worldmodel
 from wm.config import load_config
-from wm.device import autocast, autocast_dtype, frozen, pick_device
+from wm.device import autocast, autocast_dtype, pick_device
 from wm.reporter import Reporter
 from wm.run import Layout, finite, write_text
 
@@ -37,7 +38,7 @@ def evaluate_worldmodel(
         raise ValueError(
             f"{directory} has no trained world model yet; run `wm train --run {directory}` first"
         )
-    model = frozen(load_worldmodel(layout.worldmodel)).to(device)
+    model = frozen_worldmodel(layout, device)
     sampler = TokenSampler(
         {game: load_tokens(layout.tokens(game)) for game in config.games},
         length=config.windows.length,

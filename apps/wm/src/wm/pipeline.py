@@ -1,8 +1,8 @@
 """Runs stages in order, skips those whose inputs and settings are unchanged, and records what each made."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,41 @@ from wm.run import Layout, Manifest, StageRecord, fingerprint
 from wm.settings import unstructure
 
 
-@dataclass
+@dataclass(frozen=True)
 class Context:
-    """What a stage gets: settings, places, the device and someone to report to."""
+    """What a stage gets: settings, places, the device and someone to report to.
+
+    Args:
+        config: the settings of the stage's round.
+        layout: the places of its round.
+        previous: the places of the round before, None in round 0.
+        round: number of the round.
+        stage: the stage's name in the run, such as ``agent``, or ``agent-0`` in an earlier round.
+        fingerprint: of the stage's settings and inputs.
+    """
 
     config: RunConfig
     layout: Layout
     device: torch.device
     reporter: Reporter
+    previous: Layout | None = None
+    round: int = 0
     stage: str = ""
     fingerprint: str = ""
 
     def seed(self, *names: str | int) -> int:
         """A seed of this run for the purpose named."""
         return derive_seed(self.config.seed, *names)
+
+    @property
+    def first_batch(self) -> int:
+        """Index of the round's first batch: each round draws from its own part of every stream."""
+        return self.round << 32
+
+    def name(self, part: str) -> str:
+        """What a training loop of this stage is called in metrics and messages."""
+        base, *suffix = self.stage.split("-")
+        return "-".join([part or base, *suffix])
 
     def checkpoint(self, part: str = "") -> Path:
         """Where the stage (or a part of it) keeps its state while under way; other settings, another file."""
@@ -52,26 +73,83 @@ class Stage:
         needs: the stages whose artifacts it reads.
         settings: the part of the configuration that its artifacts depend on.
         run: does the work.
+        continues: the stages of the round before whose artifacts it reads; empty if the stage comes once,
+            after the last round.
+        round: its round; ``earlier_round`` the same, but None in the last.
     """
 
     name: str
     needs: tuple[str, ...]
     settings: Callable[[RunConfig], Any]
     run: Callable[[Context], Made]
+    continues: tuple[str, ...] = ()
+    round: int = 0
+    earlier_round: int | None = None
 
 
-def run_stages(stages: Sequence[Stage], context: Context, only: str | None = None) -> Manifest:
+def in_rounds(stages: Sequence[Stage], count: int) -> tuple[Stage, ...]:
+    """The stages of a run of ``count`` rounds, in order.
+
+    Stages that continue come in every round. In the last they keep their names, so that ``agent`` is the
+    trained agent of any run; in an earlier one the number of the round is added: ``agent-0``.
+    """
+    return tuple(
+        _in_round(stage, index, index if index < count - 1 else None)
+        for index in range(count)
+        for stage in stages
+        if index == count - 1 or stage.continues
+    )
+
+
+def _in_round(stage: Stage, index: int, earlier: int | None) -> Stage:
+    suffix = "" if earlier is None else f"-{index}"
+    before = tuple(f"{name}-{index - 1}" for name in stage.continues) if index else ()
+    return replace(
+        stage,
+        name=stage.name + suffix,
+        needs=tuple(need + suffix for need in stage.needs) + before,
+        round=index,
+        earlier_round=earlier,
+    )
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    context: Context,
+    only: str | None = None,
+    remarks: Callable[[Stage, RunConfig, Manifest], Iterable[str]] = lambda *_: (),
+) -> Manifest:
     """Run every stage that is not up to date, or only the one named.
+
+    Args:
+        stages: those of a whole run, in order.
+        context: the settings and the layout of the whole run.
+        only: name of the one stage to run.
+        remarks: what is worth saying once a stage is done.
 
     Raises:
         ValueError: a stage that ``only`` needs has not run, or an artifact is not what its stage wrote.
     """
     manifest = Manifest(context.layout)
     for stage in stages:
-        if only is not None and stage.name != only:
-            continue
-        _run_stage(stage, context, manifest)
+        if only is None or stage.name == only:
+            ran = _run_stage(stage, _context(stage, context), manifest)
+            for remark in remarks(stage, context.config, manifest) if ran else ():
+                context.reporter.say(f"{stage.name}: {remark}")
     return manifest
+
+
+def _context(stage: Stage, whole: Context) -> Context:
+    """The context of a stage, in its round."""
+    root = whole.layout.root
+    return replace(
+        whole,
+        config=whole.config.in_round(stage.round) if stage.continues else whole.config,
+        layout=Layout(root, stage.earlier_round),
+        previous=Layout(root, stage.round - 1) if stage.round else None,
+        round=stage.round,
+        stage=stage.name,
+    )
 
 
 def up_to_date(stage: Stage, context: Context, manifest: Manifest) -> bool:
@@ -82,7 +160,8 @@ def up_to_date(stage: Stage, context: Context, manifest: Manifest) -> bool:
     return record.fingerprint == _fingerprint(stage, context, manifest) and not manifest.check(stage.name)
 
 
-def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> None:
+def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
+    """Whether there was anything to do."""
     for need in stage.needs:
         if need not in manifest.stages or manifest.check(need):
             raise ValueError(
@@ -91,8 +170,8 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> None:
             )
     if up_to_date(stage, context, manifest):
         context.reporter.say(f"{stage.name}: up to date, skipped")
-        return
-    context.stage, context.fingerprint = stage.name, _fingerprint(stage, context, manifest)
+        return False
+    context = replace(context, fingerprint=_fingerprint(stage, context, manifest))
     manifest.forget([stage.name])
     began = time.monotonic()
     made = stage.run(context)
@@ -110,6 +189,7 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> None:
     for leftover in context.layout.checkpoint(stage.name).parent.glob(f"{stage.name}-*.pt"):
         leftover.unlink()
     context.reporter.say(f"{stage.name}: done in {record.seconds:.0f} s")
+    return True
 
 
 def _fingerprint(stage: Stage, context: Context, manifest: Manifest) -> str:

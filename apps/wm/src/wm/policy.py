@@ -7,8 +7,9 @@ import torch
 from atari_data import action_mask
 from cnn_encoder import Encoder, embed, load_encoder, resolve_precision
 from hrvq import HRVQ
-from latent_ac import CodePolicy, load_agent
+from latent_ac import CodePolicy
 
+from wm.artifacts import frozen_agent, frozen_quantizer
 from wm.device import frozen, generator
 from wm.run import Layout
 
@@ -57,8 +58,8 @@ def load_policy(
     encoder, backgrounds = load_encoder(layout.encoder)
     if game not in backgrounds:
         raise ValueError(f"the run has not seen {game}; it knows {', '.join(sorted(backgrounds))}")
-    quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
-    actor = frozen(load_agent(layout.agent, device=device)).actor
+    quantizer = frozen_quantizer(layout, device)
+    actor = frozen_agent(layout, device).actor
     return RunPolicy(
         encoder=frozen(encoder).to(device, resolve_precision("auto", device)),
         quantizer=quantizer,

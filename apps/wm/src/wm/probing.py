@@ -34,6 +34,7 @@ from hrvq import HRVQ
 from rich.console import Console
 from torch import Tensor
 
+from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig, load_config
 from wm.device import frozen, generator, pick_device
 from wm.fresh import BATCH, FreshPlay, fresh_play
@@ -133,7 +134,7 @@ class _Probe:
         self.config, self.options, self.device, self.reporter = config, options, device, reporter
         encoder, self.backgrounds = load_encoder(layout.encoder)
         self.encoder = frozen(encoder).to(device)
-        self.quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
+        self.quantizer = frozen_quantizer(layout, device)
         draw = generator(torch.device("cpu"), options.seed, "random encoder")
         self.untrained = frozen(Encoder(config.encoder, generator=draw)).to(device)
         self.dinov2 = None

@@ -9,6 +9,7 @@ from rich.table import Table
 from wm.config import RunConfig
 from wm.evaluation import score_table
 from wm.run import Manifest
+from wm.signs import hints, read_signs, signs_table
 
 Row = tuple[str, str, str, str]
 
@@ -28,6 +29,11 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         table.add_row("", "took", took, "", style="dim", end_section=True)
     if table.row_count:
         console.print(table)
+    if config.rounds.count > 1 and only is None:
+        console.print(signs_table(config, manifest))
+        for signs in read_signs(config, manifest):
+            for hint in hints(signs):
+                console.print(f"round {signs.round}: {hint}", highlight=False)
     evaluated = manifest.stages.get("evaluate")
     if evaluated is not None and only in (None, "evaluate"):
         for game in evaluated.metrics["games"]:
@@ -37,9 +43,12 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
 def _collect(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     for game in config.games:
         m = metrics[game]
+        by = (
+            f"policy {config.collect.policy}" if config.rounds.count == 1 else "the agent of the round before"
+        )
         mean = "none ended" if m["mean_return"] is None else f"{m['mean_return']:.2f}"
         text = f"{m['steps']} steps, {m['episodes']} whole episodes, mean return {mean}"
-        yield "collect", f"{game}: play", text, f"policy {config.collect.policy}"
+        yield "collect", f"{game}: play", text, by
 
 
 def _encoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from atari_data import FrameStore
+
 MANIFEST_SCHEMA = 1
 PACKAGES = (
     "atari-data",
@@ -28,21 +30,36 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of a run. ``games`` are ALE names."""
+    """The paths of a run. ``games`` are ALE names.
+
+    What the last round made lies at the run's root; what an earlier one made, under ``rounds/NN``. Real
+    play lies together, round after round, and is stored once.
+    """
 
     root: Path
+    earlier_round: int | None = None  # None: the last round, or the only one
+
+    @property
+    def place(self) -> Path:
+        """Where the round's own artifacts lie."""
+        return self.root if self.earlier_round is None else self.root / "rounds" / f"{self.earlier_round:02d}"
 
     def data(self, game: str) -> Path:
         """Directory of the game's frame shards."""
         return self.root / "data" / game
 
+    def frames(self, game: str) -> FrameStore:
+        """The game's real play up to this round."""
+        rounds = None if self.earlier_round is None else self.earlier_round + 1
+        return FrameStore.open(self.data(game), rounds=rounds)
+
     def embeddings(self, game: str) -> Path:
         """The game's embeddings, row for row with its frames."""
-        return self.root / "embeddings" / f"{game}.safetensors"
+        return self.place / "embeddings" / f"{game}.safetensors"
 
     def tokens(self, game: str) -> Path:
         """The game's tokens with the trajectory columns."""
-        return self.root / "tokens" / f"{game}.safetensors"
+        return self.place / "tokens" / f"{game}.safetensors"
 
     def checkpoint(self, stage: str) -> Path:
         """Where a stage under way keeps what it needs to go on."""
@@ -56,27 +73,27 @@ class Layout:
     @property
     def encoder(self) -> Path:
         """Encoder weights and the games' backgrounds."""
-        return self.root / "encoder.safetensors"
+        return self.place / "encoder.safetensors"
 
     @property
     def decoder(self) -> Path:
         """View-only decoder weights."""
-        return self.root / "decoder.safetensors"
+        return self.place / "decoder.safetensors"
 
     @property
     def hrvq(self) -> Path:
         """Codebooks."""
-        return self.root / "hrvq.safetensors"
+        return self.place / "hrvq.safetensors"
 
     @property
     def worldmodel(self) -> Path:
         """World model weights."""
-        return self.root / "worldmodel.safetensors"
+        return self.place / "worldmodel.safetensors"
 
     @property
     def agent(self) -> Path:
         """Actor, critic and predictor weights."""
-        return self.root / "agent.safetensors"
+        return self.place / "agent.safetensors"
 
     @property
     def metrics(self) -> Path:

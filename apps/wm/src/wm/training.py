@@ -22,7 +22,8 @@ from wm.report import print_report
 from wm.reporter import Reporter, make_sinks
 from wm.run import Layout
 from wm.settings import merge, parse_override, unstructure
-from wm.stages import STAGE_NAMES, STAGES
+from wm.signs import signs_after
+from wm.stages import stages_of
 
 
 def train_run(
@@ -44,10 +45,6 @@ def train_run(
     Raises:
         ValueError: whatever in the arguments, the configuration or the run's files is not as it must be.
     """
-    if stage is not None and stage not in STAGE_NAMES:
-        near = difflib.get_close_matches(stage, STAGE_NAMES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown stage {stage!r}; {hint}allowed: {', '.join(STAGE_NAMES)}")
     device = pick_device(device_name)
     changes: dict[str, Any] = {}
     for text in overrides:
@@ -57,6 +54,12 @@ def train_run(
     if seed is not None:
         changes["seed"] = seed
     config, layout = _resolve(preset, directory, changes, "atari100k" if device.type == "cuda" else "tiny")
+    stages = stages_of(config)
+    names = [known.name for known in stages]
+    if stage is not None and stage not in names:
+        near = difflib.get_close_matches(stage, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown stage {stage!r}; {hint}allowed: {', '.join(names)}")
 
     for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
         autocast_dtype(
@@ -67,7 +70,9 @@ def train_run(
     console.print(f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}")
     sinks = make_sinks(logs, layout.root, unstructure(config))
     with Reporter(console, layout.metrics, sinks) as reporter:
-        manifest = run_stages(STAGES, Context(config, layout, device, reporter), only=stage)
+        manifest = run_stages(
+            stages, Context(config, layout, device, reporter), only=stage, remarks=signs_after
+        )
     print_report(config, manifest, console, only=stage)
     if "agent" in manifest.stages:
         console.print(f"`wm eval {layout.root}` plays more episodes", highlight=False)

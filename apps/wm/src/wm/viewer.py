@@ -9,6 +9,7 @@ from cnn_encoder import Decoder, load_decoder, load_encoder
 from hrvq import HRVQ
 from torch import Tensor
 
+from wm.artifacts import frozen_quantizer
 from wm.device import frozen
 from wm.run import Layout
 
@@ -46,7 +47,7 @@ class Viewer:
             )
         _, backgrounds = load_encoder(layout.encoder)
         return cls(
-            quantizer=frozen(HRVQ.load(layout.hrvq)).to(device),
+            quantizer=frozen_quantizer(layout, device),
             decoder=frozen(load_decoder(layout.decoder)).to(device),
             backgrounds={game: background.to(device) for game, background in backgrounds.items()},
             device=device,

@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from atari_data import FrameStore, split_episodes, window_starts
-from hrvq import HRVQ
-from latent_ac import CodeFeatures, load_agent
+from atari_data import split_episodes, window_starts
+from latent_ac import CodeFeatures
 from numpy.typing import NDArray
-from token_worldmodel import imagine, load_tokens, load_worldmodel
+from token_worldmodel import imagine, load_tokens
 from torch import Tensor
 
 from wm.actions import allowed_actions
+from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel
 from wm.config import RunConfig
-from wm.device import derive_seed, frozen, generator
+from wm.device import derive_seed, generator
 from wm.run import Layout
 
 
@@ -49,7 +49,7 @@ def watch(
         ValueError: no validation episode is long enough, or an artifact is missing or damaged.
     """
     context = config.dream.context
-    trajectories, frames = load_tokens(layout.tokens(game)), FrameStore.open(layout.data(game))
+    trajectories, frames = load_tokens(layout.tokens(game)), layout.frames(game)
     # One step more than the context, so that no dream starts from an episode's final observation.
     starts = window_starts(trajectories.episode_ids, context + 1)
     held_out = split_episodes(trajectories.episode_ids, config.collect.validation_fraction, config.seed)
@@ -61,9 +61,9 @@ def watch(
         )
     start = int(np.random.default_rng(derive_seed(seed, "watch", game)).choice(starts))
 
-    model = frozen(load_worldmodel(layout.worldmodel)).to(device)
-    quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
-    agent = frozen(load_agent(layout.agent, device=device))
+    model = frozen_worldmodel(layout, device)
+    quantizer = frozen_quantizer(layout, device)
+    agent = frozen_agent(layout, device)
     actor = agent.actor.on_codes(quantizer.codebooks)
     allowed = allowed_actions(game, trajectories.actions, trajectories.final)
     mask = torch.from_numpy(allowed).to(device)

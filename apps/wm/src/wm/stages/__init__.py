@@ -1,6 +1,7 @@
 """The stages of a run, in order. Each reads and writes artifacts and reports numbers beside a baseline."""
 
-from wm.pipeline import Stage
+from wm.config import RunConfig
+from wm.pipeline import Stage, in_rounds
 from wm.stages import agent, collect, decoder, encoder, evaluate, quantizer, worldmodel
 
 STAGES: tuple[Stage, ...] = (
@@ -12,6 +13,11 @@ STAGES: tuple[Stage, ...] = (
     agent.STAGE,
     evaluate.STAGE,
 )
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
-__all__ = ["STAGES", "STAGE_NAMES"]
+
+def stages_of(config: RunConfig) -> tuple[Stage, ...]:
+    """Every stage of a run, round by round."""
+    return in_rounds(STAGES, config.rounds.count)
+
+
+__all__ = ["STAGES", "stages_of"]

@@ -1,7 +1,5 @@
 """The world model as a gym: reward and continue predictors from play, then actor and critic from dreams."""
 
-from typing import Any
-
 import torch
 from hrvq import HRVQ
 from latent_ac import (
@@ -11,16 +9,18 @@ from latent_ac import (
     PredictorObjective,
     TransitionBatch,
     evaluate_predictors,
+    load_agent,
     save_agent,
 )
-from token_worldmodel import TokenBatch, TokenSampler, load_tokens, load_worldmodel
+from token_worldmodel import TokenBatch
 
 from wm.actions import allowed_actions
-from wm.device import frozen, generator
+from wm.artifacts import frozen_quantizer, frozen_worldmodel
+from wm.device import generator
 from wm.dreams import Dreamer
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
-from wm.stages.worldmodel import first_of_each_game
+from wm.windows import first_of_each_game, load_all_tokens, token_sampler
 
 PREDICTOR_WINDOW = 16
 VALIDATION_BATCHES = 20
@@ -29,34 +29,20 @@ VALIDATION_BATCHES = 20
 def run(context: Context) -> Made:
     """Train predictors, then actor and critic; save all of them in one file."""
     config, layout, device = context.config, context.layout, context.device
-    tokens = {game: load_tokens(layout.tokens(game)) for game in config.games}
-    quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
-    agent = Agent(
-        config.actor,
-        config.critic,
-        config.predictor,
-        generator=generator(torch.device("cpu"), config.seed, "agent"),
-    ).to(device)
-
-    def sampler(split: Any, length: int, batch_size: int) -> TokenSampler:
-        return TokenSampler(
-            tokens,
-            length=length,
-            batch_size=batch_size,
-            seed=config.seed,
-            split=split,
-            validation_fraction=config.collect.validation_fraction,
-            device=device,
-        )
+    tokens = load_all_tokens(context)
+    quantizer = frozen_quantizer(layout, device)
+    agent = _agent(context)
 
     fit_config = config.train.predictors
-    real = sampler("train", PREDICTOR_WINDOW, fit_config.batch_size)
+    real = token_sampler(context, tokens, length=PREDICTOR_WINDOW, batch_size=fit_config.batch_size)
     objective = PredictorObjective(agent.reward, agent.continue_).to(device)
     fit(
         objective,
-        lambda step: transitions(real.batch(step), quantizer, config.dream.life_loss_ends),
+        lambda step: transitions(
+            real.batch(context.first_batch + step), quantizer, config.dream.life_loss_ends
+        ),
         fit_config,
-        stage="predictors",
+        stage=context.name("predictors"),
         seed=config.seed,
         device=device,
         reporter=context.reporter,
@@ -64,7 +50,9 @@ def run(context: Context) -> Made:
         total_steps=fit_config.resolve_steps(sum(real.num_windows.values()) // PREDICTOR_WINDOW),
     )
     agent.eval()
-    held_out = sampler("validation", PREDICTOR_WINDOW, fit_config.batch_size)
+    held_out = token_sampler(
+        context, tokens, length=PREDICTOR_WINDOW, batch_size=fit_config.batch_size, split="validation"
+    )
     measured = evaluate_predictors(
         agent.reward,
         agent.continue_,
@@ -76,7 +64,9 @@ def run(context: Context) -> Made:
 
     fit_config = config.train.agent
     # One step more than the context, so that no dream starts from an episode's final observation.
-    contexts = sampler("train", config.dream.context + 1, fit_config.batch_size)
+    contexts = token_sampler(
+        context, tokens, length=config.dream.context + 1, batch_size=fit_config.batch_size
+    )
     masks = torch.stack(
         [
             torch.from_numpy(allowed_actions(game, columns.actions, columns.final))
@@ -85,7 +75,7 @@ def run(context: Context) -> Made:
     ).to(device)
     learner = ActorCriticObjective(agent.actor, agent.critic, config.agent).to(device)
     dreamer = Dreamer(
-        model=frozen(load_worldmodel(layout.worldmodel)).to(device),
+        model=frozen_worldmodel(layout, device),
         quantizer=quantizer,
         agent=agent,
         masks=masks,
@@ -93,13 +83,14 @@ def run(context: Context) -> Made:
         config=config.dream,
         learner=learner,
         seed=config.seed,
+        first_batch=context.first_batch,
         precision=fit_config.precision,
     )
     fitted = fit(
         learner,
         dreamer.batch,
         fit_config,
-        stage="agent",
+        stage=context.name("agent"),
         seed=config.seed,
         device=device,
         reporter=context.reporter,
@@ -109,6 +100,15 @@ def run(context: Context) -> Made:
     )
     save_agent(layout.agent, agent.eval())
     return Made([layout.agent], {"predictors": measured, "train": fitted.metrics})
+
+
+def _agent(context: Context) -> Agent:
+    """A new agent, or that of the round before."""
+    if context.previous is not None:
+        return load_agent(context.previous.agent, device=context.device).train()
+    config = context.config
+    draw = generator(torch.device("cpu"), config.seed, "agent")
+    return Agent(config.actor, config.critic, config.predictor, generator=draw).to(context.device)
 
 
 def transitions(batch: TokenBatch, quantizer: HRVQ, life_loss_ends: bool) -> TransitionBatch:
@@ -138,6 +138,8 @@ STAGE = Stage(
         config.train.predictors,
         config.train.agent,
         config.collect.validation_fraction,
+        config.rounds.newest_share,
     ],
     run,
+    continues=("agent",),
 )

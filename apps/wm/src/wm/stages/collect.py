@@ -5,30 +5,40 @@ import shutil
 import numpy as np
 from atari_data import (
     PROTOCOLS,
-    FrameStore,
+    EpsilonPolicy,
     Policy,
     RandomPolicy,
     StickyRandomPolicy,
     collect,
+    drop_rounds,
     final_rows,
 )
 
 from wm.pipeline import Context, Made, Stage
+from wm.policy import load_policy
 
 
 def run(context: Context) -> Made:
-    """Collect every game anew; rows are exact in number and the same for the same seed."""
-    config, metrics = context.config.collect, {}
+    """Collect every game; rows are exact in number and the same for the same seed.
+
+    Round 0 starts anew. A later one adds to the play before it, chosen by the agent of the round before.
+    """
+    config, made, metrics = context.config.collect, [], {}
     if config.policy == "imported":
         return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
         # Beside the old data until it is whole: a stop half way loses neither.
-        fresh = directory.with_name(f".{game}.partial")
-        shutil.rmtree(fresh, ignore_errors=True)
-        with context.reporter.task(f"collect {game}", config.num_steps) as task:
+        target = directory if context.round else directory.with_name(f".{game}.partial")
+        if context.round:
+            drop_rounds(directory, context.round)
+            before = set(directory.iterdir())
+        else:
+            shutil.rmtree(target, ignore_errors=True)
+            before = set()
+        with context.reporter.task(f"{context.name('collect')} {game}", config.num_steps) as task:
             result = collect(
-                fresh,
+                target,
                 game,
                 config.num_steps,
                 _policy(context, game),
@@ -37,14 +47,19 @@ def run(context: Context) -> Made:
                 num_envs=config.num_envs,
                 progress=task.update,
             )
-        shutil.rmtree(directory, ignore_errors=True)
-        fresh.rename(directory)
+        if not context.round:
+            shutil.rmtree(directory, ignore_errors=True)
+            target.rename(directory)
+        made += sorted(set(directory.iterdir()) - before)
+        store = context.layout.frames(game)
+        rewards = store.rewards[len(store) - result.num_rows :]
         metrics[game] = {
             "steps": result.num_steps,
+            "steps_in_all": int((~final_rows(store.episode_ids)).sum()),
             "episodes": result.num_episodes,
             "mean_return": float(result.returns.mean()) if result.num_episodes else None,
+            "mean_reward": float(rewards.sum(dtype=np.float64)) / result.num_steps,
         }
-    made = [path for game in context.config.games for path in context.layout.data(game).iterdir()]
     return Made(made, metrics)
 
 
@@ -55,7 +70,7 @@ def _imported(context: Context) -> Made:
         directory = context.layout.data(game)
         if not directory.is_dir():
             raise ValueError(f"{directory} holds no recording; bring one in with `wm import`")
-        store = FrameStore.open(directory)
+        store = context.layout.frames(game)
         final = final_rows(store.episode_ids)
         if final.sum() < 2:
             raise ValueError(
@@ -74,11 +89,22 @@ def _imported(context: Context) -> Made:
 
 
 def _policy(context: Context, game: str) -> Policy:
-    config = context.config.collect
-    seed = context.seed("collect-policy", game)
+    config, rounds = context.config.collect, context.config.rounds
+    seed = context.seed("collect-policy", game, *([context.round] if context.round else []))
+    if context.previous is not None:
+        agent = load_policy(
+            context.previous, game, temperature=rounds.temperature, seed=seed, device=context.device
+        )
+        return EpsilonPolicy(agent, game, seed, config.num_envs, rounds.epsilon)
     if config.policy == "sticky_random":
         return StickyRandomPolicy(game, seed, config.num_envs, repeat=config.repeat)
     return RandomPolicy(game, seed, config.num_envs)
 
 
-STAGE = Stage("collect", (), lambda config: config.collect, run)
+STAGE = Stage(
+    "collect",
+    (),
+    lambda config: [config.collect, config.rounds.temperature, config.rounds.epsilon],
+    run,
+    continues=("collect", "encoder", "hrvq", "agent"),
+)

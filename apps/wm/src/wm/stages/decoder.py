@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from token_worldmodel import load_tokens
 from torch import Tensor
 
-from wm.device import frozen, generator
+from wm.artifacts import frozen_quantizer
+from wm.device import generator
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.viewer import prefixes
@@ -33,11 +34,11 @@ FOREGROUND = 10.0  # gray levels from the background
 def run(context: Context) -> Made:
     """Train one decoder to draw the newest frame from the levels so far or the embedding; measure each."""
     config, layout, device = context.config, context.layout, context.device
-    quantizer = frozen(HRVQ.load(layout.hrvq)).to(device)
+    quantizer = frozen_quantizer(layout, device)
     _, backgrounds = load_encoder(layout.encoder)
     sources = {
         game: Source(
-            frames=FrameStore.open(layout.data(game)),
+            frames=layout.frames(game),
             embeddings=load_embeddings(layout.embeddings(game))[0],
             tokens=torch.from_numpy(load_tokens(layout.tokens(game)).tokens),
             background=backgrounds[game].to(device),

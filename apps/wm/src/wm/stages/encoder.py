@@ -1,6 +1,7 @@
 """Frames to embeddings: temporal InfoNCE on stretches of play, and every frame embedded."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from cnn_encoder import (
     Encoder,
     diversity,
     embed_batches,
+    load_embeddings,
+    load_encoder,
     save_encoder,
     temporal_consistency,
     write_embeddings,
@@ -20,6 +23,7 @@ from wm.clips import ClipSampler
 from wm.device import generator
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
+from wm.run import Layout
 
 EMBED_BATCH = 512
 METRIC_ROWS = 4000
@@ -27,9 +31,14 @@ METRIC_PAIRS = 20_000
 
 
 def run(context: Context) -> Made:
-    """Train one encoder on all games, save it with their backgrounds, embed every frame."""
+    """Train one encoder on all games, save it with their backgrounds, embed every frame.
+
+    A later round trains the encoder of the round before on, or keeps it and embeds only what is new.
+    """
     config, layout, device = context.config, context.layout, context.device
-    stores = {game: FrameStore.open(layout.data(game)) for game in config.games}
+    stores = {game: layout.frames(game) for game in config.games}
+    if context.previous is not None and not config.rounds.encoder_steps:
+        return _keep(context, context.previous, stores)
     backgrounds = {game: torch.from_numpy(store.mean_frame()) for game, store in stores.items()}
     sampler = ClipSampler(
         stores,
@@ -41,20 +50,19 @@ def run(context: Context) -> Made:
         validation_fraction=config.collect.validation_fraction,
         device=device,
     )
-    encoder = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "encoder")).to(
-        device
-    )
-    untrained = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "random")).to(
-        device
-    )
+    if context.previous is None:
+        encoder = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "encoder"))
+    else:
+        encoder, _ = load_encoder(context.previous.encoder)
+    encoder = encoder.to(device)
     objective = ContrastiveObjective(
         encoder, config.contrastive, generator=generator(torch.device("cpu"), config.seed, "contrastive")
     ).to(device)
     fitted = fit(
         objective,
-        sampler.batch,
+        lambda step: sampler.batch(context.first_batch + step),
         config.train.encoder,
-        stage="encoder",
+        stage=context.name("encoder"),
         seed=config.seed,
         device=device,
         reporter=context.reporter,
@@ -62,29 +70,63 @@ def run(context: Context) -> Made:
         total_steps=config.train.encoder.resolve_steps(sampler.num_clips),
     )
     encoder.eval()
-    metrics: dict[str, object] = {"train": fitted.metrics}
+    save_encoder(layout.encoder, encoder, backgrounds)
+    for game, store in stores.items():
+        _embed(context, encoder, store, backgrounds[game], game)
+    return _made(context, encoder, backgrounds, stores, fitted.metrics)
+
+
+def _keep(context: Context, previous: Layout, stores: dict[str, FrameStore]) -> Made:
+    """The encoder and the embeddings of the round before, and those of the frames since."""
+    encoder, backgrounds = load_encoder(previous.encoder)
+    save_encoder(context.layout.encoder, encoder, backgrounds)
+    encoder = encoder.to(context.device).eval()
+    for game, store in stores.items():
+        known, _ = load_embeddings(previous.embeddings(game))
+        _embed(context, encoder, store, backgrounds[game], game, known)
+    return _made(context, encoder, backgrounds, stores, {})
+
+
+def _made(
+    context: Context,
+    encoder: Encoder,
+    backgrounds: dict[str, Tensor],
+    stores: dict[str, FrameStore],
+    train: dict[str, float],
+) -> Made:
+    config, layout, device = context.config, context.layout, context.device
+    untrained = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "random"))
+    untrained = untrained.to(device)
+    metrics: dict[str, object] = {"train": train}
     for game, store in stores.items():
         metrics[game] = {
             "trained": _health(context, encoder, store, backgrounds[game]),
             "random encoder": _health(context, untrained, store, backgrounds[game]),
         }
-        _embed(context, encoder, store, backgrounds[game], game)
-    save_encoder(layout.encoder, encoder, backgrounds)
     return Made([layout.encoder, *(layout.embeddings(game) for game in config.games)], metrics)
 
 
-def _embed(context: Context, encoder: Encoder, store: FrameStore, background: Tensor, game: str) -> None:
-    with context.reporter.task(f"embed {game}", len(store)) as task:
+def _embed(
+    context: Context,
+    encoder: Encoder,
+    store: FrameStore,
+    background: Tensor,
+    game: str,
+    known: Tensor | None = None,
+) -> None:
+    """Write the embeddings of all rows; the first of them may be known."""
+    done = 0 if known is None else len(known)
+    with context.reporter.task(f"embed {game}", len(store), done) as task:
 
         def stacks() -> Iterator[np.ndarray]:
-            for start in range(0, len(store), EMBED_BATCH):
+            for start in range(done, len(store), EMBED_BATCH):
                 rows = np.arange(start, min(start + EMBED_BATCH, len(store)))
                 yield store.stacks(rows)
                 task.update(int(rows[-1]) + 1)
 
         write_embeddings(
             context.layout.embeddings(game),
-            embed_batches(encoder, stacks(), background),
+            chain([] if known is None else [known], embed_batches(encoder, stacks(), background)),
             num_frames=len(store),
             config={"game": game},
         )
@@ -115,6 +157,8 @@ STAGE = Stage(
         config.train.encoder,
         config.windows.clip,
         config.collect.validation_fraction,
+        config.rounds.encoder_steps,
     ],
     run,
+    continues=("encoder",),
 )

@@ -1,5 +1,6 @@
 """Embeddings to tokens: codebooks fitted to frozen embeddings, and every frame's tokens."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,10 @@ import torch
 from atari_data import FrameStore, split_episodes
 from cnn_encoder import load_embeddings
 from hrvq import HRVQ, FitProgress, distortion, perplexity, persistence, usage
-from token_worldmodel import TokenTrajectories, save_tokens
+from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
 from torch import Tensor
 
-from wm.device import derive_seed
+from wm.device import derive_seed, generator
 from wm.pipeline import Context, Made, Stage
 
 ENCODE_BATCH = 8192
@@ -19,14 +20,36 @@ ENCODE_BATCH = 8192
 def run(context: Context) -> Made:
     """Fit one quantizer to the training rows of all games, save it, tokenise every row."""
     config, layout, device = context.config, context.layout, context.device
-    stores = {game: FrameStore.open(layout.data(game)) for game in config.games}
+    stores = {game: layout.frames(game) for game in config.games}
     embeddings = {game: load_embeddings(layout.embeddings(game))[0] for game in config.games}
     held_out = {
         game: split_episodes(store.episode_ids, config.collect.validation_fraction, config.seed)
         for game, store in stores.items()
     }
     train = torch.cat([embeddings[game][torch.from_numpy(~held_out[game])] for game in config.games])
-    quantizer = HRVQ(config.hrvq).to(device)
+    if context.previous is None:
+        quantizer = _fit(context, train)
+    else:
+        quantizer = HRVQ.load(context.previous.hrvq, device)
+        if config.rounds.encoder_steps:
+            _follow(context, quantizer, train)
+    quantizer.eval()
+    quantizer.save(layout.hrvq)
+    metrics: dict[str, Any] = {}
+    for game, store in stores.items():
+        tokens = _tokenise(context, quantizer, embeddings[game], game)
+        save_tokens(layout.tokens(game), trajectories(store, tokens), {"game": game})
+        rows = torch.from_numpy(np.flatnonzero(held_out[game]))
+        metrics[game] = _health(
+            quantizer, embeddings[game][rows], tokens[rows], store.episode_ids[rows.numpy()]
+        )
+    return Made([layout.hrvq, *(layout.tokens(game) for game in config.games)], metrics)
+
+
+def _fit(context: Context, train: Tensor) -> HRVQ:
+    """New codes, by k-means on the embeddings of training rows."""
+    config = context.config
+    quantizer = HRVQ(config.hrvq).to(context.device)
     with context.reporter.task("hrvq", config.quantize.epochs * config.hrvq.levels) as task:
 
         def progress(done: FitProgress) -> None:
@@ -40,17 +63,35 @@ def run(context: Context) -> Made:
             seed=derive_seed(config.seed, "hrvq"),
             progress=progress,
         )
-    quantizer.eval()
-    quantizer.save(layout.hrvq)
-    metrics: dict[str, Any] = {}
-    for game, store in stores.items():
-        tokens = encode(quantizer, embeddings[game], device)
-        save_tokens(layout.tokens(game), trajectories(store, tokens), {"game": game})
-        rows = torch.from_numpy(np.flatnonzero(held_out[game]))
-        metrics[game] = _health(
-            quantizer, embeddings[game][rows], tokens[rows], store.episode_ids[rows.numpy()]
-        )
-    return Made([layout.hrvq, *(layout.tokens(game) for game in config.games)], metrics)
+    return quantizer
+
+
+def _follow(context: Context, quantizer: HRVQ, train: Tensor) -> None:
+    """Move the codes after an encoder that was trained on, by moving averages: a code keeps its meaning.
+
+    A fit from nothing would give better codes, and a world model that has to start again.
+    """
+    config = context.config
+    draw = generator(torch.device("cpu"), config.seed, context.stage)
+    quantizer.train()
+    with context.reporter.task(context.stage, config.quantize.epochs) as task:
+        for epoch in range(config.quantize.epochs):
+            for rows in torch.randperm(len(train), generator=draw).split(config.quantize.batch_size):
+                quantizer.update(train[rows].to(context.device))
+            task.update(epoch + 1)
+
+
+def _tokenise(context: Context, quantizer: HRVQ, embeddings: Tensor, game: str) -> Tensor:
+    """Tokens of every row; those of the rounds before are known where encoder and codes were kept."""
+    known = torch.empty(0, quantizer.config.levels, dtype=torch.int16)
+    if context.previous is not None and not context.config.rounds.encoder_steps:
+        known = torch.from_numpy(load_tokens(context.previous.tokens(game)).tokens)
+    began = time.monotonic()
+    tokens = encode(quantizer, embeddings[len(known) :], context.device)
+    if context.previous is not None:
+        seconds = time.monotonic() - began
+        context.reporter.say(f"{context.stage}: {game}, {len(tokens)} rows tokenised in {seconds:.1f} s")
+    return torch.cat([known, tokens])
 
 
 @torch.inference_mode()
@@ -92,6 +133,12 @@ def _health(
 STAGE = Stage(
     "hrvq",
     ("collect", "encoder"),
-    lambda config: [config.hrvq, config.quantize, config.collect.validation_fraction],
+    lambda config: [
+        config.hrvq,
+        config.quantize,
+        config.collect.validation_fraction,
+        config.rounds.encoder_steps,
+    ],
     run,
+    continues=("hrvq",),
 )

@@ -1,18 +1,13 @@
 """Tokens to a model of the game."""
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from token_worldmodel import (
-    TokenBatch,
-    TokenSampler,
     WorldModel,
     WorldModelObjective,
     evaluate,
-    load_tokens,
+    load_worldmodel,
     parameter_groups,
     save_worldmodel,
 )
@@ -20,6 +15,7 @@ from token_worldmodel import (
 from wm.device import autocast, autocast_dtype, derive_seed
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
+from wm.windows import first_of_each_game, load_all_tokens, token_sampler
 
 VALIDATION_BATCHES = 40
 
@@ -27,52 +23,35 @@ VALIDATION_BATCHES = 40
 def run(context: Context) -> Made:
     """Train the world model on windows of the training episodes; measure it on the others."""
     config, layout, device = context.config, context.layout, context.device
-    tokens = {game: load_tokens(layout.tokens(game)) for game in config.games}
-
-    def sampler(split: Any, length: int) -> TokenSampler:
-        return TokenSampler(
-            tokens,
-            length=length,
-            batch_size=config.train.worldmodel.batch_size,
-            seed=config.seed,
-            split=split,
-            validation_fraction=config.collect.validation_fraction,
-            device=device,
-        )
-
-    train = sampler("train", config.windows.length)
-    torch.manual_seed(derive_seed(config.seed, "worldmodel"))
-    model = WorldModel(config.worldmodel).to(device)
-    fit_config = config.train.worldmodel
+    fit_config, length = config.train.worldmodel, config.windows.length
+    tokens = load_all_tokens(context)
+    train = token_sampler(context, tokens, length=length, batch_size=fit_config.batch_size)
+    if context.previous is None:
+        torch.manual_seed(derive_seed(config.seed, "worldmodel"))
+        model = WorldModel(config.worldmodel).to(device)
+    else:
+        model = load_worldmodel(context.previous.worldmodel).to(device)
     fitted = fit(
         WorldModelObjective(model),
-        train.batch,
+        lambda step: train.batch(context.first_batch + step),
         fit_config,
-        stage="worldmodel",
+        stage=context.name("worldmodel"),
         seed=config.seed,
         device=device,
         reporter=context.reporter,
         checkpoint=context.checkpoint(),
-        total_steps=fit_config.resolve_steps(sum(train.num_windows.values()) // config.windows.length),
+        total_steps=fit_config.resolve_steps(sum(train.num_windows.values()) // length),
         parameter_groups=parameter_groups(model, fit_config.weight_decay),
     )
     model.eval()
     save_worldmodel(layout.worldmodel, model)
-    validation = first_of_each_game(sampler("validation", config.windows.length), VALIDATION_BATCHES)
+    held_out = token_sampler(
+        context, tokens, length=length, batch_size=fit_config.batch_size, split="validation"
+    )
     with autocast(autocast_dtype(fit_config.precision, device), device):
-        measured = evaluate(model, validation, config.games)
+        measured = evaluate(model, first_of_each_game(held_out, VALIDATION_BATCHES), config.games)
     levels = {name: [asdict(level) for level in found] for name, found in measured.items()}
     return Made([layout.worldmodel], {"train": fitted.metrics, "validation": levels})
-
-
-def first_of_each_game(sampler: TokenSampler, limit: int) -> Iterator[TokenBatch]:
-    """At most ``limit`` batches of every game of a sweep, which goes game by game."""
-    seen: Counter[int] = Counter()
-    for batch in sampler.sweep():
-        game = int(batch.game_index[0])
-        seen[game] += 1
-        if seen[game] <= limit:
-            yield batch
 
 
 STAGE = Stage(
@@ -83,6 +62,8 @@ STAGE = Stage(
         config.train.worldmodel,
         config.windows.length,
         config.collect.validation_fraction,
+        config.rounds.newest_share,
     ],
     run,
+    continues=("worldmodel",),
 )

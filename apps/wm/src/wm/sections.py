@@ -1,0 +1,170 @@
+"""The app's own settings: one dataclass for each table of a run's TOML that no package owns."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wm.fit import FitConfig
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless it holds."""
+    if not holds:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """Real play, per game.
+
+    Args:
+        num_steps: agent steps (actions; four frames each).
+        num_envs: emulators stepped together.
+        policy: ``random`` draws from the game's own actions; ``sticky_random`` repeats its last action with
+            probability ``repeat``, and so gets further from the start; ``imported`` plays nothing, because
+            `wm import` has put recordings there, of games that need not be ALE's.
+        protocol: of the emulator, by name.
+        validation_fraction: share of the episodes that nothing is trained on.
+    """
+
+    num_steps: int = 20_000
+    num_envs: int = 16
+    policy: Literal["random", "sticky_random", "imported"] = "random"
+    repeat: float = 0.75
+    protocol: Literal["atari100k", "ale_v5"] = "atari100k"
+    validation_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.num_steps >= 100, f"num_steps must be at least 100; got {self.num_steps}")
+        require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
+        require(0 <= self.repeat < 1, f"repeat must lie in [0, 1); got {self.repeat}")
+        require(
+            0 < self.validation_fraction < 1,
+            f"validation_fraction must lie between 0 and 1; got {self.validation_fraction}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeConfig:
+    """Fitting the quantizer to frozen embeddings: passes over them, and vectors in a batch."""
+
+    epochs: int = 5
+    batch_size: int = 4096
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"epochs must be at least 1; got {self.epochs}")
+        require(self.batch_size >= 1, f"batch_size must be at least 1; got {self.batch_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """Stretches of real play that a batch is made of, in steps.
+
+    Args:
+        clip: consecutive steps whose moments the encoder learns to tell apart.
+        length: steps of a world model window.
+    """
+
+    clip: int = 40
+    length: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "length"):
+            require(getattr(self, name) >= 2, f"{name} must be at least 2; got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamConfig:
+    """What the agent practises in.
+
+    Args:
+        context: real steps before a dream starts.
+        horizon: imagined steps of a dream.
+        temperature: of the dreamed tokens.
+        life_loss_ends: whether a lost life counts as the end, so that the agent learns to keep its lives.
+    """
+
+    context: int = 8
+    horizon: int = 15
+    temperature: float = 1.0
+    life_loss_ends: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("context", "horizon"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
+        require(self.temperature > 0, f"temperature must be above 0; got {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Play in the real game at the end of training.
+
+    Args:
+        episodes: whole episodes per game, for the agent and for the random agent.
+        num_envs: emulators stepped together.
+        temperature: of the agent's choice among actions; 0 is greedy.
+        max_frames: emulated frames after which an episode is cut; 108000 (30 minutes) is the standard.
+    """
+
+    episodes: int = 30
+    num_envs: int = 16
+    temperature: float = 1.0
+    max_frames: int = 108_000
+
+    def __post_init__(self) -> None:
+        require(self.episodes >= 1, f"episodes must be at least 1; got {self.episodes}")
+        require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
+        require(self.temperature >= 0, f"temperature must not be negative; got {self.temperature}")
+        require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How each stage that takes gradient steps is optimised."""
+
+    encoder: FitConfig = field(default_factory=FitConfig)
+    decoder: FitConfig = field(default_factory=FitConfig)
+    worldmodel: FitConfig = field(default_factory=FitConfig)
+    predictors: FitConfig = field(default_factory=FitConfig)
+    agent: FitConfig = field(default_factory=FitConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsConfig:
+    """Collecting again with the policy learned so far, and going on from there.
+
+    ``collect.num_steps`` is what the whole run may play; round 0 plays ``first_steps`` of it by
+    ``collect.policy``, the others share the rest evenly and play by the agent.
+
+    Args:
+        count: rounds of collecting and training; 1 is no loop, and nothing else here counts.
+        first_steps: agent steps of round 0, per game.
+        temperature: of the agent's choice when it collects; 0 is greedy.
+        epsilon: share of its actions that are random instead, so that it sees what it would not seek.
+        encoder_steps: optimiser steps by which each later round trains the encoder on; the quantizer then
+            follows the new embeddings and all play is tokenised again. 0 keeps both from round 0, and
+            only new play is tokenised: cheaper, and right where random play has seen what there is to see.
+        worldmodel_steps: optimiser steps of the world model in each later round, from its weights so far;
+            predictor_steps, agent_steps: likewise.
+        newest_share: of the world model's windows and of the dreams' contexts, from the newest round; the
+            rest from all play.
+    """
+
+    count: int = 1
+    first_steps: int = 10_000
+    temperature: float = 1.0
+    epsilon: float = 0.05
+    encoder_steps: int = 0
+    worldmodel_steps: int = 500
+    predictor_steps: int = 200
+    agent_steps: int = 1000
+    newest_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(1 <= self.count <= 1000, f"count must be 1 to 1000; got {self.count}")
+        require(self.first_steps >= 100, f"first_steps must be at least 100; got {self.first_steps}")
+        require(self.temperature >= 0, f"temperature must not be negative; got {self.temperature}")
+        require(self.encoder_steps >= 0, f"encoder_steps must not be negative; got {self.encoder_steps}")
+        for name in ("epsilon", "newest_share"):
+            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]; got {getattr(self, name)}")
+        for name in ("worldmodel_steps", "predictor_steps", "agent_steps"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")

@@ -1,0 +1,176 @@
+"""Signs of trouble in the loop of collecting and dreaming, each with a plain hint."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from wm.config import RunConfig
+from wm.pipeline import Stage
+from wm.run import Manifest
+
+
+class RoundSigns(NamedTuple):
+    """What one round's agent promised in its dreams, and what play brought. Absent numbers are None.
+
+    Args:
+        steps: real agent steps per game collected so far.
+        collected_return: mean return of the whole episodes that the round collected, by game.
+        imagined_reward: mean reward of a dreamed step, all games together.
+        real_reward: mean reward of a real step by this round's agent: of the next round's collecting, or of
+            the evaluation after the last round.
+        entropy: of the policy, as a share of that of uniform play.
+        value_error: mean error of the critic on imagined returns.
+        return_scale: spread of the imagined returns (5th to 95th percentile).
+        recall: of negative and of positive rewards by the predictor, on validation play.
+        counts: of negative and positive rewards that recall was measured on.
+    """
+
+    round: int
+    steps: int
+    collected_return: dict[str, float | None]
+    imagined_reward: float | None
+    real_reward: float | None
+    entropy: float | None
+    value_error: float | None
+    return_scale: float | None
+    recall: tuple[float | None, float | None]
+    counts: tuple[float, float]
+
+
+def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
+    """The signs of every round whose agent is trained."""
+    found = []
+    for index in range(config.rounds.count):
+        suffix, after = _suffix(config, index), _suffix(config, index + 1)
+        collected, agent = (manifest.stages.get(name + suffix) for name in ("collect", "agent"))
+        if collected is None or agent is None:
+            break
+        real, following = _played(manifest), manifest.stages.get("collect" + after)
+        if index + 1 < config.rounds.count:
+            rewards = [following.metrics[game]["mean_reward"] for game in config.games] if following else []
+            real = _mean(rewards) if rewards else None
+        train, predictors = agent.metrics["train"], agent.metrics["predictors"]
+        first = collected.metrics[config.games[0]]
+        found.append(
+            RoundSigns(
+                round=index,
+                steps=first.get("steps_in_all", first["steps"]),
+                collected_return={game: collected.metrics[game]["mean_return"] for game in config.games},
+                imagined_reward=train.get("reward"),
+                real_reward=real,
+                entropy=train.get("entropy_fraction"),
+                value_error=train.get("value_error"),
+                return_scale=train.get("return_scale"),
+                recall=(predictors["reward_recall_negative"], predictors["reward_recall_positive"]),
+                counts=(predictors["reward_count_negative"], predictors["reward_count_positive"]),
+            )
+        )
+    return found
+
+
+def hints(signs: RoundSigns) -> list[str]:
+    """What is wrong, and what usually helps; empty if nothing is."""
+    return list(_hints(signs))
+
+
+def _hints(signs: RoundSigns) -> Iterator[str]:
+    imagined, real = signs.imagined_reward, signs.real_reward
+    # A tenth of a point in a hundred steps is noise in any game.
+    if imagined is not None and real is not None and imagined - real > 0.5 * abs(real) + 0.001:
+        yield (
+            f"the dream flatters: {imagined:+.4f} a step imagined, {real:+.4f} played; train the world model "
+            "longer, lower dream.temperature or dream.horizon, or collect more"
+        )
+    if signs.entropy is not None and signs.entropy < 0.05:
+        yield (
+            f"the policy has collapsed: its entropy is {signs.entropy:.0%} of uniform play's; raise "
+            "agent.entropy_coef or train the agent less in a round"
+        )
+    if signs.entropy is not None and signs.entropy > 0.98:
+        yield (
+            f"the policy is still random: its entropy is {signs.entropy:.0%} of uniform play's; train the "
+            "agent longer or lower agent.entropy_coef"
+        )
+    if (
+        signs.value_error is not None
+        and signs.return_scale is not None
+        and signs.value_error > signs.return_scale
+    ):
+        yield (
+            f"the critic errs by {signs.value_error:.3f} where returns spread over {signs.return_scale:.3f}; "
+            "train the agent longer or lower agent.gamma"
+        )
+    for name, recall, count in zip(("lost", "won"), signs.recall, signs.counts, strict=True):
+        if count and recall is not None and recall < 0.2:
+            yield (
+                f"{name} points are hardly foreseen: {recall:.0%} of {count:.0f}; no dream holds them. "
+                "Collect more play that scores, or keep more of the state (hrvq.levels, train.encoder.steps)"
+            )
+
+
+def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str]:
+    """The hints a finished stage gives rise to: an agent's own, and those of play about the agent before."""
+    signs = read_signs(config, manifest)
+    if stage.name.startswith("agent"):
+        return hints(signs[stage.round]) if len(signs) > stage.round else []
+    about = stage.round if stage.name == "evaluate" else stage.round - 1
+    if stage.name.split("-")[0] in ("collect", "evaluate") and 0 <= about < len(signs):
+        return [hint for hint in hints(signs[about]) if "flatters" in hint]
+    return []
+
+
+def signs_table(config: RunConfig, manifest: Manifest) -> Table:
+    """A line for each round, its hints below."""
+    table = Table(title="Round by round", title_justify="left")
+    for column in (
+        "round",
+        "real steps",
+        "return collected",
+        "reward a step: imagined",
+        "played",
+        "entropy",
+        "value error (spread)",
+        "foreseen: lost",
+        "won",
+    ):
+        table.add_column(column, overflow="fold")
+    for signs in read_signs(config, manifest):
+        returns = ", ".join(
+            f"{game} {_number(value, 2)}" if len(config.games) > 1 else _number(value, 2)
+            for game, value in signs.collected_return.items()
+        )
+        table.add_row(
+            str(signs.round),
+            str(signs.steps),
+            returns,
+            _number(signs.imagined_reward, 4),
+            _number(signs.real_reward, 4),
+            "?" if signs.entropy is None else f"{signs.entropy:.0%}",
+            f"{_number(signs.value_error, 3)} ({_number(signs.return_scale, 3)})",
+            *(
+                f"{recall:.0%} of {count:.0f}" if count and recall is not None else "none seen"
+                for recall, count in zip(signs.recall, signs.counts, strict=True)
+            ),
+        )
+    return table
+
+
+def _suffix(config: RunConfig, index: int) -> str:
+    return "" if index == config.rounds.count - 1 else f"-{index}"
+
+
+def _played(manifest: Manifest) -> float | None:
+    evaluated = manifest.stages.get("evaluate")
+    if evaluated is None or not evaluated.metrics["games"]:
+        return None
+    scores = [game["agent"] for game in evaluated.metrics["games"].values()]
+    return _mean([score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores])
+
+
+def _mean(values: list[Any]) -> float:
+    return float(sum(values) / len(values))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "?" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,52 @@
+"""Windows of tokens, as every stage that learns from them draws them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
+
+from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories, load_tokens
+
+from wm.pipeline import Context
+
+Split = Literal["train", "validation"]
+
+
+def load_all_tokens(context: Context) -> dict[str, TokenTrajectories]:
+    """The tokens of every game up to the stage's round."""
+    return {game: load_tokens(context.layout.tokens(game)) for game in context.config.games}
+
+
+def token_sampler(
+    context: Context,
+    tokens: dict[str, TokenTrajectories],
+    *,
+    length: int,
+    batch_size: int,
+    split: Split = "train",
+) -> TokenSampler:
+    """Windows of ``length`` steps from the run's split; in later rounds the newest play has its share."""
+    config = context.config
+    newest = None
+    if context.previous is not None and split == "train":
+        newest = {game: context.layout.frames(game).round_ends[-2] for game in config.games}
+    return TokenSampler(
+        tokens,
+        length=length,
+        batch_size=batch_size,
+        seed=config.seed,
+        split=split,
+        validation_fraction=config.collect.validation_fraction,
+        newest=newest,
+        newest_share=config.rounds.newest_share,
+        device=context.device,
+    )
+
+
+def first_of_each_game(sampler: TokenSampler, limit: int) -> Iterator[TokenBatch]:
+    """At most ``limit`` batches of every game of a sweep, which goes game by game."""
+    seen: Counter[int] = Counter()
+    for batch in sampler.sweep():
+        game = int(batch.game_index[0])
+        seen[game] += 1
+        if seen[game] <= limit:
+            yield batch

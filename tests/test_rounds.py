@@ -1,0 +1,172 @@
+"""Collecting in rounds, by the real command on the real emulator at a tiny size."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atari_data import FrameStore, final_rows
+from command import SMALL, train, wm
+from safetensors.numpy import load_file
+from token_worldmodel import load_tokens
+
+STEPS = 1301
+ROUNDS = [
+    part
+    for setting in (
+        f"collect.num_steps={STEPS}",
+        "rounds.count=3",
+        "rounds.first_steps=600",
+        "rounds.worldmodel_steps=3",
+        "rounds.predictor_steps=3",
+        "rounds.agent_steps=4",
+    )
+    for part in ("--set", setting)
+]
+NAMES = [
+    *(
+        f"{stage}-{index}"
+        for index in (0, 1)
+        for stage in ("collect", "encoder", "hrvq", "worldmodel", "agent")
+    ),
+    *("collect", "encoder", "hrvq", "decoder", "worldmodel", "agent", "evaluate"),
+]
+
+
+def artifacts(directory: Path) -> dict[str, bytes]:
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*.safetensors")}
+
+
+def stages(directory: Path) -> dict[str, dict]:
+    return json.loads((directory / "manifest.json").read_text())["stages"]
+
+
+@pytest.fixture(scope="module")
+def looped(tmp_path_factory):
+    """A run of three rounds: read, never write."""
+    directory = tmp_path_factory.mktemp("looped") / "run"
+    result = train(directory, *ROUNDS)
+    assert result.code == 0, result.output
+    assert "Round by round" in result.output
+    return directory
+
+
+def test_every_round_has_its_stages_and_the_budget_is_kept(looped):
+    done = stages(looped)
+    assert list(done) == NAMES
+    collected = [done[name]["metrics"]["pong"] for name in ("collect-0", "collect-1", "collect")]
+    assert [round_["steps"] for round_ in collected] == [600, 351, 350]
+    assert [round_["steps_in_all"] for round_ in collected] == [600, 951, STEPS]
+    store = FrameStore.open(looped / "data" / "pong")
+    assert (~final_rows(store.episode_ids)).sum() == STEPS
+    assert [r["policy"] for r in store.rounds] == ["RandomPolicy", "EpsilonPolicy", "EpsilonPolicy"]
+
+
+def test_later_rounds_go_on_from_earlier_ones(looped):
+    first, second = (load_tokens(looped / "rounds" / n / "tokens" / "pong.safetensors") for n in ("00", "01"))
+    last = load_tokens(looped / "tokens" / "pong.safetensors")
+    assert len(first.tokens) < len(second.tokens) < len(last.tokens)
+    np.testing.assert_array_equal(last.tokens[: len(second.tokens)], second.tokens)
+    np.testing.assert_array_equal(second.tokens[: len(first.tokens)], first.tokens)
+    weights = [load_file(p / "worldmodel.safetensors") for p in (looped / "rounds" / "01", looped)]
+    distance = sum(float(np.abs(weights[1][k] - weights[0][k]).sum()) for k in weights[0])
+    size = sum(float(np.abs(value).sum()) for value in weights[0].values())
+    assert 0 < distance < 0.2 * size  # three steps from there, not a model of its own
+    for name in ("encoder", "hrvq"):
+        paths = [looped / "rounds" / "00" / f"{name}.safetensors", looped / f"{name}.safetensors"]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_the_same_command_again_skips_every_round(looped):
+    again = train(looped, *ROUNDS)
+    assert again.code == 0
+    assert all(f"{name}: up to date, skipped" in again.output for name in NAMES)
+
+
+def test_a_knob_of_later_rounds_leaves_the_first_as_it_is(looped, tmp_path):
+    copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
+    changed = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.epsilon=0.5")
+    assert changed.code == 0, changed.output
+    assert all(f"{name}: up to date, skipped" in changed.output for name in NAMES if name.endswith("-0"))
+    assert "collect-1: done" in changed.output
+    store = FrameStore.open(copy / "data" / "pong")
+    assert (~final_rows(store.episode_ids)).sum() == STEPS
+    before = FrameStore.open(looped / "data" / "pong")
+    first = store.round_ends[0]
+    np.testing.assert_array_equal(store.frames[:first], before.frames[:first])
+    assert store.actions[first:].tolist() != before.actions[first:].tolist()
+
+
+def test_an_encoder_trained_on_moves_codes_and_tokens(looped, tmp_path):
+    copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
+    changed = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_steps=3")
+    assert changed.code == 0, changed.output
+    for name in ("encoder", "hrvq"):
+        paths = [copy / "rounds" / "00" / f"{name}.safetensors", copy / f"{name}.safetensors"]
+        assert paths[0].read_bytes() != paths[1].read_bytes()
+    rows = len(load_tokens(copy / "tokens" / "pong.safetensors").tokens)
+    assert f"{rows} rows tokenised" in changed.output
+    signs = changed.output.split("Round by round")[1]
+    assert "played" in signs
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_run_killed_at_random_ends_like_one_that_was_not(looped, tmp_path):
+    settings = [part for s in SMALL for part in ("--set", s)] + ROUNDS
+    command = [sys.executable, "-c", "from wm.cli import main; main()", "train", "--preset", "tiny"]
+    command += ["--device", "cpu", "--run", str(tmp_path / "run"), *settings]
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            process.stdout.readline()  # from here on it is under way
+            time.sleep(float(rng.uniform(0.1, 2.5)))
+            process.send_signal([signal.SIGKILL, signal.SIGINT][int(rng.integers(2))])
+            output = process.communicate(timeout=300)[0]
+        assert "Traceback" not in output, output
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert artifacts(tmp_path / "run") == artifacts(looped)
+
+
+def test_stage_names_of_a_run_of_rounds(looped, tmp_path):
+    unknown = train(tmp_path / "run", *ROUNDS, "collect-7")
+    assert unknown.code == 2
+    assert "collect-0" in unknown.output
+    early = train(tmp_path / "run", *ROUNDS, "agent-1")
+    assert early.code == 2
+    assert "needs the artifacts of hrvq-1" in early.output
+    shown = wm("show", looped)
+    assert shown.code == 0
+    assert "rounds/00/agent.safetensors" in shown.output
+    assert "all" in wm("runs", looped.parent).output
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rounds.count=0", "count must be 1 to 1000; got 0"),
+        ("rounds.first_steps=1250", "leaves 51 for 2 later rounds"),
+        ("rounds.epsilon=1.5", r"epsilon must lie in [0, 1]; got 1.5"),
+        ("rounds.worldmodel_steps=0", "worldmodel_steps must be at least 1"),
+        ('collect.policy="imported"', "a recording cannot be played on"),
+    ],
+)
+def test_rounds_that_cannot_be(tmp_path, setting, message):
+    refused = train(tmp_path / "run", *ROUNDS, "--set", setting)
+    assert refused.code == 2
+    assert message in " ".join(refused.output.split())
+    assert not (tmp_path / "run" / "data").exists()
+
+
+def test_settings_of_a_round_add_up(looped):
+    config = tomllib.loads((looped / "config.toml").read_text())
+    assert config["collect"]["num_steps"] == STEPS
+    assert config["rounds"]["count"] == 3
