@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from atari_data import Protocol, RandomPolicy, play_episodes
+from atari_data import Moment, Protocol, RandomPolicy, play_episodes
 from atari_data.playing import environment_seeds, play
 from atari_data.twins import Twin
 
@@ -47,9 +47,16 @@ def test_a_seed_gives_the_same_episodes_and_progress_counts_them():
 
 def test_recorded_episodes_have_a_screen_for_every_observation():
     screens: dict[int, list[np.ndarray]] = {}
+    rewards: dict[int, float] = {}
+    ends: list[int] = []
 
-    def record(episode: int, screen: np.ndarray) -> None:
-        screens.setdefault(episode, []).append(screen)
+    def record(moment: Moment) -> None:
+        screens.setdefault(moment.episode, []).append(moment.screen)
+        rewards[moment.episode] = rewards.get(moment.episode, 0.0) + moment.reward
+        assert moment.observation.shape == (4, 84, 84)
+        assert 0 <= moment.action < 18
+        if moment.over:
+            ends.append(moment.episode)
 
     result = evaluate(
         4, 2, record=record, record_episodes={1, 2}, protocol=Protocol(max_frames=403, noop_max=0)
@@ -58,6 +65,8 @@ def test_recorded_episodes_have_a_screen_for_every_observation():
         1: result.lengths[1] + 1,
         2: result.lengths[2] + 1,
     }
+    assert rewards == {1: result.returns[1], 2: result.returns[2]}
+    assert sorted(ends) == [1, 2]
     assert screens[1][0].shape == (210, 160, 3)
     fresh = Twin("breakout", 0, SHORT).emulator
     fresh.reset_game()

@@ -13,10 +13,13 @@ from rich.table import Table
 
 from wm.config import RunConfig, load_config
 from wm.device import derive_seed, one_thread, pick_device
+from wm.episode_film import write_film
 from wm.policy import load_policy
+from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.reporter import Reporter
 from wm.run import Layout, write_text
 from wm.statistics import summarize
+from wm.viewer import Viewer
 
 
 def evaluate_games(
@@ -29,10 +32,12 @@ def evaluate_games(
     device: torch.device,
     reporter: Reporter,
     max_frames: int | None = None,
+    films: Path | None = None,
 ) -> dict[str, Any]:
     """Play ``episodes`` whole episodes of each game, by the agent and at random, from the same seeds.
 
-    An episode ends by the game's rules or after ``max_frames`` emulated frames (the run's, if left out).
+    An episode ends by the game's rules or after ``max_frames`` emulated frames (the run's, if left out). With
+    ``films``, the agent's best and median episodes are filmed into that directory, each beside its dream.
 
     Returns:
         The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
@@ -46,8 +51,9 @@ def evaluate_games(
     if absent:
         reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
     for game in (game for game in config.games if game not in absent):
+        agent = RecordedPolicy(load_policy(layout, game, temperature=temperature, seed=seed, device=device))
         policies: dict[str, Policy] = {
-            "agent": load_policy(layout, game, temperature=temperature, seed=seed, device=device),
+            "agent": agent,
             "random": RandomPolicy(game, derive_seed(seed, "random", game), num_envs),
         }
         games[game] = {}
@@ -63,6 +69,25 @@ def evaluate_games(
                     progress=task.update,
                 )
             games[game][name] = summarize(played.returns) | {"lengths": played.lengths.tolist()}
+        if films is not None:
+            wanted = best_and_median(games[game]["agent"]["returns"])
+            with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
+                seen = see_again(
+                    game,
+                    agent,
+                    wanted,
+                    num_episodes=episodes,
+                    seed=seed,
+                    protocol=protocol,
+                    num_envs=num_envs,
+                )
+                viewer = Viewer.load(layout, device)
+                for name, film in seen.items():
+                    dream = dream_again(layout, config, game, film, seed=seed, device=device)
+                    title = f"{name} of {episodes} episodes"
+                    path = write_film(films / f"{game}-{name}", film, dream, viewer, game, title)
+                    reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
+                    task.advance()
         games[game]["human_normalized"] = human_normalized(game, games[game]["agent"]["mean"])
     return {
         "protocol": {
@@ -87,6 +112,7 @@ def evaluate_run(
     seed: int,
     max_frames: int,
     json_file: Path | None,
+    video: bool,
     device_name: str,
     console: Console,
 ) -> None:
@@ -95,6 +121,10 @@ def evaluate_run(
     config = load_config(layout.config)
     if not layout.agent.exists():
         raise ValueError(f"{directory} has no trained agent yet; run `wm train --run {directory}` first")
+    if video and not layout.decoder.exists():
+        raise ValueError(
+            f"{directory} has no decoder to draw with; run `wm train decoder --run {directory}` first"
+        )
     result = evaluate_games(
         layout,
         config,
@@ -104,6 +134,7 @@ def evaluate_run(
         device=pick_device(device_name),
         reporter=Reporter(console),
         max_frames=max_frames,
+        films=directory / "videos" if video else None,
     )
     for game in result["games"]:
         console.print(score_table(game, result))

@@ -75,16 +75,16 @@ def draw(dream: WatchedDream, viewer: Viewer, game: str) -> Iterator[Image.Image
         pen = ImageDraw.Draw(canvas)
         _head(pen, canvas.width, game, step, context)
         whole = dream.real[step] if dreamed < 0 else to_bytes(frames[step, -1])
-        _paste(canvas, whole, BIG, MARGIN, HEAD, REAL if dreamed < 0 else None)
+        paste(canvas, whole, BIG, MARGIN, HEAD, REAL if dreamed < 0 else None)
         for level in range(frames.shape[1] - 1):
             left = MARGIN + (84 * BIG + MARGIN) + level * (84 * SMALL + GAP)
-            _paste(canvas, to_bytes(frames[step, level + 1]), SMALL, left, HEAD)
+            paste(canvas, to_bytes(frames[step, level + 1]), SMALL, left, HEAD)
             below = HEAD + 84 * (BIG - SMALL) + GAP
-            _paste(canvas, tint(frames[step, level + 1] - frames[step, level]), SMALL, left, below)
+            paste(canvas, tint(frames[step, level + 1] - frames[step, level]), SMALL, left, below)
             first = f"L0-{level}" if level else "L0"
-            pen.text((left + 6, HEAD + 4), first, INK, _font(14), stroke_width=2, stroke_fill=PAPER)
+            pen.text((left + 6, HEAD + 4), first, INK, font(14), stroke_width=2, stroke_fill=PAPER)
             pen.text(
-                (left + 6, below + 4), f"L{level} adds", INK, _font(14), stroke_width=2, stroke_fill=PAPER
+                (left + 6, below + 4), f"L{level} adds", INK, font(14), stroke_width=2, stroke_fill=PAPER
             )
         if dreamed >= 0:
             total += float(dream.rewards[dreamed])
@@ -97,7 +97,7 @@ def _canvas(levels: int) -> Image.Image:
     return Image.new("RGB", (width, HEAD + 84 * BIG + FOOT), PAPER)
 
 
-def _paste(
+def paste(
     canvas: Image.Image,
     pixels: Pixels,
     times: int,
@@ -105,6 +105,7 @@ def _paste(
     top: int,
     frame: tuple[int, int, int] | None = None,
 ) -> None:
+    """Put a frame on the canvas, every pixel as a square, framed in a colour if asked."""
     canvas.paste(Image.fromarray(enlarge(pixels, times)), (left, top))
     if frame is not None:
         box = (left - 2, top - 2, left + 84 * times + 1, top + 84 * times + 1)
@@ -114,10 +115,10 @@ def _paste(
 def _head(pen: ImageDraw.ImageDraw, width: int, game: str, step: int, context: int) -> None:
     real = step < context
     text = f"real game, step {step + 1} of {context}" if real else f"dream, step {step - context + 1}"
-    pen.text((MARGIN, 12), game, INK, _font(18))
-    pen.text((MARGIN + 84 * BIG, 14), text, REAL if real else INK, _font(16), anchor="ra")
+    pen.text((MARGIN, 12), game, INK, font(18))
+    pen.text((MARGIN + 84 * BIG, 14), text, REAL if real else INK, font(16), anchor="ra")
     pen.text(
-        (width - MARGIN, 14), "drawn from the first levels, and what each adds", FAINT, _font(14), anchor="ra"
+        (width - MARGIN, 14), "drawn from the first levels, and what each adds", FAINT, font(14), anchor="ra"
     )
 
 
@@ -138,8 +139,8 @@ def _foot(
             ("goes on", f"{lasting:.1%}", BAD if lasting < 0.5 else INK),
         ]
     for left, (name, value, colour) in zip(columns, cells, strict=False):
-        pen.text((left, top), name, FAINT, _font(13))
-        pen.text((left, top + 16), value, colour, _font(20))
+        pen.text((left, top), name, FAINT, font(13))
+        pen.text((left, top + 16), value, colour, font(20))
     # The whole dream on one line, the steps so far drawn in.
     left, right, middle = columns[-1], canvas.width - MARGIN, top + 24
     pen.line((left, middle, right, middle), LINE, 1)
@@ -151,7 +152,8 @@ def _foot(
         pen.point((x, middle), FAINT)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font."""
     return ImageFont.load_default(size)
 
 

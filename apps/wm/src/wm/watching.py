@@ -7,7 +7,7 @@ import torch
 from atari_data import split_episodes, window_starts
 from latent_ac import CodeFeatures
 from numpy.typing import NDArray
-from token_worldmodel import imagine, load_tokens
+from token_worldmodel import Policy, WorldModel, imagine, load_tokens
 from torch import Tensor
 
 from wm.actions import allowed_actions
@@ -34,6 +34,47 @@ class WatchedDream:
     actions: Tensor
     rewards: Tensor
     continues: Tensor
+
+
+@torch.no_grad()
+def dream_on(
+    model: WorldModel,
+    config: RunConfig,
+    tokens: Tensor,
+    actions: Tensor,
+    policy: Policy,
+    horizon: int,
+    draw: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """A dream of any length. The model knows windows: it goes on from its own last ``dream.context`` steps.
+
+    Args:
+        model: the run's.
+        config: the run's.
+        tokens: int64 (B, C, L), C = ``dream.context``; actions: int64 (B, C - 1).
+        policy: as of :func:`token_worldmodel.imagine`.
+        horizon: steps to dream.
+        draw: source of the sampled tokens.
+
+    Returns:
+        tokens int64 (B, C + horizon, L) and actions int64 (B, C + horizon - 1), the given ones first.
+    """
+    context = config.dream.context
+    # Positions beyond the training windows mean nothing to the model.
+    longest = max(1, min(config.worldmodel.max_steps, config.windows.length) - context)
+    while (left := context + horizon - tokens.shape[1]) > 0:
+        dream = imagine(
+            model,
+            tokens[:, -context:],
+            actions[:, actions.shape[1] - context + 1 :],
+            policy,
+            min(left, longest),
+            generator=draw,
+            temperature=config.dream.temperature,
+        )
+        tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)
+        actions = torch.cat([actions, dream.actions], 1)
+    return tokens, actions
 
 
 @torch.no_grad()
@@ -75,20 +116,7 @@ def watch(
     rows = slice(start, start + context)
     tokens = torch.from_numpy(trajectories.tokens[rows]).long().to(device)[None]
     actions = torch.from_numpy(trajectories.actions[rows][:-1]).long().to(device)[None]
-    # Positions beyond the training windows mean nothing to the model.
-    longest = max(1, min(config.worldmodel.max_steps, config.windows.length) - context)
-    while (left := context + horizon - tokens.shape[1]) > 0:
-        dream = imagine(
-            model,
-            tokens[:, -context:],
-            actions[:, actions.shape[1] - context + 1 :],
-            policy,
-            min(left, longest),
-            generator=draw,
-            temperature=config.dream.temperature,
-        )
-        tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)
-        actions = torch.cat([actions, dream.actions], 1)
+    tokens, actions = dream_on(model, config, tokens, actions, policy, horizon, draw)
     features = CodeFeatures(tokens[:, context - 1 :].transpose(0, 1), quantizer.codebooks)
     rewards, continues = agent.predict(features, actions[:, context - 1 :].T)
     return WatchedDream(

@@ -1,7 +1,7 @@
 """Atari games as datasets: collection, episodes on disk, RAM labels, windows."""
 
 from atari_data.collect import CollectResult, collect, collect_with_ram
-from atari_data.episodes import Episodes, play_episodes
+from atari_data.episodes import Episodes, Moment, play_episodes
 from atari_data.games import ACTION_NAMES, NUM_ACTIONS, action_mask, check_game, games, minimal_actions
 from atari_data.labels import labelled_games, labels, state_variables
 from atari_data.playing import Tick, environment_seeds, play
@@ -24,6 +24,7 @@ __all__ = [
     "EpsilonPolicy",
     "FrameStore",
     "GameInfo",
+    "Moment",
     "MultiGameSampler",
     "Policy",
     "Protocol",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,17 @@ class Episodes:
     terminated: NDArray[np.bool_]
 
 
+class Moment(NamedTuple):
+    """One observation of an episode that is recorded."""
+
+    episode: int
+    screen: NDArray[np.uint8]  # the emulator's colours, [210, 160, 3] in most games
+    observation: NDArray[np.uint8]  # [4, 84, 84], what the policy saw
+    reward: float  # raw, brought by the action before
+    action: int  # the policy's answer; means nothing after the last observation
+    over: bool  # this is the episode's last observation
+
+
 def play_episodes(
     game: str,
     policy: Policy,
@@ -37,7 +49,7 @@ def play_episodes(
     seed: int,
     protocol: Protocol = PROTOCOLS["atari100k"],
     num_envs: int = 16,
-    record: Callable[[int, NDArray[np.uint8]], None] | None = None,
+    record: Callable[[Moment], None] | None = None,
     record_episodes: Collection[int] = (0,),
     progress: Callable[[int], None] | None = None,
 ) -> Episodes:
@@ -53,9 +65,8 @@ def play_episodes(
         seed: of the emulators.
         protocol: how the emulator is driven.
         num_envs: copies of the game that play side by side, at most ``num_episodes`` are made.
-        record: called as ``record(episode, screen)`` for every observation of the episodes to record, with
-            the emulator's colour screen, uint8 [210, 160, 3] in most games: enough to write a video as it
-            goes.
+        record: called with every :class:`Moment` of the episodes to record, in their order: enough to write a
+            video as it goes. Its arrays are valid until the call returns.
         record_episodes: numbers of the episodes to record.
         progress: called with the number of episodes that have ended, each time one does.
 
@@ -75,7 +86,7 @@ def play_episodes(
     num_ended = 0
     for tick in play(game, policy, seeds=seeds, protocol=protocol):
         twins.follow(tick)
-        _record_screens(record, recorded, twins, current, tick)
+        _record_moments(record, recorded, twins, current, tick)
         playing = current[tick.env_ids] < num_episodes
         envs = tick.env_ids[playing]
         over = tick.over[playing]
@@ -92,8 +103,8 @@ def play_episodes(
     return Episodes(returns=returns, lengths=lengths, terminated=terminated)
 
 
-def _record_screens(
-    record: Callable[[int, NDArray[np.uint8]], None] | None,
+def _record_moments(
+    record: Callable[[Moment], None] | None,
     recorded: set[int],
     twins: Twins,
     current: NDArray[np.int64],
@@ -101,6 +112,15 @@ def _record_screens(
 ) -> None:
     if record is None:
         return
-    for env in tick.env_ids.tolist():
+    for i, env in enumerate(tick.env_ids.tolist()):
         if int(current[env]) in recorded:
-            record(int(current[env]), twins.screen(env))
+            record(
+                Moment(
+                    episode=int(current[env]),
+                    screen=twins.screen(env),
+                    observation=tick.observations[i],
+                    reward=float(tick.rewards[i]),
+                    action=int(tick.actions[i]),
+                    over=bool(tick.over[i]),
+                )
+            )

@@ -25,6 +25,12 @@ def evaluate(
     max_frames: Annotated[
         int, typer.Option(min=100, help="Emulated frames after which an episode is cut.")
     ] = 108_000,
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video", help="Film the best and the median episode, each beside its dream: RUN/videos."
+        ),
+    ] = False,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -48,6 +54,7 @@ def evaluate(
             seed=seed,
             max_frames=max_frames,
             json_file=json_file,
+            video=video,
             device_name=device,
             console=console,
         )

@@ -1,0 +1,78 @@
+"""Films of an evaluation: the real episode on the left, the same actions dreamed on the right."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from atari_data import ACTION_NAMES, write_video
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from wm.film import BAD, FAINT, GOOD, INK, PAPER, REAL, font, paste, write_gif
+from wm.images import to_bytes
+from wm.replay import DreamedEpisode, EpisodeFilm
+from wm.viewer import Viewer
+
+BIG = 4
+SIDE = 84 * BIG
+MARGIN, HEAD, FOOT = 16, 40, 56
+FRAMES_AT_ONCE = 256
+
+
+def write_film(
+    stem: Path, film: EpisodeFilm, dream: DreamedEpisode, viewer: Viewer, game: str, title: str
+) -> Path:
+    """Write ``stem`` as an mp4, or as a GIF where PyAV is not installed; returns the file.
+
+    Raises:
+        ValueError: the video cannot be written.
+    """
+    pictures = draw_episode(film, dream, viewer, game, title)
+    if find_spec("av") is None:
+        path = stem.with_suffix(".gif")
+        write_gif(path, [Image.fromarray(picture) for picture in pictures])
+    else:
+        path = stem.with_suffix(".mp4")
+        write_video(path, pictures)
+    return path
+
+
+def draw_episode(
+    film: EpisodeFilm, dream: DreamedEpisode, viewer: Viewer, game: str, title: str
+) -> Iterator[NDArray[np.uint8]]:
+    """A picture of each observation, uint8 (432, 704, 3)."""
+    scored = np.cumsum(film.rewards)
+    expected = np.concatenate([scored[: dream.context], dream.rewards.numpy()])
+    expected[dream.context :] = np.cumsum(expected[dream.context :]) + scored[dream.context - 1]
+    for start in range(0, len(film.frames), FRAMES_AT_ONCE):
+        drawn = viewer.draw(dream.tokens[start : start + FRAMES_AT_ONCE], game)[:, -1].numpy()
+        for step in range(start, start + len(drawn)):
+            dreamed = step >= dream.context
+            canvas = Image.new("RGB", (3 * MARGIN + 2 * SIDE - 16, HEAD + SIDE + FOOT), PAPER)
+            pen = ImageDraw.Draw(canvas)
+            left, right = MARGIN, MARGIN + SIDE + MARGIN - 16
+            pen.text((left, 10), f"{game}, {title}", INK, font(16))
+            pen.text((left + SIDE - 8, 12), f"step {step}", FAINT, font(14), anchor="ra")
+            pen.text((right, 12), "dreamed from here on" if dreamed else "real so far", REAL, font(14))
+            paste(canvas, film.frames[step], BIG, left, HEAD)
+            paste(
+                canvas,
+                to_bytes(drawn[step - start]) if dreamed else film.frames[step],
+                BIG,
+                right,
+                HEAD,
+                None if dreamed else REAL,
+            )
+            action = ACTION_NAMES[film.actions[step - 1]] if step else "-"
+            below = HEAD + SIDE + 10
+            pen.text((left, below), f"action {action}", FAINT, font(14))
+            pen.text((left, below + 18), f"score {scored[step]:g}", _colour(film.rewards[step]), font(18))
+            reward = float(dream.rewards[step - dream.context]) if dreamed else film.rewards[step]
+            pen.text((right, below), "score it expects", FAINT, font(14))
+            pen.text((right, below + 18), f"{expected[step]:.1f}", _colour(reward), font(18))
+            yield np.asarray(canvas)
+
+
+def _colour(reward: float) -> tuple[int, int, int]:
+    return GOOD if reward > 0.05 else BAD if reward < -0.05 else INK

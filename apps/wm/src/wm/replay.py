@@ -1,0 +1,159 @@
+"""The best and the median episode of an evaluation, seen again, and the same actions dreamed."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from atari_data import Moment, Policy, Protocol, play_episodes
+from cnn_encoder import embed, load_encoder, resolve_precision
+from latent_ac import CodeFeatures
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel
+from wm.config import RunConfig
+from wm.device import frozen, generator
+from wm.run import Layout
+from wm.watching import dream_on
+
+
+class RecordedPolicy:
+    """A policy that remembers what it chose, and can choose it again."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._chosen: dict[int, list[int]] = defaultdict(list)
+
+    def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The policy's answer, noted."""
+        actions = self._policy(observations, env_ids)
+        for env, action in zip(env_ids.tolist(), actions.tolist(), strict=True):
+            self._chosen[env].append(action)
+        return actions
+
+    def again(self) -> Policy:
+        """A policy that gives the same answers in the same order, and the first of all when they run out."""
+        asked: dict[int, int] = defaultdict(int)
+
+        def policy(observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+            actions = []
+            for env in env_ids.tolist():
+                known = self._chosen[env]
+                actions.append(known[asked[env]] if asked[env] < len(known) else known[0])
+                asked[env] += 1
+            return np.array(actions, dtype=np.int64)
+
+        return policy
+
+
+@dataclass
+class EpisodeFilm:
+    """One real episode of T observations.
+
+    Args:
+        frames: uint8 (84, 84) each, what the agent saw last.
+        rewards: T, brought by the action before.
+        actions: T, the last of no meaning.
+    """
+
+    frames: list[NDArray[np.uint8]] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    actions: list[int] = field(default_factory=list)
+
+
+def best_and_median(returns: Sequence[float]) -> dict[str, int]:
+    """Numbers of the episode with the highest return and of the (lower) median one; of equals the first."""
+    order = np.argsort(np.asarray(returns), kind="stable")
+    best = int(np.flatnonzero(np.asarray(returns) == np.max(returns))[0])
+    return {"best": best, "median": int(order[(len(order) - 1) // 2])}
+
+
+def see_again(
+    game: str,
+    policy: RecordedPolicy,
+    wanted: dict[str, int],
+    *,
+    num_episodes: int,
+    seed: int,
+    protocol: Protocol,
+    num_envs: int,
+) -> dict[str, EpisodeFilm]:
+    """Play the same episodes once more and keep those wanted, by name."""
+    films = {name: EpisodeFilm() for name in wanted}
+
+    def record(moment: Moment) -> None:
+        for name, episode in wanted.items():
+            if episode == moment.episode:
+                films[name].frames.append(moment.observation[-1].copy())
+                films[name].rewards.append(moment.reward)
+                films[name].actions.append(moment.action)
+
+    play_episodes(
+        game,
+        policy.again(),
+        num_episodes,
+        seed=seed,
+        protocol=protocol,
+        num_envs=num_envs,
+        record=record,
+        record_episodes=set(wanted.values()),
+    )
+    return films
+
+
+@dataclass(frozen=True)
+class DreamedEpisode:
+    """The episode as dreamed from its first C observations, with its own actions. On the CPU.
+
+    Args:
+        tokens: int64 (T, L); the first C are real.
+        rewards: float32 (T - C,), predicted.
+    """
+
+    tokens: Tensor
+    rewards: Tensor
+    context: int
+
+
+@torch.no_grad()
+def dream_again(
+    layout: Layout, config: RunConfig, game: str, film: EpisodeFilm, *, seed: int, device: torch.device
+) -> DreamedEpisode:
+    """Dream an episode: its beginning is real, then only its actions are.
+
+    Raises:
+        ValueError: the episode is shorter than a dream's context, or an artifact is missing or damaged.
+    """
+    context = config.dream.context
+    length = len(film.frames)
+    if length <= context:
+        raise ValueError(f"the episode has {length} observations; a dream needs {context + 1}")
+    encoder, backgrounds = load_encoder(layout.encoder)
+    encoder = frozen(encoder).to(device, resolve_precision("auto", device))
+    quantizer, agent = frozen_quantizer(layout, device), frozen_agent(layout, device)
+    seen = np.concatenate([np.zeros((3, 84, 84), np.uint8), np.stack(film.frames[:context])])
+    stacks = np.lib.stride_tricks.sliding_window_view(seen, 4, axis=0).transpose(0, 3, 1, 2)
+    tokens = quantizer.encode(embed(encoder, np.ascontiguousarray(stacks), backgrounds[game].to(device)))
+    chosen = torch.tensor(film.actions[: length - 1], device=device)
+    step = context - 1
+
+    def policy(tokens: Tensor, state: Tensor) -> Tensor:
+        nonlocal step
+        action = chosen[step]
+        step += 1
+        return action.expand(len(tokens))
+
+    dreamed, actions = dream_on(
+        frozen_worldmodel(layout, device),
+        config,
+        tokens[None],
+        chosen[None, : context - 1],
+        policy,
+        length - context,
+        generator(device, seed, "dream again", game),
+    )
+    features = CodeFeatures(dreamed[:, context - 1 :].transpose(0, 1), quantizer.codebooks)
+    rewards, _ = agent.predict(features, actions[:, context - 1 :].T)
+    return DreamedEpisode(dreamed[0].cpu(), rewards[:, 0].cpu(), context)

@@ -1,0 +1,77 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from atari_data import Protocol, RandomPolicy, play_episodes
+from command import wm
+from wm import episode_film
+from wm.config import load_config
+from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
+from wm.run import Layout
+
+CPU = torch.device("cpu")
+
+
+def test_best_and_median_by_hand():
+    assert best_and_median([3, 9, 1, 9, 5]) == {"best": 1, "median": 4}
+    assert best_and_median([2, 1]) == {"best": 0, "median": 1}
+    assert best_and_median([7]) == {"best": 0, "median": 0}
+
+
+@pytest.fixture(scope="module")
+def films(run):
+    """Two episodes of a random policy, seen again."""
+    protocol = Protocol(max_frames=403)
+    policy = RecordedPolicy(RandomPolicy("pong", 3, 2))
+    arguments = {"seed": 5, "protocol": protocol, "num_envs": 2}
+    played = play_episodes("pong", policy, 3, **arguments)
+    seen = see_again("pong", policy, {"best": 0, "median": 2}, num_episodes=3, **arguments)
+    return played, seen
+
+
+def test_episodes_seen_again_are_those_that_were_played(films):
+    played, seen = films
+    for name, episode in (("best", 0), ("median", 2)):
+        assert len(seen[name].frames) == played.lengths[episode] + 1
+        assert sum(seen[name].rewards) == played.returns[episode]
+    assert not np.array_equal(seen["best"].frames[20], seen["median"].frames[20])
+
+
+def test_the_dream_of_an_episode_starts_in_it_and_takes_its_actions(run, films):
+    layout = Layout(run)
+    config = load_config(layout.config)
+    film = films[1]["best"]
+    dream = dream_again(layout, config, "pong", film, seed=0, device=CPU)
+    context = config.dream.context
+    assert dream.tokens.shape == (len(film.frames), 3)
+    assert dream.rewards.shape == (len(film.frames) - context,)
+    film.actions[40:] = [(a + 3) % 6 for a in film.actions[40:]]
+    other = dream_again(layout, config, "pong", film, seed=0, device=CPU)
+    assert torch.equal(other.tokens[:41], dream.tokens[:41])
+    film.frames = film.frames[:context]
+    with pytest.raises(ValueError, match=f"a dream needs {context + 1}"):
+        dream_again(layout, config, "pong", film, seed=0, device=CPU)
+
+
+def test_eval_films_the_best_and_the_median_episode(run, tmp_path):
+    av = pytest.importorskip("av")
+    run = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    done = wm("eval", run, "--episodes", 2, "--max-frames", 400, "--video", "--device", "cpu")
+    assert done.code == 0, done.output
+    for name in ("best", "median"):
+        path = run / "videos" / f"pong-{name}.mp4"
+        assert str(path) in done.output.replace("\n", "")
+        with av.open(str(path)) as container:
+            pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert pictures[0].shape == (432, 704, 3)
+        assert len(pictures) > 20
+        assert np.abs(pictures[5].astype(int) - pictures[-1]).max() > 50
+
+
+def test_without_pyav_the_film_is_a_gif(run, tmp_path, monkeypatch):
+    run = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    monkeypatch.setattr(episode_film, "find_spec", lambda name: None)
+    done = wm("eval", run, "--episodes", 1, "--max-frames", 100, "--video", "--device", "cpu")
+    assert done.code == 0, done.output
+    assert (run / "videos" / "pong-best.gif").read_bytes()[:4] == b"GIF8"
