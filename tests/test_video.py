@@ -64,7 +64,7 @@ def test_eval_films_the_best_and_the_median_episode(run, tmp_path):
         assert str(path) in done.output.replace("\n", "")
         with av.open(str(path)) as container:
             pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        assert pictures[0].shape == (432, 704, 3)
+        assert pictures[0].shape == (432, 720, 3)
         assert len(pictures) > 20
         assert np.abs(pictures[5].astype(int) - pictures[-1]).max() > 50
 

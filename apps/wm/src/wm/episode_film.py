@@ -41,7 +41,7 @@ def write_film(
 def draw_episode(
     film: EpisodeFilm, dream: DreamedEpisode, viewer: Viewer, game: str, title: str
 ) -> Iterator[NDArray[np.uint8]]:
-    """A picture of each observation, uint8 (432, 704, 3)."""
+    """A picture of each observation, uint8 (432, 720, 3)."""
     scored = np.cumsum(film.rewards)
     expected = np.concatenate([scored[: dream.context], dream.rewards.numpy()])
     expected[dream.context :] = np.cumsum(expected[dream.context :]) + scored[dream.context - 1]
@@ -49,11 +49,11 @@ def draw_episode(
         drawn = viewer.draw(dream.tokens[start : start + FRAMES_AT_ONCE], game)[:, -1].numpy()
         for step in range(start, start + len(drawn)):
             dreamed = step >= dream.context
-            canvas = Image.new("RGB", (3 * MARGIN + 2 * SIDE - 16, HEAD + SIDE + FOOT), PAPER)
+            canvas = Image.new("RGB", (3 * MARGIN + 2 * SIDE, HEAD + SIDE + FOOT), PAPER)
             pen = ImageDraw.Draw(canvas)
-            left, right = MARGIN, MARGIN + SIDE + MARGIN - 16
+            left, right = MARGIN, 2 * MARGIN + SIDE
             pen.text((left, 10), f"{game}, {title}", INK, font(16))
-            pen.text((left + SIDE - 8, 12), f"step {step}", FAINT, font(14), anchor="ra")
+            pen.text((left + SIDE, 12), f"step {step}", FAINT, font(14), anchor="ra")
             pen.text((right, 12), "dreamed from here on" if dreamed else "real so far", REAL, font(14))
             paste(canvas, film.frames[step], BIG, left, HEAD)
             paste(
