@@ -6,7 +6,6 @@ https://arxiv.org/abs/1711.00937, appendix A.1).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvq import _gradients
-from hrvq._artifact import load_artifact, save_artifact
 from hrvq._checks import check_finite, check_tokens, check_vectors, values_can_be_checked
 from hrvq._config import HRVQConfig
+from hrvq._files import load, save
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._learning import move, start
 from hrvq._nearest import search
@@ -26,7 +25,6 @@ from hrvq._sources import Vectors
 from hrvq._statistics import Level
 
 NO_CODE = -1
-_LEVEL_TENSORS = ("codebooks", "counts", "sums")  # the fields of a Level, as files name them
 
 
 class HRVQOutput(NamedTuple):
@@ -285,7 +283,7 @@ class HRVQ(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file: `codebooks.l`, `counts.l` and `sums.l` of each level."""
-        save_artifact(path, self._tensors(), kind="hrvq", config=asdict(self.config))
+        save(self, path)
 
     @classmethod
     @torch.no_grad()
@@ -295,31 +293,7 @@ class HRVQ(nn.Module):
         Raises:
             ValueError: the file is missing, damaged, of another kind, or its parts do not fit together.
         """
-        tensors, config = load_artifact(path, kind="hrvq")
-        try:
-            quantizer = cls(HRVQConfig.from_dict(config))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not hold a quantizer's config: {error}") from error
-        shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        expected = {name: tensor.shape for name, tensor in quantizer._tensors().items()}
-        wrong = sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n))
-        if wrong:
-            raise ValueError(f"{path} is damaged: its tensors {wrong} do not fit its config; write it again")
-        damaged = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
-        if damaged:
-            raise ValueError(f"{path} is damaged: {damaged} have NaN or infinite values; write it again")
-        for index, level in enumerate(quantizer._levels()):
-            for name, part in zip(_LEVEL_TENSORS, level, strict=True):
-                part.copy_(tensors[f"{name}.{index}"])
-        quantizer.set_extra_state(tensors["steps"])
-        return quantizer.to(device).eval()
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {"steps": self.get_extra_state()}
-        for index, level in enumerate(self._levels()):
-            for name, part in zip(_LEVEL_TENSORS, level, strict=True):
-                tensors[f"{name}.{index}"] = part.clone()  # safetensors refuses views of one storage
-        return tensors
+        return load(cls, path).to(device).eval()
 
     # -- parts ---------------------------------------------------------------------------------------
 
