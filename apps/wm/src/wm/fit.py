@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wm.device import Precision, autocast, autocast_dtype, derive_seed
+from wm.distributed import ALONE, Team
 from wm.interrupt import deferred_interrupt
 from wm.reporter import Reporter
 
@@ -114,12 +115,14 @@ def fit(
     total_steps: int | None = None,
     parameter_groups: Iterable[dict[str, Any]] | None = None,
     unit: int = 1,
+    team: Team = ALONE,
 ) -> Fitted:
     """Train ``objective`` (an ``nn.Module`` following :class:`Objective`) on ``batches(index)``.
 
     Goes on from ``checkpoint`` if it is there and writes it now and then, at an interruption too. The caller
     deletes it once the stage's artifact is written. Steps come in groups of ``unit`` that belong together
-    (the minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group.
+    (the minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group. Each process of
+    a ``team`` takes its slice of every batch; the first writes and logs.
 
     Raises:
         ValueError: the loss is no longer finite; the last good checkpoint is kept.
@@ -139,7 +142,8 @@ def fit(
         reporter.say(f"{stage}: goes on at step {start} of {total}")
 
     def save() -> None:
-        _save(checkpoint, objective, optimizer, scaler, step)
+        if team.leads:
+            _save(checkpoint, objective, optimizer, scaler, step)
 
     def require_finite(value: Tensor) -> None:
         if not torch.isfinite(value):
@@ -150,17 +154,19 @@ def fit(
             )
 
     objective.train()
+    trained = team.wrap(objective, device)
     began = last_saved = time.monotonic()
     tail: dict[str, list[float]] = {}
     step = start
     with reporter.task(stage, total, start) as task, deferred_interrupt() as interrupted:
         while step < total:
-            torch.manual_seed(derive_seed(seed, stage, step))
+            torch.manual_seed(derive_seed(seed, stage, step, *([team.rank] if team.rank else [])))
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(step, total)
             for micro in range(config.accumulation):
                 with autocast(dtype, device):
-                    loss, metrics = objective(batches(step * config.accumulation + micro))
+                    batch = team.share(batches(step * config.accumulation + micro))
+                    loss, metrics = trained(batch)
                 scaler.scale(loss / config.accumulation).backward()
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(trainable, config.clip or math.inf)
@@ -182,12 +188,13 @@ def fit(
             task.update(step)
             if step % unit:
                 continue
-            if interrupted() or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
+            stop = team.any(interrupted())
+            if stop or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
                 if not scaler.is_enabled():  # a scaler skips steps with infinite gradients by design
                     require_finite(norm)
                 save()
                 last_saved = time.monotonic()
-            if interrupted():
+            if stop:
                 raise KeyboardInterrupt
     save()
     means = {name: sum(values) / len(values) for name, values in tail.items() if name != "learning_rate"}

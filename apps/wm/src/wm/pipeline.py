@@ -10,6 +10,7 @@ import torch
 
 from wm.config import RunConfig
 from wm.device import derive_seed, peak_memory_gib
+from wm.distributed import ALONE, Team
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord, fingerprint
 from wm.settings import unstructure
@@ -22,6 +23,7 @@ class Context:
     Args:
         config: the settings of the stage's round.
         layout: the places of its round.
+        team: the processes that train together.
         previous: the places of the round before, None in round 0.
         round: number of the round.
         stage: the stage's name in the run, such as ``agent``, or ``agent-0`` in an earlier round.
@@ -32,6 +34,7 @@ class Context:
     layout: Layout
     device: torch.device
     reporter: Reporter
+    team: Team = ALONE
     previous: Layout | None = None
     round: int = 0
     stage: str = ""
@@ -75,6 +78,7 @@ class Stage:
         run: does the work.
         continues: the stages of the round before whose artifacts it reads; empty if the stage comes once,
             after the last round.
+        parallel: whether all processes of a team run it; those that do not lead make nothing.
         round: its round; ``earlier_round`` the same, but None in the last.
     """
 
@@ -83,6 +87,7 @@ class Stage:
     settings: Callable[[RunConfig], Any]
     run: Callable[[Context], Made]
     continues: tuple[str, ...] = ()
+    parallel: bool = False
     round: int = 0
     earlier_round: int | None = None
 
@@ -162,6 +167,8 @@ def up_to_date(stage: Stage, context: Context, manifest: Manifest) -> bool:
 
 def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
     """Whether there was anything to do."""
+    if not context.team.leads:
+        return _follow(stage, context, manifest)
     for need in stage.needs:
         if need not in manifest.stages or manifest.check(need):
             raise ValueError(
@@ -170,8 +177,10 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
             )
     if up_to_date(stage, context, manifest):
         context.reporter.say(f"{stage.name}: up to date, skipped")
+        context.team.as_leader_says(False)
         return False
     context = replace(context, fingerprint=_fingerprint(stage, context, manifest))
+    context.team.as_leader_says(True)
     manifest.forget([stage.name])
     began = time.monotonic()
     made = stage.run(context)
@@ -189,6 +198,18 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
     for leftover in context.layout.checkpoint(stage.name).parent.glob(f"{stage.name}-*.pt"):
         leftover.unlink()
     context.reporter.say(f"{stage.name}: done in {record.seconds:.0f} s")
+    context.team.wait()
+    return True
+
+
+def _follow(stage: Stage, context: Context, manifest: Manifest) -> bool:
+    """What a process that does not lead has to do: its part of a parallel stage, or to wait."""
+    if not context.team.as_leader_says(False):
+        return False
+    if stage.parallel:
+        stage.run(replace(context, fingerprint=_fingerprint(stage, context, manifest)))
+    context.team.wait()
+    manifest.read()
     return True
 
 

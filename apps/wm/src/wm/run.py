@@ -139,6 +139,15 @@ class Manifest:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.stages: dict[str, StageRecord] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Take what the file says now.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        layout = self.layout
         if layout.manifest.exists():
             try:
                 data = json.loads(layout.manifest.read_text())

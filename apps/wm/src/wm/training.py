@@ -17,6 +17,7 @@ from wm.config import (
     save_config,
 )
 from wm.device import autocast_dtype, pick_device
+from wm.distributed import join, leave
 from wm.pipeline import Context, run_stages
 from wm.report import print_report
 from wm.reporter import Reporter, make_sinks
@@ -45,7 +46,10 @@ def train_run(
     Raises:
         ValueError: whatever in the arguments, the configuration or the run's files is not as it must be.
     """
-    device = pick_device(device_name)
+    team, device = join(pick_device(device_name))
+    if not team.leads:
+        console = Console(quiet=True)
+        team.wait()  # until the run's directory and configuration are there
     changes: dict[str, Any] = {}
     for text in overrides:
         changes = merge(changes, parse_override(text))
@@ -66,13 +70,16 @@ def train_run(
             fit_config.precision, device
         )  # an impossible precision shows now, not an hour from now
     require_writable(layout.root)
-    save_config(layout.config, config)
+    if team.leads:
+        save_config(layout.config, config)
+        team.wait()
     console.print(f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}")
-    sinks = make_sinks(logs, layout.root, unstructure(config))
-    with Reporter(console, layout.metrics, sinks) as reporter:
+    sinks = make_sinks(logs, layout.root, unstructure(config)) if team.leads else []
+    with Reporter(console, layout.metrics if team.leads else None, sinks) as reporter:
         manifest = run_stages(
-            stages, Context(config, layout, device, reporter), only=stage, remarks=signs_after
+            stages, Context(config, layout, device, reporter, team), only=stage, remarks=signs_after
         )
+    leave()
     print_report(config, manifest, console, only=stage)
     if "agent" in manifest.stages:
         console.print(f"`wm eval {layout.root}` plays more episodes", highlight=False)

@@ -42,7 +42,10 @@ def run(context: Context) -> Made:
         checkpoint=context.checkpoint(),
         total_steps=fit_config.resolve_steps(sum(train.num_windows.values()) // length),
         parameter_groups=parameter_groups(model, fit_config.weight_decay),
+        team=context.team,
     )
+    if not context.team.leads:
+        return Made([])
     model.eval()
     save_worldmodel(layout.worldmodel, model)
     held_out = token_sampler(
@@ -66,4 +69,5 @@ STAGE = Stage(
     ],
     run,
     continues=("worldmodel",),
+    parallel=True,
 )

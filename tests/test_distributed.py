@@ -1,0 +1,63 @@
+"""`wm train` in two processes, as torchrun starts them, on the CPU."""
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from command import SMALL, train
+from safetensors.numpy import load_file
+from torch import Tensor
+from wm.distributed import Team
+
+EXACT = [
+    part
+    for setting in (
+        "worldmodel.dropout=0.0",
+        'train.worldmodel.precision="float32"',
+        "train.worldmodel.steps=6",
+    )
+    for part in ("--set", setting)
+]
+
+
+class Batch(NamedTuple):
+    x: Tensor
+    y: Tensor
+
+
+def test_shares_join_to_the_whole_batch():
+    batch = Batch(torch.arange(12).view(6, 2), torch.arange(6))
+    parts = [Team(rank, 3).share(batch) for rank in range(3)]
+    assert torch.equal(torch.cat([part.x for part in parts]), batch.x)
+    assert torch.equal(torch.cat([part.y for part in parts]), batch.y)
+    assert Team().share(batch) is batch
+    with pytest.raises(ValueError, match="a batch of 6 cannot be shared evenly by 4 processes"):
+        Team(0, 4).share(batch)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo")
+def test_two_processes_train_the_world_model_of_one(tmp_path):
+    alone = train(tmp_path / "alone", *EXACT)
+    assert alone.code == 0, alone.output
+    settings = [part for s in SMALL for part in ("--set", s)] + EXACT
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "--", "wm", "train", "--preset", "tiny", "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "--run", str(tmp_path / "team"), *settings],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("worldmodel: done") == 1
+    ours, theirs = (load_file(tmp_path / name / "worldmodel.safetensors") for name in ("team", "alone"))
+    for name, weight in theirs.items():
+        np.testing.assert_allclose(ours[name], weight, atol=2e-4, rtol=0, err_msg=name)
+    for name in ("encoder", "hrvq"):  # what is made by one process is the same, byte for byte
+        paths = [tmp_path / run / f"{name}.safetensors" for run in ("team", "alone")]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert (tmp_path / "team" / "evaluation.json").exists()
