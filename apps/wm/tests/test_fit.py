@@ -142,3 +142,43 @@ def test_epochs_become_steps():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         FitConfig(**wrong)
+
+
+def test_a_compiled_step_learns_the_same(tmp_path):
+    class Line(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.line = nn.Linear(4, 1)
+
+        def forward(self, batch):
+            loss = (self.line(batch[0]) - batch[1]).square().mean()
+            return loss, {"error": loss.detach()}
+
+        def after_step(self):
+            pass
+
+    for name in ("plain", "compiled"):
+        (tmp_path / name).mkdir()
+    plain, compiled = (
+        train(tmp_path / name, Line(), compile=name == "compiled")[1].line.weight.detach()
+        for name in ("plain", "compiled")
+    )
+    torch.testing.assert_close(plain, compiled, atol=1e-5, rtol=0)
+
+
+def test_no_compiler_is_one_sentence(tmp_path, monkeypatch):
+    class NoCompilerError(RuntimeError):
+        pass
+
+    NoCompilerError.__module__ = "torch._inductor.exc"
+
+    def broken(module):
+        def forward(batch):
+            raise NoCompilerError("no g++\nand more")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(ValueError, match=r"torch.compile does not work here \(no g\+\+\); install"):
+        train(tmp_path, Regression(), compile=True)

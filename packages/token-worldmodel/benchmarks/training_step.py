@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true", help="add ours under torch.compile")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds: for a machine in use")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -60,8 +61,14 @@ def main() -> None:
         ours.load_state_dict(model.state_dict())
         objective = WorldModelObjective(ours)
         steps[f"ours {precision}"] = stepper(ours, lambda objective=objective: objective(batch)[0], bf16)
+        if args.compile:
+            twin = WorldModel(config)
+            twin.load_state_dict(model.state_dict())
+            compiled = torch.compile(WorldModelObjective(twin))
+            steps[f"compiled {precision}"] = stepper(twin, lambda compiled=compiled: compiled(batch)[0], bf16)
     for name, step in steps.items():
-        print(f"{name:11s} first loss {step():.5f}")
+        start = time.perf_counter()
+        print(f"{name:13s} first loss {step():.5f} in {time.perf_counter() - start:.1f} s")
     seconds = {name: [] for name in steps}
     clock = time.process_time if args.cpu_time else time.perf_counter
     for _ in range(args.rounds):
@@ -71,9 +78,11 @@ def main() -> None:
             seconds[name].append(clock() - start)
     best = {name: min(values) for name, values in seconds.items()}
     for name, value in best.items():
-        print(f"{name:11s} {args.windows / value:7.2f} windows/s")
+        print(f"{name:13s} {args.windows / value:7.2f} windows/s")
     for peer in ("plain bf16", "plain fp32"):
         print(f"ours bf16 / {peer}: {best[peer] / best['ours bf16']:.2f}")
+        if args.compile:
+            print(f"compiled bf16 / {peer}: {best[peer] / best['compiled bf16']:.2f}")
     print(f"ours fp32 / plain fp32: {best['plain fp32'] / best['ours fp32']:.2f}")
 
 

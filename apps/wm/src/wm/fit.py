@@ -40,6 +40,8 @@ class FitConfig:
         clip: largest norm of the gradient; 0 for none.
         precision: arithmetic of the forward pass; ``auto`` is bfloat16 where the hardware has it.
         log_every: steps between lines of metrics.
+        compile: put the step through torch.compile. Compiling takes a minute or two, and on a CPU it gains
+            nothing (0.98 of the speed without, the 11M world model in bfloat16).
     """
 
     steps: int = 1000
@@ -54,6 +56,7 @@ class FitConfig:
     clip: float = 1.0
     precision: Precision = "auto"
     log_every: int = 20
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs", "warmup", "weight_decay", "clip"):
@@ -154,7 +157,9 @@ def fit(
             )
 
     objective.train()
-    trained = team.wrap(objective, device)
+    trained: Callable[[Any], Any] = team.wrap(objective, device)
+    if config.compile:
+        trained = compiled(trained)
     began = last_saved = time.monotonic()
     tail: dict[str, list[float]] = {}
     step = start
@@ -199,6 +204,30 @@ def fit(
     save()
     means = {name: sum(values) / len(values) for name, values in tail.items() if name != "learning_rate"}
     return Fitted(means, total, time.monotonic() - began)
+
+
+def compiled(module: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The module under torch.compile.
+
+    Raises:
+        ValueError: when called, if there is no compiler for the device.
+    """
+    fast = torch.compile(module)
+
+    def forward(batch: Any) -> Any:
+        try:
+            return fast(batch)
+        except RuntimeError as error:
+            # By name, because importing these modules takes seconds.
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"torch.compile does not work here ({reason}); install a C++ compiler, or leave "
+                "compile=true out"
+            ) from error
+
+    return forward
 
 
 def _save(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, step: int) -> None:

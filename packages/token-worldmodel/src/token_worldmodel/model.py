@@ -170,9 +170,10 @@ def check_window(config: WorldModelConfig, tokens: Tensor, actions: Tensor) -> N
 def check_range(ids: Tensor, count: int, name: str) -> None:
     """Raise ValueError unless all ids are in 0..count-1.
 
-    On a GPU the look would wait for the device; there the embedding itself stops an id out of range.
+    On a GPU the look would wait for the device; there the embedding itself stops an id out of range. Nor is
+    it part of a compiled model, which must not look at values.
     """
-    if ids.device.type == "cpu" and ids.numel():
+    if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
         low, high = (int(bound) for bound in torch.aminmax(ids))
         if low < 0 or high >= count:
             raise ValueError(f"{name} range from {low} to {high}; this model knows 0 to {count - 1}")
