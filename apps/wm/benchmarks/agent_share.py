@@ -3,9 +3,9 @@
     uv run python apps/wm/benchmarks/agent_share.py [--preset atari100k] [--batch 64] [--device cuda]
 
 The world model, the codes and the agent have a preset's sizes and random weights, which cost what trained
-ones do. "world model" is the same dream with actions drawn blindly and nothing predicted from it; what a whole
-update takes beyond that is the agent's: choosing actions, predicting rewards and ends, the losses, and the
-optimiser steps. The two take turns in one process; the share is of the medians.
+ones do. "world model" is the same dream with actions drawn blindly and nothing predicted from it; what a
+whole update takes beyond that is the agent's: choosing actions, predicting rewards and ends, the losses, and
+the optimiser steps. The two take turns in one process; the share is of the medians.
 """
 
 import argparse
