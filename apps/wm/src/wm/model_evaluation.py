@@ -13,6 +13,7 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate, load_tokens
 from wm.artifacts import frozen_worldmodel
 from wm.config import load_config
 from wm.device import autocast, autocast_dtype, pick_device
+from wm.model_checks import Check, check_worldmodel
 from wm.reporter import Reporter
 from wm.run import Layout, finite, write_text
 
@@ -27,10 +28,11 @@ ROWS = (
 def evaluate_worldmodel(
     directory: Path, *, json_file: Path | None, device_name: str, console: Console
 ) -> None:
-    """Sweep every validation window of every game; print a table a game, write JSON if asked.
+    """Check that the model is sound, then sweep every validation window; print tables, write JSON.
 
     Raises:
-        ValueError: no run, no world model or tokens yet, or no window fits in the validation episodes.
+        ValueError: no run, no world model or tokens yet, no window fits in the validation episodes, or the
+            model is not sound (everything is printed and written first).
     """
     layout = Layout(directory)
     config, device = load_config(layout.config), pick_device(device_name)
@@ -48,6 +50,7 @@ def evaluate_worldmodel(
         validation_fraction=config.collect.validation_fraction,
         device=device,
     )
+    checks = check_worldmodel(model, sampler.batch(0))
     precision = autocast_dtype(config.train.worldmodel.precision, device)
     with Reporter(console).task("windows", sum(sampler.num_windows.values()) // sampler.length) as task:
 
@@ -65,14 +68,27 @@ def evaluate_worldmodel(
             "validation_fraction": config.collect.validation_fraction,
             "seed": config.seed,
         },
+        "checks": {check.name: {"holds": check.holds, "found": check.found} for check in checks},
         "games": {name: [asdict(level) for level in levels] for name, levels in measured.items()},
     }
+    console.print(_checks_table(checks))
     names = [*config.games, "all"] if len(config.games) > 1 else list(config.games)
     for name in names:
         console.print(_table(name, result["games"][name]))
     if json_file is not None:
         write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
         console.print(f"written to {json_file}", highlight=False)
+    if failed := [check.name for check in checks if not check.holds]:
+        raise ValueError(f"the world model of {directory} is not sound: not so: {'; '.join(failed)}")
+
+
+def _checks_table(checks: list[Check]) -> Table:
+    table = Table(title="soundness, on one batch of validation windows", title_justify="left")
+    for column in ("check", "holds", "found"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        table.add_row(check.name, "yes" if check.holds else "[red]NO", check.found)
+    return table
 
 
 def _table(game: str, levels: list[dict[str, Any]]) -> Table:
