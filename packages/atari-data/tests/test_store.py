@@ -187,6 +187,17 @@ def test_the_first_rounds_alone(breakout: FrameStore, breakout_dir: Path):
             FrameStore.open(breakout_dir, rounds=rounds)
 
 
+def test_the_first_rounds_do_not_need_the_others(breakout_dir: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(breakout_dir, tmp_path / "copy"))
+    first = FrameStore.open(copy, rounds=1)
+    shards_module.shard_path(copy, first.num_shards).unlink()
+    with pytest.raises(ValueError, match=f"lacks shard-{first.num_shards:05d}"):
+        FrameStore.open(copy)
+    assert len(FrameStore.open(copy, rounds=1)) == len(first)
+    drop_rounds(copy, keep=1)  # the rest goes, gap and all, so that the round can be collected again
+    assert len(FrameStore.open(copy)) == len(first)
+
+
 def test_dropped_rounds_make_place_for_others(breakout_dir: Path, tmp_path: Path):
     copy = Path(shutil.copytree(breakout_dir, tmp_path / "copy"))
     drop_rounds(copy, keep=1)

@@ -65,7 +65,7 @@ def staged_round(directory: Path, place: Place) -> Iterator[tuple[Path, list[Pat
     staged: list[Path] = []
     try:
         yield staging, staged
-        for stale in sorted(directory.glob("shard-*.safetensors")):
+        for stale in sorted(directory.glob("shard-*.safetensors"), reverse=True):  # no gap if killed here
             if stale >= shard_path(directory, place.first_shard):
                 stale.unlink()
         for index, path in enumerate(staged, place.first_shard):

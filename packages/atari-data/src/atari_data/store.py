@@ -133,7 +133,8 @@ class FrameStore:
 
         Args:
             directory: of one game.
-            rounds: only the first so many rounds of collection; all by default.
+            rounds: only the first so many rounds of collection, whatever has become of the others; all by
+                default.
 
         Raises:
             ValueError: there is no complete round, a shard is missing, damaged or not a `frames` artifact, or
@@ -145,24 +146,25 @@ class FrameStore:
             raise ValueError(
                 f"{directory} holds no shard-*.safetensors; collect or import frames into it first"
             )
-        if missing := [
-            path.name for i in range(len(paths)) if not (path := shard_path(directory, i)).exists()
-        ]:
-            raise ValueError(f"{directory} lacks {', '.join(missing)}; restore the files, or collect again")
+        paths = [shard_path(directory, i) for i in range(len(paths))]
         configs, shards = [], []
+        ends: list[int] = []  # shards up to the end of each round
         for path in paths:
+            if ends and len(ends) == rounds:
+                break  # what comes later may be damaged or gone
+            if not path.exists():
+                missing = ", ".join(path.name for path in paths if not path.exists())
+                raise ValueError(f"{directory} lacks {missing}; restore the files, or collect again")
             config, shard = read_shard(path)
             configs.append(config)
             shards.append(shard)
-        complete = max((i + 1 for i, config in enumerate(configs) if config["end"]), default=0)
-        if complete == 0:
+            if config["end"]:
+                ends.append(len(shards))
+        if not ends:
             raise ValueError(f"{directory} holds only an interrupted collection; collect again")
-        if rounds is not None:
-            ends = [i + 1 for i, config in enumerate(configs) if config["end"]]
-            if not 1 <= rounds <= len(ends):
-                raise ValueError(f"{directory} holds {len(ends)} rounds; rounds is {rounds}")
-            complete = ends[rounds - 1]
-        configs, shards = configs[:complete], shards[:complete]
+        if rounds is not None and not 1 <= rounds <= len(ends):
+            raise ValueError(f"{directory} holds {len(ends)} rounds; rounds is {rounds}")
+        configs, shards = configs[: ends[-1]], shards[: ends[-1]]
         for path, config, shard in zip(paths, configs, shards, strict=False):
             for key in ("game", "protocol"):
                 if config[key] != configs[0][key]:
