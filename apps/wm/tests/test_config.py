@@ -58,5 +58,20 @@ def test_what_cannot_be_is_told(override, message):
         build_config(read_preset("tiny"), parse_override(override))
 
 
+def test_without_a_loop_no_setting_of_rounds_counts():
+    plain = build_config(read_preset("tiny"))
+    other = build_config(read_preset("tiny"), parse_override("rounds.epsilon=0.5"))
+    assert other.in_round(0) == plain.in_round(0) == plain
+
+
+def test_rounds_share_the_steps_and_only_later_ones_see_their_settings():
+    config = build_config(read_preset("atari100k"))
+    shares = [config.in_round(index).collect.num_steps for index in range(config.rounds.count)]
+    assert sum(shares) == config.collect.num_steps == 100_000
+    other = build_config(read_preset("atari100k"), parse_override("rounds.agent_steps=7"))
+    assert other.in_round(0) == config.in_round(0)
+    assert other.in_round(1).train.agent.steps == 7
+
+
 def test_the_defaults_alone_are_a_run():
     assert build_config({}) == RunConfig()

@@ -31,6 +31,16 @@ def test_a_missing_artifact_is_told_and_a_changed_one_is_an_error(finished):
     assert Manifest(finished).check("hrvq") == ["hrvq.safetensors"]
 
 
+def test_a_file_is_of_the_stage_that_wrote_it_last(finished):
+    finished.hrvq.write_bytes(b"other")
+    finished.agent.write_bytes(b"agent")
+    manifest = Manifest(finished)
+    manifest.record("agent", StageRecord("a", manifest.describe([finished.agent]), {}))
+    manifest.record("hrvq-1", StageRecord("g", manifest.describe([finished.hrvq]), {}))
+    assert list(Manifest(finished).stages) == ["agent", "hrvq-1"]
+    assert Manifest(finished).check("hrvq-1") == []
+
+
 def test_a_damaged_manifest_is_named(finished):
     finished.manifest.write_text("{")
     with pytest.raises(ValueError, match=r"manifest\.json is damaged"):

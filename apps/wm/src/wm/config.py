@@ -108,7 +108,7 @@ class RunConfig:
         """
         rounds, train = self.rounds, self.train
         if rounds.count == 1:
-            return self
+            return replace(self, rounds=RoundsConfig())
         if index == 0:
             first = replace(self.collect, num_steps=rounds.first_steps)
             return replace(self, collect=first, rounds=RoundsConfig())

@@ -158,9 +158,17 @@ class Manifest:
                 ) from error
 
     def record(self, stage: str, record: StageRecord) -> None:
-        """Add a finished stage and write the manifest."""
+        """Add a finished stage and write the manifest.
+
+        A file is of the stage that wrote it last: stages that wrote one of the same files before (which
+        rounds of another number or with other shards do) are forgotten, and run again if they are of the run.
+        """
         record.finished = datetime.now(UTC).isoformat(timespec="seconds")
         record.versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+        made = record.artifacts.keys()
+        self.stages = {
+            name: known for name, known in self.stages.items() if not made & known.artifacts.keys()
+        }
         self.stages[stage] = record
         self._write()
 

@@ -61,6 +61,9 @@ def train_run(
     stages = stages_of(config)
     names = [known.name for known in stages]
     if stage is not None and stage not in names:
+        # The last round's stages have plain names; their number is understood too.
+        stage = stage.removesuffix(f"-{config.rounds.count - 1}")
+    if stage is not None and stage not in names:
         near = difflib.get_close_matches(stage, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"unknown stage {stage!r}; {hint}allowed: {', '.join(names)}")

@@ -13,7 +13,8 @@ def train(
     stage: Annotated[
         str | None,
         typer.Argument(
-            help="Run one stage only: collect, encoder, hrvq, decoder, worldmodel, agent or evaluate.",
+            help="Run one stage only: collect, encoder, hrvq, decoder, worldmodel, agent or evaluate; "
+            "of an earlier round, collect-0 and so on.",
             show_default=False,
         ),
     ] = None,
