@@ -15,6 +15,9 @@ from atari_data import FrameStore, final_rows
 from command import SMALL, train, wm
 from safetensors.numpy import load_file
 from token_worldmodel import load_tokens
+from wm.config import load_config
+from wm.run import Layout, Manifest
+from wm.signs import read_signs
 
 STEPS = 1301
 ROUNDS = [
@@ -25,7 +28,8 @@ ROUNDS = [
         "rounds.first_steps=600",
         "rounds.worldmodel_steps=3",
         "rounds.predictor_steps=3",
-        "rounds.agent_steps=4",
+        "rounds.agent_steps=12",  # enough that the last tenth, whose mean is kept, has a logged step
+        "train.agent.steps=12",
     )
     for part in ("--set", setting)
 ]
@@ -83,6 +87,19 @@ def test_later_rounds_go_on_from_earlier_ones(looped):
         assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+def test_signs_compare_what_was_dreamed_with_what_was_played(looped):
+    layout = Layout(looped)
+    signs = read_signs(load_config(layout.config), Manifest(layout))
+    assert [s.steps for s in signs] == [600, 951, STEPS]
+    for s in signs:
+        assert None not in (s.imagined_reward, s.entropy, s.value_error, s.return_scale, s.real_reward)
+    store = FrameStore.open(looped / "data" / "pong")
+    begins = (*store.round_ends[:2], len(store))
+    for s, rows in zip(signs, (slice(*begins[:2]), slice(*begins[1:])), strict=False):
+        signed, final = np.sign(store.rewards[rows]), final_rows(store.episode_ids)[rows]
+        assert s.real_reward == pytest.approx(signed.sum() / (~final).sum())
+
+
 def test_the_same_command_again_skips_every_round(looped):
     again = train(looped, *ROUNDS)
     assert again.code == 0
@@ -116,6 +133,33 @@ def test_an_encoder_trained_on_moves_codes_and_tokens(looped, tmp_path):
     assert "played" in signs
 
 
+def test_rounds_fewer_and_more_again(looped, tmp_path):
+    copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
+    for count in (2, 3):
+        changed = wm("train", "--run", copy, "--device", "cpu", "--set", f"rounds.count={count}")
+        assert changed.code == 0, changed.output
+        assert "agent-0: up to date, skipped" in changed.output
+    assert artifacts(copy) == artifacts(looped)
+
+
+def test_a_lost_shard_is_collected_again(looped, tmp_path):
+    copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
+    begin = FrameStore.open(copy / "data" / "pong", rounds=1).num_shards
+    (copy / "data" / "pong" / f"shard-{begin:05d}.safetensors").unlink()
+    again = wm("train", "--run", copy, "--device", "cpu")
+    assert again.code == 0, again.output
+    assert "agent-0: up to date, skipped" in again.output
+    assert artifacts(copy) == artifacts(looped)
+
+
+def test_a_first_round_with_other_shards_leaves_a_run_that_can_be_shown(looped, tmp_path):
+    copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
+    again = wm("train", "collect-0", "--run", copy, "--device", "cpu", "--set", "collect.num_envs=4")
+    assert again.code == 0, again.output
+    shown = wm("show", copy)
+    assert shown.code == 0, shown.output
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_run_killed_at_random_ends_like_one_that_was_not(looped, tmp_path):
     settings = [part for s in SMALL for part in ("--set", s)] + ROUNDS
@@ -143,6 +187,10 @@ def test_stage_names_of_a_run_of_rounds(looped, tmp_path):
     early = train(tmp_path / "run", *ROUNDS, "agent-1")
     assert early.code == 2
     assert "needs the artifacts of hrvq-1" in early.output
+    numbered = train(
+        looped, *ROUNDS, "agent-2"
+    )  # the last round's stages have no number, but are known by it
+    assert "agent: up to date, skipped" in numbered.output
     shown = wm("show", looped)
     assert shown.code == 0
     assert "rounds/00/agent.safetensors" in shown.output

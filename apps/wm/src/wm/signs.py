@@ -18,7 +18,8 @@ class RoundSigns(NamedTuple):
         collected_return: mean return of the whole episodes that the round collected, by game.
         imagined_reward: mean reward of a dreamed step, all games together.
         real_reward: mean reward of a real step by this round's agent: of the next round's collecting, or of
-            the evaluation after the last round.
+            the evaluation after the last round. In the unit of the dream: where the predictor knows only the
+            signs of rewards, the mean sign, which an evaluation tells only if every reward is 1 or -1.
         entropy: of the policy, as a share of that of uniform play.
         value_error: mean error of the critic on imagined returns.
         return_scale: spread of the imagined returns (5th to 95th percentile).
@@ -46,10 +47,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
         collected, agent = (manifest.stages.get(name + suffix) for name in ("collect", "agent"))
         if collected is None or agent is None:
             break
-        real, following = _played(manifest), manifest.stages.get("collect" + after)
-        if index + 1 < config.rounds.count:
-            rewards = [following.metrics[game]["mean_reward"] for game in config.games] if following else []
-            real = _mean(rewards) if rewards else None
+        last = index + 1 == config.rounds.count
         train, predictors = agent.metrics["train"], agent.metrics["predictors"]
         first = collected.metrics[config.games[0]]
         found.append(
@@ -58,7 +56,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
                 steps=first.get("steps_in_all", first["steps"]),
                 collected_return={game: collected.metrics[game]["mean_return"] for game in config.games},
                 imagined_reward=train.get("reward"),
-                real_reward=real,
+                real_reward=_evaluated(config, manifest) if last else _collected(config, manifest, after),
                 entropy=train.get("entropy_fraction"),
                 value_error=train.get("value_error"),
                 return_scale=train.get("return_scale"),
@@ -127,7 +125,7 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
         "round",
         "real steps",
         "return collected",
-        "reward a step: imagined",
+        f"{'reward sign' if config.predictor.reward_head == 'sign' else 'reward'} a step: imagined",
         "played",
         "entropy",
         "value error (spread)",
@@ -160,9 +158,24 @@ def _suffix(config: RunConfig, index: int) -> str:
     return "" if index == config.rounds.count - 1 else f"-{index}"
 
 
-def _played(manifest: Manifest) -> float | None:
-    evaluated = manifest.stages.get("evaluate")
-    if evaluated is None or not evaluated.metrics["games"]:
+def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | None:
+    """Mean reward of a collected step, in the unit of the dream."""
+    record, key = manifest.stages.get("collect" + suffix), "mean_reward"
+    if config.predictor.reward_head == "sign":
+        key = "mean_reward_sign"
+    if record is None or any(key not in record.metrics[game] for game in config.games):
+        return None
+    return _mean([record.metrics[game][key] for game in config.games])
+
+
+def _evaluated(config: RunConfig, manifest: Manifest) -> float | None:
+    """Mean reward of a step of the evaluation, in the unit of the dream, where its returns tell it."""
+    evaluated, played = manifest.stages.get("evaluate"), manifest.stages.get("collect")
+    if evaluated is None or played is None or not evaluated.metrics["games"]:
+        return None
+    if config.predictor.reward_head == "sign" and not all(
+        played.metrics[game].get("unit_rewards", False) for game in config.games
+    ):
         return None
     scores = [game["agent"] for game in evaluated.metrics["games"].values()]
     return _mean([score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores])

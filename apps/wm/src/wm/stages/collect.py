@@ -59,6 +59,8 @@ def run(context: Context) -> Made:
             "episodes": result.num_episodes,
             "mean_return": float(result.returns.mean()) if result.num_episodes else None,
             "mean_reward": float(rewards.sum(dtype=np.float64)) / result.num_steps,
+            "mean_reward_sign": float(np.sign(rewards).sum(dtype=np.float64)) / result.num_steps,
+            "unit_rewards": bool(np.isin(rewards, (-1, 0, 1)).all()),
         }
     return Made(made, metrics)
 

@@ -1,0 +1,99 @@
+"""Each sign of trouble by numbers that show it, and by numbers that do not."""
+
+from dataclasses import replace
+
+import pytest
+from wm.config import build_config, read_preset
+from wm.run import Layout, Manifest, StageRecord
+from wm.settings import parse_override
+from wm.signs import RoundSigns, hints, read_signs
+
+HEALTHY = RoundSigns(
+    round=0,
+    steps=1000,
+    collected_return={"pong": 1.0},
+    imagined_reward=0.02,
+    real_reward=0.02,
+    entropy=0.5,
+    value_error=0.1,
+    return_scale=1.0,
+    recall=(0.8, 0.8),
+    counts=(50, 50),
+)
+
+
+def test_health_is_silent():
+    assert hints(HEALTHY) == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        ({"imagined_reward": 0.05}, "the dream flatters: +0.0500 a step imagined, +0.0200 played"),
+        ({"imagined_reward": -0.01, "real_reward": -0.03}, "the dream flatters"),
+        ({"entropy": 0.01}, "the policy has collapsed"),
+        ({"entropy": 0.99}, "the policy is still random"),
+        ({"value_error": 1.5}, "the critic errs by 1.500 where returns spread over 1.000"),
+        ({"recall": (0.8, 0.1)}, "won points are hardly foreseen: 10% of 50"),
+        ({"recall": (0.1, 0.8)}, "lost points are hardly foreseen: 10% of 50"),
+    ],
+)
+def test_each_trouble_has_its_hint(trouble, message):
+    found = hints(HEALTHY._replace(**trouble))
+    assert len(found) == 1
+    assert message in found[0]
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"imagined_reward": None},
+        {"real_reward": None},
+        {"entropy": None},
+        {"value_error": None},
+        {"recall": (None, None), "counts": (0, 0)},
+    ],
+)
+def test_what_is_not_known_is_no_trouble(unknown):
+    assert hints(HEALTHY._replace(**unknown)) == []
+
+
+def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
+    """The signs of two rounds of a game whose points are worth 10, or 1."""
+    config = build_config(
+        read_preset("tiny"),
+        parse_override("rounds.count=2"),
+        parse_override(f'predictor.reward_head="{head}"'),
+        parse_override('games=["ms_pacman"]'),
+    )
+    worth = 1 if unit else 10
+    collected = {
+        "steps": 100,
+        "steps_in_all": 100,
+        "mean_return": 50.0 * worth,
+        "mean_reward": 0.1 * worth,
+        "mean_reward_sign": 0.1,
+        "unit_rewards": unit,
+    }
+    predictors = {
+        f"reward_{kind}_{sign}": 1.0 for kind in ("recall", "count") for sign in ("negative", "positive")
+    }
+    agent = {"predictors": predictors, "train": {"reward": 0.1, "entropy_fraction": 0.5}}
+    scores = {"games": {"ms_pacman": {"agent": {"mean": 50.0 * worth, "lengths": [500, 500]}}}}
+    record = StageRecord("f", {}, {})
+    manifest = Manifest(Layout(tmp_path))
+    manifest.stages = {
+        "collect-0": replace(record, metrics={"ms_pacman": collected}),
+        "agent-0": replace(record, metrics=agent),
+        "collect": replace(record, metrics={"ms_pacman": collected}),
+        "agent": replace(record, metrics=agent),
+        "evaluate": replace(record, metrics=scores),
+    }
+    return read_signs(config, manifest)
+
+
+def test_play_is_told_in_the_unit_of_the_dream(tmp_path):
+    assert [s.real_reward for s in played(tmp_path, "two_hot", unit=False)] == [1.0, 1.0]
+    assert [s.real_reward for s in played(tmp_path, "sign", unit=True)] == [0.1, 0.1]
+    # Returns of an evaluation do not tell how many points of 10 they are made of.
+    assert [s.real_reward for s in played(tmp_path, "sign", unit=False)] == [0.1, None]
