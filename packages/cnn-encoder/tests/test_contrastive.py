@@ -95,6 +95,18 @@ def test_each_stretch_has_its_own_background():
     torch.testing.assert_close(model(plain)[0], model(moved)[0], rtol=1e-3, atol=1e-4)
 
 
+def test_only_the_heads_learn_during_their_head_start():
+    model, batch = objective(head_start_steps=1, inverse_start_step=0), play()
+    for step in range(2):
+        model.zero_grad()
+        model(batch)[0].backward()
+        moved = any(bool(parameter.grad.any()) for parameter in model.encoder.parameters())
+        assert moved == (step == 1)
+        assert bool(model.layout.weight.grad.any())
+        assert bool(model.inverse[0].weight.grad.any())
+        model.after_step()
+
+
 def test_learns_to_tell_moments_apart():
     model, batch = objective(inverse_start_step=0), play(4, 12)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)

@@ -55,7 +55,11 @@ class ClipBatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContrastiveConfig:
-    """What a `ContrastiveObjective` asks of the embedding, and how loudly."""
+    """What a `ContrastiveObjective` asks of the embedding, and how loudly.
+
+    ``head_start_steps`` are for an encoder that is trained on under new heads: so long only the heads learn,
+    because what random heads ask for would undo it.
+    """
 
     temperature: float = 0.1
     contrastive_weight: float = 0.2
@@ -65,12 +69,19 @@ class ContrastiveConfig:
     inverse_hidden_dim: int = 256
     layout_weight: float = 3.0
     layout_frequencies: int = 4
+    head_start_steps: int = 0
 
     def __post_init__(self) -> None:
         for name in ("temperature", "inverse_hidden_dim", "layout_frequencies"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("contrastive_weight", "inverse_weight", "inverse_start_step", "layout_weight"):
+        for name in (
+            "contrastive_weight",
+            "inverse_weight",
+            "inverse_start_step",
+            "layout_weight",
+            "head_start_steps",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
 
@@ -116,6 +127,8 @@ class ContrastiveObjective(nn.Module):
         _check(batch)
         background = batch.background.unsqueeze(1)  # (S, 1, 84, 84)
         z = self.encoder(stack_frames(batch.frames), background)  # (S, T, D)
+        if self.config.head_start_steps:
+            z = torch.where(self.step >= self.config.head_start_steps, z, z.detach())
         now, following = z[:, :-1], z[:, 1:]
         ignore = _not_negatives(now.shape[1], z.device)
         contrast = info_nce(now, following, self.config.temperature, ignore=ignore)

@@ -1,6 +1,7 @@
 """Frames to embeddings: temporal InfoNCE on stretches of play, and every frame embedded."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -28,6 +29,7 @@ from wm.run import Layout
 EMBED_BATCH = 512
 METRIC_ROWS = 4000
 METRIC_PAIRS = 20_000
+HEAD_START_STEPS = 100  # of the new heads, where the encoder of the round before is trained on
 
 
 def run(context: Context) -> Made:
@@ -50,13 +52,18 @@ def run(context: Context) -> Made:
         validation_fraction=config.collect.validation_fraction,
         device=device,
     )
+    contrastive = config.contrastive
     if context.previous is None:
         encoder = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "encoder"))
     else:
         encoder, _ = load_encoder(context.previous.encoder)
+        steps = config.train.encoder.steps
+        contrastive = replace(
+            contrastive, inverse_start_step=0, head_start_steps=min(HEAD_START_STEPS, steps // 2)
+        )
     encoder = encoder.to(device)
     objective = ContrastiveObjective(
-        encoder, config.contrastive, generator=generator(torch.device("cpu"), config.seed, "contrastive")
+        encoder, contrastive, generator=generator(torch.device("cpu"), config.seed, "contrastive")
     ).to(device)
     fitted = fit(
         objective,
