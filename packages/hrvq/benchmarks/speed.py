@@ -3,9 +3,10 @@
     uv run python packages/hrvq/benchmarks/speed.py [--rounds 15] [--threads 2] [--device cpu] [--large]
 
 Both hold the same codes, and the tokens are compared before anything is timed. Each figure is the best of
-the rounds, in which ours and theirs alternate, so that noise of the machine falls on both. "encodec" is
-decoding as encodec does it, a sum of one F.embedding for each level. Memory is how far resident memory
-rises at its peak during a call.
+the rounds, in which ours and theirs alternate, so that noise of the machine falls on both. "embedding" is
+decoding as a sum of one F.embedding for each level; "encodec" is EnCodec's own decoding in transformers,
+where that is installed (uv run --with transformers python ...). Memory is how far resident memory rises at
+its peak during a call.
 """
 
 import argparse
@@ -56,11 +57,31 @@ def build(rows: int, dim: int, levels: int, codes: int, device: str) -> tuple[Te
     return x, ours, theirs
 
 
-def encodec_decode(tokens: Tensor, codebooks: tuple[Tensor, ...]) -> Tensor:
+def embedding_decode(tokens: Tensor, codebooks: tuple[Tensor, ...]) -> Tensor:
     quantized = torch.zeros((), device=tokens.device)
     for level_tokens, codes in zip(tokens.unbind(1), codebooks, strict=True):
         quantized = quantized + F.embedding(level_tokens, codes)
     return quantized
+
+
+def encodec_decoder(codebooks: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor] | None:
+    """EnCodec's residual quantizer with these codes, (N, levels) -> (N, dim), where transformers is there."""
+    try:
+        from transformers import EncodecConfig
+        from transformers.models.encodec import modeling_encodec
+    except ImportError:
+        return None
+    config = EncodecConfig(codebook_size=len(codebooks[0]), codebook_dim=codebooks[0].shape[1])
+    quantizer = modeling_encodec.EncodecResidualVectorQuantizer(config)
+    layers = [modeling_encodec.EncodecVectorQuantization(config) for _ in codebooks]
+    quantizer.layers = torch.nn.ModuleList(layers).to(codebooks[0].device)
+    for layer, codes in zip(layers, codebooks, strict=True):
+        layer.codebook.embed.copy_(codes)
+
+    def decode(tokens: Tensor) -> Tensor:
+        return quantizer.decode(tokens.T[:, None])[0].T  # their vectors are (batch, dim, time)
+
+    return decode
 
 
 def agreement(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> float:
@@ -88,12 +109,18 @@ def calls(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> Calls:
         (out.quantized.square().mean() + out.commitment_loss.sum()).backward()
         return ours.update(given.detach(), out.tokens)
 
-    return {
+    def our_decode() -> object:
+        return ours.decode(tokens)
+
+    compared: Calls = {
         "encode": (lambda: ours.encode(x), their_encode),
-        "decode": (lambda: ours.decode(tokens), lambda: theirs.get_output_from_indices(tokens[None])),
-        "decode (encodec)": (lambda: ours.decode(tokens), lambda: encodec_decode(tokens, ours.codebooks)),
-        "training step": (our_training, their_training),
+        "decode": (our_decode, lambda: theirs.get_output_from_indices(tokens[None])),
+        "decode (embedding)": (our_decode, lambda: embedding_decode(tokens, ours.codebooks)),
     }
+    if encodec := encodec_decoder(ours.codebooks):
+        torch.testing.assert_close(encodec(tokens), ours.decode(tokens))
+        compared["decode (encodec)"] = (our_decode, lambda: encodec(tokens))
+    return compared | {"training step": (our_training, their_training)}
 
 
 def seconds(call: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
@@ -128,7 +155,7 @@ def measure(shape: Shape, rounds: int, device: str, clock: Callable[[], float]) 
             their_times.append(seconds(their_call, device, clock))
         best, theirs_best = min(our_times[1:]), min(their_times[1:])
         ratios = sorted(t / o for o, t in zip(our_times[1:], their_times[1:], strict=True))
-        line = f"  {name:17} {rows / best / 1e6:8.3f} {rows / theirs_best / 1e6:8.3f} M vectors/s"
+        line = f"  {name:18} {rows / best / 1e6:8.3f} {rows / theirs_best / 1e6:8.3f} M vectors/s"
         line += f"   {theirs_best / best:5.1f}x (median round {ratios[len(ratios) // 2]:.1f}x)"
         if device == "cpu" and sys.platform == "linux":
             line += f"   peak memory {peak_growth(our_call):.0f} : {peak_growth(their_call):.0f} MiB"

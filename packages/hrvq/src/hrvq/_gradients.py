@@ -3,14 +3,35 @@
 ``straight_through`` and ``rotation`` return the quantized values bit for bit.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class _StraightThrough(torch.autograd.Function):
+    """`x + (quantized - x).detach()` would read and write everything twice, and round."""
+
+    @staticmethod
+    def forward(x: Tensor, quantized: Tensor) -> Tensor:
+        return quantized.view_as(quantized)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def straight_through(x: Tensor, quantized: Tensor) -> Tensor:
     """``quantized`` (..., D) with the gradient of ``x`` (Bengio et al. 2013, https://arxiv.org/abs/1308.3432)."""
-    return quantized.detach() + (x - x.detach())
+    straight: Tensor = _StraightThrough.apply(x, quantized)
+    return straight
 
 
 def rotation(x: Tensor, quantized: Tensor) -> Tensor:
@@ -31,10 +52,38 @@ def rotation(x: Tensor, quantized: Tensor) -> Tensor:
     return target + (rotated - rotated.detach())
 
 
+class _Commitment(torch.autograd.Function):
+    """The losses in one buffer and their gradient in another; written out, each level would keep three."""
+
+    @staticmethod
+    def forward(x: Tensor, level_embeddings: Tensor, shares: Tensor) -> Tensor:
+        rest, losses = x - level_embeddings[:, 0], []
+        for level, share in enumerate(shares.unbind(1)):
+            if level > 0:
+                rest -= level_embeddings[:, level]
+            losses.append(torch.linalg.vector_norm(rest, dim=1).square().dot(share))
+        return torch.stack(losses)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, level_embeddings, shares = ctx.saved_tensors
+        # sum_l f_l (x - c_0 - ... - c_l) = F_0 x - F_0 c_0 - F_1 c_1 - ...,  F_l = f_l + f_l+1 + ...
+        factors = (2 * gradient * shares).flip(1).cumsum(1).flip(1)
+        total = x * factors[:, :1]
+        for level, factor in enumerate(factors.split(1, 1)):
+            total.addcmul_(level_embeddings[:, level], factor, value=-1)
+        return total, None, None
+
+
 def commitment(
     x: Tensor, level_embeddings: Tensor, weights: tuple[float, ...], counted: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """The sum of the levels (N, D), and each level's weighted loss w_l mean |r_l - sg(c_l)|^2 / D: (L,).
+) -> Tensor:
+    """Each level's weighted loss w_l mean |r_l - sg(c_l)|^2 / D, float32 (L,).
 
     r_l - c_l = x - (c_0 + ... + c_l), of which only x carries a gradient, so every level pulls on the input:
     dloss_l/dx = 2 w_l (r_l - c_l) / (N D).
@@ -45,14 +94,9 @@ def commitment(
         weights: one for each level.
         counted: bool (N, L), which vectors each level's mean is over; None for all.
     """
-    quantized, losses = level_embeddings[:, 0], []
-    for level, weight in enumerate(weights):
-        if level > 0:
-            quantized = quantized + level_embeddings[:, level]
-        if counted is None:
-            loss = F.mse_loss(x, quantized)
-        else:
-            used = counted[:, level].float()
-            loss = ((x - quantized).square().mean(1) * used).sum() / used.sum().clamp_min(1)
-        losses.append(weight * loss)
-    return quantized, torch.stack(losses)
+    if counted is None:
+        counted = torch.ones(level_embeddings.shape[:2], dtype=torch.bool, device=x.device)
+    used = counted.float()
+    weight = torch.tensor(weights, device=x.device) / x.shape[1]
+    losses: Tensor = _Commitment.apply(x, level_embeddings, used * (weight / used.sum(0).clamp_min(1)))
+    return losses

@@ -150,10 +150,11 @@ class HRVQ(nn.Module):
                 tokens = torch.where(levels < depth[:, None], tokens, NO_CODE)
             if valid is not None:
                 tokens = torch.where(valid[:, None], tokens, NO_CODE)
-            embeddings = F.embedding(self._table_rows(tokens), self.table)
+            index = self._table_rows(tokens)
+            embeddings = F.embedding(index, self.table)
             counted = tokens >= 0 if drops or valid is not None else None
-            quantized, losses = _gradients.commitment(rows, embeddings, config.weight_per_level, counted)
-            passed = getattr(_gradients, config.gradient)(rows, quantized)
+            losses = _gradients.commitment(rows, embeddings, config.weight_per_level, counted)
+            passed = getattr(_gradients, config.gradient)(rows, self._sums(index))
         return HRVQOutput(
             passed.to(x.dtype).reshape(x.shape),
             tokens.reshape(*x.shape[:-1], config.levels),
@@ -179,8 +180,7 @@ class HRVQ(nn.Module):
         The codes of the first l levels, added up; token -1 stands for no code and adds nothing.
         """
         index = self._checked_table_rows(tokens)
-        summed = F.embedding_bag(index.reshape(-1, index.shape[-1]), self.table, mode="sum")
-        return summed.reshape(*tokens.shape[:-1], self.config.dim)
+        return self._sums(index.reshape(-1, index.shape[-1])).reshape(*tokens.shape[:-1], self.config.dim)
 
     @torch.no_grad()
     def level_embeddings(self, tokens: Tensor) -> Tensor:
@@ -345,6 +345,10 @@ class HRVQ(nn.Module):
     def _table_rows(self, tokens: Tensor) -> Tensor:
         index = tokens + self._starts[: tokens.shape[-1]]
         return torch.where(tokens < 0, len(self.table) - 1, index)
+
+    def _sums(self, index: Tensor) -> Tensor:
+        """Rows of the table, added up in order: (N, l) -> (N, dim)."""
+        return F.embedding_bag(index, self.table, mode="sum")
 
     def _checked_table_rows(self, tokens: Tensor) -> Tensor:
         self._check_initialized()
