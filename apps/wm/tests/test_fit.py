@@ -110,9 +110,26 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, Regression(interrupt_at=5))
     good = (tmp_path / "toy.pt").read_bytes()
-    with pytest.raises(ValueError, match=r"toy: the loss or its gradient is nan by step 8"):
+    with pytest.raises(ValueError, match=r"toy: the loss or its gradient is nan by step 8; .* is kept"):
         train(tmp_path, Regression(nan_at=8))
     assert (tmp_path / "toy.pt").read_bytes() == good
+
+
+@pytest.mark.parametrize("step", [0, 29])
+def test_a_gradient_that_is_not_finite_is_never_stepped_along(tmp_path, step):
+    """At the last step no later loss would show it."""
+
+    class Cusp(Regression):
+        def forward(self, batch):
+            loss, metrics = super().forward(batch)
+            if self.steps == step:
+                loss = loss + (0 * self.line.weight).sqrt().sum()  # 0, with a slope of 0 times infinity
+            return loss, metrics
+
+    with pytest.raises(ValueError, match=f"its gradient is nan by step {step};") as error:
+        train(tmp_path, Cusp())
+    assert not (tmp_path / "toy.pt").exists()
+    assert "is kept" not in str(error.value)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

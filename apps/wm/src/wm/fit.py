@@ -150,11 +150,15 @@ def fit(
 
     def require_finite(value: Tensor) -> None:
         if not torch.isfinite(value):
+            kept = " (the last good checkpoint is kept)" if checkpoint.exists() else ""
             raise ValueError(
                 f"{stage}: the loss or its gradient is {float(value)} by step {step}; lower "
-                f"train.{stage}.learning_rate or set train.{stage}.precision=float32 "
-                "(the last good checkpoint is kept)"
+                f"train.{stage}.learning_rate or set train.{stage}.precision=float32{kept}"
             )
+
+    def require_finite_gradient(norm: Tensor) -> None:
+        if not scaler.is_enabled():  # a scaler skips steps with infinite gradients by design
+            require_finite(norm)
 
     objective.train()
     trained: Callable[[Any], Any] = team.wrap(objective, device)
@@ -177,6 +181,7 @@ def fit(
             norm = nn.utils.clip_grad_norm_(trainable, config.clip or math.inf)
             if step % config.log_every == 0 or step == total - 1:
                 require_finite(loss.detach())
+                require_finite_gradient(norm)
                 values = {"loss": float(loss.detach())} | {
                     name: float(value) for name, value in metrics.items()
                 }
@@ -195,8 +200,7 @@ def fit(
                 continue
             stop = team.any(interrupted())
             if stop or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
-                if not scaler.is_enabled():  # a scaler skips steps with infinite gradients by design
-                    require_finite(norm)
+                require_finite_gradient(norm)
                 save()
                 last_saved = time.monotonic()
             if stop:
