@@ -26,15 +26,20 @@ def load_worldmodel(path: str | Path) -> WorldModel:
     unknown = sorted(entries.keys() - {field.name for field in fields(WorldModelConfig)})
     if unknown:
         raise ValueError(f"{path} configures {', '.join(unknown)}, unknown to this version; train it again")
+    try:
+        config = WorldModelConfig(**entries)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} has a configuration that cannot be ({error}); train it again") from error
     with torch.device("meta"):
-        model = WorldModel(WorldModelConfig(**entries))
+        model = WorldModel(config)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     if expected != found:
         wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
-            f"{path} does not hold the weights its configuration describes ({', '.join(wrong)}); "
-            "train it again"
+            f"{path} does not hold the weights its configuration describes "
+            f"({', '.join(wrong[:3])}{more}); train it again"
         )
     model.load_state_dict(weights, assign=True)
     return model.requires_grad_(True).eval()
