@@ -3,11 +3,14 @@
 import errno
 import os
 import shutil
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from command import train, wm
 from safetensors.torch import save_file
+from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel, save_tokens
+from token_worldmodel import save_worldmodel as save_model
 
 
 def refused(result, *parts):
@@ -84,6 +87,61 @@ def test_damaged_artifacts_are_named_and_deleting_them_mends_the_run(run, tmp_pa
         path.unlink()
         assert train(copy).code == 0
         assert path.read_bytes() == original
+
+
+def other_codes(tokens):
+    changed = tokens.tokens.copy()
+    changed[-1, 1] = 300
+    return replace(tokens, tokens=changed)
+
+
+def other_levels(tokens):
+    return replace(tokens, tokens=tokens.tokens[:, :2].copy())
+
+
+def first_rows(count):
+    def cut(tokens):
+        return TokenTrajectories(**{f.name: getattr(tokens, f.name)[:count] for f in fields(tokens)})
+
+    return cut
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (other_codes, ["pong.safetensors has tokens of 16, 301, 16 codes", "knows 16, 16, 16"]),
+        (other_levels, ["pong.safetensors has tokens of 16, 16 codes", "knows 16, 16, 16"]),
+        (first_rows(0), ["pong has no", "validation episode"]),
+        (first_rows(2), ["pong has no", "validation episode"]),
+    ],
+)
+def test_tokens_that_are_not_the_models_are_named(run, tmp_path, change, parts):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    path = copy / "tokens" / "pong.safetensors"
+    save_tokens(path, change(load_tokens(path)))
+    refused(wm("eval", copy, "--stage", "worldmodel", "--device", "cpu"), *parts)
+    refused(wm("dream", copy, "--device", "cpu"), *parts)
+    refused(train(copy), "pong.safetensors is not the file that stage hrvq wrote")
+
+
+def test_a_world_model_of_another_run_is_named(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    path = copy / "worldmodel.safetensors"
+    save_model(path, WorldModel(replace(load_worldmodel(path).config, num_codes=8)))
+    for command in (["eval", "--stage", "worldmodel"], ["dream"]):
+        refused(wm(command[0], copy, *command[1:], "--device", "cpu"), "pong.safetensors", "knows 8, 8, 8")
+    refused(wm("fidelity", copy, "--device", "cpu"), "hrvq.safetensors", "knows 8, 8, 8")
+
+
+def test_a_loss_that_is_not_finite_keeps_what_was_learned(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    before = (copy / "worldmodel.safetensors").read_bytes()
+    wild = ("learning_rate=1e30", "clip=0", "steps=9", "log_every=1")
+    settings = [part for setting in wild for part in ("--set", f"train.worldmodel.{setting}")]
+    refused(train(copy, *settings), "worldmodel: the loss or its gradient is", "lower train.worldmodel.learn")
+    assert (copy / "worldmodel.safetensors").read_bytes() == before
+    assert train(copy).code == 0
+    assert (copy / "worldmodel.safetensors").read_bytes() == before
 
 
 def test_a_damaged_shard_is_named(run, tmp_path):

@@ -1,9 +1,12 @@
 """A run's trained parts, frozen and on a device."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from hrvq import HRVQ
 from latent_ac import Agent, load_agent
-from token_worldmodel import WorldModel, load_worldmodel
+from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel
 
 from wm.device import frozen
 from wm.run import Layout
@@ -26,3 +29,40 @@ def frozen_worldmodel(layout: Layout, device: torch.device) -> WorldModel:
 def frozen_agent(layout: Layout, device: torch.device) -> Agent:
     """The run's actor, critic and predictors."""
     return frozen(load_agent(layout.agent, device=device))
+
+
+def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajectories:
+    """The game's tokens.
+
+    Raises:
+        ValueError: the file is missing or damaged, or its tokens are not the model's.
+    """
+    path = layout.tokens(game)
+    trajectories = load_tokens(path)
+    highest = trajectories.tokens.max(0, initial=-1)
+    require_known(model, [int(code) + 1 for code in highest], path)
+    return trajectories
+
+
+def require_known(model: WorldModel, codes: Sequence[int], path: Path) -> None:
+    """Say so if a world model cannot read tokens. On a GPU, nothing later would say it in words.
+
+    Args:
+        model: that is to read them.
+        codes: of each level, how many the tokens may be of.
+        path: of the file the tokens come from.
+
+    Raises:
+        ValueError: the model has other levels, or fewer codes.
+    """
+    known = model.config.codes
+    if len(codes) != len(known) or any(of > to for of, to in zip(codes, known, strict=True)):
+        raise ValueError(
+            f"{path} has tokens of {_listed(codes)} codes (L0, L1 ...), and the world model knows "
+            f"{_listed(known)}: they are not of one run; put the originals back, or delete them and "
+            "`wm train` makes them again"
+        )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))

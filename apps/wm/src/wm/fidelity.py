@@ -18,7 +18,7 @@ from rich.console import Console
 from token_worldmodel import replay, token_fidelity, value_fidelity
 from torch import Tensor
 
-from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel
+from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, require_known
 from wm.config import RunConfig, load_config
 from wm.device import autocast_dtype, frozen, generator, pick_device
 from wm.fidelity_report import print_fidelity
@@ -150,6 +150,7 @@ class _Fidelity:
         self.encoder = frozen(encoder).to(device)
         self.quantizer = frozen_quantizer(layout, device)
         self.model = frozen_worldmodel(layout, device)
+        require_known(self.model, [len(table) for table in self.quantizer.codebooks], layout.hrvq)
         self.agent: Agent | None = None
         if layout.agent.exists():
             self.agent = frozen_agent(layout, device)

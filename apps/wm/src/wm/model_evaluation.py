@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from token_worldmodel import TokenBatch, TokenSampler, evaluate, load_tokens
+from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
-from wm.artifacts import frozen_worldmodel
+from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.config import load_config
 from wm.device import autocast, autocast_dtype, pick_device
 from wm.model_checks import Check, check_worldmodel
@@ -42,7 +42,7 @@ def evaluate_worldmodel(
         )
     model = frozen_worldmodel(layout, device)
     sampler = TokenSampler(
-        {game: load_tokens(layout.tokens(game)) for game in config.games},
+        {game: known_tokens(layout, game, model) for game in config.games},
         length=config.windows.length,
         batch_size=config.train.worldmodel.batch_size,
         seed=config.seed,

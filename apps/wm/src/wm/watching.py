@@ -7,11 +7,11 @@ import torch
 from atari_data import split_episodes, window_starts
 from latent_ac import CodeFeatures
 from numpy.typing import NDArray
-from token_worldmodel import Policy, WorldModel, imagine, load_tokens
+from token_worldmodel import Policy, WorldModel, imagine
 from torch import Tensor
 
 from wm.actions import allowed_actions
-from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel
+from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, known_tokens
 from wm.config import RunConfig
 from wm.device import derive_seed, generator
 from wm.run import Layout
@@ -90,7 +90,8 @@ def watch(
         ValueError: no validation episode is long enough, or an artifact is missing or damaged.
     """
     context = config.dream.context
-    trajectories, frames = load_tokens(layout.tokens(game)), layout.frames(game)
+    model = frozen_worldmodel(layout, device)
+    trajectories, frames = known_tokens(layout, game, model), layout.frames(game)
     # One step more than the context, so that no dream starts from an episode's final observation.
     starts = window_starts(trajectories.episode_ids, context + 1)
     held_out = split_episodes(trajectories.episode_ids, config.collect.validation_fraction, config.seed)
@@ -102,7 +103,6 @@ def watch(
         )
     start = int(np.random.default_rng(derive_seed(seed, "watch", game)).choice(starts))
 
-    model = frozen_worldmodel(layout, device)
     quantizer = frozen_quantizer(layout, device)
     agent = frozen_agent(layout, device)
     actor = agent.actor.on_codes(quantizer.codebooks)
