@@ -1,6 +1,8 @@
 """Many runs, one table; the aggregates by hand."""
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from command import SMALL, wm
 from wm.aggregate import aggregate, bootstrap
 
 SETTINGS = [part for setting in SMALL for part in ("--set", setting)]
+JOBS = ("--preset", "tiny", "--engine", "submitit")
 
 
 def test_aggregates_by_hand():
@@ -47,22 +50,56 @@ def test_the_interval_of_many_seeds_is_that_of_the_normal_law():
     )
 
 
-def test_runs_finish_once_and_stand_in_one_table(tmp_path):
-    command = (
-        "bench", "--games", "pong", "--seeds", "0,1", "--preset", "tiny", "--episodes", 1, "--device", "cpu",
-        "--out", tmp_path / "bench", *SETTINGS,
-    )  # fmt: skip
-    first = wm(*command)
-    assert first.code == 0, first.output
-    assert "IRIS" in first.output
-    result = json.loads((tmp_path / "bench" / "bench.json").read_text())
+BENCH = ("bench", "--games", "pong", "--seeds", "0,1", "--preset", "tiny", "--episodes", 1, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Two runs, one after the other, and what was printed. Look, do not touch."""
+    out = tmp_path_factory.mktemp("bench") / "bench"
+    done = wm(*BENCH, "--out", out, *SETTINGS)
+    assert done.code == 0, done.output
+    return out, done.output
+
+
+def test_runs_finish_once_and_stand_in_one_table(finished):
+    out, printed = finished
+    assert "IRIS" in printed
+    result = json.loads((out / "bench.json").read_text())
     assert len(result["scores"]["pong"]) == 2
     mean = result["aggregates"]["ours"]["mean"]
     assert mean["value"] == pytest.approx((np.mean(result["scores"]["pong"]) + 20.7) / 35.3)
     assert mean["interval"][0] <= mean["value"] <= mean["interval"][1]
-    again = wm(*command)
+    again = wm(*BENCH, "--out", out, *SETTINGS)
     assert again.output.count("finished before, skipped") == 2
-    assert json.loads((tmp_path / "bench" / "bench.json").read_text()) == result
+    assert json.loads((out / "bench.json").read_text()) == result
+
+
+def test_jobs_leave_what_runs_one_after_another_leave(finished, tmp_path):
+    command = (*BENCH, "--out", tmp_path / "b", *SETTINGS, "--engine", "submitit", "--engine-set")
+    done = wm(*command, "timeout_min=9")
+    assert done.code == 0, done.output
+    assert "2 jobs on local" in done.output
+    assert done.output.count("finished before, skipped") == 2  # by the one who gathers
+    results = [json.loads((out / "bench.json").read_text()) for out in (tmp_path / "b", finished[0])]
+    assert results[0] == results[1]
+    again = wm(*command, "timeout_min=9")
+    assert again.code == 0
+    assert "jobs on" not in again.output
+
+
+def test_a_job_that_fails_is_named_and_the_others_finish(finished, tmp_path):
+    out = tmp_path / "b"
+    shutil.copytree(finished[0] / "pong-tiny-1", out / "pong-tiny-1", copy_function=shutil.copy2)
+    (out / "pong-tiny-1" / "bench.json").unlink()  # it has to play again
+    (out / "pong-tiny-0").write_text("in the way")
+    done = wm(*BENCH, "--out", out, *SETTINGS, "--engine", "submitit")
+    text = " ".join(done.output.split())
+    assert done.code == 2, text
+    assert "1 of 2 runs failed" in text
+    assert f"pong-tiny-0 ({out / 'pong-tiny-0'} is a file; --run takes a directory; log " in text
+    assert (out / "pong-tiny-1" / "bench.json").exists()
+    assert (out / "pong-tiny-0").read_text() == "in the way"
 
 
 def test_an_engine_gets_one_command_a_run(tmp_path):
@@ -79,9 +116,22 @@ def test_an_engine_gets_one_command_a_run(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    monkeypatch.delitem(sys.modules, "wm.bench_jobs", raising=False)
+    done = wm("bench", "--games", "pong", "--seeds", "0", "--out", tmp_path, *JOBS)
+    assert done.code == 2
+    assert "install wm[cluster]" in " ".join(done.output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
+        (["--engine", "submitit"], "--engine submitit needs --preset"),
+        (["--engine-set", "timeout_min=1"], "--engine-set is for --engine submitit"),
+        ([*JOBS, "--submit-command", "{command}"], "give one of them"),
+        ([*JOBS, "--engine-set", "queue=1"], "--engine-set does not suit submitit: Parameter 'queue'"),
+        ([*JOBS, "--engine-set", 'timeout_min="x"'], "--engine-set does not suit submitit"),
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "1,1"], "seeds are 1, 1; give each once"),
         (["--games", "pnog"], "pong"),
@@ -89,7 +139,7 @@ def test_an_engine_gets_one_command_a_run(tmp_path):
         (["--submit-command", "{command} {queue}"], "cannot be filled in"),
     ],
 )
-def test_bad_options_are_one_sentence(arguments, part):
-    refused = wm("bench", *arguments, "--device", "cpu")
+def test_bad_options_are_one_sentence(tmp_path, arguments, part):
+    refused = wm("bench", *arguments, "--device", "cpu", "--out", tmp_path)
     assert refused.code == 2
     assert part in " ".join(refused.output.split())

@@ -96,6 +96,23 @@ def submit_commands(options: BenchOptions, template: str, device: str) -> list[s
     return lines
 
 
+def bench_as_jobs(
+    options: BenchOptions, *, device_name: str, settings: Sequence[str], console: Console
+) -> None:
+    """Run every pair that has not finished as a job of submitit; :func:`bench` then finds them finished.
+
+    Raises:
+        ValueError: submitit is not installed, does not take a setting, or a run failed.
+    """
+    try:
+        from wm.bench_jobs import run_jobs
+    except ImportError as error:
+        raise ValueError("--engine submitit needs the package submitit; install wm[cluster]") from error
+    pairs = [(game, seed) for seed in options.seeds for game in options.games]
+    if left := [pair for pair in pairs if _finished(options, *pair) is None]:
+        run_jobs(options, left, device=device_name, settings=settings, console=console)
+
+
 def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, console: Console) -> None:
     """Run every pair that has not finished, then aggregate, print and write ``bench.json``."""
     runs: dict[str, dict[int, Any]] = {game: {} for game in options.games}

@@ -1,7 +1,7 @@
 """`wm bench`: games and seeds, one table."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,11 +20,27 @@ def bench(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and the result go.")] = Path("bench"),
     episodes: Annotated[int, typer.Option(help="Played by each finished run.")] = 100,
+    engine: Annotated[
+        Literal["local", "submitit"],
+        typer.Option(
+            help="local: here, one run after another; submitit: a SLURM job for each run, or without SLURM "
+            "a process for each on this machine, all at once."
+        ),
+    ] = "local",
+    engine_settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine-set",
+            help="key=value for submitit, such as gpus_per_node=1 (without it a job sees no GPU), "
+            "timeout_min=600 or 'slurm_partition=\"gpu\"'; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     submit_command: Annotated[
         str | None,
         typer.Option(
             help="Run nothing; print a command for each run, put into this text in the place of {command}, "
-            "for SLURM, Ray or any other engine. {game}, {seed} and {name} are filled in as well.",
+            "for Ray or any other engine. {game}, {seed} and {name} are filled in as well.",
             show_default=False,
         ),
     ] = None,
@@ -42,12 +58,21 @@ def bench(
     """
     console = make_console()
     with friendly_errors(console):
-        from wm.bench import BenchOptions, submit_commands
+        from wm.bench import BenchOptions, bench_as_jobs, submit_commands
         from wm.bench import bench as run_bench
         from wm.device import pick_device
 
         if not all(part.strip().isdecimal() for part in seeds.split(",")):
             raise ValueError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got {seeds!r}")
+        if engine == "submitit" and preset is None:
+            raise ValueError(
+                "--engine submitit needs --preset: which is the default depends on the machine, "
+                "and the jobs may run on others"
+            )
+        if engine == "local" and engine_settings:
+            raise ValueError("--engine-set is for --engine submitit; give both or neither")
+        if engine == "submitit" and submit_command is not None:
+            raise ValueError("--engine runs the runs and --submit-command only prints them; give one of them")
         chosen = "atari100k" if pick_device(device).type == "cuda" else "tiny"
         options = BenchOptions(
             games=tuple(game.strip() for game in games.split(",")),
@@ -61,4 +86,6 @@ def bench(
             for line in submit_commands(options, submit_command, device):
                 typer.echo(line)
             return
+        if engine == "submitit":
+            bench_as_jobs(options, device_name=device, settings=engine_settings or [], console=console)
         run_bench(options, json_file=json_file, device_name=device, console=console)

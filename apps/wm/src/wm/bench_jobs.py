@@ -1,0 +1,90 @@
+"""`wm bench --engine submitit`: each run a job, on SLURM where it is there, else a process of this machine.
+
+The jobs share the disk and leave what a run of `wm bench` leaves; whoever waits for them gathers it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import submitit
+from rich.console import Console
+from submitit.core.utils import FailedSubmissionError
+
+from wm.bench import BenchOptions, run_one
+from wm.settings import parse_override
+
+# Unless the user says otherwise; submitit's own limit is minutes.
+DEFAULTS = {"timeout_min": 24 * 60}
+
+
+class Run(submitit.helpers.Checkpointable):
+    """One pair as a job. Where the engine takes it off its machine, it is queued again and goes on."""
+
+    def __call__(self, options: BenchOptions, game: str, seed: int, device: str) -> str | None:
+        """Train and play; what comes of it is in the run's files. Returns what a user can mend, if anything."""
+        try:
+            run_one(options, game, seed, device, Console(width=160))
+        except (ValueError, OSError) as error:
+            return " ".join(str(error).split())
+        return None
+
+
+def run_jobs(
+    options: BenchOptions,
+    pairs: Sequence[tuple[str, int]],
+    *,
+    device: str,
+    settings: Sequence[str],
+    console: Console,
+) -> None:
+    """Run every (game, seed) of ``pairs`` as a job and wait for all of them. Ctrl-C cancels them.
+
+    Args:
+        settings: ``key=value`` for submitit's ``AutoExecutor``, such as ``gpus_per_node=1``.
+
+    Raises:
+        ValueError: a setting that submitit does not take, or a run that failed; the others have finished.
+    """
+    executor = _executor(options, settings)
+    try:
+        with executor.batch():  # on SLURM one array
+            jobs = [executor.submit(Run(), options, game, seed, device) for game, seed in pairs]
+    except FailedSubmissionError as error:
+        raise ValueError(f"the jobs were not accepted: {error}") from error
+    logs = jobs[0].paths.folder
+    console.print(f"{len(jobs)} jobs on {executor.cluster}, logs in {logs}", highlight=False)
+    named = {job.job_id: options.directory(*pair).name for job, pair in zip(jobs, pairs, strict=True)}
+    failed = []
+    try:
+        for number, job in enumerate(submitit.helpers.as_completed(jobs, poll_frequency=1), start=1):
+            reason = _failure(job)
+            if reason is not None:
+                failed.append(f"{named[job.job_id]} ({reason}; log {job.paths.stderr})")
+            outcome = "finished" if reason is None else f"failed: {reason}"
+            text = f"{number} of {len(jobs)}: {named[job.job_id]} {outcome}"
+            console.print(text, highlight=False, markup=False)
+    except KeyboardInterrupt:
+        for job in jobs:
+            job.cancel(check=False)
+        raise
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(jobs)} runs failed, the same command goes on with them: {', '.join(failed)}"
+        )
+
+
+def _executor(options: BenchOptions, settings: Sequence[str]) -> submitit.AutoExecutor:
+    parameters: dict[str, Any] = DEFAULTS | {"name": f"wm-{options.out.name}"}
+    for text in settings:
+        parameters |= parse_override(text)
+    executor = submitit.AutoExecutor(folder=options.out / "jobs")
+    try:
+        executor.update_parameters(**parameters)
+    except (NameError, AssertionError, ValueError, TypeError) as error:
+        raise ValueError(f"--engine-set does not suit submitit: {error}") from error
+    return executor
+
+
+def _failure(job: submitit.Job[str | None]) -> str | None:
+    """Why a job that is over made no result."""
+    return job.result() if job.exception() is None else "it broke off"
