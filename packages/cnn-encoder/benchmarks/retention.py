@@ -1,10 +1,12 @@
-"""Train an encoder on recorded play and print what is left of the state after a 3x256 residual quantizer.
+"""Train an encoder on recorded play and print what is left of the state after a residual quantizer.
 
     uv run python packages/cnn-encoder/benchmarks/retention.py TRAIN_DIR TEST_DIR --game pong \\
         --variables ball_x=49 ball_y=54 player_y=51 enemy_y=50 --steps 1000 --set temperature=0.03
 
 TRAIN_DIR and TEST_DIR hold `frames` artifacts (shard-*.safetensors with a ram column) of different seeds;
-a variable is the index of its RAM byte. The quantizer is plain k-means on residuals, level by level.
+a variable is the index of its RAM byte. The quantizer is plain k-means on residuals, level by level: three
+levels of 256 codes, or `--levels` and each of `--codes`. `--save` keeps the encoder, `--encoder` measures a
+kept one instead of training, so that a curve against levels and codes needs one training.
 """
 
 import argparse
@@ -27,9 +29,11 @@ from cnn_encoder import (
     StateLabels,
     diversity,
     embed,
+    load_encoder,
     mean_frame,
     retention,
     retention_table,
+    save_encoder,
     state_labels,
     temporal_consistency,
 )
@@ -99,18 +103,20 @@ def train(play: Play, background: Tensor, config: ContrastiveConfig, options: ar
     return encoder.eval()
 
 
-def residual_codes(train: Tensor, test: Tensor, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
-    """Quantized train and test rows after each of three levels of 256 codes."""
+def residual_codes(
+    train: Tensor, test: Tensor, levels: int, size: int, generator: torch.Generator
+) -> list[tuple[Tensor, Tensor]]:
+    """Quantized train and test rows after each level."""
     stages, sums = [train.clone(), test.clone()], [torch.zeros_like(train), torch.zeros_like(test)]
     found = []
-    for _ in range(3):
+    for _ in range(levels):
         residual = stages[0]
-        codes = residual[torch.randperm(len(residual), generator=generator)[:256]].clone()
+        codes = residual[torch.randperm(len(residual), generator=generator)[:size]].clone()
         for _ in range(12):
             nearest = torch.cdist(residual, codes).argmin(1)
-            count = torch.bincount(nearest, minlength=256)[:, None]
+            count = torch.bincount(nearest, minlength=size)[:, None]
             mean = torch.zeros_like(codes).index_add_(0, nearest, residual) / count.clamp(min=1)
-            spare = residual[torch.randint(len(residual), (256,), generator=generator)]
+            spare = residual[torch.randint(len(residual), (size,), generator=generator)]
             codes = torch.where(count > 0, mean, spare)
         for i in range(2):
             chosen = codes[torch.cdist(stages[i], codes).argmin(1)]
@@ -144,13 +150,23 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=60_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--codes", type=int, nargs="+", default=[256], help="codes a level")
+    parser.add_argument("--save", type=Path, help="where the trained encoder goes")
+    parser.add_argument("--encoder", type=Path, help="an encoder to measure, instead of training one")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     generator = torch.Generator().manual_seed(options.seed)
 
     play, held_out = read(options.train, options.limit), read(options.test, 20_000)
-    background = mean_frame(play.frames)
-    encoder = train(play, background, ContrastiveConfig(**overrides(options.set)), options)
+    if options.encoder:
+        encoder, backgrounds = load_encoder(options.encoder)
+        background = backgrounds[options.game]
+    else:
+        background = mean_frame(play.frames)
+        encoder = train(play, background, ContrastiveConfig(**overrides(options.set)), options)
+    if options.save:
+        save_encoder(options.save, encoder, {options.game: background})
 
     rows = torch.randperm(len(play.ids), generator=generator)[:30_000].sort().values
     features, labels = [], []
@@ -159,14 +175,16 @@ def main() -> None:
         features.append(embed(encoder, batches, background))
         ram = {name: part.ram[:, int(i)] for name, i in (pair.split("=") for pair in options.variables)}
         labels.append(pick(state_labels(ram, game=options.game), chosen))
-    quantized = residual_codes(features[0], features[1], generator)
     consistency = temporal_consistency(features[1], held_out.ids, generator=generator)
-    spread = diversity(features[1], generator=generator)
-    error = (features[1] - quantized[-1][1]).square().sum()
-    explained = 1 - error / (features[1] - features[1].mean(0)).square().sum()
-    print(f"temporal {consistency:.3f}  diversity {spread:.3f}  explained variance {explained:.3f}")
+    print(f"temporal {consistency:.3f}  diversity {diversity(features[1], generator=generator):.3f}")
     stages = [Stage("embedding", features[0], features[1])]
-    stages += [Stage(f"after L0-L{i}" if i else "after L0", *both) for i, both in enumerate(quantized)]
+    variance = (features[1] - features[1].mean(0)).square().sum()
+    for size in options.codes:
+        quantized = residual_codes(features[0], features[1], options.levels, size, generator)
+        for number, (learned, tested) in enumerate(quantized, start=1):
+            explained = 1 - (features[1] - tested).square().sum() / variance
+            stages.append(Stage(f"{number} x {size} ({explained:.3f})", learned, tested))
+    print("R2 (mean error); levels x codes (explained variance)")
     print(retention_table(retention(stages, labels[0], labels[1], MLPProbeConfig(num_steps=1200))))
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from hrvq._quantizer import HRVQ
 
 _SAMPLE_PER_CODE = 64
+# Revived codes move to vectors drawn in proportion to the cube of how many share their code: among crowded
+# codes, where one more evens out the use of all. Drawn evenly, the same use would take more revivals.
+_CROWDING = 3
 
 
 class FitResult(NamedTuple):
@@ -86,8 +89,11 @@ class LevelwiseKMeans:
         chosen[order[:count]] = True
         return torch.cat([block[chosen[rows]] for rows, block in self._residuals()])
 
-    def measure(self, codes: Tensor, generator: torch.Generator) -> _Pass:
-        """One pass over the data: what chooses each code, and how well it is served."""
+    def measure(self, codes: Tensor, weights: Tensor, generator: torch.Generator) -> _Pass:
+        """One pass over the data: what chooses each code, how well it is served, and where to move.
+
+        Vectors to move to are drawn in proportion to ``weights``, (K,), of the code they choose.
+        """
         size = len(codes)
         counts = torch.zeros(size, dtype=torch.float64, device=self._device)
         sums = torch.zeros(codes.shape, dtype=torch.float64, device=self._device)
@@ -100,7 +106,7 @@ class LevelwiseKMeans:
             counts += block_counts
             sums += block_sums
             total += errors.sum(dtype=torch.float64)
-            drawn = merge(drawn, draw(block, torch.ones_like(errors), size, generator=generator))
+            drawn = merge(drawn, draw(block, weights[tokens], size, generator=generator))
         return _Pass(counts.float(), sums.float(), float(total) / self.source.rows, drawn)
 
     def finish(self, codes: Tensor) -> tuple[Tensor, float]:
@@ -147,9 +153,10 @@ def fit(
             generator=generator,
             spherical=spherical,
         )
-        before = float("inf")
+        before, crowding = float("inf"), codes.new_ones(size)
         for epoch in range(epochs):
-            found = data.measure(codes, generator)
+            found = data.measure(codes, crowding, generator)
+            crowding = (found.counts.clamp_min(1) / found.counts.mean()) ** _CROWDING
             codes = torch.where(
                 found.counts[:, None] > 0, found.sums / found.counts.clamp_min(1)[:, None], codes
             )

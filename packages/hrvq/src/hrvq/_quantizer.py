@@ -243,7 +243,7 @@ class HRVQ(nn.Module):
         epochs: int = 10,
         batch_size: int = 8192,
         tolerance: float = 1e-3,
-        revive_below: float = 0.3,
+        revive_below: float = 0.42,
         seed: int | None = None,
         progress: Callable[[FitProgress], object] | None = None,
     ) -> FitResult:
@@ -259,8 +259,8 @@ class HRVQ(nn.Module):
             batch_size: vectors in memory at once.
             tolerance: a level is done when a pass lowers its distortion by less than this share.
             revive_below: in the first half of the passes, codes chosen less often than this share of the
-                mean move to where many vectors are. Higher values use the codes more evenly, at a little more
-                distortion; 0 leaves plain k-means.
+                mean move to where codes are crowded. Higher values use the codes more evenly, at a little
+                more distortion; 0 leaves plain k-means.
             seed: of the start and the revivals; the config's if left out.
             progress: called with a :class:`FitProgress` after each pass.
 
