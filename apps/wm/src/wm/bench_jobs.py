@@ -21,7 +21,7 @@ class Run(submitit.helpers.Checkpointable):
     """One pair as a job. Where the engine takes it off its machine, it is queued again and goes on."""
 
     def __call__(self, options: BenchOptions, game: str, seed: int, device: str) -> str | None:
-        """Train and play; what comes of it is in the run's files. Returns what a user can mend, if anything."""
+        """Train and play; its files hold what comes of it. Returns what a user can mend, if anything."""
         try:
             run_one(options, game, seed, device, Console(width=160))
         except (ValueError, OSError) as error:
@@ -69,7 +69,8 @@ def run_jobs(
         raise
     if failed:
         raise ValueError(
-            f"{len(failed)} of {len(jobs)} runs failed, the same command goes on with them: {', '.join(failed)}"
+            f"{len(failed)} of {len(jobs)} runs failed, the same command goes on with them: "
+            f"{', '.join(failed)}"
         )
 
 
