@@ -69,7 +69,7 @@ def test_every_round_has_its_stages_and_the_budget_is_kept(looped):
     assert [round_["steps_in_all"] for round_ in collected] == [600, 951, STEPS]
     store = FrameStore.open(looped / "data" / "pong")
     assert (~final_rows(store.episode_ids)).sum() == STEPS
-    assert [r["policy"] for r in store.rounds] == ["RandomPolicy", "EpsilonPolicy", "EpsilonPolicy"]
+    assert [r["policy"] for r in store.rounds] == ["RandomPolicy", "RunPolicy", "RunPolicy"]
 
 
 def test_later_rounds_go_on_from_earlier_ones(looped):

@@ -136,7 +136,7 @@ def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int,
     """Train an agent on one kind of state and print how it goes."""
     torch.manual_seed(seed)
     mask = torch.from_numpy(action_mask(game))
-    width = {"embedding": config.encoder.embedding_dim, "tokens": config.actor.feature_dim}.get(source)
+    width = {"embedding": config.encoder.embedding_dim, "tokens": config.predictor.feature_dim}.get(source)
     if width is None:
         width = 2 * len(labels(game, np.zeros((1, 128), np.uint8)))
     actor = Actor(replace(config.actor, feature_dim=width, feature_blocks=()))

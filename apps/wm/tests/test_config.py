@@ -34,6 +34,10 @@ def test_one_setting_changes_every_size_that_follows_from_it():
     assert config.hrvq.dim == 64
     assert config.worldmodel.num_levels == 2
     assert config.actor.feature_dim == config.critic.feature_dim == config.predictor.feature_dim == 128
+    changes = merge(changes, parse_override("dream.hidden_state=true"))
+    config = build_config(read_preset("tiny"), merge(changes, parse_override("worldmodel.dim=48")))
+    assert config.actor.feature_dim == config.critic.feature_dim == 176
+    assert config.predictor.feature_dim == 128
 
 
 def test_a_size_that_follows_cannot_be_set():

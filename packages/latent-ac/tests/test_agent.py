@@ -73,7 +73,9 @@ def test_files_that_make_no_agent(tmp_path: Path) -> None:
 
 
 def test_configurations_that_disagree() -> None:
-    with pytest.raises(ValueError, match=r"\(6, 7, 6\); give all three the same"):
+    with pytest.raises(ValueError, match=r"\(6, 7, 6\); give actor and critic the same"):
         Agent(ActorConfig(feature_dim=6), CriticConfig(feature_dim=7), PredictorConfig(feature_dim=6))
+    with pytest.raises(ValueError, match=r"\(6, 6, 8\); .* the predictor that or less"):
+        Agent(ActorConfig(feature_dim=6), CriticConfig(feature_dim=6), PredictorConfig(feature_dim=8))
     with pytest.raises(ValueError, match="num_actions of actor and predictor are 18 and 4"):
         Agent(ActorConfig(), CriticConfig(), PredictorConfig(num_actions=4))

@@ -19,23 +19,25 @@ WIDTHS = (4, 4, 4)
 MASK = action_mask([0, 1, 5])
 
 
-def agent(blocks: tuple[int, ...] = (), hidden: tuple[int, ...] = (16, 8)) -> Agent:
-    sizes = {"feature_dim": 12, "feature_blocks": blocks}
+def agent(blocks: tuple[int, ...] = (), hidden: tuple[int, ...] = (16, 8), state: int = 0) -> Agent:
+    """Actor and critic over codes and, after them, a state of that width; predictors over the codes."""
+    seen = {"feature_dim": 12 + state, "feature_blocks": (*blocks, state) if blocks and state else blocks}
     made = Agent(
-        ActorConfig(**sizes, hidden=hidden, output_gain=1.0),
-        CriticConfig(**sizes, hidden=hidden),
-        PredictorConfig(**sizes, hidden=(16,)),
+        ActorConfig(**seen, hidden=hidden, output_gain=1.0),
+        CriticConfig(**seen, hidden=hidden),
+        PredictorConfig(feature_dim=12, feature_blocks=blocks, hidden=(16,)),
         generator=torch.Generator().manual_seed(0),
     )
     torch.nn.init.normal_(made.reward.output.weight)
     return made
 
 
-def code_features(seed: int = 0) -> CodeFeatures:
+def code_features(seed: int = 0, state: int = 0) -> CodeFeatures:
     generator = torch.Generator().manual_seed(seed)
     tables = [torch.randn(size, 4, generator=generator) for size in (9, 5, 7)]
     tokens = [torch.randint(0, len(table), (H + 1, B), generator=generator) for table in tables]
-    return CodeFeatures(torch.stack(tokens, -1), tables)
+    follows = torch.randn(H + 1, B, state, generator=generator) if state else None
+    return CodeFeatures(torch.stack(tokens, -1), tables, follows)
 
 
 def test_dense_sets_the_chosen_rows_side_by_side() -> None:
@@ -44,12 +46,19 @@ def test_dense_sets_the_chosen_rows_side_by_side() -> None:
     assert features.shape == (2, 3)
     assert features.dense().tolist() == [[3.0, 4.0, 7.0], [1.0, 2.0, 5.0]]
     assert features[:1].dense().tolist() == [[3.0, 4.0, 7.0]]
+    features = CodeFeatures(features.tokens, tables, torch.tensor([[8.0], [9.0]]))
+    assert features.shape == (2, 4)
+    assert features.to("cpu")[1:].dense().tolist() == [[1.0, 2.0, 5.0, 9.0]]
+    assert features.codes.shape == (2, 3)
 
 
 @pytest.mark.parametrize("hidden", [(), (16, 8)])
 @pytest.mark.parametrize("blocks", [(), WIDTHS])
-def test_codes_and_vectors_give_the_same_outputs(blocks: tuple[int, ...], hidden: tuple[int, ...]) -> None:
-    made, features = agent(blocks, hidden), code_features()
+@pytest.mark.parametrize("state", [0, 5])
+def test_codes_and_vectors_give_the_same_outputs(
+    blocks: tuple[int, ...], hidden: tuple[int, ...], state: int
+) -> None:
+    made, features = agent(blocks, hidden, state), code_features(state=state)
     dense = features.dense()
     torch.testing.assert_close(made.actor(features, MASK), made.actor(dense, MASK))
     torch.testing.assert_close(made.critic(features), made.critic(dense))
@@ -59,8 +68,9 @@ def test_codes_and_vectors_give_the_same_outputs(blocks: tuple[int, ...], hidden
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
-def test_codes_and_vectors_give_the_same_training(algorithm: str) -> None:
-    made, features = agent(WIDTHS), code_features()
+@pytest.mark.parametrize("state", [0, 5])
+def test_codes_and_vectors_give_the_same_training(algorithm: str, state: int) -> None:
+    made, features = agent(WIDTHS, state=state), code_features(state=state)
     actions, log_probs = made.actor.act_with_log_prob(features[:-1], MASK)
     config = AgentConfig(algorithm=algorithm, ppo_minibatches=2)
     results = []
@@ -88,11 +98,13 @@ def test_predictors_train_on_codes() -> None:
 
 
 @pytest.mark.parametrize("blocks", [(), WIDTHS])
-def test_policy_on_codes_acts_as_the_actor_does(blocks: tuple[int, ...]) -> None:
-    made, features = agent(blocks), code_features()
+@pytest.mark.parametrize("state", [0, 5])
+def test_policy_on_codes_acts_as_the_actor_does(blocks: tuple[int, ...], state: int) -> None:
+    made, features = agent(blocks, state=state), code_features(state=state)
     policy = made.actor.on_codes(features.tables)
     for options in ({"deterministic": True}, {"temperature": 0.7}):
-        ours = policy.act(features.tokens, MASK, generator=torch.Generator().manual_seed(1), **options)
+        draw = torch.Generator().manual_seed(1)
+        ours = policy.act(features.tokens, MASK, state=features.state, generator=draw, **options)
         theirs = made.actor.act(features, MASK, generator=torch.Generator().manual_seed(1), **options)
         assert torch.equal(ours, theirs)
 
@@ -112,3 +124,12 @@ def test_user_errors() -> None:
         CodeFeatures(torch.zeros(4, 2, dtype=torch.int64), code_features().tables)
     with pytest.raises(ValueError, match=r"not the widths \(4, 4, 4\)"):
         agent((8, 4)).actor(code_features(), MASK)
+    with pytest.raises(ValueError, match=r"state \(4, 5\) does not fit tokens \(3, 3\)"):
+        CodeFeatures(torch.zeros(3, 3, dtype=torch.int64), code_features().tables, torch.zeros(4, 5))
+    made, features = agent(state=5), code_features(state=4)
+    with pytest.raises(ValueError, match=r"12 wide in codes and 4 in state; .* feature_dim = 17"):
+        made.actor(features, MASK)
+    with pytest.raises(ValueError, match="12 wide in codes and 0 in state"):
+        made.actor.on_codes(features.tables).act(features.tokens, MASK)
+    with pytest.raises(ValueError, match=r"\(4, 4, 4, 5\) do not end in the width 4 of the state"):
+        agent(WIDTHS, state=5).actor(features, MASK)

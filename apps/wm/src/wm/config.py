@@ -174,16 +174,23 @@ def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
     encoder = structure(EncoderConfig, data.get("encoder", {}), "encoder")
     sizes = merge(data.get("hrvq", {}), {"dim": encoder.embedding_dim})
     quantizer = structure(HRVQConfig, sizes, "hrvq")
-    width = quantizer.levels * quantizer.dim
     codes = list(quantizer.codes) if isinstance(quantizer.codes, tuple) else quantizer.codes
+    sizes = merge(data.get("worldmodel", {}), {"num_levels": quantizer.levels, "num_codes": codes})
+    model = structure(WorldModelConfig, sizes, "worldmodel")
+    dream = structure(DreamConfig, data.get("dream", {}), "dream")
+    width, origin = quantizer.levels * quantizer.dim, "hrvq.levels and encoder.embedding_dim"
+    seen = (
+        ("dream.hidden_state, worldmodel.dim, " + origin, width + model.dim)
+        if dream.hidden_state
+        else (origin, width)
+    )
     return [
         ("hrvq", "dim", "encoder.embedding_dim", quantizer.dim),
         ("worldmodel", "num_levels", "hrvq.levels", quantizer.levels),
         ("worldmodel", "num_codes", "hrvq.codes", codes),
-        *(
-            (section, "feature_dim", "hrvq.levels and encoder.embedding_dim", width)
-            for section in ("actor", "critic", "predictor")
-        ),
+        ("actor", "feature_dim", *seen),
+        ("critic", "feature_dim", *seen),
+        ("predictor", "feature_dim", origin, width),
     ]
 
 

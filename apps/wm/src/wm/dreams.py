@@ -1,5 +1,6 @@
 """Batches of imagined play for actor and critic, each a function of (seed, step) and the current policy."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,11 @@ from torch import Tensor
 
 from wm.device import Precision, autocast, autocast_dtype, generator
 from wm.sections import DreamConfig
+
+
+def agent_state(state: Tensor, config: DreamConfig) -> Tensor | None:
+    """The world model's state (..., D) as actor and critic see it, of length about 1, or None."""
+    return state / math.sqrt(state.shape[-1]) if config.hidden_state else None
 
 
 class Dreamer:
@@ -64,7 +70,7 @@ class Dreamer:
         actor = self.agent.actor.on_codes(tables)
 
         def policy(tokens: Tensor, state: Tensor) -> Tensor:
-            return actor.act(tokens, mask, generator=draw)
+            return actor.act(tokens, mask, state=agent_state(state, self.config), generator=draw)
 
         with autocast(self.dtype, self.device):
             dream = imagine(
@@ -76,7 +82,8 @@ class Dreamer:
                 generator=draw,
                 temperature=self.config.temperature,
             )
-        features = CodeFeatures(dream.tokens.transpose(0, 1), tables)
+        states = agent_state(dream.states.transpose(0, 1), self.config)
+        features = CodeFeatures(dream.tokens.transpose(0, 1), tables, states)
         actions = dream.actions.T.contiguous()
         rewards, continues = self.agent.predict(features, actions)
         log_probs = None

@@ -51,7 +51,9 @@ def evaluate_games(
     if absent:
         reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
     for game in (game for game in config.games if game not in absent):
-        agent = RecordedPolicy(load_policy(layout, game, temperature=temperature, seed=seed, device=device))
+        agent = RecordedPolicy(
+            load_policy(layout, game, config.dream, temperature=temperature, seed=seed, device=device)
+        )
         policies: dict[str, Policy] = {
             "agent": agent,
             "random": RandomPolicy(game, derive_seed(seed, "random", game), num_envs),

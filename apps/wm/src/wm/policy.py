@@ -8,10 +8,39 @@ from atari_data import action_mask
 from cnn_encoder import Encoder, embed, load_encoder, resolve_precision
 from hrvq import HRVQ
 from latent_ac import CodePolicy
+from token_worldmodel import StateTracker, WorldModel
+from torch import Tensor
 
-from wm.artifacts import frozen_agent, frozen_quantizer
+from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel
 from wm.device import frozen, generator
+from wm.dreams import agent_state
 from wm.run import Layout
+from wm.sections import DreamConfig
+
+
+class Memory:
+    """The world model's state of every real play.
+
+    Plays are followed in the groups in which they are asked about, which must not change (see
+    ``atari_data.play``); a group goes by its first play's number.
+    """
+
+    def __init__(self, model: WorldModel, config: DreamConfig) -> None:
+        self._model, self._config = model, config
+        self._trackers: dict[int, StateTracker] = {}
+
+    def observe(self, env_ids: np.ndarray, obs: np.ndarray, tokens: Tensor) -> Tensor | None:
+        """The state (B, D) as the actor sees it, now that each play shows ``tokens`` int64 (B, L)."""
+        group = int(env_ids[0])
+        if group not in self._trackers:
+            self._trackers[group] = StateTracker(self._model, len(tokens), self._config.memory)
+        # Nothing came before an episode's first frame.
+        begins = torch.from_numpy(~obs[:, :-1].any(axis=(1, 2, 3))).to(tokens.device)
+        return agent_state(self._trackers[group].observe(tokens, begins), self._config)
+
+    def act(self, env_ids: np.ndarray, actions: Tensor) -> None:
+        """What was chosen, int64 (B,)."""
+        self._trackers[int(env_ids[0])].act(actions)
 
 
 @dataclass
@@ -19,36 +48,57 @@ class RunPolicy:
     """Callable: obs uint8 (B, 4, 84, 84), env ids -> actions int64 (B,), ids of the full 18-action set.
 
     Args:
+        memory: follows the world model's state, for an actor that sees it.
         temperature: of the choice among the game's own actions; 0 is greedy.
+        epsilon: share of the actions that are drawn evenly from the game's own instead.
         random: source of the choice, on ``device``.
     """
 
     encoder: Encoder
     quantizer: HRVQ
     actor: CodePolicy
-    background: torch.Tensor
-    mask: torch.Tensor
+    memory: Memory | None
+    background: Tensor
+    mask: Tensor
     temperature: float
+    epsilon: float
     random: torch.Generator
     device: torch.device
 
     @torch.inference_mode()
     def __call__(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
         """Choose an action for each environment."""
-        embeddings = embed(self.encoder, obs, self.background)
+        tokens = self.quantizer.encode(embed(self.encoder, obs, self.background))
         actions = self.actor.act(
-            self.quantizer.encode(embeddings),
+            tokens,
             self.mask,
+            state=self.memory.observe(env_ids, obs, tokens) if self.memory else None,
             generator=self.random,
             temperature=self.temperature or 1.0,
             deterministic=self.temperature == 0,
         )
+        if self.epsilon:
+            actions = self._explore(actions)
+        if self.memory:
+            self.memory.act(env_ids, actions)
         chosen: np.ndarray = actions.cpu().numpy()
         return chosen
 
+    def _explore(self, actions: Tensor) -> Tensor:
+        others = self.mask.float().multinomial(len(actions), replacement=True, generator=self.random)
+        explore = torch.rand(len(actions), generator=self.random, device=self.device) < self.epsilon
+        return torch.where(explore, others, actions)
+
 
 def load_policy(
-    layout: Layout, game: str, *, temperature: float, seed: int, device: torch.device
+    layout: Layout,
+    game: str,
+    config: DreamConfig,
+    *,
+    temperature: float,
+    epsilon: float = 0.0,
+    seed: int,
+    device: torch.device,
 ) -> RunPolicy:
     """The policy that a run's artifacts make in ``game``.
 
@@ -64,9 +114,11 @@ def load_policy(
         encoder=frozen(encoder).to(device, resolve_precision("auto", device)),
         quantizer=quantizer,
         actor=actor.on_codes(quantizer.codebooks),
+        memory=Memory(frozen_worldmodel(layout, device), config) if config.hidden_state else None,
         background=backgrounds[game].to(device),
         mask=torch.from_numpy(action_mask(game)).to(device),
         temperature=temperature,
+        epsilon=epsilon,
         random=generator(device, seed, "policy", game),
         device=device,
     )

@@ -81,17 +81,25 @@ class DreamConfig:
         horizon: imagined steps of a dream.
         temperature: of the dreamed tokens.
         life_loss_ends: whether a lost life counts as the end, so that the agent learns to keep its lives.
+        hidden_state: whether actor and critic see the world model's state beside the tokens: what it makes of
+            the steps before. In the real game the world model then reads along.
     """
 
     context: int = 8
     horizon: int = 15
     temperature: float = 1.0
     life_loss_ends: bool = True
+    hidden_state: bool = False
 
     def __post_init__(self) -> None:
         for name in ("context", "horizon"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
         require(self.temperature > 0, f"temperature must be above 0; got {self.temperature}")
+
+    @property
+    def memory(self) -> int:
+        """Steps the world model reads back in the real game: as many as in the middle of a dream."""
+        return self.context + self.horizon // 2
 
 
 @dataclass(frozen=True, kw_only=True)

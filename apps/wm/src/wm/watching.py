@@ -14,6 +14,7 @@ from wm.actions import allowed_actions
 from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, known_tokens
 from wm.config import RunConfig
 from wm.device import derive_seed, generator
+from wm.dreams import agent_state
 from wm.run import Layout
 
 
@@ -111,7 +112,7 @@ def watch(
     draw = generator(device, seed, "watch", game)
 
     def policy(tokens: Tensor, state: Tensor) -> Tensor:
-        return actor.act(tokens, mask, generator=draw)
+        return actor.act(tokens, mask, state=agent_state(state, config.dream), generator=draw)
 
     rows = slice(start, start + context)
     tokens = torch.from_numpy(trajectories.tokens[rows]).long().to(device)[None]

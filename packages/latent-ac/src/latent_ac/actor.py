@@ -107,7 +107,7 @@ class Actor(nn.Module):
         first layer is multiplied out here, once (see ``latent_ac.features``).
 
         Args:
-            tables: L tensors (K_l, D_l) whose chosen rows, side by side, are the features.
+            tables: L tensors (K_l, D_l) whose chosen rows, side by side, are the features, or begin them.
         """
         return CodePolicy(self.mlp.on_codes(tables))
 
@@ -116,7 +116,7 @@ class Actor(nn.Module):
 class CodePolicy:
     """A policy over tokens with fixed weights, made by ``Actor.on_codes``."""
 
-    outputs: Callable[[Tensor], Tensor]  # int64 (..., L) -> unmasked logits (..., A)
+    outputs: Callable[[Tensor, Tensor | None], Tensor]  # tokens (..., L), state -> unmasked logits (..., A)
 
     @torch.no_grad()
     def act(
@@ -124,12 +124,16 @@ class CodePolicy:
         tokens: Tensor,
         action_mask: Tensor,
         *,
+        state: Tensor | None = None,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
         deterministic: bool = False,
     ) -> Tensor:
-        """Actions, int64 (...), for tokens int64 (..., L); the rest as in ``Actor.act``."""
-        logits = categorical.mask_logits(self.outputs(tokens), action_mask)
+        """Actions, int64 (...), for tokens int64 (..., L) and, if the features have one, the state (..., S).
+
+        The rest is as in ``Actor.act``.
+        """
+        logits = categorical.mask_logits(self.outputs(tokens, state), action_mask)
         return categorical.choose(
             logits, generator=generator, temperature=temperature, deterministic=deterministic
         )

@@ -10,14 +10,17 @@ from torch import Tensor, nn
 from latent_ac._artifact import load_artifact, save_artifact
 from latent_ac.actor import Actor, ActorConfig
 from latent_ac.critic import Critic, CriticConfig
-from latent_ac.features import Features
+from latent_ac.features import CodeFeatures, Features
 from latent_ac.predictors import ContinuePredictor, PredictorConfig, RewardPredictor
 
 KIND = "agent"
 
 
 class Agent(nn.Module):
-    """Actor, critic and the two predictors, over features of one width and actions of one number.
+    """Actor, critic and the two predictors, over actions of one number.
+
+    Actor and critic see the features whole. The predictors may be narrower: then they see the codes alone, or
+    the beginning of features that are vectors, and can be trained where no state is known.
 
     Args:
         actor: configuration of the actor.
@@ -39,9 +42,10 @@ class Agent(nn.Module):
     ) -> None:
         super().__init__()
         widths = (actor.feature_dim, critic.feature_dim, predictor.feature_dim)
-        if len(set(widths)) > 1:
+        if widths[0] != widths[1] or widths[2] > widths[0]:
             raise ValueError(
-                f"feature_dim of actor, critic and predictor are {widths}; give all three the same"
+                f"feature_dim of actor, critic and predictor are {widths}; give actor and critic the same, "
+                "and the predictor that or less"
             )
         if actor.num_actions != predictor.num_actions:
             raise ValueError(
@@ -60,9 +64,12 @@ class Agent(nn.Module):
         One pass over all steps at once: a dream need not ask for them while it runs.
 
         Args:
-            features: (H+1, B, F).
+            features: (H+1, B, F) as the actor's; no more of them is read than the predictors know.
             actions: int64 (H, B).
         """
+        width = self.reward.config.feature_dim
+        if features.shape[-1] > width:
+            features = features.codes if isinstance(features, CodeFeatures) else features[..., :width]
         now, after = features[:-1], features[1:]
         return self.reward(now, actions, after), self.continue_(now, actions, after)
 

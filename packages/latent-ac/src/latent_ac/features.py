@@ -7,7 +7,8 @@ no wide product at all. With W = [W_1 ... W_L],
 
 so each table is multiplied by its part of the weights once a batch, and every state only gathers and adds L
 rows. The result is the same, and so is the gradient; at 3 levels of 256 codes of width 384 the layer costs
-what 256 states would cost, however many there are.
+what 256 states would cost, however many there are. Whatever else is known of a state, such as a world model's
+hidden state, follows its codes as a vector and is multiplied as vectors are.
 """
 
 from collections.abc import Sequence
@@ -26,41 +27,62 @@ class CodeFeatures:
     Attributes:
         tokens: int64 (..., L), the row of each level's table.
         tables: L tensors (K_l, D_l), for instance the codebooks of a residual quantizer.
+        state: (..., S), more features that follow the codes, for instance a world model's state; or none.
 
     Raises:
-        ValueError: there is not one table for each level of the tokens.
+        ValueError: there is not one table for each level of the tokens, or not one state for each token.
     """
 
     tokens: Tensor
     tables: Sequence[Tensor]
+    state: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Check the number of levels."""
+        """Check that the parts fit."""
         if self.tokens.shape[-1:] != (len(self.tables),):
             raise ValueError(
                 f"tokens {tuple(self.tokens.shape)} do not fit {len(self.tables)} tables; "
                 "give int64 (..., L) and one table (K, D) for each of the L levels"
             )
+        if self.state is not None and self.state.shape[:-1] != self.tokens.shape[:-1]:
+            raise ValueError(
+                f"state {tuple(self.state.shape)} does not fit tokens {tuple(self.tokens.shape)}; "
+                "give (..., S) beside int64 (..., L)"
+            )
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of the features as vectors, (..., sum of the tables' widths)."""
-        return torch.Size((*self.tokens.shape[:-1], sum(table.shape[1] for table in self.tables)))
+        """Shape of the features as vectors, (..., sum of the tables' widths + S)."""
+        width = sum(table.shape[1] for table in self.tables)
+        if self.state is not None:
+            width += self.state.shape[-1]
+        return torch.Size((*self.tokens.shape[:-1], width))
+
+    @property
+    def codes(self) -> Self:
+        """The same without the state."""
+        return replace(self, state=None)
 
     def __getitem__(self, index: Any) -> Self:
         """Index the leading dimensions."""
-        return replace(self, tokens=self.tokens[index])
+        state = None if self.state is None else self.state[index]
+        return replace(self, tokens=self.tokens[index], state=state)
 
     def to(self, device: torch.device | str) -> Self:
         """The same features on another device."""
         return replace(
-            self, tokens=self.tokens.to(device), tables=[table.to(device) for table in self.tables]
+            self,
+            tokens=self.tokens.to(device),
+            tables=[table.to(device) for table in self.tables],
+            state=None if self.state is None else self.state.to(device),
         )
 
     def dense(self) -> Tensor:
         """The features as vectors, (..., F)."""
-        rows = [table[self.tokens[..., level]] for level, table in enumerate(self.tables)]
-        return torch.cat(rows, dim=-1)
+        parts = [table[self.tokens[..., level]] for level, table in enumerate(self.tables)]
+        if self.state is not None:
+            parts.append(self.state)
+        return torch.cat(parts, dim=-1)
 
 
 Features: TypeAlias = Tensor | CodeFeatures
@@ -73,19 +95,35 @@ class FeatureLinear(nn.Linear):
         """(..., in_features) -> (..., out_features)."""
         if isinstance(features, Tensor):
             return super().forward(features)
-        return self.gather(self.project(features.tables), features.tokens, features.tables)
+        projected = self.project(features.tables)
+        return self.gather(projected, features.tokens, features.tables, features.state)
 
     def project(self, tables: Sequence[Tensor]) -> Tensor:
         """C_l W_l^T of every level, one below the other: float32 (sum of K_l, out_features)."""
-        parts = self.weight.split([table.shape[1] for table in tables], dim=1)
+        widths = [table.shape[1] for table in tables]
+        parts = self.weight[:, : sum(widths)].split(widths, dim=1)
         return torch.cat([F.linear(table, part) for table, part in zip(tables, parts, strict=True)]).float()
 
-    def gather(self, projected: Tensor, tokens: Tensor, tables: Sequence[Tensor]) -> Tensor:
-        """Sum of each state's projected rows, plus the bias: tokens (..., L) -> (..., out_features)."""
+    def gather(
+        self, projected: Tensor, tokens: Tensor, tables: Sequence[Tensor], state: Tensor | None = None
+    ) -> Tensor:
+        """Sum of each state's projected rows, plus the bias: tokens (..., L) -> (..., out_features).
+
+        Raises:
+            ValueError: the tables' widths and the state's do not sum to ``in_features``.
+        """
+        codes, rest = sum(table.shape[1] for table in tables), 0 if state is None else state.shape[-1]
+        if codes + rest != self.in_features:
+            raise ValueError(
+                f"the features are {codes} wide in codes and {rest} in state; "
+                f"they must sum to feature_dim = {self.in_features}"
+            )
         starts, levels = 0, []
         for level, table in enumerate(tables):
             levels.append(tokens[..., level] + starts)
             starts += table.shape[0]
         index = torch.stack(levels, -1)
         summed = F.embedding_bag(index.flatten(0, -2), projected, mode="sum").unflatten(0, tokens.shape[:-1])
+        if state is not None:
+            summed = summed + F.linear(state, self.weight[:, codes:])
         return summed if self.bias is None else summed + self.bias

@@ -51,12 +51,13 @@ class FeatureNorm(nn.Module):
         if not self.blocks:
             return features
         if isinstance(features, CodeFeatures):
-            return CodeFeatures(features.tokens, self.normalize_tables(features.tables))
+            tables, state = self.normalize_tables(features.tables), self.normalize_state(features.state)
+            return CodeFeatures(features.tokens, tables, state)
         if len(set(self.blocks)) == 1:
             split = features.unflatten(-1, (len(self.blocks), self.blocks[0]))
             return F.rms_norm(split, self.blocks[:1], eps=1e-12).flatten(-2)
         parts = features.split(self.blocks, dim=-1)
-        return torch.cat([F.rms_norm(part, part.shape[-1:], eps=1e-12) for part in parts], dim=-1)
+        return torch.cat([_unit_rms(part) for part in parts], dim=-1)
 
     def normalize_tables(self, tables: Sequence[Tensor]) -> Sequence[Tensor]:
         """The same for features that are codes: each level's table, row by row.
@@ -67,12 +68,31 @@ class FeatureNorm(nn.Module):
         if not self.blocks:
             return tables
         widths = tuple(table.shape[1] for table in tables)
-        if widths != self.blocks:
+        if widths != self.blocks[: len(tables)]:
             raise ValueError(
                 f"feature_blocks={self.blocks} are not the widths {widths} of the code tables; "
                 "give one block for each level, or none"
             )
-        return [F.rms_norm(table, table.shape[-1:], eps=1e-12) for table in tables]
+        return [_unit_rms(table) for table in tables]
+
+    def normalize_state(self, state: Tensor | None) -> Tensor | None:
+        """The same for what follows the codes, (..., S): the last block.
+
+        Raises:
+            ValueError: the last block is not the state.
+        """
+        if not self.blocks or state is None:
+            return state
+        if state.shape[-1] != self.blocks[-1]:
+            raise ValueError(
+                f"feature_blocks={self.blocks} do not end in the width {state.shape[-1]} of the state; "
+                "give one block for each level and one for the state, or none"
+            )
+        return _unit_rms(state)
+
+
+def _unit_rms(x: Tensor) -> Tensor:
+    return F.rms_norm(x, x.shape[-1:], eps=1e-12)
 
 
 def hidden_stack(sizes: Sequence[int], generator: torch.Generator | None = None) -> nn.Sequential:
@@ -112,9 +132,10 @@ class MLP(nn.Module):
         return output
 
     @torch.no_grad()
-    def on_codes(self, tables: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
-        """This network as a function of tokens, int64 (..., L) -> (..., out_features), for its weights now.
+    def on_codes(self, tables: Sequence[Tensor]) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """This network as a function of tokens, for its weights now.
 
+        int64 (..., L), and the state (..., S) that follows the codes if there is one -> (..., out_features).
         The tables are taken through the first layer once, here; a call then costs the later layers only.
         """
         first, *rest = [*self.hidden, self.output]
@@ -123,8 +144,8 @@ class MLP(nn.Module):
         projected = first.project(tables)
 
         @torch.no_grad()
-        def outputs(tokens: Tensor) -> Tensor:
-            x = first.gather(projected, tokens, tables)
+        def outputs(tokens: Tensor, state: Tensor | None = None) -> Tensor:
+            x = first.gather(projected, tokens, tables, self.norm.normalize_state(state))
             for layer in rest:
                 x = layer(x)
             return x

@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 from atari_data import (
     PROTOCOLS,
-    EpsilonPolicy,
     Policy,
     RandomPolicy,
     StickyRandomPolicy,
@@ -94,10 +93,15 @@ def _policy(context: Context, game: str) -> Policy:
     config, rounds = context.config.collect, context.config.rounds
     seed = context.seed("collect-policy", game, *([context.round] if context.round else []))
     if context.previous is not None:
-        agent = load_policy(
-            context.previous, game, temperature=rounds.temperature, seed=seed, device=context.device
+        return load_policy(
+            context.previous,
+            game,
+            context.config.dream,
+            temperature=rounds.temperature,
+            epsilon=rounds.epsilon,
+            seed=seed,
+            device=context.device,
         )
-        return EpsilonPolicy(agent, game, seed, config.num_envs, rounds.epsilon)
     if config.policy == "sticky_random":
         return StickyRandomPolicy(game, seed, config.num_envs, repeat=config.repeat)
     return RandomPolicy(game, seed, config.num_envs)
@@ -108,5 +112,5 @@ STAGE = Stage(
     (),
     lambda config: [config.collect, config.rounds.temperature, config.rounds.epsilon],
     run,
-    continues=("collect", "encoder", "hrvq", "agent"),
+    continues=("collect", "encoder", "hrvq", "worldmodel", "agent"),
 )

@@ -24,5 +24,8 @@ def run(context: Context) -> Made:
 
 
 STAGE = Stage(
-    "evaluate", ("encoder", "hrvq", "agent"), lambda config: [config.evaluate, config.collect.protocol], run
+    "evaluate",
+    ("encoder", "hrvq", "worldmodel", "agent"),
+    lambda config: [config.evaluate, config.collect.protocol],
+    run,
 )
