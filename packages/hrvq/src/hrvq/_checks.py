@@ -34,8 +34,8 @@ def check_finite(rows: Tensor) -> None:
         raise ValueError(f"x has NaN or infinite values in {bad} of {len(rows)} vectors; remove them")
 
 
-def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device) -> None:
-    """Dtype, shape, device and range of ``tokens`` (..., l)."""
+def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device) -> bool:
+    """Dtype, shape, device and range of ``tokens`` (..., l); whether each of them is known to be a code."""
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ValueError(f"tokens are {tokens.dtype}; give an integer tensor")
     if not (tokens.ndim >= 1 and 1 <= tokens.shape[-1] <= len(sizes)):
@@ -46,10 +46,10 @@ def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device
     if tokens.device != device:
         raise ValueError(f"tokens are on {tokens.device} and the quantizer on {device}; move one of them")
     if not values_can_be_checked(tokens) or tokens.numel() == 0:
-        return
+        return False
     lowest, highest = tokens.aminmax()
     if int(lowest) >= 0 and int(highest) < min(sizes):
-        return
+        return True
     levels = tokens.reshape(-1, tokens.shape[-1]).unbind(1)
     for level, (chosen, size) in enumerate(zip(levels, sizes, strict=False)):
         low, high = (int(bound) for bound in chosen.aminmax())
@@ -58,3 +58,4 @@ def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device
                 f"tokens of level {level} run from {low} to {high}; allowed are 0 to {size - 1}, "
                 "and -1 for no code"
             )
+    return int(lowest) >= 0

@@ -352,8 +352,8 @@ class HRVQ(nn.Module):
 
     def _checked_table_rows(self, tokens: Tensor) -> Tensor:
         self._check_initialized()
-        check_tokens(tokens, sizes=self._sizes, device=self.table.device)
-        return self._table_rows(tokens.long())
+        all_codes = check_tokens(tokens, sizes=self._sizes, device=self.table.device)
+        return tokens + self._starts[: tokens.shape[-1]] if all_codes else self._table_rows(tokens.long())
 
     def _draw_depth(self, rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
         """How many levels each vector keeps, (N,)."""
