@@ -28,7 +28,7 @@ def refused(result, *parts):
         (["--games", "MsPacman"], ["ms_pacman"]),
         (["--games", "pong,pong"], ["twice"]),
         (["wroldmodel"], ["unknown stage 'wroldmodel'", "worldmodel"]),
-        (["--preset", "huge"], ["unknown preset 'huge'", "tiny, reference, atari100k"]),
+        (["--preset", "huge"], ["unknown preset 'huge'", "tiny, hour, reference, atari100k"]),
         (["--set", "worldmodel.layers=3"], ["worldmodel.layers", "num_layers"]),
         (["--set", "worldmodel.num_layers=many"], ["worldmodel.num_layers must be an integer", "'many'"]),
         (["--set", "worldmodel.num_layers=0"], ["num_layers", "0"]),

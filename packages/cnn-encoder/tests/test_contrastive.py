@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from cnn_encoder import ClipBatch, ContrastiveConfig, ContrastiveObjective, Encoder, EncoderConfig, info_nce
-from cnn_encoder.contrastive import _not_negatives
+from cnn_encoder.contrastive import _not_negatives, balanced_cross_entropy
 
 
 def generator(seed=0):
@@ -83,6 +83,27 @@ def test_switched_off_parts_leave_only_the_contrast():
     assert loss.item() == metrics["info_nce"].item()
 
 
+def test_balanced_cross_entropy_by_hand():
+    logits = torch.tensor([[0.0, math.log(3), 0.0], [0.0, math.log(3), 0.0], [0.0, 0.0, math.log(2)]])
+    common, rare = math.log(5 / 3), math.log(4 / 2)  # three fifths, and a half, for the true class
+    found = balanced_cross_entropy(logits, torch.tensor([1, 1, 2]))
+    assert found.item() == pytest.approx((common + rare) / 2, abs=1e-6)
+    assert balanced_cross_entropy(logits[:2], torch.tensor([1, 1])).item() == pytest.approx(common, abs=1e-6)
+
+
+def test_rewards_reach_the_encoder_and_are_left_out_where_unknown():
+    model = objective(inverse_dynamics=False, layout_weight=0.0, contrastive_weight=0.0, reward_weight=2.0)
+    batch = play()._replace(rewards=torch.tensor([[0.0] * 7 + [9.0], [5.0, 0.0, -3.0] + [0.0] * 5]))
+    loss, metrics = model(batch)
+    assert loss.item() == pytest.approx(2 * metrics["reward"].item())
+    loss.backward()
+    assert all(bool(parameter.grad.any()) for parameter in model.encoder.parameters())
+    # What the last action brought is not to be seen in the stretch, and only signs count.
+    other = model(batch._replace(rewards=torch.tensor([[0.0] * 8, [1.0, 0.0, -1.0] + [0.0] * 5])))
+    assert other[0].item() == loss.item()
+    assert "reward" not in model(play())[1]
+
+
 def test_each_stretch_has_its_own_background():
     one, other = play(seed=1), play(seed=2)
     model = objective()
@@ -90,7 +111,8 @@ def test_each_stretch_has_its_own_background():
     model.eval()
     shifted = ClipBatch(other.frames + 20, other.actions, other.background + 20)
     plain, moved = (
-        ClipBatch(*(torch.cat(pair) for pair in zip(one, second, strict=True))) for second in (other, shifted)
+        ClipBatch(*(torch.cat(pair) for pair in zip(one[:3], second[:3], strict=True)))
+        for second in (other, shifted)
     )
     torch.testing.assert_close(model(plain)[0], model(moved)[0], rtol=1e-3, atol=1e-4)
 
@@ -109,6 +131,8 @@ def test_only_the_heads_learn_during_their_head_start():
 
 def test_learns_to_tell_moments_apart():
     model, batch = objective(inverse_start_step=0), play(4, 12)
+    columns = batch.frames[:, 4:, 34].float().argmax(-1)  # where the square is after each action but the last
+    batch = batch._replace(rewards=torch.nn.functional.pad((columns > 40).float(), (0, 1)))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     history = []
     for _ in range(50):
@@ -118,7 +142,7 @@ def test_learns_to_tell_moments_apart():
         optimizer.step()
         model.after_step()
         history.append(metrics)
-    for name in ("info_nce", "inverse_dynamics", "layout"):
+    for name in ("info_nce", "inverse_dynamics", "layout", "reward"):
         assert history[-1][name] < 0.8 * history[0][name], name
 
 
@@ -132,6 +156,7 @@ def test_the_same_seed_gives_the_same_numbers():
     [
         (lambda: ContrastiveConfig(temperature=0.0), r"temperature is 0\.0"),
         (lambda: ContrastiveConfig(layout_weight=-1.0), r"layout_weight is -1\.0"),
+        (lambda: ContrastiveConfig(reward_weight=-1.0), r"reward_weight is -1\.0"),
         (lambda: info_nce(torch.zeros(3, 4), torch.zeros(2, 4), 0.1), r"\(3, 4\).*\(2, 4\)"),
         (lambda: objective()(play()._replace(actions=torch.zeros(2, 11))), r"\(2, 11\).*\(S, T\)"),
         (lambda: objective()(play(steps=3)), "T >= 4"),

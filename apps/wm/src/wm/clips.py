@@ -59,14 +59,17 @@ class ClipSampler:
         """The batch of a step: S stretches with the three frames before each."""
         rng = np.random.default_rng([self._seed % 2**63, step])
         games = np.sort(rng.integers(len(self._stores), size=self._batch_size))
-        frames, actions = [], []
+        frames, actions, rewards = [], [], []
         for game in np.unique(games):
             starts = rng.choice(self._starts[game], size=int((games == game).sum()))
             store = self._stores[game]
             frames.append(store.clips(starts, self._length))
-            actions.append(store.actions[starts[:, None] + np.arange(self._length)])
+            rows = starts[:, None] + np.arange(self._length)
+            actions.append(store.actions[rows])
+            rewards.append(store.rewards[rows])
         return ClipBatch(
             frames=torch.from_numpy(np.concatenate(frames)).to(self._device),
             actions=torch.from_numpy(np.concatenate(actions).astype(np.int64)).to(self._device),
+            rewards=torch.from_numpy(np.concatenate(rewards)).to(self._device),
             background=self._backgrounds[torch.from_numpy(games)].to(self._device),
         )

@@ -28,7 +28,7 @@ from wm.sections import (
 )
 from wm.settings import merge, structure, unstructure
 
-PRESETS = ("tiny", "reference", "atari100k")
+PRESETS = ("tiny", "hour", "reference", "atari100k")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The objective of the encoder: temporal InfoNCE, inverse dynamics and the layout of the frame."""
+"""The objective of the encoder: temporal InfoNCE, inverse dynamics, the layout of the frame, and rewards."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from .initialization import initialize
 from .layout import RunningWhitening, layout
 
 NUM_ACTIONS = 18
+NUM_SIGNS = 3  # of a reward: below, at and above zero
 
 
 def info_nce(
@@ -45,12 +46,25 @@ def _similarities(anchors: Tensor, positives: Tensor, temperature: float, ignore
     return logits if ignore is None else logits.masked_fill(ignore, -torch.inf)
 
 
+def balanced_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy in nats, averaged within each class that occurs, then over those classes.
+
+    Args:
+        logits: (N, K).
+        classes: int64 (N,).
+    """
+    counts = torch.bincount(classes, minlength=logits.shape[-1])
+    share = 1 / (counts[classes] * (counts > 0).sum())
+    return (share * F.cross_entropy(logits, classes, reduction="none")).sum()
+
+
 class ClipBatch(NamedTuple):
     """S stretches of T consecutive steps, each inside one episode; the stretches may be of several games."""
 
     frames: Tensor  # (S, 3+T, 84, 84) uint8: the last T are the stretch, the first 3 its history
     actions: Tensor  # (S, T) int64 ids of the 18 actions; actions[:, t] is chosen after frame 3+t
     background: Tensor  # (S, 84, 84) float32, each stretch's own game's mean frame
+    rewards: Tensor | None = None  # (S, T) float32, rewards[:, t] is what actions[:, t] brought, if known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +83,7 @@ class ContrastiveConfig:
     inverse_hidden_dim: int = 256
     layout_weight: float = 3.0
     layout_frequencies: int = 4
+    reward_weight: float = 0.5
     head_start_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -80,6 +95,7 @@ class ContrastiveConfig:
             "inverse_weight",
             "inverse_start_step",
             "layout_weight",
+            "reward_weight",
             "head_start_steps",
         ):
             if getattr(self, name) < 0:
@@ -87,7 +103,7 @@ class ContrastiveConfig:
 
 
 class ContrastiveObjective(nn.Module):
-    """Three demands on an embedding, none of which sees a label.
+    """Four demands on an embedding, none of which sees a label.
 
     *Contrast*: a moment must be nearer to the next moment than to any other of the same stretch. Negatives
     from elsewhere would be told apart by the score or the scene; these differ only in what moves.
@@ -98,6 +114,10 @@ class ContrastiveObjective(nn.Module):
     *Layout*: the whitened low frequencies of what moves in the newest frame (`cnn_encoder.layout`) must be
     linear in the embedding. A contrast is content with any code that tells moments apart, however
     crumpled; a quantizer needs the state to be where the variance is, along few and straight directions.
+
+    *Reward*: whether what led to a moment brought a reward, and of which sign, must be linear in the moment's
+    embedding. A point is a small thing on the screen, or nothing but a thing gone, and rare: no other demand
+    keeps it, and without it no dream knows what is worth doing. Left out where a batch has no rewards.
 
     The heads are thrown away after training.
     """
@@ -119,6 +139,8 @@ class ContrastiveObjective(nn.Module):
         self.layout = nn.Linear(dim, num_layout)
         initialize(self.inverse, generator)
         initialize(self.layout, generator)
+        self.reward = nn.Linear(dim, NUM_SIGNS)
+        initialize(self.reward, generator)
         self.whiten = RunningWhitening(num_layout)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -149,6 +171,11 @@ class ContrastiveObjective(nn.Module):
             error = F.smooth_l1_loss(self.layout(z).float(), target)
             loss = loss + self.config.layout_weight * error
             metrics["layout"] = error.detach()
+        if self.config.reward_weight > 0 and batch.rewards is not None:
+            signs = batch.rewards[:, :-1].sign().long() + 1
+            balanced = balanced_cross_entropy(self.reward(following).float().flatten(0, 1), signs.flatten())
+            loss = loss + self.config.reward_weight * balanced
+            metrics["reward"] = balanced.detach()
         metrics["loss"] = loss.detach()
         return loss, metrics
 
