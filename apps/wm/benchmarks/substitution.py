@@ -1,6 +1,6 @@
 """What limits the agent? The same actor-critic in the real game, on other states than a run's tokens.
 
-    uv run python apps/wm/benchmarks/substitution.py RUN [--sources ram embedding tokens] [--batches 150]
+    uv run python apps/wm/benchmarks/substitution.py RUN [--sources ram tokens] [--batches 150]
 
 Each batch is what a dream of the run would be: `train.agent.batch_size` stretches of `dream.horizon` steps,
 learned from with the run's own settings. Only where it comes from differs: the real emulator instead of the
@@ -9,6 +9,7 @@ world model, true rewards and ends instead of predicted ones, and as the state
     ram        every annotated RAM variable and its change since the step before, scaled to about one
     embedding  the run's encoder
     tokens     the run's encoder and quantizer: what its agent sees
+    supervised tokens of an encoder trained on the RAM labels of 100,000 steps, by a quantizer of its own
 
 If `tokens` learns like `ram`, the tokens hold what it takes and the dream is the limit; if not, the tokens
 are. Prints the mean reward of a step over every tenth of the batches, and the mean return of the episodes
@@ -27,14 +28,21 @@ import torch
 from atari_data import PROTOCOLS, action_mask, environment_seeds, labels
 from atari_data.playing import play
 from atari_data.twins import Twin
-from cnn_encoder import embed, load_encoder, resolve_precision
+from cnn_encoder import Encoder, embed, load_encoder, resolve_precision
+from hrvq import HRVQ
 from latent_ac import Actor, ActorCriticObjective, Critic, ImaginedBatch, log_prob
+from rich.console import Console
 from torch import Tensor
 from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig, load_config
 from wm.device import frozen
+from wm.fresh import fresh_play
+from wm.reporter import Reporter
 from wm.run import Layout
+from wm.supervised import train_supervised
 
+SOURCES = ("ram", "supervised", "embedding", "tokens")
+LABELLED_STEPS = 100_000
 ENVS = 16
 CPU = torch.device("cpu")
 Step = tuple[Tensor, Tensor, np.ndarray, np.ndarray]  # features, actions, and what the action before brought
@@ -53,16 +61,32 @@ class Player:
             return self.actor.act(features, self.mask, generator=self.draw)
 
 
-def from_pixels(layout: Layout, config: RunConfig, game: str, player: Player, tokens: bool) -> Iterator[Step]:
-    """The real game as the run's encoder, or its agent, sees it; half of the environments at a time."""
+def supervised(config: RunConfig, game: str, background: Tensor, seed: int) -> tuple[Encoder, HRVQ]:
+    """The run's encoder and quantizer as they are with labels: the ceiling of what tokens can keep."""
+    reporter = Reporter(Console())
+    with fresh_play(
+        config.collect, game, LABELLED_STEPS, seed=seed, name="train", device=CPU, reporter=reporter
+    ) as labelled:
+        encoder = train_supervised(config, labelled, background, seed, CPU, reporter)
+        quantizer = HRVQ(config.hrvq)
+        quantizer.fit(labelled.embed(encoder, background), epochs=config.quantize.epochs, seed=seed)
+    return encoder, frozen(quantizer)
+
+
+def from_pixels(
+    layout: Layout, config: RunConfig, game: str, player: Player, source: str, seed: int
+) -> Iterator[Step]:
+    """The real game through an encoder and, unless `embedding`, codes; half of the environments at a time."""
     encoder, backgrounds = load_encoder(layout.encoder)
-    encoder = frozen(encoder).to(CPU, resolve_precision("auto", CPU))
     quantizer, background = frozen_quantizer(layout, CPU), backgrounds[game]
+    if source == "supervised":
+        encoder, quantizer = supervised(config, game, background, seed)
+    encoder = frozen(encoder).to(CPU, resolve_precision("auto", CPU))
     seen: deque[tuple[Tensor, Tensor]] = deque()
 
     def policy(observations: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
         features = embed(encoder, observations, background)
-        if tokens:
+        if source != "embedding":
             features = quantizer.level_embeddings(quantizer.encode(features)).flatten(1)
         actions = player.act(features)
         seen.append((features, actions))
@@ -136,7 +160,8 @@ def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int,
     """Train an agent on one kind of state and print how it goes."""
     torch.manual_seed(seed)
     mask = torch.from_numpy(action_mask(game))
-    width = {"embedding": config.encoder.embedding_dim, "tokens": config.predictor.feature_dim}.get(source)
+    codes = config.hrvq.levels * config.encoder.embedding_dim
+    width = {"embedding": config.encoder.embedding_dim, "tokens": codes, "supervised": codes}.get(source)
     if width is None:
         width = 2 * len(labels(game, np.zeros((1, 128), np.uint8)))
     actor = Actor(replace(config.actor, feature_dim=width, feature_blocks=()))
@@ -148,7 +173,7 @@ def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int,
     steps = (
         from_ram(config, game, player)
         if source == "ram"
-        else from_pixels(layout, config, game, player, source == "tokens")
+        else from_pixels(layout, config, game, player, source, seed)
     )
     size, horizon = fit.batch_size // ENVS * ENVS, config.dream.horizon
     shuffle = torch.Generator().manual_seed(seed)
@@ -180,7 +205,7 @@ def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--sources", nargs="+", default=["ram", "embedding", "tokens"])
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
     parser.add_argument("--batches", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
