@@ -160,7 +160,7 @@ def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int,
     """Train an agent on one kind of state and print how it goes."""
     torch.manual_seed(seed)
     mask = torch.from_numpy(action_mask(game))
-    codes = config.hrvq.levels * config.encoder.embedding_dim
+    codes = config.predictor.feature_dim
     width = {"embedding": config.encoder.embedding_dim, "tokens": codes, "supervised": codes}.get(source)
     if width is None:
         width = 2 * len(labels(game, np.zeros((1, 128), np.uint8)))
