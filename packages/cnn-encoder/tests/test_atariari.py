@@ -40,7 +40,9 @@ def draw(n, seed):
 
 
 def test_protocol_keeps_reads_and_groups():
-    found = atariari_probe(draw(2000, 0), draw(400, 1), draw(400, 2), ["ball_x", "enemy_score", "num_lives"])
+    config = AtariARIConfig(max_epochs=100)
+    names = ["ball_x", "enemy_score", "num_lives"]
+    found = atariari_probe(draw(2000, 0), draw(400, 1), draw(400, 2), names, config)
     assert found.dropped == ("num_lives",)
     assert found.variables["ball_x"] > 0.99  # it is in the features
     assert found.variables["enemy_score"] < 0.35  # it is not; chance is 1/6
@@ -49,6 +51,20 @@ def test_protocol_keeps_reads_and_groups():
         "score/clock/lives": found.variables["enemy_score"],
     }
     assert found.mean == pytest.approx(sum(found.variables.values()) / 2)
+
+
+def test_what_lies_in_a_weak_direction_is_read_as_well():
+    """An embedding's variance may lie almost all in one direction; the probe is of what is linear in it."""
+    mix = torch.linalg.qr(torch.randn(10, 10, generator=torch.Generator().manual_seed(9))).Q
+
+    def crumpled(n, seed):
+        features, labels = draw(n, seed)
+        scale = torch.tensor([1.0] * 6 + [30.0] * 4)
+        return LabelledFeatures(features * scale @ mix, labels[:, :1])
+
+    config = AtariARIConfig(max_epochs=100)
+    found = atariari_probe(crumpled(2000, 0), crumpled(400, 1), crumpled(400, 2), ["ball_x"], config)
+    assert found.mean > 0.99
 
 
 def test_wrong_input_is_one_clear_sentence():

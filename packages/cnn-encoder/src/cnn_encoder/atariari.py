@@ -61,8 +61,9 @@ def atariari_probe(
     """Train a 256-way linear softmax for every variable and score it by weighted F1 on ``test``.
 
     Split frames by episode (the paper: 70/10/20), and pass test frames through `unseen_frames` first.
-    The layers of all variables are trained side by side with Adam, each stopped at its own best
-    validation loss; they share nothing but the batches.
+    The features are whitened first, which leaves a linear probe a linear probe. The layers of all variables
+    are trained side by side with Adam, each stopped at its own best validation loss; they share nothing but
+    the batches.
 
     Raises:
         ValueError: ``names`` and labels disagree, or every variable is below the entropy threshold.
@@ -77,9 +78,11 @@ def atariari_probe(
         LabelledFeatures(data.features.float(), data.labels[:, kept].long())
         for data in (train, validation, test)
     )
-    weight, bias = _fit(train, validation, config)
-    mean, std = _standardisation(train.features)
-    predicted = ((test.features - mean) / std @ weight + bias).unflatten(1, (len(kept), -1)).argmax(-1)
+    white = _Whitening(train.features)
+    weight, bias = _fit(
+        white(train.features), train.labels, white(validation.features), validation.labels, config
+    )
+    predicted = (white(test.features) @ weight + bias).unflatten(1, (len(kept), -1)).argmax(-1)
     scores = {names[v]: weighted_f1(predicted[:, i], test.labels[:, i]) for i, v in enumerate(kept)}
     groups: dict[str, list[float]] = {}
     for name, f1 in scores.items():
@@ -116,18 +119,32 @@ def unseen_frames(train: NDArray[np.uint8], test: NDArray[np.uint8]) -> NDArray[
     return np.array([frame.tobytes() not in seen for frame in test], dtype=bool)
 
 
-def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
-    return features.mean(0), features.std(0).clamp(min=1e-6)
+class _Whitening:
+    """A linear map that gives features mean 0 and every direction a variance of about 1.
+
+    A linear probe of the result is a linear probe of the features. Only its training differs: where a few
+    directions hold nearly all the variance, descent would take thousands of epochs to use the others.
+    Directions of less than ``floor`` times the largest variance are not raised to full size: they are noise.
+    """
+
+    def __init__(self, features: Tensor, *, floor: float = 1e-4) -> None:
+        rows = features.double()
+        self.mean = rows.mean(0)
+        variances, directions = torch.linalg.eigh((rows - self.mean).mT @ (rows - self.mean) / len(rows))
+        smallest = floor * variances.max().clamp(min=1e-12)
+        self.matrix = directions * (variances + smallest).rsqrt()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """float (N, F) -> float32 (N, F)."""
+        return ((features.double() - self.mean) @ self.matrix).float()
 
 
 def _fit(
-    train: LabelledFeatures, validation: LabelledFeatures, config: AtariARIConfig
+    x: Tensor, labels: Tensor, x_validation: Tensor, labels_validation: Tensor, config: AtariARIConfig
 ) -> tuple[Tensor, Tensor]:
     """Weight (F, V*256) and bias (V*256) of V linear layers, each at its best epoch."""
     generator = torch.Generator().manual_seed(config.seed)
-    mean, std = _standardisation(train.features)
-    x, x_validation = (train.features - mean) / std, (validation.features - mean) / std
-    num_variables, device = train.labels.shape[1], x.device
+    num_variables, device = labels.shape[1], x.device
     weight = torch.zeros(x.shape[1], num_variables, NUM_CLASSES, device=device, requires_grad=True)
     bias = torch.zeros(num_variables, NUM_CLASSES, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([weight, bias], config.learning_rate)
@@ -135,18 +152,18 @@ def _fit(
     waited = torch.zeros(num_variables, device=device)
     best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
 
-    def losses(rows: Tensor, labels: Tensor) -> Tensor:
+    def losses(rows: Tensor, true: Tensor) -> Tensor:
         logits = (rows @ weight.flatten(1)).unflatten(1, (num_variables, NUM_CLASSES)) + bias
-        return F.cross_entropy(logits.movedim(1, -1), labels, reduction="none").mean(0)  # (V,)
+        return F.cross_entropy(logits.movedim(1, -1), true, reduction="none").mean(0)  # (V,)
 
     for _ in range(config.max_epochs):
         order = torch.randperm(len(x), generator=generator).to(device)
         for rows in order.split(config.batch_size):
             optimizer.zero_grad()
-            losses(x[rows], train.labels[rows]).sum().backward()
+            losses(x[rows], labels[rows]).sum().backward()
             optimizer.step()
         with torch.no_grad():
-            now = losses(x_validation, validation.labels)
+            now = losses(x_validation, labels_validation)
             better = (now < best) & (waited < config.patience)
             best_weight = torch.where(better[:, None], weight, best_weight)
             best_bias = torch.where(better[:, None], bias, best_bias)
