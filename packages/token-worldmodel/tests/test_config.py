@@ -33,6 +33,7 @@ def test_one_number_of_codes_serves_every_level() -> None:
         ({"num_codes": (8, 8)}, r"num_codes is \(8, 8\); give one number"),
         ({"num_codes": 1}, "num_codes is 1; give one number of at least 2"),
         ({"dropout": 1.0}, "dropout is 1.0; give a rate"),
+        ({"token_noise": 0.6}, "token_noise is 0.6; give a share from 0 to 0.5"),
         ({"mask": "none"}, "mask is 'none'; choose one of hierarchical, causal"),
         ({"detail": "all"}, "detail is 'all'; choose one of none, last, past"),
         ({"num_levels": 4}, "loss_weights is .*; give 4 of at least 0"),

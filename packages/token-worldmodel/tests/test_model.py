@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from token_worldmodel import WorldModel, WorldModelConfig, frozen, visibility
+from token_worldmodel.model import add_noise
 from torch import nn
 
 MASKS = [("hierarchical", "none"), ("hierarchical", "last"), ("hierarchical", "past"), ("causal", "none")]
@@ -134,6 +135,32 @@ def test_dropout_only_in_training(make_model, make_window) -> None:
     assert torch.equal(model(*window).hidden, model(*window).hidden)
     model.train()
     assert not torch.equal(model(*window).hidden, model(*window).hidden)
+
+
+def test_token_noise_only_in_training(make_model, make_window) -> None:
+    model = make_model(token_noise=0.5)
+    window = make_window(model, 2, 6)
+    assert torch.equal(model(*window).hidden, model(*window).hidden)
+    model.train()
+    assert not torch.equal(model(*window).hidden, model(*window).hidden)
+
+
+def test_noise_replaces_its_share_of_each_level_by_codes_of_that_level() -> None:
+    torch.manual_seed(0)
+    tokens = torch.full((4000, 5, 2), 100)
+    tokens[..., 1] = 3
+    noisy = add_noise(tokens, (200, 4), 0.2)
+    assert noisy[..., 0].min() == 0
+    assert noisy[..., 0].max() == 199
+    assert noisy[..., 1].unique().tolist() == [0, 1, 2, 3]
+    # A replaced token is the same by chance once in 200 and once in 4.
+    replaced = (noisy != tokens).float()
+    assert replaced.mean((0, 1)).tolist() == pytest.approx([0.2 * 199 / 200, 0.2 * 3 / 4], abs=0.01)
+    # Rates are even over 0 to 0.4; ten tokens stay whole with probability (1 - 199/200 r)^5 (1 - 3/4 r)^5.
+    rate = torch.linspace(0, 0.4, 10_001)
+    whole = ((1 - rate * 199 / 200) ** 5 * (1 - rate * 3 / 4) ** 5).mean().item()
+    assert (replaced.sum((1, 2)) == 0).float().mean().item() == pytest.approx(whole, abs=0.02)
+    assert torch.equal(add_noise(tokens, (200, 4), 0.0), tokens)
 
 
 def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:

@@ -26,6 +26,9 @@ class WorldModelConfig:
     ffn_dim: int = 1536
     dropout: float = 0.0
     """On the embedding and on each residual branch."""
+    token_noise: float = 0.0
+    """Mean share of the tokens that chance replaces in what the model reads in training, not in what it is to
+    predict: in a dream it reads its own mistakes, and should have seen some before (`model.add_noise`)."""
     mask: Mask = "hierarchical"
     """``causal``: every position sees all before it. ``hierarchical``: all but that the finer tokens of
     a step never see the finer tokens of earlier steps."""
@@ -54,6 +57,8 @@ class WorldModelConfig:
             raise ValueError(f"dim is {self.dim}; give a multiple of num_heads, {self.num_heads}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}; give a rate from 0 to below 1")
+        if not 0.0 <= self.token_noise <= 0.5:
+            raise ValueError(f"token_noise is {self.token_noise}; give a share from 0 to 0.5")
         if self.mask not in get_args(Mask):
             raise ValueError(f"mask is {self.mask!r}; choose one of {', '.join(get_args(Mask))}")
         if self.detail not in get_args(Detail):

@@ -103,7 +103,7 @@ class WorldModel(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)) if branch else 0.02)
 
     def forward(self, tokens: Tensor, actions: Tensor) -> WorldModelOutput:
-        """Read a window of play.
+        """Read a window of play; in training mode with the configuration's dropout and token noise.
 
         Args:
             tokens: int64 (B, T, L), T at most ``max_steps``.
@@ -115,6 +115,8 @@ class WorldModel(nn.Module):
         check_window(self.config, tokens, actions)
         num_steps = tokens.shape[1]
         plan = attention_plan(self.config, num_steps, tokens.device)
+        if self.training and self.config.token_noise:
+            tokens = add_noise(tokens, self.config.codes, self.config.token_noise)
         x = self.embed(tokens, actions)
         for block in self.blocks:
             attended = attend(block.project(x), plan)
@@ -144,6 +146,19 @@ class WorldModel(nn.Module):
         """Logits (..., K_level) from the normed outputs (..., D) of the slot before that level."""
         head = self.heads[level]
         return head(x.to(head.weight.dtype))
+
+
+def add_noise(tokens: Tensor, codes: Sequence[int], share: float) -> Tensor:
+    """Tokens int64 (B, T, L), some of them replaced by any code of their level.
+
+    Each window has a rate of its own, even over 0 to twice ``share``, so that some windows stay nearly clean.
+    A model trained on true tokens alone has never seen a mistake, and in a dream takes its first one for the
+    truth; Bengio et al. (2015, https://arxiv.org/abs/1506.03099) mix in the model's own, at the cost of
+    sampling them.
+    """
+    rate = 2 * share * torch.rand(len(tokens), 1, 1, device=tokens.device)
+    chance = torch.stack([torch.randint(k, tokens.shape[:2], device=tokens.device) for k in codes], -1)
+    return torch.where(torch.rand(tokens.shape, device=tokens.device) < rate, chance, tokens)
 
 
 def check_window(config: WorldModelConfig, tokens: Tensor, actions: Tensor) -> None:
