@@ -17,6 +17,9 @@ class ClipSampler:
         batch_size: stretches of a batch, S.
         seed: of the batches.
         split_seed: of the split by episode, the same in every stage.
+        newest: by game, the first row of what was played last.
+        newest_share: of the stretches, drawn from those rows, the others from all; without a training
+            stretch among them, all are.
         device: where batches go.
 
     Raises:
@@ -34,11 +37,15 @@ class ClipSampler:
         split_seed: int,
         validation_fraction: float,
         device: torch.device,
+        newest: dict[str, int] | None = None,
+        newest_share: float = 0.0,
     ) -> None:
         self._stores = list(stores.values())
         self._backgrounds = torch.stack([backgrounds[game] for game in stores])
         self._length, self._batch_size, self._seed, self._device = length, batch_size, seed, device
-        self._starts = []
+        self._starts: list[np.ndarray] = []
+        self._newest: list[np.ndarray] = []
+        self._newest_share = newest_share if newest else 0.0
         for game, store in stores.items():
             starts = window_starts(store.episode_ids, length)
             held_out = split_episodes(store.episode_ids, validation_fraction, split_seed)
@@ -49,6 +56,8 @@ class ClipSampler:
                     "lower windows.clip or raise collect.num_steps"
                 )
             self._starts.append(starts)
+            recent = starts[starts >= newest[game]] if newest else starts
+            self._newest.append(recent if len(recent) else starts)
 
     @property
     def num_clips(self) -> int:
@@ -61,7 +70,11 @@ class ClipSampler:
         games = np.sort(rng.integers(len(self._stores), size=self._batch_size))
         frames, actions, rewards = [], [], []
         for game in np.unique(games):
-            starts = rng.choice(self._starts[game], size=int((games == game).sum()))
+            count = int((games == game).sum())
+            starts = rng.choice(self._starts[game], size=count)
+            if self._newest_share:
+                recent = rng.random(count) < self._newest_share
+                starts = np.where(recent, rng.choice(self._newest[game], size=count), starts)
             store = self._stores[game]
             frames.append(store.clips(starts, self._length))
             rows = starts[:, None] + np.arange(self._length)

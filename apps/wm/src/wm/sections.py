@@ -153,8 +153,8 @@ class RoundsConfig:
             only new play is tokenised: cheaper, and right where random play has seen what there is to see.
         worldmodel_steps: optimiser steps of the world model in each later round, from its weights so far;
             predictor_steps, agent_steps: likewise.
-        newest_share: of the world model's windows and of the dreams' contexts, from the newest round; the
-            rest from all play.
+        newest_share: of what the encoder, the codes and the world model learn from, and of the dreams'
+            contexts, from the newest round; the rest from all play.
     """
 
     count: int = 1

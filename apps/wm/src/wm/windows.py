@@ -16,6 +16,13 @@ def load_all_tokens(context: Context) -> dict[str, TokenTrajectories]:
     return {game: load_tokens(context.layout.tokens(game)) for game in context.config.games}
 
 
+def newest_rows(context: Context) -> dict[str, int] | None:
+    """By game, the first row of the round's own play; None in round 0."""
+    if context.previous is None:
+        return None
+    return {game: context.layout.frames(game).round_ends[-2] for game in context.config.games}
+
+
 def token_sampler(
     context: Context,
     tokens: dict[str, TokenTrajectories],
@@ -26,9 +33,6 @@ def token_sampler(
 ) -> TokenSampler:
     """Windows of ``length`` steps from the run's split; in later rounds the newest play has its share."""
     config = context.config
-    newest = None
-    if context.previous is not None and split == "train":
-        newest = {game: context.layout.frames(game).round_ends[-2] for game in config.games}
     return TokenSampler(
         tokens,
         length=length,
@@ -36,7 +40,7 @@ def token_sampler(
         seed=config.seed,
         split=split,
         validation_fraction=config.collect.validation_fraction,
-        newest=newest,
+        newest=newest_rows(context) if split == "train" else None,
         newest_share=config.rounds.newest_share,
         device=context.device,
     )

@@ -25,6 +25,7 @@ from wm.device import generator
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.run import Layout
+from wm.windows import newest_rows
 
 EMBED_BATCH = 512
 METRIC_ROWS = 4000
@@ -51,6 +52,8 @@ def run(context: Context) -> Made:
         split_seed=config.seed,
         validation_fraction=config.collect.validation_fraction,
         device=device,
+        newest=newest_rows(context),
+        newest_share=config.rounds.newest_share,
     )
     contrastive = config.contrastive
     if context.previous is None:
@@ -165,6 +168,7 @@ STAGE = Stage(
         config.windows.clip,
         config.collect.validation_fraction,
         config.rounds.encoder_steps,
+        config.rounds.newest_share,
     ],
     run,
     continues=("encoder",),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wm.device import derive_seed, generator
 from wm.pipeline import Context, Made, Stage
+from wm.windows import newest_rows
 
 ENCODE_BATCH = 8192
 
@@ -32,7 +33,9 @@ def run(context: Context) -> Made:
     else:
         quantizer = HRVQ.load(context.previous.hrvq, device)
         if config.rounds.encoder_steps:
-            _follow(context, quantizer, train)
+            first = newest_rows(context) or {}
+            recent = [np.arange(len(stores[game]))[~held_out[game]] >= first[game] for game in config.games]
+            _follow(context, quantizer, train, torch.from_numpy(np.concatenate(recent)))
     quantizer.eval()
     quantizer.save(layout.hrvq)
     metrics: dict[str, Any] = {}
@@ -66,17 +69,28 @@ def _fit(context: Context, train: Tensor) -> HRVQ:
     return quantizer
 
 
-def _follow(context: Context, quantizer: HRVQ, train: Tensor) -> None:
+def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) -> None:
     """Move the codes after an encoder that was trained on, by moving averages: a code keeps its meaning.
 
-    A fit from nothing would give better codes, and a world model that has to start again.
+    A fit from nothing would give better codes, and a world model that has to start again. As everywhere,
+    ``rounds.newest_share`` of the rows is of the newest play: codes that random play fitted are far from what
+    the agent sees.
+
+    Args:
+        train: float32 (N, D), the training rows of all games.
+        recent: bool (N,), which of them are of the newest play.
     """
     config = context.config
+    size, share = config.quantize.batch_size, config.rounds.newest_share
     draw = generator(torch.device("cpu"), config.seed, context.stage)
+    fresh = recent.nonzero()[:, 0] if recent.any() else torch.arange(len(train))
     quantizer.train()
     with context.reporter.task(context.stage, config.quantize.epochs) as task:
         for epoch in range(config.quantize.epochs):
-            for rows in torch.randperm(len(train), generator=draw).split(config.quantize.batch_size):
+            for _ in range(-(-len(train) // size)):
+                rows = torch.randint(len(train), (size,), generator=draw)
+                newer = fresh[torch.randint(len(fresh), (size,), generator=draw)]
+                rows = torch.where(torch.rand(size, generator=draw) < share, newer, rows)
                 quantizer.update(train[rows].to(context.device))
             task.update(epoch + 1)
 
@@ -138,6 +152,7 @@ STAGE = Stage(
         config.quantize,
         config.collect.validation_fraction,
         config.rounds.encoder_steps,
+        config.rounds.newest_share,
     ],
     run,
     continues=("hrvq",),
