@@ -2,10 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 from token_worldmodel import (
     TokenSampler,
+    TokenTrajectories,
     WorldModel,
     WorldModelConfig,
     WorldModelObjective,
@@ -24,32 +26,15 @@ VARIANTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", type=Path, nargs="+", help="token artifacts, one per game")
-    parser.add_argument("--steps", type=int, default=700)
+    add_options(parser, steps=700, windows=16, length=32)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--windows", type=int, default=16)
-    parser.add_argument("--length", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     games = {path.stem: load_tokens(path) for path in args.files}
-    num_codes = 1 + max(int(trajectories.tokens.max()) for trajectories in games.values())
     for seed in args.seeds:
         for name, variant in VARIANTS.items():
             torch.manual_seed(seed)
-            config = WorldModelConfig(
-                num_codes=num_codes,
-                max_steps=args.length,
-                dim=args.dim,
-                ffn_dim=4 * args.dim,
-                num_layers=args.layers,
-                num_heads=args.heads,
-                **variant,
-            )
-            model = WorldModel(config)
+            model = build(games, args, **variant)
             train, validation = (
                 TokenSampler(games, length=args.length, batch_size=args.windows, seed=seed, split=split)
                 for split in ("train", "validation")
@@ -62,6 +47,32 @@ def main() -> None:
                     f"changed {e.changed_accuracy:.3f}  calibration {e.calibration_error:.3f}",
                     flush=True,
                 )
+
+
+def add_options(parser: argparse.ArgumentParser, *, steps: int, windows: int, length: int) -> None:
+    """What a comparison of small models needs to know."""
+    parser.add_argument("files", type=Path, nargs="+", help="token artifacts, one per game")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--windows", type=int, default=windows)
+    parser.add_argument("--length", type=int, default=length)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+
+
+def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **changes: Any) -> WorldModel:
+    """An untrained model for the games' tokens."""
+    config = WorldModelConfig(
+        num_codes=1 + max(int(trajectories.tokens.max()) for trajectories in games.values()),
+        max_steps=args.length,
+        dim=args.dim,
+        ffn_dim=4 * args.dim,
+        num_layers=args.layers,
+        num_heads=args.heads,
+        **changes,
+    )
+    return WorldModel(config)
 
 
 def fit(model: WorldModel, train: TokenSampler, steps: int) -> None:

@@ -7,19 +7,10 @@ actions really played, after four real steps, are compared with what happened: a
 """
 
 import argparse
-from pathlib import Path
 
 import torch
-from masks import fit
-from token_worldmodel import (
-    TokenSampler,
-    WorldModel,
-    WorldModelConfig,
-    evaluate,
-    load_tokens,
-    replay,
-    token_fidelity,
-)
+from masks import add_options, build, fit
+from token_worldmodel import TokenSampler, evaluate, load_tokens, replay, token_fidelity
 
 CONTEXT = 4
 DREAMS = 512
@@ -29,33 +20,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", type=Path, nargs="+", help="token artifacts, one per game")
+    add_options(parser, steps=2000, windows=32, length=20)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.1])
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 0.5])
-    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--windows", type=int, default=32)
-    parser.add_argument("--length", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     games = {path.stem: load_tokens(path) for path in args.files}
-    num_codes = 1 + max(int(trajectories.tokens.max()) for trajectories in games.values())
     for share in args.shares:
         torch.manual_seed(args.seed)
-        config = WorldModelConfig(
-            num_codes=num_codes,
-            max_steps=args.length,
-            dim=args.dim,
-            ffn_dim=4 * args.dim,
-            num_layers=args.layers,
-            num_heads=args.heads,
-            token_noise=share,
-        )
-        model = WorldModel(config)
+        model = build(games, args, token_noise=share)
         draws = {"length": args.length, "seed": args.seed}
         fit(model, TokenSampler(games, batch_size=args.windows, **draws), args.steps)
         held_out = TokenSampler(games, batch_size=DREAMS, split="validation", **draws)
