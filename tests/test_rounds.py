@@ -120,17 +120,25 @@ def test_a_knob_of_later_rounds_leaves_the_first_as_it_is(looped, tmp_path):
     assert store.actions[first:].tolist() != before.actions[first:].tolist()
 
 
-def test_an_encoder_trained_on_moves_codes_and_tokens(looped, tmp_path):
+def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(looped, tmp_path):
     copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
     changed = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_steps=3")
     assert changed.code == 0, changed.output
+    first, second, last = copy / "rounds" / "00", copy / "rounds" / "01", copy
     for name in ("encoder", "hrvq"):
-        paths = [copy / "rounds" / "00" / f"{name}.safetensors", copy / f"{name}.safetensors"]
-        assert paths[0].read_bytes() != paths[1].read_bytes()
-    rows = len(load_tokens(copy / "tokens" / "pong.safetensors").tokens)
-    assert f"{rows} rows tokenised" in changed.output
+        files = [(place / f"{name}.safetensors").read_bytes() for place in (first, second, last)]
+        assert files[0] != files[1] == files[2]  # encoder_rounds is 1
+    tokens = [load_tokens(place / "tokens" / "pong.safetensors").tokens for place in (first, second, last)]
+    np.testing.assert_array_equal(tokens[2][: len(tokens[1])], tokens[1])
+    assert f"{len(tokens[1])} rows tokenised" in changed.output
+    assert f"{len(tokens[2]) - len(tokens[1])} rows tokenised" in changed.output
     signs = changed.output.split("Round by round")[1]
     assert "played" in signs
+    again = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_rounds=2")
+    assert again.code == 0, again.output
+    assert "agent-1: up to date, skipped" in again.output
+    assert (last / "encoder.safetensors").read_bytes() != (second / "encoder.safetensors").read_bytes()
+    assert f"{len(tokens[2])} rows tokenised" in again.output
 
 
 def test_rounds_fewer_and_more_again(looped, tmp_path):

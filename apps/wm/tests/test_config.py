@@ -77,5 +77,15 @@ def test_rounds_share_the_steps_and_only_later_ones_see_their_settings():
     assert other.in_round(1).train.agent.steps == 7
 
 
+def test_the_encoder_is_trained_on_in_the_first_of_the_later_rounds():
+    settings = ("rounds.count=4", "rounds.encoder_steps=30", "rounds.encoder_rounds=2")
+    changes = [parse_override(setting) for setting in settings]
+    config = build_config(read_preset("tiny"), {"rounds": {"first_steps": 1000}}, *changes)
+    assert [config.in_round(index).rounds.encoder_steps for index in range(4)] == [0, 30, 30, 0]
+    assert [config.in_round(index).train.encoder.steps for index in (1, 2)] == [30, 30]
+    with pytest.raises(ValueError, match="encoder_rounds must not be negative; got -1"):
+        build_config(read_preset("tiny"), parse_override("rounds.encoder_rounds=-1"))
+
+
 def test_the_defaults_alone_are_a_run():
     assert build_config({}) == RunConfig()

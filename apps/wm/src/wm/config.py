@@ -112,18 +112,19 @@ class RunConfig:
         if index == 0:
             first = replace(self.collect, num_steps=rounds.first_steps)
             return replace(self, collect=first, rounds=RoundsConfig())
+        encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
         share, extra = divmod(self.collect.num_steps - rounds.first_steps, rounds.count - 1)
         return replace(
             self,
             collect=replace(self.collect, num_steps=share + (index <= extra)),
             train=replace(
                 train,
-                encoder=replace(train.encoder, steps=rounds.encoder_steps or train.encoder.steps),
+                encoder=replace(train.encoder, steps=encoder_steps or train.encoder.steps),
                 worldmodel=replace(train.worldmodel, steps=rounds.worldmodel_steps),
                 predictors=replace(train.predictors, steps=rounds.predictor_steps),
                 agent=replace(train.agent, steps=rounds.agent_steps),
             ),
-            rounds=replace(rounds, count=1),
+            rounds=replace(rounds, count=1, encoder_steps=encoder_steps),
         )
 
 

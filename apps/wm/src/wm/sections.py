@@ -151,6 +151,8 @@ class RoundsConfig:
         encoder_steps: optimiser steps by which each later round trains the encoder on; the quantizer then
             follows the new embeddings and all play is tokenised again. 0 keeps both from round 0, and
             only new play is tokenised: cheaper, and right where random play has seen what there is to see.
+        encoder_rounds: how many of the later rounds do so, the first ones. Tokens that move cost the world
+            model and the agent much of what they know, so they should come to rest early.
         worldmodel_steps: optimiser steps of the world model in each later round, from its weights so far;
             predictor_steps, agent_steps: likewise.
         newest_share: of what the encoder, the codes and the world model learn from, and of the dreams'
@@ -162,6 +164,7 @@ class RoundsConfig:
     temperature: float = 1.0
     epsilon: float = 0.05
     encoder_steps: int = 0
+    encoder_rounds: int = 1
     worldmodel_steps: int = 500
     predictor_steps: int = 200
     agent_steps: int = 1000
@@ -171,7 +174,8 @@ class RoundsConfig:
         require(1 <= self.count <= 1000, f"count must be 1 to 1000; got {self.count}")
         require(self.first_steps >= 100, f"first_steps must be at least 100; got {self.first_steps}")
         require(self.temperature >= 0, f"temperature must not be negative; got {self.temperature}")
-        require(self.encoder_steps >= 0, f"encoder_steps must not be negative; got {self.encoder_steps}")
+        for name in ("encoder_steps", "encoder_rounds"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative; got {getattr(self, name)}")
         for name in ("epsilon", "newest_share"):
             require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]; got {getattr(self, name)}")
         for name in ("worldmodel_steps", "predictor_steps", "agent_steps"):
