@@ -154,6 +154,12 @@ def test_ctrl_c_from_outside_at_several_moments(longer_run, tmp_path):
             if wait is not None:
                 time.sleep(wait)  # from the first line on: the command is under way
                 process.send_signal(signal.SIGINT)
+            if wait == 2.0:  # and once more while it ends
+                for line in process.stdout:
+                    first_lines += line
+                    if "interrupted" in line:
+                        process.send_signal(signal.SIGINT)
+                        break
             output = first_lines + process.communicate(timeout=300)[0]
         if wait == 0.5:  # while Python is still importing there is nobody to say it nicely
             continue

@@ -78,7 +78,8 @@ def _hints(signs: RoundSigns) -> Iterator[str]:
     if imagined is not None and real is not None and imagined - real > 0.5 * abs(real) + 0.001:
         yield (
             f"the dream flatters: {imagined:+.4f} a step imagined, {real:+.4f} played; train the world model "
-            "longer, lower dream.temperature or dream.horizon, or collect more"
+            "longer or the agent less in a round, set dream.temperature nearer 1, shorten dream.horizon, or "
+            "collect more"
         )
     if signs.entropy is not None and signs.entropy < 0.05:
         yield (

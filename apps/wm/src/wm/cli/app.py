@@ -1,5 +1,6 @@
 """Puts the commands together."""
 
+import signal
 from importlib.metadata import version
 from typing import Annotated
 
@@ -55,4 +56,8 @@ app.command()(show)
 
 def main() -> None:
     """Entry point of the `wm` script."""
-    app()
+    try:
+        app()
+    finally:
+        # Python takes a moment to end; nothing is left to stop then, and Ctrl-C would show a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
