@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 
-# CUDA too takes these with a tensor of each kind: copies, and places to look up.
-MAY_MIX = {"aten::copy_", "aten::index", "aten::index_put_", "aten::_index_put_impl_"}
+# CUDA's tensors can be looked up, and written to, at places that are given on the CPU.
+LOOK_UP = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 
 
 class Elsewhere(torch.Tensor):
@@ -46,7 +46,7 @@ class Elsewhere(torch.Tensor):
     def __torch_dispatch__(cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return perform(operation, args, kwargs or {})
 
-    def tolist(self) -> Any:
+    def tolist(self) -> Any:  # PyTorch has none for subclasses.
         return self.held.tolist()
 
 
@@ -63,10 +63,13 @@ def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: tensors of both kinds meet. Single numbers may, as on CUDA.
     """
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    name, meeting = operation._schema.name, (args, kwargs)
+    if name in LOOK_UP and isinstance(args[0], Elsewhere):
+        meeting = (args[:1] + args[2:], kwargs)
+    tensors = [leaf for leaf in tree_leaves(meeting) if isinstance(leaf, torch.Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
     here = [tensor for tensor in tensors if not isinstance(tensor, Elsewhere) and tensor.ndim]
-    if there and here and operation._schema.name not in MAY_MIX:
+    if there and here and name != "aten::copy_":
         raise RuntimeError(
             f"{operation} got tensors of shapes {[tuple(t.shape) for t in there]} on the GPU and "
             f"{[tuple(t.shape) for t in here]} on the CPU"
@@ -75,9 +78,8 @@ def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     goes_there = bool(there)
     if kwargs.get("device") is not None:
         goes_there = torch.device(kwargs["device"]) == DEVICE
-        kwargs = {**kwargs, "device": torch.device("cpu"), "pin_memory": False}
-        if "pin_memory" not in {argument.name for argument in operation._schema.arguments}:
-            del kwargs["pin_memory"]
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+        kwargs.pop("pin_memory", None)
     result = operation(*args, **kwargs)
     if not goes_there:
         return result

@@ -30,6 +30,11 @@ with Pretended():
         torch.nn.functional.linear(there, torch.ones(2, 2))
     with pytest.raises((RuntimeError, TypeError)):
         there.numpy()
+    places = torch.tensor([1])
+    assert there[places].device == DEVICE
+    for misplaced in ("here[places.to(DEVICE)]", "there.index_put_((places,), here[:1])"):
+        with pytest.raises(RuntimeError, match="on the GPU"):
+            eval(misplaced)
     assert (there + torch.tensor(1)).device == DEVICE
     assert (there + here.to(DEVICE)).cpu().tolist() == [2.0, 2.0]
     layer = torch.nn.Linear(2, 2).to(DEVICE)

@@ -148,7 +148,7 @@ class RoundsConfig:
         first_steps: agent steps of round 0, per game.
         temperature: of the agent's choice when it collects; 0 is greedy.
         epsilon: share of its actions that are random instead, so that it sees what it would not seek.
-        encoder_steps: optimiser steps by which each later round trains the encoder on; the quantizer then
+        encoder_steps: optimiser steps by which a later round trains the encoder on; the quantizer then
             follows the new embeddings and all play is tokenised again. 0 keeps both from round 0, and
             only new play is tokenised: cheaper, and right where random play has seen what there is to see.
         encoder_rounds: how many of the later rounds do so, the first ones. Tokens that move cost the world
