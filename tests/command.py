@@ -1,5 +1,6 @@
 """The `wm` command called in this process, and settings that make a whole run take seconds."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -14,6 +15,11 @@ SMALL = [
 ] + [
     f"train.{stage}.{key}={value}" for stage, table in SMOKE["train"].items() for key, value in table.items()
 ]
+
+
+def options(settings: Iterable[str]) -> list[str]:
+    """The settings as the command takes them: `--set` before each."""
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 class Result:
@@ -33,5 +39,5 @@ def wm(*arguments: object) -> Result:
 
 def train(directory: Path, *arguments: object) -> Result:
     """`wm train --run directory` with the small settings."""
-    small = [part for setting in SMALL for part in ("--set", setting)]
-    return wm("train", "--preset", "tiny", "--device", "cpu", "--run", directory, *small, *arguments)
+    small = ("--preset", "tiny", "--device", "cpu", *options(SMALL))
+    return wm("train", "--run", directory, *small, *arguments)

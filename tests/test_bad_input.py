@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from command import train, wm
+from command import options, train, wm
 from safetensors.torch import save_file
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel, save_tokens
 from token_worldmodel import save_worldmodel as save_model
@@ -137,7 +137,7 @@ def test_a_loss_that_is_not_finite_keeps_what_was_learned(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     before = (copy / "worldmodel.safetensors").read_bytes()
     wild = ("learning_rate=1e30", "clip=0", "steps=9", "log_every=1")
-    settings = [part for setting in wild for part in ("--set", f"train.worldmodel.{setting}")]
+    settings = options(f"train.worldmodel.{setting}" for setting in wild)
     refused(train(copy, *settings), "worldmodel: the loss or its gradient is", "lower train.worldmodel.learn")
     assert (copy / "worldmodel.safetensors").read_bytes() == before
     assert train(copy).code == 0

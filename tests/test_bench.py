@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from command import SMALL, wm
+from command import SMALL, options, wm
 from wm.aggregate import aggregate, bootstrap
 
-SETTINGS = [part for setting in SMALL for part in ("--set", setting)]
+SETTINGS = options(SMALL)
 JOBS = ("--preset", "tiny", "--engine", "submitit")
 
 

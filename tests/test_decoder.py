@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from atari_data import FrameStore, split_episodes
 from cnn_encoder import load_encoder
-from command import wm
+from command import options, wm
 from wm.config import load_config
 from wm.run import Layout
 
@@ -27,7 +27,7 @@ def test_errors_stand_beside_the_background_alone(run):
 def test_a_trained_decoder_draws_more_than_the_background(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     settings = ("steps=120", "batch_size=16", "learning_rate=2e-3")
-    changed = [part for setting in settings for part in ("--set", f"train.decoder.{setting}")]
+    changed = options(f"train.decoder.{setting}" for setting in settings)
     done = wm("train", "decoder", "--run", copy, "--device", "cpu", *changed)
     assert done.code == 0, done.output
     assert "error off the background" in done.output

@@ -7,20 +7,18 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from command import SMALL, train
+from command import SMALL, options, train
 from safetensors.numpy import load_file
 from torch import Tensor
 from wm.distributed import Team
 
-EXACT = [
-    part
-    for setting in (
+EXACT = options(
+    (
         "worldmodel.dropout=0.0",
         'train.worldmodel.precision="float32"',
         "train.worldmodel.steps=6",
     )
-    for part in ("--set", setting)
-]
+)
 
 
 class Batch(NamedTuple):
@@ -42,7 +40,7 @@ def test_shares_join_to_the_whole_batch():
 def test_two_processes_train_the_world_model_of_one(tmp_path):
     alone = train(tmp_path / "alone", *EXACT)
     assert alone.code == 0, alone.output
-    settings = [part for s in SMALL for part in ("--set", s)] + EXACT
+    settings = options(SMALL) + EXACT
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "--", "wm", "train", "--preset", "tiny", "--device", "cpu"]
     done = subprocess.run(

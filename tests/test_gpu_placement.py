@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from command import SMALL
+from command import SMALL, options
 
 HERE = Path(__file__).parent
 ROUNDS = [
@@ -61,7 +61,7 @@ def test_the_pretended_gpu_refuses_what_a_real_one_does():
 
 def test_two_rounds_and_all_that_reads_them(tmp_path):
     run = tmp_path / "pong"
-    settings = [part for setting in [*SMALL, *ROUNDS] for part in ("--set", setting)]
+    settings = options([*SMALL, *ROUNDS])
     commands = [
         ["train", "--preset", "tiny", "--run", run, *settings],
         ["eval", run, "--stage", "worldmodel"],

@@ -5,7 +5,7 @@ import pytest
 import torch
 from atari_data import PROTOCOLS, environment_seeds, play
 from cnn_encoder import embed
-from command import train, wm
+from command import options, train, wm
 from latent_ac import load_agent
 from wm.artifacts import frozen_worldmodel
 from wm.config import load_config
@@ -29,7 +29,7 @@ def seeing(tmp_path_factory):
         "rounds.predictor_steps=3",
         "rounds.agent_steps=4",
     )
-    result = train(directory, *(part for setting in settings for part in ("--set", setting)))
+    result = train(directory, *options(settings))
     assert result.code == 0, result.output
     return directory
 
@@ -43,12 +43,12 @@ def test_actor_and_critic_see_it_and_the_predictors_do_not(seeing):
 
 
 def test_it_is_evaluated_and_watched(seeing, tmp_path):
-    for name, *options in (
+    for name, *arguments in (
         ("eval", "--episodes", 2, "--max-frames", 400, "--video"),
         ("dream", "--out", tmp_path / "dream.gif", "--horizon", 30),
         ("fidelity", "--horizon", 3),
     ):
-        result = wm(name, seeing, *options, "--device", "cpu")
+        result = wm(name, seeing, *arguments, "--device", "cpu")
         assert result.code == 0, result.output
 
 

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from command import SMALL, wm
+from command import SMALL, options, wm
 from PIL import Image
 
-SETTINGS = [part for setting in SMALL if not setting.startswith("collect.") for part in ("--set", setting)]
+SETTINGS = options(setting for setting in SMALL if not setting.startswith("collect."))
 
 
 def recording(episodes=3, length=40, seed=0):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cnn_encoder import ContrastiveObjective
-from command import SMALL, train, wm
+from command import SMALL, options, train, wm
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective
 
@@ -88,11 +88,7 @@ def test_stages_run_one_by_one_and_say_what_they_need(tmp_path):
     assert not (tmp_path / "worldmodel.safetensors").exists()
 
 
-LONGER = [
-    part
-    for stage in ("encoder", "worldmodel", "predictors", "agent")
-    for part in ("--set", f"train.{stage}.steps=12")
-]
+LONGER = options(f"train.{stage}.steps=12" for stage in ("encoder", "worldmodel", "predictors", "agent"))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +139,7 @@ def test_a_run_stopped_in_any_stage_ends_like_one_that_was_not(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_from_outside_at_several_moments(longer_run, tmp_path):
-    settings = [part for s in SMALL for part in ("--set", s)] + LONGER
+    settings = options(SMALL) + LONGER
     command = [sys.executable, "-c", "from wm.cli import main; main()", "train", "--preset", "tiny"]
     command += ["--device", "cpu", "--run", str(tmp_path / "run"), *settings]
     for wait in (0.5, 2.0, 3.0, None):

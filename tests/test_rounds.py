@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from atari_data import FrameStore, final_rows
-from command import SMALL, train, wm
+from command import SMALL, options, train, wm
 from safetensors.numpy import load_file
 from token_worldmodel import load_tokens
 from wm.config import load_config
@@ -20,9 +20,8 @@ from wm.run import Layout, Manifest
 from wm.signs import read_signs
 
 STEPS = 1301
-ROUNDS = [
-    part
-    for setting in (
+ROUNDS = options(
+    (
         f"collect.num_steps={STEPS}",
         "rounds.count=3",
         "rounds.first_steps=600",
@@ -31,8 +30,7 @@ ROUNDS = [
         "rounds.agent_steps=12",  # enough that the last tenth, whose mean is kept, has a logged step
         "train.agent.steps=12",
     )
-    for part in ("--set", setting)
-]
+)
 NAMES = [
     *(
         f"{stage}-{index}"
@@ -170,7 +168,7 @@ def test_a_first_round_with_other_shards_leaves_a_run_that_can_be_shown(looped, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_run_killed_at_random_ends_like_one_that_was_not(looped, tmp_path):
-    settings = [part for s in SMALL for part in ("--set", s)] + ROUNDS
+    settings = options(SMALL) + ROUNDS
     command = [sys.executable, "-c", "from wm.cli import main; main()", "train", "--preset", "tiny"]
     command += ["--device", "cpu", "--run", str(tmp_path / "run"), *settings]
     rng = np.random.default_rng(0)
