@@ -1,11 +1,15 @@
 """Dreams held against the real game, on the real emulator."""
 
+import io
 import json
+import shutil
 
 import pytest
 import torch
 from command import wm
+from rich.console import Console
 from wm.fidelity import masked_error, useful_horizon
+from wm.fidelity_report import print_foreseen
 
 QUICK = ("--frames", 240, "--reader-steps", 20, "--windows", 32, "--device", "cpu")
 
@@ -29,6 +33,7 @@ def test_every_horizon_stands_beside_copying_the_last_step(compared):
     assert all(0 <= value <= 1 for row in tokens["agreement"] for value in row)
     for name in ("reward", "continue"):
         assert len(pong[name]["error"]) == len(pong[name]["copy_error"]) == 6
+    assert pong["foreseen"].keys() == {"above zero", "below zero"}
     assert {"ball_y", "player_y"} <= pong["state"].keys()
     assert len(pong["state"]["player_y"]["error"]) == 6
 
@@ -36,6 +41,36 @@ def test_every_horizon_stands_beside_copying_the_last_step(compared):
 def test_the_same_seed_dreams_the_same(compared, run, tmp_path):
     assert wm("fidelity", run, *QUICK, "--json", tmp_path / "again.json").code == 0
     assert json.loads((tmp_path / "again.json").read_text()) == compared[1]
+
+
+def test_the_agents_own_play_is_another_play(compared, run, tmp_path):
+    done = wm("fidelity", run, *QUICK, "--by-agent", "--json", tmp_path / "agent.json")
+    assert done.code == 0, done.output
+    own = json.loads((tmp_path / "agent.json").read_text())
+    assert own["protocol"] == compared[1]["protocol"] | {"by_agent": True}
+    assert own["games"]["pong"]["tokens"] != compared[1]["games"]["pong"]["tokens"]
+
+
+def test_the_agents_own_play_needs_an_agent(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    (copy / "agent.safetensors").unlink()
+    refused = wm("fidelity", copy, *QUICK, "--by-agent")
+    assert refused.code == 2
+    assert "has no agent.safetensors yet; run `wm train --run" in " ".join(refused.output.split())
+
+
+def test_what_is_foreseen_is_told_in_a_sentence():
+    console = Console(width=200, record=True, file=io.StringIO())
+    event = {"happened": 8, "foreseen": 0.25, "dreamed": 0.1, "right": 0.5}
+    print_foreseen("below zero", event, 15, console)
+    print_foreseen("above zero", event | {"foreseen": 0.0, "dreamed": 0.0, "right": None}, 15, console)
+    told = console.export_text().splitlines()
+    assert told == [
+        "a reward below zero within 15 steps: came in 8 windows, and in the dreams of 25% of these "
+        "(of all dreams 10% have one, 50% of them rightly)",
+        "a reward above zero within 15 steps: came in 8 windows, and in the dreams of 0% of these "
+        "(of all dreams 0% have one)",
+    ]
 
 
 def test_errors_count_only_where_the_object_is_in_play():

@@ -1,6 +1,8 @@
+import math
+
 import pytest
 import torch
-from token_worldmodel import replay, token_fidelity, value_fidelity
+from token_worldmodel import event_fidelity, replay, token_fidelity, value_fidelity
 
 
 def test_token_agreement_by_hand() -> None:
@@ -31,6 +33,23 @@ def test_value_errors_by_hand() -> None:
     assert result.useful_horizon == (2, 0)
 
 
+def test_events_by_hand() -> None:
+    # Five windows of three steps: it happens in the first three, and in the dreams of 0, 1 (later) and 4.
+    real = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 1, 1], [0, 0, 0], [0, 0, 0]]).bool()
+    dreamed = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 1, 0]]).bool()
+    result = event_fidelity(dreamed, real)
+    assert result.happened == 3
+    assert (result.foreseen, result.dreamed, result.right) == pytest.approx((2 / 3, 3 / 5, 2 / 3))
+
+
+def test_events_that_never_come_have_no_share() -> None:
+    never, always = torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
+    nothing = event_fidelity(always, never)
+    assert (nothing.happened, nothing.dreamed, nothing.right) == (0, 1.0, 0.0)
+    assert math.isnan(nothing.foreseen)
+    assert math.isnan(event_fidelity(never, always).right)
+
+
 def test_replay_plays_what_was_played(make_model, make_window) -> None:
     model = make_model()
     tokens, actions = make_window(model, 3, 9)
@@ -49,5 +68,9 @@ def test_refuses(make_model, make_window) -> None:
         token_fidelity(tokens + 1, tokens)
     with pytest.raises(ValueError, match=r"dreamed has shape \(3, 8, 3\), real \(3, 9, 3\)"):
         token_fidelity(tokens[:, 1:], tokens)
+    with pytest.raises(ValueError, match=r"dreamed has shape \(3, 9, 3\), .* give both as \(B, H\)"):
+        event_fidelity(tokens > 0, tokens > 0)
+    with pytest.raises(ValueError, match=r"dreamed is torch.int64, real torch.bool; give both as bool"):
+        event_fidelity(actions, actions > 0)
     with pytest.raises(ValueError, match=r"last \(3, 9, 3\); give \(B, H, F\) twice and \(B, F\)"):
         value_fidelity(tokens, tokens, tokens)

@@ -15,14 +15,15 @@ from atari_data import games as ale_games
 from cnn_encoder import load_encoder
 from latent_ac import Agent, CodeFeatures, transform_rewards
 from rich.console import Console
-from token_worldmodel import replay, token_fidelity, value_fidelity
+from token_worldmodel import event_fidelity, replay, token_fidelity, value_fidelity
 from torch import Tensor
 
 from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, require_known
 from wm.config import RunConfig, load_config
-from wm.device import autocast_dtype, frozen, generator, pick_device
+from wm.device import autocast_dtype, derive_seed, frozen, generator, pick_device
 from wm.fidelity_report import print_fidelity
 from wm.fresh import FreshPlay, fresh_play
+from wm.policy import load_policy
 from wm.reader import StateReader, train_reader
 from wm.reporter import Reporter
 from wm.run import Layout, finite, write_text
@@ -40,6 +41,7 @@ class FidelityOptions:
         reader_steps: of the reader's training.
         temperature: of the dreamed tokens.
         greedy: take the likeliest token instead of drawing one.
+        by_agent: replay the agent's own play instead of random play.
         seed: of the play, the reader and the dreams.
     """
 
@@ -50,6 +52,7 @@ class FidelityOptions:
     reader_steps: int = 1000
     temperature: float = 1.0
     greedy: bool = False
+    by_agent: bool = False
     seed: int = 1000
 
     def __post_init__(self) -> None:
@@ -74,7 +77,8 @@ def fidelity_run(
     """
     layout = Layout(directory)
     config, device = load_config(layout.config), pick_device(device_name)
-    for path in (layout.encoder, layout.hrvq, layout.worldmodel):
+    needed = (layout.encoder, layout.hrvq, layout.worldmodel, *([layout.agent] if options.by_agent else []))
+    for path in needed:
         if not path.exists():
             raise ValueError(f"{directory} has no {path.name} yet; run `wm train --run {directory}` first")
     known = [game for game in config.games if game in ale_games()]
@@ -144,7 +148,8 @@ class _Fidelity:
         device: torch.device,
         reporter: Reporter,
     ) -> None:
-        self.config, self.options, self.context, self.horizon = config, options, context, horizon
+        self.layout, self.config, self.options = layout, config, options
+        self.context, self.horizon = context, horizon
         self.device, self.reporter = device, reporter
         encoder, self.backgrounds = load_encoder(layout.encoder)
         self.encoder = frozen(encoder).to(device)
@@ -190,6 +195,16 @@ class _Fidelity:
         return found
 
     def _play(self, game: str, name: str) -> Any:
+        policy = None
+        if self.options.by_agent:
+            policy = load_policy(
+                self.layout,
+                game,
+                self.config.dream,
+                temperature=self.config.evaluate.temperature,
+                seed=derive_seed(self.options.seed, "agent", name),
+                device=self.device,
+            )
         return fresh_play(
             self.config.collect,
             game,
@@ -198,6 +213,7 @@ class _Fidelity:
             name=name,
             device=self.device,
             reporter=self.reporter,
+            policy=policy,
         )
 
     @torch.inference_mode()
@@ -264,7 +280,14 @@ class _Fidelity:
         rewards, continues = (values.T for values in agent.predict(features, actions.T.contiguous()))
         kind = "sign" if agent.reward.config.reward_head == "sign" else "raw"
         real_rewards = transform_rewards(windows.rewards, kind)
-        found = {}
+        came = real_rewards[:, first:-1]
+        found: dict[str, Any] = {
+            "foreseen": {
+                # Half of the smallest reward there is.
+                name: asdict(event_fidelity(sign * rewards >= 0.5, sign * came >= 0.5))
+                for name, sign in (("above zero", 1), ("below zero", -1))
+            }
+        }
         for name, predicted, real, last in (
             ("reward", rewards, real_rewards, 0.0),
             ("continue", continues, windows.continues, 1.0),

@@ -41,6 +41,9 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
     for name, values in found.get("state", {}).items():
         line(f"{name} error", values["error"], values["copy_error"], 1, values["useful_horizon"])
     console.print(table)
+    for name, event in found.get("foreseen", {}).items():
+        if event["happened"]:
+            print_foreseen(name, event, protocol["horizon"], console)
     if "reward" not in found:
         console.print("no rewards: the run has no agent and so no predictors yet", highlight=False)
     if "state" not in found:
@@ -48,3 +51,13 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
     else:
         read = ", ".join(f"{name} {values['read_error'][0]:.1f}" for name, values in found["state"].items())
         console.print(f"read from the real tokens, the state's error is: {read}", highlight=False)
+
+
+def print_foreseen(name: str, event: dict[str, Any], horizon: int, console: Console) -> None:
+    """A sentence on rewards of one sign: how many came within the horizon, and what the dreams said."""
+    sentence = (
+        f"a reward {name} within {horizon} steps: came in {event['happened']} windows, and in the dreams of "
+        f"{event['foreseen']:.0%} of these (of all dreams {event['dreamed']:.0%} have one"
+    )
+    right = f", {event['right']:.0%} of them rightly" if event["dreamed"] else ""
+    console.print(f"{sentence}{right})", highlight=False)

@@ -67,12 +67,14 @@ def fresh_play(
     name: str,
     device: torch.device,
     reporter: Reporter,
+    policy: Policy | None = None,
 ) -> Iterator[FreshPlay]:
     """Play ``num_steps`` steps as the run collected its own, by the same kind of random policy.
 
     Args:
         seed: of the play; ``name`` tells several plays of one seed apart, and all from the run's own.
         device: where the labels go.
+        policy: plays instead of the random one.
     """
     labelled = game in labelled_games()
     with tempfile.TemporaryDirectory() as directory:
@@ -82,7 +84,7 @@ def fresh_play(
                 path,
                 game,
                 num_steps,
-                _policy(config, game, derive_seed(seed, "fresh-policy", name, game)),
+                policy or _policy(config, game, derive_seed(seed, "fresh-policy", name, game)),
                 seed=derive_seed(seed, "fresh", name, game) % 2**31,
                 protocol=PROTOCOLS[config.protocol],
                 num_envs=NUM_ENVS,

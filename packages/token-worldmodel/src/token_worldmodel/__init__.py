@@ -3,7 +3,16 @@
 from .config import WorldModelConfig
 from .decoder import Decoder
 from .evaluate import LevelEvaluation, evaluate
-from .fidelity import TokenFidelity, ValueFidelity, replay, replay_policy, token_fidelity, value_fidelity
+from .fidelity import (
+    EventFidelity,
+    TokenFidelity,
+    ValueFidelity,
+    event_fidelity,
+    replay,
+    replay_policy,
+    token_fidelity,
+    value_fidelity,
+)
 from .imagine import Dream, Policy, imagine
 from .masks import visibility
 from .model import WorldModel, WorldModelOutput, frozen
@@ -16,6 +25,7 @@ from .weights import load_worldmodel, save_worldmodel
 __all__ = [
     "Decoder",
     "Dream",
+    "EventFidelity",
     "LevelEvaluation",
     "Policy",
     "StateTracker",
@@ -29,6 +39,7 @@ __all__ = [
     "WorldModelObjective",
     "WorldModelOutput",
     "evaluate",
+    "event_fidelity",
     "frozen",
     "imagine",
     "load_tokens",

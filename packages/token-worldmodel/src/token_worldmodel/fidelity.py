@@ -37,6 +37,16 @@ class ValueFidelity:
     useful_horizon: tuple[int, ...]  # per value: how many first horizons beat copying
 
 
+@dataclass(frozen=True, slots=True)
+class EventFidelity:
+    """Whether what happened within the horizon, at whichever step, happens in the dream as well."""
+
+    happened: int  # windows in which it really did
+    foreseen: float  # share of those whose dream has it too; NaN if there are none
+    dreamed: float  # share of all dreams that have it: what chance would foresee
+    right: float  # share of those dreams in whose window it happened; NaN if there are none
+
+
 def replay(
     model: WorldModel,
     tokens: Tensor,
@@ -130,6 +140,32 @@ def value_fidelity(dreamed: Tensor, real: Tensor, last: Tensor) -> ValueFidelity
     error = (dreamed.float() - real.float()).abs().mean(0)
     copy_error = (last[:, None].float() - real.float()).abs().mean(0)
     return ValueFidelity(error, copy_error, _useful_horizon(error < copy_error))
+
+
+def event_fidelity(dreamed: Tensor, real: Tensor) -> EventFidelity:
+    """Compare where something happens, such as a lost point, in dreams and in the windows they replay.
+
+    Args:
+        dreamed: bool (B, H), whether it happens at each dreamed step.
+        real: bool (B, H), whether it really did.
+
+    Raises:
+        ValueError: different shapes, another dtype, or nothing to compare.
+    """
+    if dreamed.shape != real.shape or real.ndim != 2 or not real.numel():
+        raise ValueError(
+            f"dreamed has shape {tuple(dreamed.shape)}, real {tuple(real.shape)}; "
+            "give both as (B, H), each at least 1"
+        )
+    if dreamed.dtype != torch.bool or real.dtype != torch.bool:
+        raise ValueError(f"dreamed is {dreamed.dtype}, real {real.dtype}; give both as bool")
+    ours, theirs = dreamed.any(1), real.any(1)
+    return EventFidelity(
+        happened=int(theirs.sum()),
+        foreseen=float(ours[theirs].float().mean()),
+        dreamed=float(ours.float().mean()),
+        right=float(theirs[ours].float().mean()),
+    )
 
 
 def _useful_horizon(better: Tensor) -> tuple[int, ...]:

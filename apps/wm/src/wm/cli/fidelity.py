@@ -22,6 +22,9 @@ def fidelity(
     reader_steps: Annotated[int, typer.Option(help="Training steps of the state reader.")] = 1000,
     temperature: Annotated[float, typer.Option(help="Of the dreamed tokens.")] = 1.0,
     greedy: Annotated[bool, typer.Option("--greedy", help="Dream the likeliest tokens.")] = False,
+    by_agent: Annotated[
+        bool, typer.Option("--by-agent", help="Replay the agent's own play instead of random play.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the fresh play and the dreams.")] = 1000,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
@@ -42,6 +45,7 @@ def fidelity(
             reader_steps=reader_steps,
             temperature=temperature,
             greedy=greedy,
+            by_agent=by_agent,
             seed=seed,
         )
         fidelity_run(run, options, json_file=json_file, device_name=device, console=console)
