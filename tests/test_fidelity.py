@@ -61,9 +61,9 @@ def test_the_agents_own_play_needs_an_agent(run, tmp_path):
 
 def test_what_is_foreseen_is_told_in_a_sentence():
     console = Console(width=200, record=True, file=io.StringIO())
-    event = {"happened": 8, "foreseen": 0.25, "dreamed": 0.1, "right": 0.5}
+    event = {"happened": 8, "recall": 0.25, "dreamed": 0.1, "precision": 0.5}
     print_foreseen("below zero", event, 15, console)
-    print_foreseen("above zero", event | {"foreseen": 0.0, "dreamed": 0.0, "right": None}, 15, console)
+    print_foreseen("above zero", event | {"recall": 0.0, "dreamed": 0.0, "precision": None}, 15, console)
     told = console.export_text().splitlines()
     assert told == [
         "a reward below zero within 15 steps: came in 8 windows, and in the dreams of 25% of these "

@@ -39,15 +39,15 @@ def test_events_by_hand() -> None:
     dreamed = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0], [0, 1, 0]]).bool()
     result = event_fidelity(dreamed, real)
     assert result.happened == 3
-    assert (result.foreseen, result.dreamed, result.right) == pytest.approx((2 / 3, 3 / 5, 2 / 3))
+    assert (result.recall, result.dreamed, result.precision) == pytest.approx((2 / 3, 3 / 5, 2 / 3))
 
 
 def test_events_that_never_come_have_no_share() -> None:
     never, always = torch.zeros(2, 3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.bool)
     nothing = event_fidelity(always, never)
-    assert (nothing.happened, nothing.dreamed, nothing.right) == (0, 1.0, 0.0)
-    assert math.isnan(nothing.foreseen)
-    assert math.isnan(event_fidelity(never, always).right)
+    assert (nothing.happened, nothing.dreamed, nothing.precision) == (0, 1.0, 0.0)
+    assert math.isnan(nothing.recall)
+    assert math.isnan(event_fidelity(never, always).precision)
 
 
 def test_replay_plays_what_was_played(make_model, make_window) -> None:

@@ -57,7 +57,7 @@ def print_foreseen(name: str, event: dict[str, Any], horizon: int, console: Cons
     """A sentence on rewards of one sign: how many came within the horizon, and what the dreams said."""
     sentence = (
         f"a reward {name} within {horizon} steps: came in {event['happened']} windows, and in the dreams of "
-        f"{event['foreseen']:.0%} of these (of all dreams {event['dreamed']:.0%} have one"
+        f"{event['recall']:.0%} of these (of all dreams {event['dreamed']:.0%} have one"
     )
-    right = f", {event['right']:.0%} of them rightly" if event["dreamed"] else ""
-    console.print(f"{sentence}{right})", highlight=False)
+    precision = f", {event['precision']:.0%} of them rightly" if event["dreamed"] else ""
+    console.print(f"{sentence}{precision})", highlight=False)

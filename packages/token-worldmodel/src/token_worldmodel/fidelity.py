@@ -42,9 +42,9 @@ class EventFidelity:
     """Whether what happened within the horizon, at whichever step, happens in the dream as well."""
 
     happened: int  # windows in which it really did
-    foreseen: float  # share of those whose dream has it too; NaN if there are none
+    recall: float  # share of those whose dream has it too; NaN if there are none
     dreamed: float  # share of all dreams that have it: what chance would foresee
-    right: float  # share of those dreams in whose window it happened; NaN if there are none
+    precision: float  # share of those dreams in whose window it happened; NaN if there are none
 
 
 def replay(
@@ -162,9 +162,9 @@ def event_fidelity(dreamed: Tensor, real: Tensor) -> EventFidelity:
     ours, theirs = dreamed.any(1), real.any(1)
     return EventFidelity(
         happened=int(theirs.sum()),
-        foreseen=float(ours[theirs].float().mean()),
+        recall=float(ours[theirs].float().mean()),
         dreamed=float(ours.float().mean()),
-        right=float(theirs[ours].float().mean()),
+        precision=float(theirs[ours].float().mean()),
     )
 
 
