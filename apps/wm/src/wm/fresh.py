@@ -21,7 +21,7 @@ from atari_data import (
 from cnn_encoder import Encoder, StateLabels, embed_batches, state_labels
 from torch import Tensor
 
-from wm.device import derive_seed
+from wm.device import derive_seed, one_thread
 from wm.reporter import Reporter
 from wm.sections import CollectConfig
 
@@ -79,7 +79,7 @@ def fresh_play(
     labelled = game in labelled_games()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / game
-        with reporter.task(f"play {game} ({name})", num_steps) as task:
+        with reporter.task(f"play {game} ({name})", num_steps) as task, one_thread(device):
             collect(
                 path,
                 game,

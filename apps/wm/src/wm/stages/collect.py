@@ -13,6 +13,7 @@ from atari_data import (
     final_rows,
 )
 
+from wm.device import one_thread
 from wm.pipeline import Context, Made, Stage
 from wm.policy import load_policy
 
@@ -35,7 +36,8 @@ def run(context: Context) -> Made:
         else:
             shutil.rmtree(target, ignore_errors=True)
             before = set()
-        with context.reporter.task(f"{context.name('collect')} {game}", config.num_steps) as task:
+        task_name = f"{context.name('collect')} {game}"
+        with context.reporter.task(task_name, config.num_steps) as task, one_thread(context.device):
             result = collect(
                 target,
                 game,
