@@ -10,6 +10,15 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+OFF = {
+    "contrastive_weight": 0.0,
+    "inverse_dynamics": False,
+    "layout_weight": 0.0,
+    "picture_weight": 0.0,
+    "reward_weight": 0.0,
+}
+
+
 def objective(**changes):
     rng = generator()
     return ContrastiveObjective(
@@ -77,7 +86,7 @@ def test_the_inverse_head_starts_at_its_step():
 
 
 def test_switched_off_parts_leave_only_the_contrast():
-    model = objective(inverse_dynamics=False, layout_weight=0.0, contrastive_weight=1.0)
+    model = objective(**OFF | {"contrastive_weight": 1.0})
     loss, metrics = model(play())
     assert metrics.keys() == {"info_nce", "loss"}
     assert loss.item() == metrics["info_nce"].item()
@@ -92,7 +101,7 @@ def test_balanced_cross_entropy_by_hand():
 
 
 def test_rewards_reach_the_encoder_and_are_left_out_where_unknown():
-    model = objective(inverse_dynamics=False, layout_weight=0.0, contrastive_weight=0.0, reward_weight=2.0)
+    model = objective(**OFF | {"reward_weight": 2.0})
     batch = play()._replace(rewards=torch.tensor([[0.0] * 7 + [9.0], [5.0, 0.0, -3.0] + [0.0] * 5]))
     loss, metrics = model(batch)
     assert loss.item() == pytest.approx(2 * metrics["reward"].item())
@@ -102,6 +111,19 @@ def test_rewards_reach_the_encoder_and_are_left_out_where_unknown():
     other = model(batch._replace(rewards=torch.tensor([[0.0] * 8, [1.0, 0.0, -1.0] + [0.0] * 5])))
     assert other[0].item() == loss.item()
     assert "reward" not in model(play())[1]
+
+
+def test_the_picture_reaches_the_encoder_once_its_head_has_begun():
+    model, batch = objective(**OFF | {"picture_weight": 2.0}), play()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    for step in range(2):  # the head starts at zero, so that it does not pull before it knows where to
+        optimizer.zero_grad()
+        loss, metrics = model(batch)
+        assert loss.item() == pytest.approx(2 * metrics["picture"].item())
+        loss.backward()
+        moved = any(bool(parameter.grad.any()) for parameter in model.encoder.parameters())
+        assert moved == (step == 1)
+        optimizer.step()
 
 
 def test_each_stretch_has_its_own_background():
@@ -130,7 +152,7 @@ def test_only_the_heads_learn_during_their_head_start():
 
 
 def test_learns_to_tell_moments_apart():
-    model, batch = objective(inverse_start_step=0), play(4, 12)
+    model, batch = objective(inverse_start_step=0, picture_weight=5.0), play(4, 12)
     columns = batch.frames[:, 4:, 34].float().argmax(-1)  # where the square is after each action but the last
     batch = batch._replace(rewards=torch.nn.functional.pad((columns > 40).float(), (0, 1)))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
@@ -142,7 +164,7 @@ def test_learns_to_tell_moments_apart():
         optimizer.step()
         model.after_step()
         history.append(metrics)
-    for name in ("info_nce", "inverse_dynamics", "layout", "reward"):
+    for name in ("info_nce", "inverse_dynamics", "layout", "picture", "reward"):
         assert history[-1][name] < 0.8 * history[0][name], name
 
 
@@ -156,6 +178,7 @@ def test_the_same_seed_gives_the_same_numbers():
     [
         (lambda: ContrastiveConfig(temperature=0.0), r"temperature is 0\.0"),
         (lambda: ContrastiveConfig(layout_weight=-1.0), r"layout_weight is -1\.0"),
+        (lambda: ContrastiveConfig(picture_weight=-1.0), r"picture_weight is -1\.0"),
         (lambda: ContrastiveConfig(reward_weight=-1.0), r"reward_weight is -1\.0"),
         (lambda: info_nce(torch.zeros(3, 4), torch.zeros(2, 4), 0.1), r"\(3, 4\).*\(2, 4\)"),
         (lambda: objective()(play()._replace(actions=torch.zeros(2, 11))), r"\(2, 11\).*\(S, T\)"),

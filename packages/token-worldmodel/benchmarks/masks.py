@@ -58,6 +58,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int, windows: int, le
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--windows", type=int, default=windows)
     parser.add_argument("--length", type=int, default=length)
+    parser.add_argument("--loss-weights", type=float, nargs="+", default=[1.0, 0.5, 0.1], help="one a level")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 
 
@@ -70,6 +71,7 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
         ffn_dim=4 * args.dim,
         num_layers=args.layers,
         num_heads=args.heads,
+        loss_weights=tuple(args.loss_weights),
         **changes,
     )
     return WorldModel(config)

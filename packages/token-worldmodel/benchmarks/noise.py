@@ -4,6 +4,7 @@
 
 For each share a model is trained alike; then its predictions are scored with the true past, and dreams of the
 actions really played, after four real steps, are compared with what happened: agreement of L0 by horizon.
+With one share and different `--loss-weights` it compares those.
 """
 
 import argparse

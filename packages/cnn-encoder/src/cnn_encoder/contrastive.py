@@ -1,4 +1,4 @@
-"""The objective of the encoder: temporal InfoNCE, inverse dynamics, the layout of the frame, and rewards."""
+"""The objective of the encoder: temporal InfoNCE, inverse dynamics, layout and picture of a frame, reward."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from .encoder import STACK, Encoder, stack_frames
 from .initialization import initialize
 from .layout import RunningWhitening, layout
+from .picture import PICTURE_SIZE, RunningScale, picture
 
 NUM_ACTIONS = 18
 NUM_SIGNS = 3  # of a reward: below, at and above zero
+_PICTURE_GAIN = 100.0
 
 
 def info_nce(
@@ -73,7 +75,8 @@ class ContrastiveConfig:
     """What a `ContrastiveObjective` asks of the embedding, and how loudly.
 
     ``head_start_steps`` are for an encoder that is trained on under new heads: so long only the heads learn,
-    because what random heads ask for would undo it.
+    because what random heads ask for would undo it. ``picture_weight`` (50, say) is for the embedding's own
+    sake: linear probes then read more from it. Tokens are as good on Pong and worse on Breakout.
     """
 
     temperature: float = 0.1
@@ -84,6 +87,7 @@ class ContrastiveConfig:
     inverse_hidden_dim: int = 256
     layout_weight: float = 3.0
     layout_frequencies: int = 4
+    picture_weight: float = 0.0
     reward_weight: float = 0.5
     head_start_steps: int = 0
 
@@ -96,6 +100,7 @@ class ContrastiveConfig:
             "inverse_weight",
             "inverse_start_step",
             "layout_weight",
+            "picture_weight",
             "reward_weight",
             "head_start_steps",
         ):
@@ -104,7 +109,7 @@ class ContrastiveConfig:
 
 
 class ContrastiveObjective(nn.Module):
-    """Four demands on an embedding, none of which sees a label.
+    """Four demands on an embedding and a fifth on request; none sees a label.
 
     *Contrast*: a moment must be nearer to the next moment than to any other of the same stretch. Negatives
     from elsewhere would be told apart by the score or the scene; these differ only in what moves.
@@ -119,6 +124,10 @@ class ContrastiveObjective(nn.Module):
     *Reward*: whether what led to a moment brought a reward, and of which sign, must be linear in the moment's
     embedding. A point is a small thing on the screen, or nothing but a thing gone, and rare: no other demand
     keeps it, and without it no dream knows what is worth doing. Left out where a batch has no rewards.
+
+    *Picture*, off by default: the coarse picture of the newest frame (`cnn_encoder.picture`) must be linear
+    in a hundred times the embedding, so that directions of little variance are enough for it. It keeps what
+    the others have no use for, such as the score.
 
     The heads are thrown away after training.
     """
@@ -143,6 +152,11 @@ class ContrastiveObjective(nn.Module):
         self.reward = nn.Linear(dim, NUM_SIGNS)
         initialize(self.reward, generator)
         self.whiten = RunningWhitening(num_layout)
+        if config.picture_weight > 0:
+            self.picture = nn.Linear(dim, PICTURE_SIZE)
+            nn.init.zeros_(self.picture.weight)
+            nn.init.zeros_(self.picture.bias)
+            self.scale = RunningScale(PICTURE_SIZE)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -166,12 +180,17 @@ class ContrastiveObjective(nn.Module):
             loss = loss + self.config.inverse_weight * started * inverse
             metrics["inverse_dynamics"] = inverse.detach()
             metrics["inverse_accuracy"] = (logits.argmax(-1) == actions).float().mean()
+        newest = batch.frames[:, STACK - 1 :]
         if self.config.layout_weight > 0:
-            newest = batch.frames[:, STACK - 1 :]
             target = self.whiten(layout(newest, self.config.layout_frequencies))
             error = F.smooth_l1_loss(self.layout(z).float(), target)
             loss = loss + self.config.layout_weight * error
             metrics["layout"] = error.detach()
+        if self.config.picture_weight > 0:
+            target = self.scale(picture(newest, background))
+            missing = F.mse_loss(self.picture(_PICTURE_GAIN * z).float(), target)
+            loss = loss + self.config.picture_weight * missing
+            metrics["picture"] = missing.detach()
         if self.config.reward_weight > 0 and batch.rewards is not None:
             signs = batch.rewards[:, :-1].sign().long() + 1
             balanced = balanced_cross_entropy(self.reward(following).float().flatten(0, 1), signs.flatten())
