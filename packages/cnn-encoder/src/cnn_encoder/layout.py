@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .encoder import FRAME_SIZE
+from .running import RunningMean
 
 # In grey levels of 0..255. What differs less from the background than CONTRAST is not a thing; a thing whose
 # contrasts within a window sum to SMALL counts half. A ball of one pixel at grey 44 sums to about 30, a
@@ -88,38 +89,26 @@ def layout(frames: Tensor, num_frequencies: int) -> Tensor:
 
 
 class RunningWhitening(nn.Module):
-    """Centres vectors and scales them so that every direction has the same variance, by running statistics.
+    """Centres vectors and scales them so that every direction has the same variance, by running statistics
+    (`RunningMean`).
 
-    As in batch normalisation, the statistics are updated by every call in training mode; before the
-    first one the vectors' own are used. Directions weaker than ``floor`` times the average are not raised to
+    Directions weaker than ``floor`` times the average are not raised to
     full size.
     """
 
-    mean: Tensor
-    moment: Tensor
-    weight: Tensor
-
     def __init__(self, dim: int, *, decay: float = 0.99, floor: float = 0.01) -> None:
         super().__init__()
-        self.decay = decay
         self.floor = floor
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("moment", torch.zeros(dim, dim))
-        self.register_buffer("weight", torch.zeros(()))
+        self.mean = RunningMean(dim, decay=decay)
+        self.moment = RunningMean(dim, dim, decay=decay)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """float32 (..., dim) -> (..., dim); no gradient flows through it."""
         with torch.autocast(x.device.type, enabled=False):
             rows = x.flatten(0, -2).float()
-            here_mean, here_moment = rows.mean(0), rows.mT @ rows / len(rows)
-            if self.training:
-                self.mean.lerp_(here_mean, 1 - self.decay)
-                self.moment.lerp_(here_moment, 1 - self.decay)
-                self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-            known = self.weight > 0
-            mean = torch.where(known, self.mean / self.weight, here_mean)
-            covariance = torch.where(known, self.moment / self.weight, here_moment) - mean.outer(mean)
+            mean = self.mean(rows.mean(0))
+            covariance = self.moment(rows.mT @ rows / len(rows)) - mean.outer(mean)
             ridge = self.floor * covariance.diagonal().mean() + 1e-12
             # cholesky_ex, because cholesky would make a GPU wait to report an error that the ridge rules out.
             factor = torch.linalg.cholesky_ex(

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .encoder import FRAME_SIZE
+from .running import RunningMean
 
 _POOL = 2
 PICTURE_SIZE = (FRAME_SIZE // _POOL) ** 2
@@ -28,34 +29,21 @@ def picture(frames: Tensor, background: Tensor) -> Tensor:
 
 
 class RunningScale(nn.Module):
-    """Centres every column and divides it by its standard deviation and ``floor``, by running statistics.
+    """Centres every column and divides it by its standard deviation and ``floor``, by running statistics
+    (`RunningMean`).
 
-    As in batch normalisation, the statistics are updated by every call in training mode; before the first one
-    the columns' own are used. A column that hardly varies stays near zero.
+    A column that hardly varies stays near zero.
     """
-
-    mean: Tensor
-    square: Tensor
-    weight: Tensor
 
     def __init__(self, dim: int, *, decay: float = 0.98, floor: float = 0.3) -> None:
         super().__init__()
-        self.decay = decay
         self.floor = floor
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("square", torch.zeros(dim))
-        self.register_buffer("weight", torch.zeros(()))
+        self.mean = RunningMean(dim, decay=decay)
+        self.square = RunningMean(dim, decay=decay)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """float32 (..., dim) -> (..., dim); no gradient flows through it."""
         rows = x.flatten(0, -2)
-        here_mean, here_square = rows.mean(0), rows.square().mean(0)
-        if self.training:
-            self.mean.lerp_(here_mean, 1 - self.decay)
-            self.square.lerp_(here_square, 1 - self.decay)
-            self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-        known = self.weight > 0
-        mean = torch.where(known, self.mean / self.weight, here_mean)
-        square = torch.where(known, self.square / self.weight, here_square)
+        mean, square = self.mean(rows.mean(0)), self.square(rows.square().mean(0))
         return (x - mean) / ((square - mean.square()).clamp(min=0).sqrt() + self.floor)
