@@ -15,7 +15,7 @@ from command import SMALL, options, train, wm
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective
 
-STAGES = ("collect", "encoder", "hrvq", "decoder", "worldmodel", "agent", "evaluate")
+STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
 
 
 def artifacts(directory: Path) -> dict[str, bytes]:

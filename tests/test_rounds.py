@@ -37,7 +37,7 @@ NAMES = [
         for index in (0, 1)
         for stage in ("collect", "encoder", "hrvq", "worldmodel", "agent")
     ),
-    *("collect", "encoder", "hrvq", "decoder", "worldmodel", "agent", "evaluate"),
+    *("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate"),
 ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wm.atlas import Atlas, Code, Level, Sharing, read
+from wm.choice import final_layout
 from wm.config import load_config
 from wm.device import pick_device
 from wm.images import coarse, data_uri, row, tint
@@ -84,8 +85,8 @@ def write_atlas(
     Raises:
         ValueError: the run has no decoder or no such level, or an artifact is missing or damaged.
     """
-    layout = Layout(directory)
-    config = load_config(layout.config)
+    config = load_config(Layout(directory).config)
+    layout = final_layout(directory, config)
     if wrong := [level for level in levels if not 0 <= level < config.hrvq.levels]:
         raise ValueError(
             f"--level {wrong[0]} is not in this run; its levels are 0 to {config.hrvq.levels - 1}"

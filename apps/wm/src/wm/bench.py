@@ -12,11 +12,12 @@ from rich.console import Console
 
 from wm.aggregate import METRICS, aggregate, bootstrap
 from wm.bench_report import print_bench
+from wm.choice import final_layout
 from wm.config import RunConfig, build_config, load_config, read_preset
 from wm.device import derive_seed, pick_device
 from wm.evaluation import evaluate_games
 from wm.reporter import Reporter
-from wm.run import Layout, finite, write_text
+from wm.run import Layout, finite, sha256, write_text
 from wm.settings import parse_override
 from wm.training import train_run
 
@@ -151,8 +152,8 @@ def run_one(
         logs=[],
         console=console,
     )
-    layout = Layout(directory)
-    config = load_config(layout.config)
+    config = load_config(Layout(directory).config)
+    layout = final_layout(directory, config)
     found = evaluate_games(
         layout,
         config,
@@ -162,7 +163,7 @@ def run_one(
         device=pick_device(device_name),
         reporter=Reporter(console),
     )
-    scored = {"agent_sha256": _agent_hash(layout), "protocol": found["protocol"]} | found["games"][game]
+    scored = {"agent_sha256": sha256(layout.agent), "protocol": found["protocol"]} | found["games"][game]
     write_text(directory / RESULT, json.dumps(finite(scored), indent=1) + "\n")
     return scored
 
@@ -170,20 +171,15 @@ def run_one(
 def _finished(options: BenchOptions, game: str, seed: int) -> dict[str, Any] | None:
     """The scores of the run, if it has these settings and its agent has played as many episodes as asked."""
     directory = options.directory(game, seed)
-    layout = Layout(directory)
-    if not (directory / RESULT).exists() or load_config(layout.config) != options.config(game, seed):
+    config = options.config(game, seed)
+    if not (directory / RESULT).exists() or load_config(Layout(directory).config) != config:
         return None
     try:
         scored: dict[str, Any] = json.loads((directory / RESULT).read_text())
-        same = scored["agent_sha256"] == _agent_hash(layout)
+        same = scored["agent_sha256"] == sha256(final_layout(directory, config).agent)
         return scored if same and scored["protocol"]["episodes"] == options.episodes else None
     except (FileNotFoundError, ValueError, KeyError):
         return None  # damaged, or its agent is gone: play again
-
-
-def _agent_hash(layout: Layout) -> str:
-    artifacts = json.loads(layout.manifest.read_text())["stages"]["agent"]["artifacts"]
-    return str(artifacts[layout.agent.name]["sha256"])
 
 
 def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from token_worldmodel import WorldModelConfig
 
 from wm.run import write_text
 from wm.sections import (
+    ChooseConfig,
     CollectConfig,
     DreamConfig,
     EvaluateConfig,
@@ -54,6 +55,7 @@ class RunConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
+    choose: ChooseConfig = field(default_factory=ChooseConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     rounds: RoundsConfig = field(default_factory=RoundsConfig)

@@ -11,6 +11,7 @@ from atari_data import games as ale_games
 from rich.console import Console
 from rich.table import Table
 
+from wm.choice import final_layout, read_choice
 from wm.config import RunConfig, load_config
 from wm.device import derive_seed, one_thread, pick_device
 from wm.episode_film import write_film
@@ -46,6 +47,7 @@ def evaluate_games(
     num_envs = min(config.evaluate.num_envs, episodes)
     limit = config.evaluate.max_frames if max_frames is None else max_frames
     protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=limit)
+    choice = read_choice(layout.root, config)
     games: dict[str, Any] = {}
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
@@ -101,6 +103,8 @@ def evaluate_games(
             "temperature": temperature,
             "seed": seed,
             "agent_steps_collected": config.collect.num_steps,
+            "agent_steps_choosing": 0 if choice is None else choice["agent_steps"],
+            "agent_of_round": config.rounds.count - 1 if choice is None else choice["round"],
         },
         "games": games,
     }
@@ -119,8 +123,8 @@ def evaluate_run(
     console: Console,
 ) -> None:
     """What `wm eval` does: play, print beside published scores, write JSON if asked."""
-    layout = Layout(directory)
-    config = load_config(layout.config)
+    config = load_config(Layout(directory).config)
+    layout = final_layout(directory, config)
     if not layout.agent.exists():
         raise ValueError(f"{directory} has no trained agent yet; run `wm train --run {directory}` first")
     if video and not layout.decoder.exists():

@@ -19,6 +19,7 @@ from token_worldmodel import event_fidelity, replay, token_fidelity, value_fidel
 from torch import Tensor
 
 from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, require_known
+from wm.choice import final_layout
 from wm.config import RunConfig, load_config
 from wm.device import autocast_dtype, derive_seed, frozen, generator, pick_device
 from wm.fidelity_report import print_fidelity
@@ -75,8 +76,8 @@ def fidelity_run(
     Raises:
         ValueError: no run, artifacts missing, or no step fits in the model's window.
     """
-    layout = Layout(directory)
-    config, device = load_config(layout.config), pick_device(device_name)
+    config, device = load_config(Layout(directory).config), pick_device(device_name)
+    layout = final_layout(directory, config)
     needed = (layout.encoder, layout.hrvq, layout.worldmodel, *([layout.agent] if options.by_agent else []))
     for path in needed:
         if not path.exists():

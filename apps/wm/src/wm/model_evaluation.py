@@ -11,6 +11,7 @@ from rich.table import Table
 from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
 from wm.artifacts import frozen_worldmodel, known_tokens
+from wm.choice import final_layout
 from wm.config import load_config
 from wm.device import autocast, autocast_dtype, pick_device
 from wm.model_checks import Check, check_worldmodel
@@ -34,8 +35,8 @@ def evaluate_worldmodel(
         ValueError: no run, no world model or tokens yet, no window fits in the validation episodes, or the
             model is not sound (everything is printed and written first).
     """
-    layout = Layout(directory)
-    config, device = load_config(layout.config), pick_device(device_name)
+    config, device = load_config(Layout(directory).config), pick_device(device_name)
+    layout = final_layout(directory, config)
     if not layout.worldmodel.exists():
         raise ValueError(
             f"{directory} has no trained world model yet; run `wm train --run {directory}` first"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from wm.choice import final_layout
 from wm.config import RunConfig
 from wm.device import derive_seed, peak_memory_gib
 from wm.distributed import ALONE, Team
@@ -77,7 +78,7 @@ class Stage:
         settings: the part of the configuration that its artifacts depend on.
         run: does the work.
         continues: the stages of the round before whose artifacts it reads; empty if the stage comes once,
-            after the last round.
+            after the last round, for what is made of the run's final agent.
         parallel: whether all processes of a team run it; those that do not lead make nothing.
         round: its round; ``earlier_round`` the same, but None in the last.
     """
@@ -90,6 +91,11 @@ class Stage:
     parallel: bool = False
     round: int = 0
     earlier_round: int | None = None
+
+    @property
+    def base(self) -> str:
+        """Its name without the number of an earlier round."""
+        return self.name.split("-")[0]
 
 
 def in_rounds(stages: Sequence[Stage], count: int) -> tuple[Stage, ...]:
@@ -150,7 +156,7 @@ def _context(stage: Stage, whole: Context) -> Context:
     return replace(
         whole,
         config=whole.config.in_round(stage.round) if stage.continues else whole.config,
-        layout=Layout(root, stage.earlier_round),
+        layout=Layout(root, stage.earlier_round) if stage.continues else final_layout(root, whole.config),
         previous=Layout(root, stage.round - 1) if stage.round else None,
         round=stage.round,
         stage=stage.name,

@@ -10,6 +10,7 @@ from wm.config import RunConfig
 from wm.evaluation import score_table
 from wm.run import Manifest
 from wm.signs import hints, read_signs, signs_table
+from wm.stages import stages_of
 
 Row = tuple[str, str, str, str]
 
@@ -19,9 +20,9 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
     table = Table(title="What each stage reached (validation episodes)", title_justify="left")
     for column in ("stage", "metric", "value", "baseline"):
         table.add_column(column, overflow="fold")
-    for name, rows in _STAGE_ROWS.items():
-        record = manifest.stages.get(name)
-        if record is None or only not in (None, name):
+    for name in (stage.name for stage in stages_of(config)):
+        record, rows = manifest.stages.get(name), _STAGE_ROWS.get(name)
+        if record is None or rows is None or only not in (None, name):
             continue
         for row in rows(config, record.metrics):
             table.add_row(*row)
@@ -118,13 +119,23 @@ def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     yield "agent", "imagined return", value, ""
 
 
+def _choose(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+    candidates = metrics["candidates"]
+    rounds = " / ".join(str(candidate["round"]) for candidate in candidates)
+    for game in candidates[0]["games"]:
+        means = _numbers([candidate["games"][game]["mean"] for candidate in candidates], 2)
+        name = f"{game}: mean of {config.choose.episodes} games, agent of round {rounds}"
+        yield "choose", name, means, f"round {metrics['round']} chosen"
+
+
 _STAGE_ROWS = {
     "collect": _collect,
     "encoder": _encoder,
     "hrvq": _hrvq,
-    "decoder": _decoder,
     "worldmodel": _worldmodel,
     "agent": _agent,
+    "choose": _choose,
+    "decoder": _decoder,
 }
 
 

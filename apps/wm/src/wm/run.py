@@ -77,8 +77,8 @@ class Layout:
 
     @property
     def decoder(self) -> Path:
-        """View-only decoder weights."""
-        return self.place / "decoder.safetensors"
+        """View-only decoder weights; there is one, of the run's final round."""
+        return self.root / "decoder.safetensors"
 
     @property
     def hrvq(self) -> Path:
@@ -94,6 +94,11 @@ class Layout:
     def agent(self) -> Path:
         """Actor, critic and predictor weights."""
         return self.place / "agent.safetensors"
+
+    @property
+    def choice(self) -> Path:
+        """Which round's agent is the run's."""
+        return self.root / "choice.json"
 
     @property
     def metrics(self) -> Path:

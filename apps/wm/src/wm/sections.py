@@ -126,6 +126,28 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChooseConfig:
+    """Whose round's agent is the run's, of a run of several rounds.
+
+    Args:
+        rounds: the last so many rounds' agents (or all) play, and the best is evaluated; 1 takes the last as
+            it is.
+        episodes: whole games that each of them plays, at ``evaluate.temperature``, from seeds that neither
+            training nor evaluation uses. They are real play beyond ``collect.num_steps``, and are counted.
+        max_frames: emulated frames after which a game is cut.
+    """
+
+    rounds: int = 1
+    episodes: int = 32
+    max_frames: int = 108_000
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "episodes"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
+        require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How each stage that takes gradient steps is optimised."""
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
+from wm.choice import candidate_rounds
 from wm.config import RunConfig
 from wm.pipeline import Stage
 from wm.run import Manifest
@@ -18,8 +19,8 @@ class RoundSigns(NamedTuple):
         collected_return: mean return of the whole episodes that the round collected, by game.
         imagined_reward: mean reward of a dreamed step, all games together.
         real_reward: mean reward of a real step by this round's agent: of the next round's collecting, or of
-            the evaluation after the last round. In the unit of the dream: where the predictor knows only the
-            signs of rewards, the mean sign, which an evaluation tells only if every reward is 1 or -1.
+            the whole games after the last round. In the unit of the dream: where the predictor knows only the
+            signs of rewards, the mean sign, which whole games tell only if every reward is 1 or -1.
         entropy: of the policy, as a share of that of uniform play.
         value_error: mean error of the critic on imagined returns.
         return_scale: spread of the imagined returns (5th to 95th percentile).
@@ -48,6 +49,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
         if collected is None or agent is None:
             break
         last = index + 1 == config.rounds.count
+        real = _whole_games(config, manifest, index) if last else _collected(config, manifest, after)
         train, predictors = agent.metrics["train"], agent.metrics["predictors"]
         first = collected.metrics[config.games[0]]
         found.append(
@@ -56,7 +58,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
                 steps=first.get("steps_in_all", first["steps"]),
                 collected_return={game: collected.metrics[game]["mean_return"] for game in config.games},
                 imagined_reward=train.get("reward"),
-                real_reward=_evaluated(config, manifest) if last else _collected(config, manifest, after),
+                real_reward=real,
                 entropy=train.get("entropy_fraction"),
                 value_error=train.get("value_error"),
                 return_scale=train.get("return_scale"),
@@ -113,8 +115,9 @@ def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str
     signs = read_signs(config, manifest)
     if stage.name.startswith("agent"):
         return hints(signs[stage.round]) if len(signs) > stage.round else []
-    about = stage.round if stage.name == "evaluate" else stage.round - 1
-    if stage.name.split("-")[0] in ("collect", "evaluate") and 0 <= about < len(signs):
+    after_all = "evaluate" if len(candidate_rounds(config)) == 1 else "choose"
+    about = stage.round if stage.name == after_all else stage.round - 1
+    if stage.base in ("collect", after_all) and 0 <= about < len(signs):
         return [hint for hint in hints(signs[about]) if "flatters" in hint]
     return []
 
@@ -169,17 +172,26 @@ def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | No
     return _mean([record.metrics[game][key] for game in config.games])
 
 
-def _evaluated(config: RunConfig, manifest: Manifest) -> float | None:
-    """Mean reward of a step of the evaluation, in the unit of the dream, where its returns tell it."""
-    evaluated, played = manifest.stages.get("evaluate"), manifest.stages.get("collect")
-    if evaluated is None or played is None or not evaluated.metrics["games"]:
+def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | None:
+    """Mean reward of a step of the last round's agent, in the unit of the dream, where returns tell it.
+
+    Its games are those in which it was a candidate, else the evaluation.
+    """
+    stages, chooses = manifest.stages, len(candidate_rounds(config)) > 1
+    record, collected = stages.get("choose" if chooses else "evaluate"), stages.get("collect")
+    if record is None or collected is None:
         return None
+    if chooses:
+        scores = [found["games"] for found in record.metrics["candidates"] if found["round"] == index]
+        scores = [score for games in scores for score in games.values()]
+    else:
+        scores = [game["agent"] for game in record.metrics["games"].values()]
     if config.predictor.reward_head == "sign" and not all(
-        played.metrics[game].get("unit_rewards", False) for game in config.games
+        collected.metrics[game].get("unit_rewards", False) for game in config.games
     ):
         return None
-    scores = [game["agent"] for game in evaluated.metrics["games"].values()]
-    return _mean([score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores])
+    rates = [score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores]
+    return _mean(rates) if rates else None
 
 
 def _mean(values: list[Any]) -> float:

@@ -13,7 +13,7 @@ def train(
     stage: Annotated[
         str | None,
         typer.Argument(
-            help="Run one stage only: collect, encoder, hrvq, decoder, worldmodel, agent or evaluate; "
+            help="Run one stage only: collect, encoder, hrvq, worldmodel, agent, choose, decoder, evaluate; "
             "of an earlier round, collect-0 and so on.",
             show_default=False,
         ),
@@ -46,7 +46,7 @@ def train(
         typer.Option("--log", help="tensorboard or wandb; may be repeated.", show_default=False),
     ] = None,
 ) -> None:
-    """Train everything from nothing: collect, encoder, hrvq, worldmodel, agent, evaluation, report.
+    """Train everything from nothing: collect, encoder, hrvq, worldmodel, agent, decoder, evaluation, report.
 
     On a run that exists it goes on where it stopped: finished stages are skipped, and a changed setting
     re-runs just what depends on it.

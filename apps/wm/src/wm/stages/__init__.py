@@ -2,22 +2,22 @@
 
 from wm.config import RunConfig
 from wm.pipeline import Stage, in_rounds
-from wm.stages import agent, collect, decoder, encoder, evaluate, quantizer, worldmodel
+from wm.stages import agent, choose, collect, decoder, encoder, evaluate, quantizer, worldmodel
 
 STAGES: tuple[Stage, ...] = (
     collect.STAGE,
     encoder.STAGE,
     quantizer.STAGE,
-    decoder.STAGE,
     worldmodel.STAGE,
     agent.STAGE,
+    decoder.STAGE,
     evaluate.STAGE,
 )
 
 
 def stages_of(config: RunConfig) -> tuple[Stage, ...]:
     """Every stage of a run, round by round."""
-    return in_rounds(STAGES, config.rounds.count)
+    return choose.with_choice(in_rounds(STAGES, config.rounds.count), config)
 
 
 __all__ = ["STAGES", "stages_of"]

@@ -1,0 +1,91 @@
+"""The run's agent: the best of the last rounds' in games that are played for nothing else."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from atari_data import PROTOCOLS, play_episodes
+from atari_data import games as ale_games
+
+from wm.choice import best, candidate_rounds, layout_of_round, standings
+from wm.config import RunConfig
+from wm.device import one_thread
+from wm.pipeline import Context, Made, Stage
+from wm.policy import load_policy
+from wm.run import Layout, sha256, write_text
+from wm.statistics import summarize
+
+READ = ("encoder", "hrvq", "worldmodel", "agent")
+
+
+def run(context: Context) -> Made:
+    """Let each candidate play the same games, and write down whose round it is."""
+    config, root = context.config, context.layout.root
+    played = [game for game in config.games if game in ale_games()]
+    seed = context.seed("choose") % 2**31
+    rounds = candidate_rounds(config)
+    candidates: list[dict[str, Any]] = []
+    for index in rounds:
+        layout = layout_of_round(root, config, index)
+        games = {game: _play(context, layout, index, game, seed) for game in played}
+        candidates.append({"round": index, "agent_sha256": sha256(layout.agent), "games": games})
+    returns = np.array([[scores["returns"] for scores in c["games"].values()] for c in candidates])
+    standing = standings(returns)
+    for candidate, value in zip(candidates, standing, strict=True):
+        candidate["standing"] = float(value)
+    chosen = rounds[best(standing)]
+    steps = sum(sum(scores["lengths"]) for c in candidates for scores in c["games"].values())
+    result = {"round": chosen, "seed": seed, "agent_steps": steps // len(played), "candidates": candidates}
+    write_text(context.layout.choice, json.dumps(result, indent=1) + "\n")
+    context.reporter.say(f"choose: the agent of round {chosen} of {rounds[0]} to {rounds[-1]}")
+    return Made([context.layout.choice], result)
+
+
+def _play(context: Context, layout: Layout, index: int, game: str, seed: int) -> dict[str, Any]:
+    """Returns and lengths of whole games by one round's agent, at the temperature of the evaluation."""
+    config, device = context.config, context.device
+    choose, evaluate = config.choose, config.evaluate
+    policy = load_policy(
+        layout, game, config.dream, temperature=evaluate.temperature, seed=seed, device=device
+    )
+    with (
+        context.reporter.task(f"choose {game} (round {index})", choose.episodes) as task,
+        one_thread(device),
+    ):
+        episodes = play_episodes(
+            game,
+            policy,
+            choose.episodes,
+            seed=seed,
+            protocol=replace(PROTOCOLS[config.collect.protocol], max_frames=choose.max_frames),
+            num_envs=evaluate.num_envs,
+            progress=task.update,
+        )
+    return summarize(episodes.returns) | {"lengths": episodes.lengths.tolist()}
+
+
+def with_choice(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:
+    """The stages of a run, with the choice before what is made from the chosen agent."""
+    rounds = candidate_rounds(config)
+    if len(rounds) == 1:
+        return tuple(stages)
+    needs = tuple(stage.name for stage in stages if stage.round in rounds and stage.base in READ)
+    choose = replace(STAGE, needs=needs, round=rounds[-1])
+    every_round = [stage for stage in stages if stage.continues]
+    once = [replace(stage, needs=(*stage.needs, STAGE.name)) for stage in stages if not stage.continues]
+    return (*every_round, choose, *once)
+
+
+STAGE = Stage(
+    "choose",
+    READ,
+    lambda config: [
+        config.choose,
+        config.evaluate.temperature,
+        config.evaluate.num_envs,
+        config.collect.protocol,
+    ],
+    run,
+)

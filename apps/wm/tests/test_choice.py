@@ -1,0 +1,60 @@
+import json
+
+import numpy as np
+import pytest
+from wm.choice import best, candidate_rounds, final_layout, standings
+from wm.config import RunConfig, build_config
+from wm.run import Layout
+
+
+def rounds(count: int, candidates: int) -> RunConfig:
+    return build_config(
+        {"collect": {"num_steps": 20_000}, "dream": {"context": 4}},
+        {"rounds": {"count": count, "first_steps": 10_000}, "choose": {"rounds": candidates}},
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "candidates", "expected"), [(6, 3, [3, 4, 5]), (2, 3, [0, 1]), (6, 1, [5]), (1, 3, [0])]
+)
+def test_candidates_are_the_last_rounds(count, candidates, expected):
+    assert candidate_rounds(rounds(count, candidates)) == expected
+
+
+def test_standings_by_hand():
+    # One game: mean 3, standard deviation 2 of (1, 1, 5, 5).
+    one = np.array([[[1.0, 1.0]], [[5.0, 5.0]]])
+    np.testing.assert_allclose(standings(one), [-1.0, 1.0])
+    # A second game of a thousand times the size, in which they are the other way round, evens them out.
+    other = 1000 * one[::-1]
+    np.testing.assert_allclose(standings(np.concatenate([one, other], axis=1)), [0.0, 0.0])
+
+
+def test_standings_do_not_depend_on_a_games_unit_or_origin():
+    returns = np.random.default_rng(0).normal(size=(3, 2, 8))
+    moved = returns * np.array([[[1.0], [250.0]]]) + np.array([[[-21.0], [600.0]]])
+    np.testing.assert_allclose(standings(moved), standings(returns), atol=1e-12)
+
+
+def test_one_games_order_is_that_of_its_means():
+    returns = np.random.default_rng(1).normal(size=(5, 1, 16))
+    assert np.argsort(standings(returns)).tolist() == np.argsort(returns.mean((1, 2))).tolist()
+
+
+def test_of_equals_the_last_is_the_best():
+    assert best(standings(np.full((3, 2, 4), -21.0))) == 2
+    assert best(np.array([0.5, 0.5, 0.1])) == 1
+
+
+def test_a_runs_final_round_is_the_chosen_one(tmp_path):
+    config = rounds(6, 3)
+    assert final_layout(tmp_path, config) == Layout(tmp_path)  # nothing chosen yet: the last
+    for index, layout in ((4, Layout(tmp_path, 4)), (5, Layout(tmp_path))):
+        (tmp_path / "choice.json").write_text(json.dumps({"round": index}))
+        assert final_layout(tmp_path, config) == layout
+    (tmp_path / "choice.json").write_text(json.dumps({"round": 4}))
+    assert final_layout(tmp_path, rounds(6, 1)) == Layout(tmp_path)  # the run no longer chooses
+    assert final_layout(tmp_path, rounds(3, 2)) == Layout(tmp_path)  # a choice of other rounds
+    (tmp_path / "choice.json").write_text("{")
+    with pytest.raises(ValueError, match=r"choice\.json is damaged"):
+        final_layout(tmp_path, config)

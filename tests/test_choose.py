@@ -1,0 +1,131 @@
+"""A run that lets its last rounds' agents play and keeps the best, by the real command at a tiny size."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from atari_data import PROTOCOLS, play_episodes
+from command import options, train, wm
+from torch import device
+from wm.config import load_config
+from wm.policy import load_policy
+from wm.run import Layout
+from wm.stages import choose
+
+SETTINGS = options(
+    (
+        "collect.num_steps=900",
+        "rounds.count=2",
+        "rounds.first_steps=600",
+        "rounds.encoder_steps=2",  # so that the rounds differ in their codes too
+        "rounds.worldmodel_steps=2",
+        "rounds.predictor_steps=2",
+        "rounds.agent_steps=8",
+        "choose.rounds=2",
+        "choose.episodes=3",
+        "choose.max_frames=400",
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run whose choice fell on round 0 of 2, whoever played best: read, never write."""
+    directory = tmp_path_factory.mktemp("chosen") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choose, "best", lambda standing: 0)
+        result = train(directory, *SETTINGS)
+    assert result.code == 0, result.output
+    assert "the agent of round 0 of 0 to 1" in result.output
+    assert "round 0 chosen" in result.output
+    return directory
+
+
+def test_candidates_play_the_same_games_and_their_steps_are_counted(first):
+    config = load_config(first / "config.toml")
+    choice = json.loads((first / "choice.json").read_text())
+    assert [candidate["round"] for candidate in choice["candidates"]] == [0, 1]
+    steps = 0
+    for candidate, layout in zip(choice["candidates"], (Layout(first, 0), Layout(first)), strict=True):
+        policy = load_policy(
+            layout, "pong", config.dream, temperature=1.0, seed=choice["seed"], device=device("cpu")
+        )
+        played = play_episodes(
+            "pong",
+            policy,
+            3,
+            seed=choice["seed"],
+            protocol=replace(PROTOCOLS["atari100k"], max_frames=400),
+            num_envs=2,
+        )
+        assert candidate["games"]["pong"]["returns"] == played.returns.tolist()
+        steps += int(played.lengths.sum())
+    assert choice["agent_steps"] == steps
+    evaluation = json.loads((first / "evaluation.json").read_text())
+    assert evaluation["protocol"]["agent_steps_choosing"] == steps
+    assert evaluation["protocol"]["agent_of_round"] == 0
+    assert evaluation["protocol"]["seed"] != choice["seed"]
+
+
+def test_no_command_reads_the_round_that_was_not_chosen(first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
+    for name in ("encoder", "hrvq", "worldmodel", "agent"):
+        (copy / f"{name}.safetensors").unlink()
+    for folder in ("tokens", "embeddings"):
+        shutil.rmtree(copy / folder)
+    on = ("--device", "cpu")
+    commands = (
+        ("eval", copy, "--episodes", 2, "--max-frames", 400, *on),
+        ("eval", copy, "--stage", "worldmodel", *on),
+        ("dream", copy, "--horizon", 4, *on),
+        ("atlas", copy, *on),
+        ("fidelity", copy, "--frames", 240, "--reader-steps", 5, "--windows", 8, *on),
+        ("probe", copy, "--frames", 240, *on),
+    )
+    for command in commands:
+        done = wm(*command)
+        assert done.code == 0, done.output
+
+
+def test_the_same_command_again_skips_all_and_shows_the_choice(first):
+    again = train(first, *SETTINGS)
+    assert again.code == 0
+    assert again.output.count("up to date, skipped") == 5 * 2 + 3
+    shown = wm("show", first)
+    assert "choice.json" in shown.output
+    assert "agent of round 0 / 1" in shown.output
+
+
+def test_who_chooses_no_more_has_the_last_rounds_agent(first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
+    last = wm("train", "--run", copy, "--device", "cpu", "--set", "choose.rounds=1")
+    assert last.code == 0, last.output
+    assert "agent: up to date, skipped" in last.output
+    assert "choose:" not in last.output
+    evaluation = json.loads((copy / "evaluation.json").read_text())
+    assert evaluation["protocol"]["agent_of_round"] == 1
+    assert evaluation["protocol"]["agent_steps_choosing"] == 0
+
+
+def test_other_games_to_choose_by_leave_the_rounds_alone(first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
+    more = wm("train", "--run", copy, "--device", "cpu", "--set", "choose.episodes=4")
+    assert more.code == 0, more.output
+    assert more.output.count("up to date, skipped") == 5 * 2
+    assert "choose: done" in more.output
+    assert "evaluate: done" in more.output
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("choose.rounds=0", "rounds must be at least 1; got 0"),
+        ("choose.episodes=0", "episodes must be at least 1; got 0"),
+        ("choose.max_frames=10", "max_frames must be at least 100; got 10"),
+    ],
+)
+def test_choices_that_cannot_be(tmp_path, setting, message):
+    refused = train(tmp_path / "run", *SETTINGS, "--set", setting)
+    assert refused.code == 2
+    assert message in " ".join(refused.output.split())
