@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from atari_data import PROTOCOLS, Policy, RandomPolicy, human_normalized, play_episodes, published_scores
+from atari_data import (
+    PROTOCOLS,
+    Policy,
+    Protocol,
+    RandomPolicy,
+    human_normalized,
+    play_episodes,
+    published_scores,
+)
 from atari_data import games as ale_games
 from rich.console import Console
 from rich.table import Table
@@ -62,17 +70,17 @@ def evaluate_games(
         }
         games[game] = {}
         for name, policy in policies.items():
-            with reporter.task(f"play {game} ({name})", episodes) as task, one_thread(device):
-                played = play_episodes(
-                    game,
-                    policy,
-                    episodes,
-                    seed=seed,
-                    protocol=protocol,
-                    num_envs=num_envs,
-                    progress=task.update,
-                )
-            games[game][name] = summarize(played.returns) | {"lengths": played.lengths.tolist()}
+            games[game][name] = play_whole_games(
+                game,
+                policy,
+                episodes,
+                task=f"play {game} ({name})",
+                seed=seed,
+                protocol=protocol,
+                num_envs=num_envs,
+                device=device,
+                reporter=reporter,
+            )
         if films is not None:
             wanted = best_and_median(games[game]["agent"]["returns"])
             with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
@@ -108,6 +116,32 @@ def evaluate_games(
         },
         "games": games,
     }
+
+
+def play_whole_games(
+    game: str,
+    policy: Policy,
+    episodes: int,
+    *,
+    task: str,
+    seed: int,
+    protocol: Protocol,
+    num_envs: int,
+    device: torch.device,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Summary (``statistics.summarize``) and ``lengths`` of the episodes; ``task`` is what progress says."""
+    with reporter.task(task, episodes) as progress, one_thread(device):
+        played = play_episodes(
+            game,
+            policy,
+            episodes,
+            seed=seed,
+            protocol=protocol,
+            num_envs=num_envs,
+            progress=progress.update,
+        )
+    return summarize(played.returns) | {"lengths": played.lengths.tolist()}
 
 
 def evaluate_run(

@@ -6,16 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from atari_data import PROTOCOLS, play_episodes
-from atari_data import games as ale_games
+from atari_data import PROTOCOLS
 
 from wm.choice import best, candidate_rounds, layout_of_round, standings
 from wm.config import RunConfig
-from wm.device import one_thread
+from wm.evaluation import play_whole_games
 from wm.pipeline import Context, Made, Stage
 from wm.policy import load_policy
 from wm.run import Layout, sha256, write_text
-from wm.statistics import summarize
 
 READ = ("encoder", "hrvq", "worldmodel", "agent")
 
@@ -23,13 +21,12 @@ READ = ("encoder", "hrvq", "worldmodel", "agent")
 def run(context: Context) -> Made:
     """Let each candidate play the same games, and write down whose round it is."""
     config, root = context.config, context.layout.root
-    played = [game for game in config.games if game in ale_games()]
     seed = context.seed("choose") % 2**31
     rounds = candidate_rounds(config)
     candidates: list[dict[str, Any]] = []
     for index in rounds:
         layout = layout_of_round(root, config, index)
-        games = {game: _play(context, layout, index, game, seed) for game in played}
+        games = {game: _play(context, layout, index, game, seed) for game in config.games}
         candidates.append({"round": index, "agent_sha256": sha256(layout.agent), "games": games})
     returns = np.array([[scores["returns"] for scores in c["games"].values()] for c in candidates])
     standing = standings(returns)
@@ -37,7 +34,12 @@ def run(context: Context) -> Made:
         candidate["standing"] = float(value)
     chosen = rounds[best(standing)]
     steps = sum(sum(scores["lengths"]) for c in candidates for scores in c["games"].values())
-    result = {"round": chosen, "seed": seed, "agent_steps": steps // len(played), "candidates": candidates}
+    result = {
+        "round": chosen,
+        "seed": seed,
+        "agent_steps": steps // len(config.games),  # of each game, as collect.num_steps
+        "candidates": candidates,
+    }
     write_text(context.layout.choice, json.dumps(result, indent=1) + "\n")
     context.reporter.say(f"choose: the agent of round {chosen} of {rounds[0]} to {rounds[-1]}")
     return Made([context.layout.choice], result)
@@ -50,20 +52,17 @@ def _play(context: Context, layout: Layout, index: int, game: str, seed: int) ->
     policy = load_policy(
         layout, game, config.dream, temperature=evaluate.temperature, seed=seed, device=device
     )
-    with (
-        context.reporter.task(f"choose {game} (round {index})", choose.episodes) as task,
-        one_thread(device),
-    ):
-        episodes = play_episodes(
-            game,
-            policy,
-            choose.episodes,
-            seed=seed,
-            protocol=replace(PROTOCOLS[config.collect.protocol], max_frames=choose.max_frames),
-            num_envs=evaluate.num_envs,
-            progress=task.update,
-        )
-    return summarize(episodes.returns) | {"lengths": episodes.lengths.tolist()}
+    return play_whole_games(
+        game,
+        policy,
+        choose.episodes,
+        task=f"choose {game} (round {index})",
+        seed=seed,
+        protocol=replace(PROTOCOLS[config.collect.protocol], max_frames=choose.max_frames),
+        num_envs=evaluate.num_envs,
+        device=device,
+        reporter=context.reporter,
+    )
 
 
 def with_choice(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:
