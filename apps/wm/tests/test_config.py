@@ -87,5 +87,20 @@ def test_the_encoder_is_trained_on_in_the_first_of_the_later_rounds():
         build_config(read_preset("tiny"), parse_override("rounds.encoder_rounds=-1"))
 
 
+def test_the_learning_rate_of_the_agent_may_fall_in_the_last_round_alone():
+    settings = ("rounds.count=3", "rounds.first_steps=1000", 'train.agent.schedule="constant"')
+    changes = [parse_override(setting) for setting in settings]
+    config = build_config(read_preset("tiny"), *changes)
+    assert {config.in_round(index).train.agent.schedule for index in range(3)} == {"constant"}
+    anneals = build_config(read_preset("tiny"), *changes, parse_override("rounds.anneal=true"))
+    assert [anneals.in_round(index).train.agent.schedule for index in range(3)] == [
+        "constant",
+        "constant",
+        "cosine",
+    ]
+    schedules = [anneals.in_round(2).train.worldmodel.schedule, config.in_round(2).train.worldmodel.schedule]
+    assert schedules[0] == schedules[1]  # nothing but the agent's
+
+
 def test_the_defaults_alone_are_a_run():
     assert build_config({}) == RunConfig()

@@ -114,6 +114,8 @@ class RunConfig:
         if index == 0:
             first = replace(self.collect, num_steps=rounds.first_steps)
             return replace(self, collect=first, rounds=RoundsConfig())
+        anneals = rounds.anneal and index == rounds.count - 1
+        schedule = "cosine" if anneals else train.agent.schedule
         encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
         share, extra = divmod(self.collect.num_steps - rounds.first_steps, rounds.count - 1)
         return replace(
@@ -124,7 +126,7 @@ class RunConfig:
                 encoder=replace(train.encoder, steps=encoder_steps or train.encoder.steps),
                 worldmodel=replace(train.worldmodel, steps=rounds.worldmodel_steps),
                 predictors=replace(train.predictors, steps=rounds.predictor_steps),
-                agent=replace(train.agent, steps=rounds.agent_steps),
+                agent=replace(train.agent, steps=rounds.agent_steps, schedule=schedule),
             ),
             rounds=replace(rounds, count=1, encoder_steps=encoder_steps),
         )

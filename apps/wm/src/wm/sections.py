@@ -177,6 +177,9 @@ class RoundsConfig:
             model and the agent much of what they know, so they should come to rest early.
         worldmodel_steps: optimiser steps of the world model in each later round, from its weights so far;
             predictor_steps, agent_steps: likewise.
+        anneal: whether the learning rate of actor and critic falls in the last round, as a cosine to a tenth,
+            whatever ``train.agent.schedule`` is before (a stable phase and a decay: Hu et al. 2024, MiniCPM).
+            Their steps are noisy; at a constant rate the last policy is one of many that they pass through.
         newest_share: of what the encoder, the codes and the world model learn from, and of the dreams'
             contexts, from the newest round; the rest from all play.
     """
@@ -190,6 +193,7 @@ class RoundsConfig:
     worldmodel_steps: int = 500
     predictor_steps: int = 200
     agent_steps: int = 1000
+    anneal: bool = False
     newest_share: float = 0.5
 
     def __post_init__(self) -> None:
