@@ -50,11 +50,12 @@ def test_a_runs_final_round_is_the_chosen_one(tmp_path):
     config = rounds(6, 3)
     assert final_layout(tmp_path, config) == Layout(tmp_path)  # nothing chosen yet: the last
     for index, layout in ((4, Layout(tmp_path, 4)), (5, Layout(tmp_path))):
-        (tmp_path / "choice.json").write_text(json.dumps({"round": index}))
+        (tmp_path / "choice.json").write_text(json.dumps({"round": index, "agent_steps": 9}))
         assert final_layout(tmp_path, config) == layout
-    (tmp_path / "choice.json").write_text(json.dumps({"round": 4}))
+    (tmp_path / "choice.json").write_text(json.dumps({"round": 4, "agent_steps": 9}))
     assert final_layout(tmp_path, rounds(6, 1)) == Layout(tmp_path)  # the run no longer chooses
     assert final_layout(tmp_path, rounds(3, 2)) == Layout(tmp_path)  # a choice of other rounds
-    (tmp_path / "choice.json").write_text("{")
-    with pytest.raises(ValueError, match=r"choice\.json is damaged"):
-        final_layout(tmp_path, config)
+    for damaged in ("{", "[]", '{"round": 4}', '{"agent_steps": 9}'):
+        (tmp_path / "choice.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"choice\.json is damaged"):
+            final_layout(tmp_path, config)

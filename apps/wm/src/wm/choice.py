@@ -39,7 +39,7 @@ def read_choice(root: Path, config: RunConfig) -> dict[str, Any] | None:
         return None
     try:
         choice: dict[str, Any] = json.loads(path.read_text())
-        known = choice["round"] in candidates
+        known = choice["round"] in candidates and choice["agent_steps"] >= 0
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and `wm train` chooses again") from error
     return choice if known else None  # else it is of the same run with other rounds
