@@ -115,17 +115,3 @@ def test_other_games_to_choose_by_leave_the_rounds_alone(first, tmp_path):
     assert more.output.count("up to date, skipped") == 5 * 2
     assert "choose: done" in more.output
     assert "evaluate: done" in more.output
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("choose.rounds=0", "rounds must be at least 1; got 0"),
-        ("choose.episodes=0", "episodes must be at least 1; got 0"),
-        ("choose.max_frames=10", "max_frames must be at least 100; got 10"),
-    ],
-)
-def test_choices_that_cannot_be(tmp_path, setting, message):
-    refused = train(tmp_path / "run", *SETTINGS, "--set", setting)
-    assert refused.code == 2
-    assert message in " ".join(refused.output.split())

@@ -210,6 +210,9 @@ def test_stage_names_of_a_run_of_rounds(looped, tmp_path):
         ("rounds.first_steps=1250", "leaves 51 for 2 later rounds"),
         ("rounds.epsilon=1.5", r"epsilon must lie in [0, 1]; got 1.5"),
         ("rounds.worldmodel_steps=0", "worldmodel_steps must be at least 1"),
+        ("choose.rounds=0", "rounds must be at least 1; got 0"),
+        ("choose.episodes=0", "episodes must be at least 1; got 0"),
+        ("choose.max_frames=10", "max_frames must be at least 100; got 10"),
         ('collect.policy="imported"', "a recording cannot be played on"),
     ],
 )

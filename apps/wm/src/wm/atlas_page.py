@@ -8,12 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from wm.atlas import Atlas, Code, Level, Sharing, read
-from wm.choice import final_layout
-from wm.config import load_config
+from wm.choice import open_run
 from wm.device import pick_device
 from wm.images import coarse, data_uri, row, tint
 from wm.reporter import Reporter
-from wm.run import Layout, write_text
+from wm.run import write_text
 from wm.viewer import Viewer
 
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#14b8a6", "#ef4444", "#84cc16")
@@ -85,8 +84,7 @@ def write_atlas(
     Raises:
         ValueError: the run has no decoder or no such level, or an artifact is missing or damaged.
     """
-    config = load_config(Layout(directory).config)
-    layout = final_layout(directory, config)
+    config, layout = open_run(directory)
     if wrong := [level for level in levels if not 0 <= level < config.hrvq.levels]:
         raise ValueError(
             f"--level {wrong[0]} is not in this run; its levels are 0 to {config.hrvq.levels - 1}"

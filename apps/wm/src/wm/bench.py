@@ -12,7 +12,7 @@ from rich.console import Console
 
 from wm.aggregate import METRICS, aggregate, bootstrap
 from wm.bench_report import print_bench
-from wm.choice import final_layout
+from wm.choice import final_layout, open_run
 from wm.config import RunConfig, build_config, load_config, read_preset
 from wm.device import derive_seed, pick_device
 from wm.evaluation import evaluate_games
@@ -152,8 +152,7 @@ def run_one(
         logs=[],
         console=console,
     )
-    config = load_config(Layout(directory).config)
-    layout = final_layout(directory, config)
+    config, layout = open_run(directory)
     found = evaluate_games(
         layout,
         config,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wm.config import RunConfig
+from wm.config import RunConfig, load_config
 from wm.run import Layout
 
 
@@ -15,6 +15,21 @@ def candidate_rounds(config: RunConfig) -> list[int]:
     """Numbers of the rounds whose agents a run chooses among, in order; one if there is nothing to choose."""
     count = config.rounds.count
     return list(range(count))[-min(config.choose.rounds, count) :]
+
+
+def chooses(config: RunConfig) -> bool:
+    """Whether a run chooses among its agents at all."""
+    return len(candidate_rounds(config)) > 1
+
+
+def open_run(root: Path) -> tuple[RunConfig, Layout]:
+    """The settings of a run, and the places of what its commands read.
+
+    Raises:
+        ValueError: it is no run, or its configuration or its choice is damaged.
+    """
+    config = load_config(Layout(root).config)
+    return config, final_layout(root, config)
 
 
 def layout_of_round(root: Path, config: RunConfig, index: int) -> Layout:
@@ -34,12 +49,12 @@ def read_choice(root: Path, config: RunConfig) -> dict[str, Any] | None:
     Raises:
         ValueError: the file is damaged.
     """
-    path, candidates = Layout(root).choice, candidate_rounds(config)
-    if len(candidates) == 1 or not path.exists():
+    path = Layout(root).choice
+    if not chooses(config) or not path.exists():
         return None
     try:
         choice: dict[str, Any] = json.loads(path.read_text())
-        known = choice["round"] in candidates and choice["agent_steps"] >= 0
+        known = choice["round"] in candidate_rounds(config) and choice["agent_steps"] >= 0
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and `wm train` chooses again") from error
     return choice if known else None  # else it is of the same run with other rounds

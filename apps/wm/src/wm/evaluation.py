@@ -19,8 +19,8 @@ from atari_data import games as ale_games
 from rich.console import Console
 from rich.table import Table
 
-from wm.choice import final_layout, read_choice
-from wm.config import RunConfig, load_config
+from wm.choice import open_run, read_choice
+from wm.config import RunConfig
 from wm.device import derive_seed, one_thread, pick_device
 from wm.episode_film import write_film
 from wm.policy import load_policy
@@ -157,8 +157,7 @@ def evaluate_run(
     console: Console,
 ) -> None:
     """What `wm eval` does: play, print beside published scores, write JSON if asked."""
-    config = load_config(Layout(directory).config)
-    layout = final_layout(directory, config)
+    config, layout = open_run(directory)
     if not layout.agent.exists():
         raise ValueError(f"{directory} has no trained agent yet; run `wm train --run {directory}` first")
     if video and not layout.decoder.exists():

@@ -19,8 +19,8 @@ from token_worldmodel import event_fidelity, replay, token_fidelity, value_fidel
 from torch import Tensor
 
 from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, require_known
-from wm.choice import final_layout
-from wm.config import RunConfig, load_config
+from wm.choice import open_run
+from wm.config import RunConfig
 from wm.device import autocast_dtype, derive_seed, frozen, generator, pick_device
 from wm.fidelity_report import print_fidelity
 from wm.fresh import FreshPlay, fresh_play
@@ -76,8 +76,8 @@ def fidelity_run(
     Raises:
         ValueError: no run, artifacts missing, or no step fits in the model's window.
     """
-    config, device = load_config(Layout(directory).config), pick_device(device_name)
-    layout = final_layout(directory, config)
+    config, layout = open_run(directory)
+    device = pick_device(device_name)
     needed = (layout.encoder, layout.hrvq, layout.worldmodel, *([layout.agent] if options.by_agent else []))
     for path in needed:
         if not path.exists():

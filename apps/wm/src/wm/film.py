@@ -9,12 +9,10 @@ from atari_data import ACTION_NAMES
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from wm.choice import final_layout
-from wm.config import load_config
+from wm.choice import open_run
 from wm.device import pick_device
 from wm.images import Pixels, enlarge, tint, to_bytes
 from wm.reporter import Reporter
-from wm.run import Layout
 from wm.viewer import Viewer
 from wm.watching import WatchedDream, watch
 
@@ -40,8 +38,7 @@ def film_run(
     Raises:
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
     """
-    config = load_config(Layout(directory).config)
-    layout = final_layout(directory, config)
+    config, layout = open_run(directory)
     game = config.games[0] if game is None else game
     if game not in config.games:
         raise ValueError(f"the run has not seen {game}; it knows {', '.join(config.games)}")

@@ -11,12 +11,11 @@ from rich.table import Table
 from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
 from wm.artifacts import frozen_worldmodel, known_tokens
-from wm.choice import final_layout
-from wm.config import load_config
+from wm.choice import open_run
 from wm.device import autocast, autocast_dtype, pick_device
 from wm.model_checks import Check, check_worldmodel
 from wm.reporter import Reporter
-from wm.run import Layout, finite, write_text
+from wm.run import finite, write_text
 
 ROWS = (
     ("accuracy", "accuracy", "accuracy", "copy_accuracy", "unigram_accuracy"),
@@ -35,8 +34,8 @@ def evaluate_worldmodel(
         ValueError: no run, no world model or tokens yet, no window fits in the validation episodes, or the
             model is not sound (everything is printed and written first).
     """
-    config, device = load_config(Layout(directory).config), pick_device(device_name)
-    layout = final_layout(directory, config)
+    config, layout = open_run(directory)
+    device = pick_device(device_name)
     if not layout.worldmodel.exists():
         raise ValueError(
             f"{directory} has no trained world model yet; run `wm train --run {directory}` first"

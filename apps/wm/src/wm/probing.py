@@ -35,8 +35,8 @@ from rich.console import Console
 from torch import Tensor
 
 from wm.artifacts import frozen_quantizer
-from wm.choice import final_layout
-from wm.config import RunConfig, load_config
+from wm.choice import open_run
+from wm.config import RunConfig
 from wm.device import frozen, generator, pick_device
 from wm.fresh import BATCH, FreshPlay, fresh_play
 from wm.probe_report import print_probe
@@ -85,8 +85,8 @@ def probe_run(
     Raises:
         ValueError: no run, artifacts missing, or none of its games is annotated.
     """
-    config, device = load_config(Layout(directory).config), pick_device(device_name)
-    layout = final_layout(directory, config)
+    config, layout = open_run(directory)
+    device = pick_device(device_name)
     known = [game for game in config.games if game in ale_games() and game in labelled_games()]
     if not known:
         raise ValueError(

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from wm.choice import candidate_rounds
+from wm.choice import chooses
 from wm.config import RunConfig
 from wm.pipeline import Stage
 from wm.run import Manifest
@@ -115,9 +115,9 @@ def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str
     signs = read_signs(config, manifest)
     if stage.name.startswith("agent"):
         return hints(signs[stage.round]) if len(signs) > stage.round else []
-    after_all = "evaluate" if len(candidate_rounds(config)) == 1 else "choose"
-    about = stage.round if stage.name == after_all else stage.round - 1
-    if stage.base in ("collect", after_all) and 0 <= about < len(signs):
+    last = _last_play(config)
+    about = stage.round if stage.name == last else stage.round - 1
+    if stage.base in ("collect", last) and 0 <= about < len(signs):
         return [hint for hint in hints(signs[about]) if "flatters" in hint]
     return []
 
@@ -172,16 +172,20 @@ def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | No
     return _mean([record.metrics[game][key] for game in config.games])
 
 
+def _last_play(config: RunConfig) -> str:
+    """The stage in which the last round's agent plays."""
+    return "choose" if chooses(config) else "evaluate"
+
+
 def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | None:
     """Mean reward of a step of the last round's agent, in the unit of the dream, where returns tell it.
 
     Its games are those in which it was a candidate, else the evaluation.
     """
-    stages, chooses = manifest.stages, len(candidate_rounds(config)) > 1
-    record, collected = stages.get("choose" if chooses else "evaluate"), stages.get("collect")
+    record, collected = manifest.stages.get(_last_play(config)), manifest.stages.get("collect")
     if record is None or collected is None:
         return None
-    if chooses:
+    if chooses(config):
         scores = [found["games"] for found in record.metrics["candidates"] if found["round"] == index]
         scores = [score for games in scores for score in games.values()]
     else:

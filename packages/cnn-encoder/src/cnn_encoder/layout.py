@@ -92,8 +92,7 @@ class RunningWhitening(nn.Module):
     """Centres vectors and scales them so that every direction has the same variance, by running statistics
     (`RunningMean`).
 
-    Directions weaker than ``floor`` times the average are not raised to
-    full size.
+    Directions weaker than ``floor`` times the average are not raised to full size.
     """
 
     def __init__(self, dim: int, *, decay: float = 0.99, floor: float = 0.01) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from atari_data import PROTOCOLS
 
-from wm.choice import best, candidate_rounds, layout_of_round, standings
+from wm.choice import best, candidate_rounds, chooses, layout_of_round, standings
 from wm.config import RunConfig
 from wm.evaluation import play_whole_games
 from wm.pipeline import Context, Made, Stage
@@ -67,9 +67,9 @@ def _play(context: Context, layout: Layout, index: int, game: str, seed: int) ->
 
 def with_choice(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:
     """The stages of a run, with the choice before what is made from the chosen agent."""
-    rounds = candidate_rounds(config)
-    if len(rounds) == 1:
+    if not chooses(config):
         return tuple(stages)
+    rounds = candidate_rounds(config)
     needs = tuple(stage.name for stage in stages if stage.round in rounds and stage.base in READ)
     choose = replace(STAGE, needs=needs, round=rounds[-1])
     every_round = [stage for stage in stages if stage.continues]
