@@ -149,7 +149,9 @@ def test_ctrl_c_from_outside_at_several_moments(longer_run, tmp_path):
             first_lines = process.stdout.readline() if wait != 0.5 else ""
             if wait is not None:
                 time.sleep(wait)  # from the first line on: the command is under way
-                process.send_signal(signal.SIGINT)
+                for _ in range(5 if wait == 3.0 else 1):  # once by an impatient hand
+                    process.send_signal(signal.SIGINT)
+                    time.sleep(0.003)
             if wait == 2.0:  # and once more while it ends
                 for line in process.stdout:
                     first_lines += line

@@ -1,8 +1,10 @@
 """Puts the commands together."""
 
+import os
 import signal
 from importlib.metadata import version
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -16,6 +18,7 @@ from wm.cli.import_recording import import_recording
 from wm.cli.probe import probe
 from wm.cli.runs import runs, show
 from wm.cli.train import train
+from wm.errors import INTERRUPTED
 
 app = typer.Typer(
     name="wm",
@@ -56,8 +59,20 @@ app.command()(show)
 
 def main() -> None:
     """Entry point of the `wm` script."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job of a shell may ignore it
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     finally:
         # Python takes a moment to end; nothing is left to stop then, and Ctrl-C would show a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """The first Ctrl-C stops the command in order; a second one, from here on, ends it on the spot.
+
+    Raised a second time, `KeyboardInterrupt` would fall between the lines that handle the first.
+    Files are renamed into place, so leaving at any line loses nothing that was written.
+    """
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    raise KeyboardInterrupt
