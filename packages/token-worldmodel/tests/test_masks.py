@@ -58,12 +58,16 @@ def test_with_one_level_there_is_no_detail_to_hide() -> None:
     ("mask", "detail"),
     [("hierarchical", "none"), ("hierarchical", "last"), ("hierarchical", "past"), ("causal", "none")],
 )
-@pytest.mark.parametrize("steps", [1, 8, 19])
+@pytest.mark.parametrize("steps", [1, 8, 19, 33])
 def test_blocks_are_the_mask_and_nothing_unseen(mask: str, detail: str, steps: int) -> None:
     config = WorldModelConfig(mask=mask, detail=detail)
+    plan = attention_plan(config, steps, torch.device("cpu"))
+    positions = torch.arange(steps * 4).unflatten(0, (steps, 4))
+    lasting, passing = positions[:, plan.lasting].flatten(), positions[:, plan.passing].flatten()
     rebuilt = torch.zeros(steps * 4, steps * 4, dtype=torch.bool)
-    for block in attention_plan(config, steps, torch.device("cpu")).blocks:
+    for block in plan.blocks:
+        keys = torch.cat([lasting[block.lasting], passing[block.passing]])
         seen = block.bias == 0
         assert seen.any(0).all()
-        rebuilt[block.queries, block.keys] = seen
+        rebuilt[block.queries, keys] = seen
     assert torch.equal(rebuilt, visibility(config, steps))

@@ -1,9 +1,11 @@
 """Masked attention, in the form each device runs fastest.
 
-Shape legend: B batch, H heads, N positions, Q queries, K keys, E head width, X = B * H.
+Shape legend: B batch, H heads, T steps, S slots of a step, N positions, Q queries, K keys, E head width,
+X = B * H.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from .masks import Block, Plan
 def attend(qkv_BN3HE: Tensor, plan: Plan) -> Tensor:
     """softmax(q k^T / sqrt(E) + mask) v of a whole window, as (B, N, H * E)."""
     if plan.blocks:
-        return _BlockAttention.apply(qkv_BN3HE, plan.blocks).flatten(2)
+        return _BlockAttention.apply(qkv_BN3HE, plan).flatten(2)
     q, k, v = qkv_BN3HE.permute(2, 0, 3, 1, 4).unbind(0)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=plan.visible).transpose(1, 2).flatten(2)
 
@@ -41,42 +43,69 @@ class _BlockAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, plan: tuple[Block, ...]) -> Tensor:
-        batch, length, _, heads, width = qkv.shape
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, length, width).unbind(0)  # (X, N, E)
-        out = qkv.new_empty(batch, length, heads, width)
-        weights = []
-        for block in plan:
-            bias = block.bias.to(q.dtype)
-            keys = k.index_select(1, block.keys).transpose(1, 2)
-            scores = torch.baddbmm(bias, q[:, block.queries], keys, alpha=1.0 / math.sqrt(width))
+    def forward(ctx: Any, qkv: Tensor, plan: Plan) -> Tensor:
+        batch, _, _, heads, width = qkv.shape
+        steps = qkv.unflatten(1, (plan.num_steps, -1))
+        keys, values = (
+            [_by_head(steps[:, :, slots, part]) for slots in (plan.lasting, plan.passing)] for part in (1, 2)
+        )
+        out = torch.empty_like(qkv[:, :, 0])
+        queries, weights = [], []
+        for block in plan.blocks:
+            query = _by_head(qkv[:, block.queries, None, 0])
+            k = _seen(keys, block).transpose(1, 2)
+            scores = torch.baddbmm(block.bias.to(k.dtype), query, k, alpha=1.0 / math.sqrt(width))
             weight = torch.softmax(scores, -1)
-            attended = torch.bmm(weight, v.index_select(1, block.keys))
+            attended = torch.bmm(weight, _seen(values, block))
             out[:, block.queries] = attended.unflatten(0, (batch, heads)).transpose(1, 2)
+            queries.append(query)
             weights.append(weight)
-        ctx.save_for_backward(q, k, v, *weights)
+        ctx.save_for_backward(*keys, *values, *queries, *weights)
         ctx.plan = plan
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        q, k, v, *weights = ctx.saved_tensors
         (grad,) = grads
         batch, length, heads, width = grad.shape
-        grad = grad.transpose(1, 2).reshape(batch * heads, length, width)
+        blocks, saved = ctx.plan.blocks, ctx.saved_tensors
+        keys, values, rest = saved[:2], saved[2:4], saved[4:]
+        queries, weights = rest[: len(blocks)], rest[len(blocks) :]
         dqkv = grad.new_empty(batch, length, 3, heads, width)
         # Many blocks add to the same key, so those sums are kept in float32.
-        dkeys, dvalues = torch.zeros(2, *k.shape).unbind(0)
-        for block, weight in zip(ctx.plan, weights, strict=True):
-            dout, query = grad[:, block.queries], q[:, block.queries]
-            dvalues.index_add_(1, block.keys, torch.bmm(weight.transpose(1, 2), dout).float())
-            dweight = torch.bmm(dout, v.index_select(1, block.keys).transpose(1, 2))
+        dkeys, dvalues = ([torch.zeros(x.shape) for x in keys] for _ in range(2))
+        for block, query, weight in zip(blocks, queries, weights, strict=True):
+            dout = _by_head(grad[:, block.queries, None])
+            _add(dvalues, block, torch.bmm(weight.transpose(1, 2), dout))
+            dweight = torch.bmm(dout, _seen(values, block).transpose(1, 2))
             # Softmax's gradient, w (dw - sum(w dw)), and that of the scale.
             dscores = torch._softmax_backward_data(dweight, weight, -1, weight.dtype)
             dscores *= 1.0 / math.sqrt(width)
-            dquery = torch.bmm(dscores, k.index_select(1, block.keys))
+            dquery = torch.bmm(dscores, _seen(keys, block))
             dqkv[:, block.queries, 0] = dquery.unflatten(0, (batch, heads)).transpose(1, 2)
-            dkeys.index_add_(1, block.keys, torch.bmm(dscores.transpose(1, 2), query).float())
-        dqkv[:, :, 1] = dkeys.unflatten(0, (batch, heads)).transpose(1, 2)
-        dqkv[:, :, 2] = dvalues.unflatten(0, (batch, heads)).transpose(1, 2)
+            _add(dkeys, block, torch.bmm(dscores.transpose(1, 2), query))
+        dsteps = dqkv.unflatten(1, (ctx.plan.num_steps, -1))
+        for part, gradients in ((1, dkeys), (2, dvalues)):
+            for slots, gradient in zip((ctx.plan.lasting, ctx.plan.passing), gradients, strict=True):
+                target = dsteps[:, :, slots, part].permute(0, 3, 1, 2, 4)
+                target.copy_(gradient.view(target.shape))
         return dqkv, None
+
+
+def _by_head(x_BTSHE: Tensor) -> Tensor:
+    """Some slots of every step, as (X, T * S, E)."""
+    return x_BTSHE.permute(0, 3, 1, 2, 4).flatten(2, 3).flatten(0, 1)
+
+
+def _seen(keys: Sequence[Tensor], block: Block) -> Tensor:
+    """What a block sees of lasting and passing keys (or values), both (X, ., E), as (X, K, E)."""
+    lasting, passing = keys
+    return torch.cat([lasting[:, block.lasting], passing[:, block.passing]], 1)
+
+
+def _add(gradients: Sequence[Tensor], block: Block, part: Tensor) -> None:
+    """Add a block's share (X, K, E) to the gradients of lasting and passing keys (or values)."""
+    lasting, passing = gradients
+    count = block.lasting.stop
+    lasting[:, block.lasting] += part[:, :count]
+    passing[:, block.passing] += part[:, count:]

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from .config import WorldModelConfig
 
+# A block costs a few small copies and saves the products above the diagonal: they balance at 16 steps.
+STEPS_OF_A_BLOCK = 16
+
 
 def visibility(config: WorldModelConfig, num_steps: int) -> Tensor:
     """Which positions each position may attend to, as bool (N, N) with N = num_steps * step_size.
@@ -35,29 +38,26 @@ def detail_reach(config: WorldModelConfig, num_steps: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive queries, the keys that at least one of them sees, and what to add to their scores."""
+    """Consecutive queries, the keys that at least one of them sees, and what to add to their scores.
+
+    Lasting keys, which every later step sees, are counted apart from the passing ones, which only the next
+    few do: so a block sees a slice of each.
+    """
 
     queries: slice
-    keys: Tensor  # (K,) int64
-    bias: Tensor  # (Q, K) float32: 0 where visible, -inf elsewhere
-
-
-def blocks(visible: Tensor, size: int) -> tuple[Block, ...]:
-    """Cut a mask (Q, N) into blocks of ``size`` queries with only the keys they need."""
-    plan = []
-    for start in range(0, visible.shape[0], size):
-        rows = visible[start : start + size]
-        keys = rows.any(0).nonzero()[:, 0]
-        bias = torch.zeros(rows.shape[0], keys.shape[0]).masked_fill_(~rows[:, keys], -torch.inf)
-        plan.append(Block(slice(start, start + rows.shape[0]), keys, bias))
-    return tuple(plan)
+    lasting: slice
+    passing: slice
+    bias: Tensor  # (Q, K) float32, lasting keys first: 0 where visible, -inf elsewhere
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A window's attention: the whole mask for fused kernels, or its blocks for products on a CPU."""
 
+    num_steps: int
     visible: Tensor  # (N, N) bool
+    lasting: slice  # the slots of a step whose keys every later step sees
+    passing: slice  # its other slots
     blocks: tuple[Block, ...]
 
 
@@ -65,6 +65,32 @@ class Plan:
 def attention_plan(config: WorldModelConfig, num_steps: int, device: torch.device) -> Plan:
     """The plan for windows of ``num_steps`` steps on a device."""
     visible = visibility(config, num_steps)
-    # A block costs a few small copies and saves the products above the diagonal: they balance at 8 steps.
-    made = blocks(visible, 8 * config.step_size) if device.type == "cpu" else ()
-    return Plan(visible.to(device), made)
+    if detail_reach(config, num_steps) < num_steps:  # the detail lies between L0 and the action
+        lasting, passing = slice(0, None, config.num_levels), slice(1, config.num_levels)
+    else:
+        lasting, passing = slice(0, None), slice(0, 0)
+    made = _blocks(config, visible, lasting, passing) if device.type == "cpu" else ()
+    return Plan(num_steps, visible.to(device), lasting, passing, made)
+
+
+def _blocks(config: WorldModelConfig, visible: Tensor, lasting: slice, passing: slice) -> tuple[Block, ...]:
+    """Cut a mask (N, N) into blocks of queries with only the keys they need."""
+    size = config.step_size
+    num_steps = len(visible) // size
+    num_lasting, num_passing = (len(range(size)[slots]) for slots in (lasting, passing))
+    plan = []
+    for start in range(0, num_steps, STEPS_OF_A_BLOCK):
+        stop = min(start + STEPS_OF_A_BLOCK, num_steps)
+        first = max(start - detail_reach(config, num_steps), 0)  # step whose detail is still seen
+        queries = slice(start * size, stop * size)
+        seen = visible[queries].unflatten(1, (num_steps, size))
+        seen = torch.cat([seen[:, :stop, lasting].flatten(1), seen[:, first:stop, passing].flatten(1)], 1)
+        plan.append(
+            Block(
+                queries=queries,
+                lasting=slice(0, stop * num_lasting),
+                passing=slice(first * num_passing, stop * num_passing),
+                bias=torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf),
+            )
+        )
+    return tuple(plan)

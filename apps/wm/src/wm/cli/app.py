@@ -19,6 +19,7 @@ from wm.cli.probe import probe
 from wm.cli.runs import runs, show
 from wm.cli.train import train
 from wm.errors import INTERRUPTED
+from wm.memory import keep_freed_memory
 
 app = typer.Typer(
     name="wm",
@@ -59,6 +60,7 @@ app.command()(show)
 
 def main() -> None:
     """Entry point of the `wm` script."""
+    keep_freed_memory()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job of a shell may ignore it
         signal.signal(signal.SIGINT, _interrupt)
     try:
