@@ -1,17 +1,42 @@
-"""Ctrl-C and SIGTERM that wait for the end of a step, so that what is saved is a whole step's state."""
+"""Ctrl-C: the first one stops a command in order, a second one ends it on the spot."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+from wm.errors import INTERRUPTED
+
+
+def stop_on_ctrl_c() -> None:
+    """Let Ctrl-C raise `KeyboardInterrupt` once; from then on it ends the process without a word.
+
+    Raised a second time, `KeyboardInterrupt` would fall between the lines that handle the first. Files are
+    renamed into place, so leaving at any line loses nothing that was written. Where the signal is ignored,
+    as in a shell's background jobs, it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGINT, _leave)
+    raise KeyboardInterrupt
+
+
+def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
+    os._exit(INTERRUPTED)
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether an interrupt has arrived; a second Ctrl-C is immediate.
+    """Ctrl-C and SIGTERM wait for the end of a step, so that what is saved is a whole step's state.
 
-    Off the main thread, where Python delivers no signals, it never tells of one.
+    Yields a function that tells whether one has arrived; a second Ctrl-C is immediate. Off the main thread,
+    where Python delivers no signals, it never tells of one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -28,5 +53,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: arrived
     finally:
+        if arrived and previous[signal.SIGINT] is _stop:
+            previous[signal.SIGINT] = _leave  # this was the first one
         for number, old in previous.items():
             signal.signal(number, old)

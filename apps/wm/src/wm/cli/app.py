@@ -1,10 +1,8 @@
 """Puts the commands together."""
 
-import os
 import signal
 from importlib.metadata import version
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -18,7 +16,7 @@ from wm.cli.import_recording import import_recording
 from wm.cli.probe import probe
 from wm.cli.runs import runs, show
 from wm.cli.train import train
-from wm.errors import INTERRUPTED
+from wm.interrupt import stop_on_ctrl_c
 from wm.memory import keep_freed_memory
 
 app = typer.Typer(
@@ -61,20 +59,9 @@ app.command()(show)
 def main() -> None:
     """Entry point of the `wm` script."""
     keep_freed_memory()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job of a shell may ignore it
-        signal.signal(signal.SIGINT, _interrupt)
+    stop_on_ctrl_c()
     try:
         app()
     finally:
         # Python takes a moment to end; nothing is left to stop then, and Ctrl-C would show a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """The first Ctrl-C stops the command in order; a second one, from here on, ends it on the spot.
-
-    Raised a second time, `KeyboardInterrupt` would fall between the lines that handle the first.
-    Files are renamed into place, so leaving at any line loses nothing that was written.
-    """
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-    raise KeyboardInterrupt
