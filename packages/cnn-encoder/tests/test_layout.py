@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cnn_encoder.layout import (
     RunningWhitening,
     layout,
@@ -30,6 +31,21 @@ def test_what_stands_still_is_the_background():
     assert background.dtype == torch.float32
     assert (background[60:70, 10:20] == 90).all()
     assert ((background == 50) | (background == 90)).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10])
+def test_the_background_is_the_lower_median_of_every_pixel(count):
+    frames = torch.randint(0, 256, (2, count, 84, 84), dtype=torch.uint8, generator=generator())
+    assert torch.equal(still_background(frames, stride=1), frames.median(1).values.float())
+    assert torch.equal(still_background(frames, stride=4), frames[:, ::4].median(1).values.float())
+
+
+def test_a_share_is_of_all_contrasts_in_the_window():
+    frames = torch.randint(0, 256, (2, 84, 84), dtype=torch.uint8, generator=generator())
+    contrast = (frames.float() - 100).abs().sub(12).clamp(min=0)
+    around = 25 * F.avg_pool2d(contrast[:, None], 5, stride=1, padding=2)[:, 0]  # beyond the edge is nothing
+    share = moving_parts(frames, torch.full((84, 84), 100.0))[:, 0]
+    torch.testing.assert_close(share, contrast / (around + 60))
 
 
 def test_moving_parts_of_one_pixel_by_hand():

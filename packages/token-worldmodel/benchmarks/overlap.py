@@ -100,6 +100,7 @@ def main() -> None:
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters",
         flush=True,
     )
+    shown = {round(steps * part / 8) for part in range(1, 9)}
     objective = WorldModelObjective(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=args.rate, betas=(0.9, 0.95), fused=True)
     random = np.random.default_rng([3, args.seed])
@@ -115,7 +116,7 @@ def main() -> None:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step + 1 == steps or (step + 1) % (steps // 8) == 0:
+        if step + 1 in shown:
             passes = (step + 1) * args.windows * args.length / rows
             print(f"after {passes:.1f} passes, {time.monotonic() - began:.0f} s, loss {loss.item():.3f}")
             print(f"  overlapping windows  {score(model, everything, overlapping, args.length)}")

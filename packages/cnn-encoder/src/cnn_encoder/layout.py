@@ -17,7 +17,7 @@ _SMALL = 60.0
 
 
 def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
-    """What does not move in a stretch of play: the median over every ``stride``-th frame.
+    """What does not move in a stretch of play: the median over every ``stride``-th frame, of two the lower.
 
     Args:
         frames: uint8 (..., T, 84, 84), consecutive.
@@ -25,7 +25,16 @@ def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
     Returns:
         float32 (..., 84, 84).
     """
-    return frames[..., ::stride, :, :].median(-3).values.float()
+    rows = list(frames[..., ::stride, :, :].unbind(-3))
+    if frames.is_cuda:
+        return torch.stack(rows, -3).median(-3).values.float()
+    # Sorted by exchanging neighbours, whole frames at a time: for so few frames a fraction of the time that
+    # PyTorch takes on a CPU to sort every pixel's column by itself.
+    for turn in range(len(rows)):
+        for low in range(turn % 2, len(rows) - 1, 2):
+            first, second = rows[low : low + 2]
+            rows[low : low + 2] = torch.minimum(first, second), torch.maximum(first, second)
+    return rows[(len(rows) - 1) // 2].float()
 
 
 def moving_parts(frames: Tensor, background: Tensor) -> Tensor:
@@ -46,10 +55,20 @@ def moving_parts(frames: Tensor, background: Tensor) -> Tensor:
     """
     difference = frames.float() - background.float()
     contrast = (difference.abs() - _CONTRAST).clamp_(min=0)
-    index = torch.arange(FRAME_SIZE, device=frames.device)
-    window = ((index[:, None] - index).abs() <= _WINDOW // 2).float()
-    share = contrast / (window @ contrast @ window + _SMALL)
+    share = contrast / (_window_sums(contrast) + _SMALL)
     return torch.stack([share, share * difference / 100], -3)
+
+
+def _window_sums(maps: Tensor) -> Tensor:
+    """The sum over the window around each pixel, float32 (..., 84, 84) -> (..., 84, 84)."""
+    for axis in (-1, -2):
+        sums = maps.clone()
+        for shift in range(1, _WINDOW // 2 + 1):
+            length = FRAME_SIZE - shift
+            sums.narrow(axis, shift, length).add_(maps.narrow(axis, 0, length))
+            sums.narrow(axis, 0, length).add_(maps.narrow(axis, shift, length))
+        maps = sums
+    return maps
 
 
 def low_frequencies(maps: Tensor, num_frequencies: int) -> Tensor:
