@@ -9,6 +9,7 @@ from atari_data import PROTOCOLS, play_episodes
 from command import options, train, wm
 from torch import device
 from wm.config import load_config
+from wm.evaluation import play_whole_games
 from wm.policy import load_policy
 from wm.run import Layout
 from wm.stages import choose
@@ -115,3 +116,27 @@ def test_other_games_to_choose_by_leave_the_rounds_alone(first, tmp_path):
     assert more.output.count("up to date, skipped") == 5 * 2
     assert "choose: done" in more.output
     assert "evaluate: done" in more.output
+
+
+def test_a_choice_that_is_stopped_goes_on_with_the_next_agent(first, tmp_path, monkeypatch):
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
+    (copy / "choice.json").unlink()
+    played = []
+
+    def play(game, *args, **options):
+        if len(played) == 1:
+            played.append("stopped")
+            raise KeyboardInterrupt
+        played.append(options["task"])
+        return play_whole_games(game, *args, **options)
+
+    monkeypatch.setattr(choose, "play_whole_games", play)
+    stopped = wm("train", "choose", "--run", copy, "--device", "cpu")
+    assert stopped.code == 130
+    assert not (copy / "choice.json").exists()
+    done = wm("train", "choose", "--run", copy, "--device", "cpu")
+    assert done.code == 0, done.output
+    assert played == ["choose pong (round 0)", "stopped", "choose pong (round 1)"]
+    assert not list((copy / "checkpoints").glob("choose*"))
+    before, after = (json.loads((where / "choice.json").read_text()) for where in (first, copy))
+    assert after["candidates"] == before["candidates"]

@@ -1,5 +1,6 @@
 """Runs stages in order, skips those whose inputs and settings are unchanged, and records what each made."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from wm.config import RunConfig
 from wm.device import derive_seed, peak_memory_gib
 from wm.distributed import ALONE, Team
 from wm.reporter import Reporter
-from wm.run import Layout, Manifest, StageRecord, fingerprint
+from wm.run import Layout, Manifest, StageRecord, fingerprint, write_text
 from wm.settings import unstructure
 
 
@@ -59,6 +60,14 @@ class Context:
         """Where the stage (or a part of it) keeps its state while under way; other settings, another file."""
         name = f"{self.stage}-{part}" if part else self.stage
         return self.layout.checkpoint(f"{name}-{self.fingerprint[:12]}")
+
+    def remembered(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What ``make`` gives, as JSON keeps it; a stage that was stopped finds the parts it had made."""
+        path = self.checkpoint(part).with_suffix(".json")
+        if not path.exists():
+            write_text(path, json.dumps(make()))
+        value: dict[str, Any] = json.loads(path.read_text())
+        return value
 
 
 @dataclass
@@ -201,7 +210,7 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
     )
     record.metrics["peak_memory_gib"] = round(peak_memory_gib(context.device), 3)
     manifest.record(stage.name, record)
-    for leftover in context.layout.checkpoint(stage.name).parent.glob(f"{stage.name}-*.pt"):
+    for leftover in context.layout.checkpoint(stage.name).parent.glob(f"{stage.name}-*"):
         leftover.unlink()
     context.reporter.say(f"{stage.name}: done in {record.seconds:.0f} s")
     context.team.wait()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ def run(context: Context) -> Made:
     candidates: list[dict[str, Any]] = []
     for index in rounds:
         layout = layout_of_round(root, config, index)
-        games = {game: _play(context, layout, index, game, seed) for game in config.games}
+        games = {
+            game: context.remembered(f"{index}-{game}", partial(_play, context, layout, index, game, seed))
+            for game in config.games
+        }
         candidates.append({"round": index, "agent_sha256": sha256(layout.agent), "games": games})
     returns = np.array([[scores["returns"] for scores in c["games"].values()] for c in candidates])
     standing = standings(returns)
