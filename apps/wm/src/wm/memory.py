@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
 
     A training step on a CPU frees its activations and asks for as much again; given back in between, every
     page is cleared by the kernel and faulted in anew, up to a sixth of the step. The process's peak is
-    the same, but it stays there. Other C libraries are left as they are.
+    hardly higher, but it stays there. Other C libraries are left as they are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -25,9 +25,10 @@ def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
     Returns:
         float32 (..., 84, 84).
     """
-    rows = list(frames[..., ::stride, :, :].unbind(-3))
+    looked_at = frames[..., ::stride, :, :]
     if frames.is_cuda:
-        return torch.stack(rows, -3).median(-3).values.float()
+        return looked_at.median(-3).values.float()
+    rows = list(looked_at.unbind(-3))
     # Sorted by exchanging neighbours, whole frames at a time: for so few frames a fraction of the time that
     # PyTorch takes on a CPU to sort every pixel's column by itself.
     for turn in range(len(rows)):
