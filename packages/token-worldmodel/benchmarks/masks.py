@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from token_worldmodel import (
+    TokenBatch,
     TokenSampler,
     TokenTrajectories,
     WorldModel,
@@ -49,10 +50,11 @@ def main() -> None:
                 )
 
 
-def add_options(parser: argparse.ArgumentParser, *, steps: int, windows: int, length: int) -> None:
+def add_options(parser: argparse.ArgumentParser, *, steps: int | None, windows: int, length: int) -> None:
     """What a comparison of small models needs to know."""
     parser.add_argument("files", type=Path, nargs="+", help="token artifacts, one per game")
-    parser.add_argument("--steps", type=int, default=steps)
+    if steps is not None:
+        parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--heads", type=int, default=4)
@@ -82,14 +84,22 @@ def fit(model: WorldModel, train: TokenSampler, steps: int) -> None:
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-3, fused=True)
     for step in range(steps):
         rate = min(1.0, (step + 1) / 50, 2 * (steps - step) / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * rate
-        with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = objective(train.batch(step))
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        take_step(objective, optimizer, train.batch(step), 1e-3 * rate)
+
+
+def take_step(
+    objective: WorldModelObjective, optimizer: torch.optim.Optimizer, batch: TokenBatch, rate: float
+) -> float:
+    """One step at a learning rate; returns the loss before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = objective(batch)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
 
 
 if __name__ == "__main__":

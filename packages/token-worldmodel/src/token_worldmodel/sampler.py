@@ -153,7 +153,7 @@ class TokenSampler:
             recent = rng.random(self.batch_size) < self._newest_share
             draws = np.where(recent, rng.integers(old, counts[games]), draws)
         starts = [self._starts[game][draw] for game, draw in zip(games, draws, strict=True)]
-        return self._gather(games, np.array(starts)).to(self.device)
+        return self.gather(games, np.array(starts)).to(self.device)
 
     def sweep(self) -> Iterator[TokenBatch]:
         """Windows that do not overlap, over all episodes of the split, game by game; for evaluation."""
@@ -163,9 +163,15 @@ class TokenSampler:
             chosen = starts[offsets % self.length == 0]
             for first in range(0, len(chosen), self.batch_size):
                 rows = chosen[first : first + self.batch_size]
-                yield self._gather(np.full(len(rows), game), rows).to(self.device)
+                yield self.gather(np.full(len(rows), game), rows).to(self.device)
 
-    def _gather(self, games: np.ndarray, starts: np.ndarray) -> TokenBatch:
+    def gather(self, games: np.ndarray, starts: np.ndarray) -> TokenBatch:
+        """The windows, on the CPU, that begin at given rows.
+
+        Args:
+            games: int (B,), the game of each window as an index into ``TokenSampler.games``.
+            starts: int (B,), its first row.
+        """
         rows = starts[:, None] + np.arange(self.length)
 
         def column(name: str, dtype: torch.dtype) -> Tensor:
