@@ -11,8 +11,9 @@ from typing import NoReturn
 from wm.errors import INTERRUPTED
 
 
-def stop_on_ctrl_c() -> None:
-    """Let Ctrl-C raise `KeyboardInterrupt` once; from then on it ends the process without a word.
+@contextmanager
+def stop_on_ctrl_c() -> Iterator[None]:
+    """Around a command: Ctrl-C raises `KeyboardInterrupt` once, from then on it ends the process at once.
 
     Raised a second time, `KeyboardInterrupt` would fall between the lines that handle the first. Files are
     renamed into place, so leaving at any line loses nothing that was written. Where the signal is ignored,
@@ -20,6 +21,11 @@ def stop_on_ctrl_c() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
+    try:
+        yield
+    finally:
+        # Python takes a moment to end; nothing is left to stop then, and Ctrl-C would show a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:

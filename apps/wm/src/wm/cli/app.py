@@ -1,6 +1,5 @@
 """Puts the commands together."""
 
-import signal
 from importlib.metadata import version
 from typing import Annotated
 
@@ -59,9 +58,5 @@ app.command()(show)
 def main() -> None:
     """Entry point of the `wm` script."""
     keep_freed_memory()
-    stop_on_ctrl_c()
-    try:
+    with stop_on_ctrl_c():
         app()
-    finally:
-        # Python takes a moment to end; nothing is left to stop then, and Ctrl-C would show a traceback.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
