@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from wm.run import Layout, Manifest, StageRecord, fingerprint, write_text
+from wm.files import write_text
+from wm.run import Layout, Manifest, StageRecord, fingerprint
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from wm.choice import final_layout, open_run
 from wm.config import RunConfig, build_config, load_config, read_preset
 from wm.device import derive_seed, pick_device
 from wm.evaluation import evaluate_games
+from wm.files import sha256, write_text
 from wm.reporter import Reporter
-from wm.run import Layout, finite, sha256, write_text
+from wm.run import Layout, finite
 from wm.settings import parse_override
 from wm.training import train_run
 
@@ -146,6 +147,7 @@ def run_one(
         games=[game],
         preset=options.preset,
         directory=directory,
+        start=None,
         seed=seed,
         device_name=device_name,
         overrides=list(options.overrides),

@@ -15,7 +15,8 @@ from hrvq import HRVQConfig
 from latent_ac import ActorConfig, AgentConfig, CriticConfig, PredictorConfig
 from token_worldmodel import WorldModelConfig
 
-from wm.run import write_text
+from wm.files import write_text
+from wm.fit import FitConfig
 from wm.sections import (
     ChooseConfig,
     CollectConfig,
@@ -23,6 +24,7 @@ from wm.sections import (
     EvaluateConfig,
     QuantizeConfig,
     RoundsConfig,
+    StartConfig,
     TrainConfig,
     WindowConfig,
     require,
@@ -43,6 +45,7 @@ class RunConfig:
 
     games: tuple[str, ...] = ("pong",)
     seed: int = 0
+    start: StartConfig = field(default_factory=StartConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     dream: DreamConfig = field(default_factory=DreamConfig)
@@ -109,11 +112,15 @@ class RunConfig:
         artifacts as they are.
         """
         rounds, train = self.rounds, self.train
-        if rounds.count == 1:
-            return replace(self, rounds=RoundsConfig())
         if index == 0:
-            first = replace(self.collect, num_steps=rounds.first_steps)
-            return replace(self, collect=first, rounds=RoundsConfig())
+            encoder_steps = self.start.encoder_steps if self.start.run else 0
+            num_steps = rounds.first_steps if rounds.count > 1 else self.collect.num_steps
+            return replace(
+                self,
+                collect=replace(self.collect, num_steps=num_steps),
+                train=replace(train, encoder=_so_many(train.encoder, encoder_steps)),
+                rounds=RoundsConfig(encoder_steps=encoder_steps),
+            )
         anneals = rounds.anneal and index == rounds.count - 1
         schedule = "cosine" if anneals else train.agent.schedule
         encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
@@ -123,13 +130,18 @@ class RunConfig:
             collect=replace(self.collect, num_steps=share + (index <= extra)),
             train=replace(
                 train,
-                encoder=replace(train.encoder, steps=encoder_steps or train.encoder.steps),
+                encoder=_so_many(train.encoder, encoder_steps),
                 worldmodel=replace(train.worldmodel, steps=rounds.worldmodel_steps),
                 predictors=replace(train.predictors, steps=rounds.predictor_steps),
                 agent=replace(train.agent, steps=rounds.agent_steps, schedule=schedule),
             ),
             rounds=replace(rounds, count=1, encoder_steps=encoder_steps),
         )
+
+
+def _so_many(fit: FitConfig, steps: int) -> FitConfig:
+    """The same with ``steps`` optimiser steps, if it is not 0."""
+    return replace(fit, steps=steps or fit.steps)
 
 
 def read_preset(name: str) -> dict[str, Any]:

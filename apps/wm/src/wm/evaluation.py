@@ -23,10 +23,11 @@ from wm.choice import open_run, read_choice
 from wm.config import RunConfig
 from wm.device import derive_seed, one_thread, pick_device
 from wm.episode_film import write_film
+from wm.files import write_text
 from wm.policy import load_policy
 from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.reporter import Reporter
-from wm.run import Layout, write_text
+from wm.run import Layout
 from wm.statistics import summarize
 from wm.viewer import Viewer
 

@@ -23,11 +23,12 @@ from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import autocast_dtype, derive_seed, frozen, generator, pick_device
 from wm.fidelity_report import print_fidelity
+from wm.files import write_text
 from wm.fresh import FreshPlay, fresh_play
 from wm.policy import load_policy
 from wm.reader import StateReader, train_reader
 from wm.reporter import Reporter
-from wm.run import Layout, finite, write_text
+from wm.run import Layout, finite
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

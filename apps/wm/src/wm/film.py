@@ -1,6 +1,5 @@
 """`wm dream`: a dream as a film, each step drawn level by level beside what the agent did and expects."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from wm.choice import open_run
 from wm.device import pick_device
+from wm.files import written_whole
 from wm.images import Pixels, enlarge, tint, to_bytes
 from wm.reporter import Reporter
 from wm.viewer import Viewer
@@ -156,16 +156,11 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def write_gif(path: Path, pictures: list[Image.Image]) -> None:
-    """A film that repeats, written whole or not at all; one palette for all pictures, so nothing flickers."""
+    """A film that repeats; one palette for all pictures, so nothing flickers."""
     sample = Image.fromarray(
         np.concatenate([np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 8)]])
     )
     palette = sample.quantize(255, method=Image.Quantize.MEDIANCUT)
     frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as partial:
         frames[0].save(partial, "GIF", save_all=True, append_images=frames[1:], duration=MILLISECONDS, loop=0)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -6,7 +6,6 @@ a checkpoint needs the weights, the optimiser and one integer, and a resumed run
 
 import io
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from wm.device import Precision, autocast, autocast_dtype, derive_seed
 from wm.distributed import ALONE, Team
+from wm.files import written_whole
 from wm.interrupt import deferred_interrupt
 from wm.reporter import Reporter
 
@@ -235,22 +235,17 @@ def compiled(module: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _save(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, step: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        state = {
-            "step": step,
-            "objective": objective.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scaler": scaler.state_dict(),
-        }
-        # Through memory: torch's own file writer turns a full disk into an error that does not say so.
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
+    state = {
+        "step": step,
+        "objective": objective.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+    }
+    # Through memory: torch's own file writer turns a full disk into an error that does not say so.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with written_whole(path) as partial:
         partial.write_bytes(buffer.getbuffer())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _restore(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, device: torch.device) -> int:

@@ -13,9 +13,10 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate
 from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.choice import open_run
 from wm.device import autocast, autocast_dtype, pick_device
+from wm.files import write_text
 from wm.model_checks import Check, check_worldmodel
 from wm.reporter import Reporter
-from wm.run import finite, write_text
+from wm.run import finite
 
 ROWS = (
     ("accuracy", "accuracy", "accuracy", "copy_accuracy", "unigram_accuracy"),

@@ -13,8 +13,9 @@ from wm.choice import final_layout
 from wm.config import RunConfig
 from wm.device import derive_seed, peak_memory_gib
 from wm.distributed import ALONE, Team
+from wm.files import write_text
 from wm.reporter import Reporter
-from wm.run import Layout, Manifest, StageRecord, fingerprint, write_text
+from wm.run import Layout, Manifest, StageRecord, fingerprint
 from wm.settings import unstructure
 
 
@@ -50,6 +51,16 @@ class Context:
     def first_batch(self) -> int:
         """Index of the round's first batch: each round draws from its own part of every stream."""
         return self.round << 32
+
+    def known(self, part: str) -> Path | None:
+        """The weights of a part (``encoder``, ``hrvq`` ...) that the stage goes on from, None for new ones.
+
+        They are those of the round before, or in round 0 of the run that this one starts from.
+        """
+        layout = self.previous
+        if layout is None and part in self.config.start.taken:
+            layout = self.layout.start
+        return None if layout is None else Path(getattr(layout, part))
 
     def name(self, part: str) -> str:
         """What a training loop of this stage is called in metrics and messages."""

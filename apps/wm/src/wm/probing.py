@@ -38,10 +38,11 @@ from wm.artifacts import frozen_quantizer
 from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import frozen, generator, pick_device
+from wm.files import write_text
 from wm.fresh import BATCH, FreshPlay, fresh_play
 from wm.probe_report import print_probe
 from wm.reporter import Reporter
-from wm.run import Layout, finite, write_text
+from wm.run import Layout, finite
 from wm.supervised import train_supervised
 
 NUM_PAIRS = 20_000

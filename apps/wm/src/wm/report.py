@@ -41,6 +41,10 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
             console.print(score_table(game, evaluated.metrics))
 
 
+def _start(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+    yield "start", f"parts of {metrics['run']}", ", ".join(metrics["parts"]), "nothing"
+
+
 def _collect(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     for game in config.games:
         m = metrics[game]
@@ -129,6 +133,7 @@ def _choose(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
 
 
 _STAGE_ROWS = {
+    "start": _start,
     "collect": _collect,
     "encoder": _encoder,
     "hrvq": _hrvq,

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from atari_data import FrameStore
+
+from wm.files import sha256, write_text
 
 MANIFEST_SCHEMA = 1
 PACKAGES = (
@@ -43,6 +44,11 @@ class Layout:
     def place(self) -> Path:
         """Where the round's own artifacts lie."""
         return self.root if self.earlier_round is None else self.root / "rounds" / f"{self.earlier_round:02d}"
+
+    @property
+    def start(self) -> "Layout":
+        """The places of what the run began with of another one's."""
+        return Layout(self.root / "start")
 
     def data(self, game: str) -> Path:
         """Directory of the game's frame shards."""
@@ -246,23 +252,6 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fingerprint(value: Any) -> str:
     """Hash of a JSON value in canonical form."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(text)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

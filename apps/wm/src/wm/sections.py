@@ -147,6 +147,34 @@ class ChooseConfig:
         require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
 
 
+PARTS = ("encoder", "hrvq", "worldmodel", "agent")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """What a run begins with of another run's, of other games say.
+
+    Args:
+        run: directory of that run; empty to begin with nothing.
+        parts: how far along the pipeline its trained parts are taken (``hrvq``: encoder and codes); the rest
+            begins anew.
+        encoder_steps: optimiser steps by which the encoder taken is trained on, the codes following; 0 keeps
+            encoder and codes as they are. World model and agent are always trained on.
+    """
+
+    run: str = ""
+    parts: Literal["encoder", "hrvq", "worldmodel", "agent"] = "worldmodel"
+    encoder_steps: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.encoder_steps >= 0, f"encoder_steps must not be negative; got {self.encoder_steps}")
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """The parts taken, in order."""
+        return PARTS[: PARTS.index(self.parts) + 1] if self.run else ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How each stage that takes gradient steps is optimised."""

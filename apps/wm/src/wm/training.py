@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from wm.config import (
     RunConfig,
     build_config,
     default_directory,
+    load_config,
     read_preset,
     read_toml,
     save_config,
@@ -22,9 +23,11 @@ from wm.pipeline import Context, run_stages
 from wm.report import print_report
 from wm.reporter import Reporter, make_sinks
 from wm.run import Layout
+from wm.sections import StartConfig
 from wm.settings import merge, parse_override, unstructure
 from wm.signs import signs_after
 from wm.stages import stages_of
+from wm.stages import start as start_stage
 
 
 def train_run(
@@ -33,6 +36,7 @@ def train_run(
     games: list[str] | None,
     preset: str | None,
     directory: Path | None,
+    start: Path | None,
     seed: int | None,
     device_name: str,
     overrides: list[str],
@@ -41,7 +45,8 @@ def train_run(
 ) -> None:
     """Train a run from nothing, or go on with one.
 
-    A run that exists keeps its configuration; a preset given anew replaces it, other options change it.
+    A run that exists keeps its configuration; a preset given anew replaces it, other options change it. A run
+    that starts from another's parts has that one's configuration, unless a preset is given.
 
     Raises:
         ValueError: whatever in the arguments, the configuration or the run's files is not as it must be.
@@ -57,7 +62,12 @@ def train_run(
         changes["games"] = [game.strip() for game in games]
     if seed is not None:
         changes["seed"] = seed
-    config, layout = _resolve(preset, directory, changes, "atari100k" if device.type == "cuda" else "tiny")
+    if start is not None:
+        changes = merge(changes, {"start": {"run": str(start)}})
+    config, layout = _resolve(
+        preset, directory, start, changes, "atari100k" if device.type == "cuda" else "tiny"
+    )
+    start_stage.check(config, layout)
     stages = stages_of(config)
     names = [known.name for known in stages]
     if stage is not None and stage not in names:
@@ -89,13 +99,22 @@ def train_run(
 
 
 def _resolve(
-    preset: str | None, directory: Path | None, changes: dict[str, Any], default_preset: str
+    preset: str | None,
+    directory: Path | None,
+    start: Path | None,
+    changes: dict[str, Any],
+    default_preset: str,
 ) -> tuple[RunConfig, Layout]:
     """The configuration, and where the run lies."""
     if directory is not None and preset is None and (directory / "config.toml").exists():
         return build_config(read_toml(directory / "config.toml"), changes), Layout(directory)
-    name = preset or default_preset
-    config = build_config(read_preset(name), changes)
+    if start is not None and preset is None:
+        source = load_config(Layout(start).config)
+        base, name = unstructure(replace(source, start=StartConfig())), f"from-{start.name}"
+    else:
+        name = preset or default_preset
+        base = read_preset(name)
+    config = build_config(base, changes)
     return config, Layout(directory or default_directory(config, name))
 
 

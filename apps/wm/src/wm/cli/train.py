@@ -14,7 +14,7 @@ def train(
         str | None,
         typer.Argument(
             help="Run one stage only: collect, encoder, hrvq, worldmodel, agent, choose, decoder, evaluate; "
-            "of an earlier round, collect-0 and so on.",
+            "of an earlier round, collect-0 and so on; start, of a run that begins with another's parts.",
             show_default=False,
         ),
     ] = None,
@@ -34,6 +34,15 @@ def train(
     run: Annotated[
         Path | None,
         typer.Option(help="Run directory. Default: runs/<games>-<preset>-<seed>.", show_default=False),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Begin with the trained encoder, codes and world model of this run (start.parts: how far), "
+            "and its settings. Default: nothing.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Default: 0.", show_default=False)] = None,
     device: DeviceOption = "auto",
@@ -60,6 +69,7 @@ def train(
             games=games.split(",") if games else None,
             preset=preset,
             directory=run,
+            start=start,
             seed=seed,
             device_name=device,
             overrides=settings or [],

@@ -2,7 +2,7 @@
 
 from wm.config import RunConfig
 from wm.pipeline import Stage, in_rounds
-from wm.stages import agent, choose, collect, decoder, encoder, evaluate, quantizer, worldmodel
+from wm.stages import agent, choose, collect, decoder, encoder, evaluate, quantizer, start, worldmodel
 
 STAGES: tuple[Stage, ...] = (
     collect.STAGE,
@@ -17,7 +17,8 @@ STAGES: tuple[Stage, ...] = (
 
 def stages_of(config: RunConfig) -> tuple[Stage, ...]:
     """Every stage of a run, round by round."""
-    return choose.with_choice(in_rounds(STAGES, config.rounds.count), config)
+    rounds = in_rounds(STAGES, config.rounds.count)
+    return start.with_start(choose.with_choice(rounds, config), config)
 
 
 __all__ = ["STAGES", "stages_of"]

@@ -103,9 +103,10 @@ def run(context: Context) -> Made:
 
 
 def _agent(context: Context) -> Agent:
-    """A new agent, or that of the round before."""
-    if context.previous is not None:
-        return load_agent(context.previous.agent, device=context.device).train()
+    """A new agent, or a known one."""
+    known = context.known("agent")
+    if known is not None:
+        return load_agent(known, device=context.device).train()
     config = context.config
     draw = generator(torch.device("cpu"), config.seed, "agent")
     return Agent(config.actor, config.critic, config.predictor, generator=draw).to(context.device)

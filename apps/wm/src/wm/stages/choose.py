@@ -12,9 +12,10 @@ from atari_data import PROTOCOLS
 from wm.choice import best, candidate_rounds, chooses, layout_of_round, standings
 from wm.config import RunConfig
 from wm.evaluation import play_whole_games
+from wm.files import sha256, write_text
 from wm.pipeline import Context, Made, Stage
 from wm.policy import load_policy
-from wm.run import Layout, sha256, write_text
+from wm.run import Layout
 
 READ = ("encoder", "hrvq", "worldmodel", "agent")
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ from wm.clips import ClipSampler
 from wm.device import generator
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
-from wm.run import Layout
 from wm.windows import newest_rows
 
 EMBED_BATCH = 512
@@ -36,13 +36,14 @@ HEAD_START_STEPS = 100  # of the new heads, where the encoder of the round befor
 def run(context: Context) -> Made:
     """Train one encoder on all games, save it with their backgrounds, embed every frame.
 
-    A later round trains the encoder of the round before on, or keeps it and embeds only what is new.
+    A known encoder is trained on, or kept.
     """
     config, layout, device = context.config, context.layout, context.device
     stores = {game: layout.frames(game) for game in config.games}
-    if context.previous is not None and not config.rounds.encoder_steps:
-        return _keep(context, context.previous, stores)
-    backgrounds = {game: torch.from_numpy(store.mean_frame()) for game, store in stores.items()}
+    known = context.known("encoder")
+    if known is not None and not config.rounds.encoder_steps:
+        return _keep(context, known, stores)
+    backgrounds = {game: _background(store) for game, store in stores.items()}
     sampler = ClipSampler(
         stores,
         backgrounds,
@@ -56,10 +57,10 @@ def run(context: Context) -> Made:
         newest_share=config.rounds.newest_share,
     )
     contrastive = config.contrastive
-    if context.previous is None:
+    if known is None:
         encoder = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "encoder"))
     else:
-        encoder, _ = load_encoder(context.previous.encoder)
+        encoder, _ = load_encoder(known)
         steps = config.train.encoder.steps
         contrastive = replace(
             contrastive, inverse_start_step=0, head_start_steps=min(HEAD_START_STEPS, steps // 2)
@@ -86,15 +87,20 @@ def run(context: Context) -> Made:
     return _made(context, encoder, backgrounds, stores, fitted.metrics)
 
 
-def _keep(context: Context, previous: Layout, stores: dict[str, FrameStore]) -> Made:
-    """The encoder and the embeddings of the round before, and those of the frames since."""
-    encoder, backgrounds = load_encoder(previous.encoder)
+def _keep(context: Context, known: Path, stores: dict[str, FrameStore]) -> Made:
+    """A known encoder; the embeddings of the round before, if there is one, and those of the frames since."""
+    encoder, seen = load_encoder(known)
+    backgrounds = {game: seen[game] if game in seen else _background(store) for game, store in stores.items()}
     save_encoder(context.layout.encoder, encoder, backgrounds)
     encoder = encoder.to(context.device).eval()
     for game, store in stores.items():
-        known, _ = load_embeddings(previous.embeddings(game))
-        _embed(context, encoder, store, backgrounds[game], game, known)
+        before = load_embeddings(context.previous.embeddings(game))[0] if context.previous else None
+        _embed(context, encoder, store, backgrounds[game], game, before)
     return _made(context, encoder, backgrounds, stores, {})
+
+
+def _background(store: FrameStore) -> Tensor:
+    return torch.from_numpy(store.mean_frame())
 
 
 def _made(

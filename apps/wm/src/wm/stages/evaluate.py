@@ -3,8 +3,8 @@
 import json
 
 from wm.evaluation import evaluate_games
+from wm.files import write_text
 from wm.pipeline import Context, Made, Stage
-from wm.run import write_text
 
 
 def run(context: Context) -> Made:

@@ -28,12 +28,13 @@ def run(context: Context) -> Made:
         for game, store in stores.items()
     }
     train = torch.cat([embeddings[game][torch.from_numpy(~held_out[game])] for game in config.games])
-    if context.previous is None:
+    known = context.known("hrvq")
+    if known is None:
         quantizer = _fit(context, train)
     else:
-        quantizer = HRVQ.load(context.previous.hrvq, device)
+        quantizer = HRVQ.load(known, device)
         if config.rounds.encoder_steps:
-            first = newest_rows(context) or {}
+            first = newest_rows(context) or dict.fromkeys(config.games, 0)
             recent = [np.arange(len(stores[game]))[~held_out[game]] >= first[game] for game in config.games]
             _follow(context, quantizer, train, torch.from_numpy(np.concatenate(recent)))
     quantizer.eval()

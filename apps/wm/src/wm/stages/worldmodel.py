@@ -26,11 +26,12 @@ def run(context: Context) -> Made:
     fit_config, length = config.train.worldmodel, config.windows.length
     tokens = load_all_tokens(context)
     train = token_sampler(context, tokens, length=length, batch_size=fit_config.batch_size)
-    if context.previous is None:
+    known = context.known("worldmodel")
+    if known is None:
         torch.manual_seed(derive_seed(config.seed, "worldmodel"))
         model = WorldModel(config.worldmodel).to(device)
     else:
-        model = load_worldmodel(context.previous.worldmodel).to(device)
+        model = load_worldmodel(known).to(device)
     fitted = fit(
         WorldModelObjective(model),
         lambda step: train.batch(context.first_batch + step),

@@ -1,0 +1,89 @@
+"""What a run begins with of another run's: trained parts, copied, so that it needs nothing but itself."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wm.choice import open_run
+from wm.config import RunConfig, load_config
+from wm.files import written_whole
+from wm.pipeline import Context, Made, Stage
+from wm.run import Layout, Manifest
+from wm.settings import unstructure
+
+# The settings that a part is made from: what is taken keeps those it was made with.
+SECTIONS = {
+    "encoder": ("encoder",),
+    "hrvq": ("hrvq",),
+    "worldmodel": ("worldmodel",),
+    "agent": ("actor", "critic", "predictor"),
+}
+
+
+def run(context: Context) -> Made:
+    """Copy the parts, once: what becomes of the other run later does not reach this one."""
+    start, target = context.config.start, context.layout.start
+    theirs, source = open_run(Path(start.run))
+    made = [_copy(source.config, target.config)]
+    made += [_copy(getattr(source, part), getattr(target, part)) for part in start.taken]
+    context.reporter.say(f"start: {', '.join(start.taken)} of {start.run} ({', '.join(theirs.games)})")
+    return Made(made, {"run": start.run, "parts": list(start.taken), "games": list(theirs.games)})
+
+
+def _copy(source: Path, target: Path) -> Path:
+    with written_whole(target) as partial:
+        shutil.copyfile(source, partial)
+    return target
+
+
+def check(config: RunConfig, layout: Layout) -> None:
+    """Whether the run can begin with the parts that it is to begin with, or has begun with.
+
+    Raises:
+        ValueError: the other run is none, is this one, lacks a part or made it from other settings.
+    """
+    start = config.start
+    if not start.taken:
+        return
+    begun = Manifest(layout).stages.get(STAGE.name)
+    if begun and begun.metrics["run"] == start.run and set(start.taken) <= set(begun.metrics["parts"]):
+        theirs = load_config(layout.start.config)
+    else:
+        if Path(start.run).resolve() == layout.root.resolve():
+            raise ValueError(f"start.run is {start.run}, this run itself; give another run's directory")
+        theirs, source = open_run(Path(start.run))
+        for path in (getattr(source, part) for part in start.taken):
+            if not path.is_file():
+                raise ValueError(
+                    f"{start.run} has no {path.name}; run `wm train --run {start.run}` first, or set "
+                    "start.parts to what it has"
+                )
+    for part in start.taken:
+        for section in SECTIONS[part]:
+            _require_equal(config, theirs, section, part)
+
+
+def _require_equal(ours: RunConfig, theirs: RunConfig, section: str, part: str) -> None:
+    mine, other = (unstructure(getattr(config, section)) for config in (ours, theirs))
+    for key in sorted(mine.keys() | other.keys()):
+        if mine.get(key) != other.get(key):
+            raise ValueError(
+                f"{section}.{key} is {mine.get(key)!r}, and the {part} to begin with has {other.get(key)!r}; "
+                "leave --preset and this setting out to take what it has, or set start.parts to take less"
+            )
+
+
+def with_start(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:
+    """The stages of a run, with this one first, if it begins with another run's parts."""
+    taken = config.start.taken
+    if not taken:
+        return tuple(stages)
+    begun = [
+        replace(stage, needs=(*stage.needs, STAGE.name)) if not stage.round and stage.base in taken else stage
+        for stage in stages
+    ]
+    return (STAGE, *begun)
+
+
+STAGE = Stage("start", (), lambda config: [config.start.run, config.start.parts], run)

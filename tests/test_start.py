@@ -1,0 +1,152 @@
+"""A run that begins with another's trained parts, by the real command on the real emulator at a tiny size."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from cnn_encoder import load_encoder
+from command import options, train, wm
+from hrvq import HRVQ
+from safetensors.numpy import load_file
+from wm.config import load_config
+
+ON = ("--device", "cpu")
+PARTS = ("encoder", "hrvq", "worldmodel", "agent")
+
+
+def start(source, directory, *arguments):
+    """`wm train --from source` in another game, with the source's own settings."""
+    return wm("train", "--from", source, "--run", directory, "--games", "breakout", *ON, *arguments)
+
+
+@pytest.fixture(scope="module")
+def begun(run, tmp_path_factory):
+    """Breakout, from the encoder, codes and world model of pong: read, never write."""
+    directory = tmp_path_factory.mktemp("begun") / "run"
+    result = start(run, directory)
+    assert result.code == 0, result.output
+    assert "encoder, hrvq, worldmodel" in result.output
+    return directory
+
+
+def stages(directory):
+    return json.loads((directory / "manifest.json").read_text())["stages"]
+
+
+def test_encoder_and_codes_are_kept_and_the_world_model_is_trained_on(run, begun):
+    theirs, ours = load_file(run / "encoder.safetensors"), load_file(begun / "encoder.safetensors")
+    weights = {name for name in theirs if not name.startswith("background")}
+    assert all(np.array_equal(theirs[name], ours[name]) for name in weights)
+    assert set(ours) - weights == {"background.breakout"}
+    assert (run / "hrvq.safetensors").read_bytes() == (begun / "hrvq.safetensors").read_bytes()
+    theirs, ours = (load_file(where / "worldmodel.safetensors") for where in (run, begun))
+    distance = sum(float(np.abs(ours[name] - theirs[name]).sum()) for name in theirs)
+    assert 0 < distance < 0.2 * sum(float(np.abs(value).sum()) for value in theirs.values())
+
+
+def test_the_run_says_what_it_began_with(run, begun):
+    done = stages(begun)
+    assert next(iter(done)) == "start"
+    assert done["start"]["metrics"]["games"] == ["pong"]
+    for part in PARTS[:3]:
+        theirs = stages(run)[part]["artifacts"][f"{part}.safetensors"]["sha256"]
+        assert done["start"]["artifacts"][f"start/{part}.safetensors"]["sha256"] == theirs
+        assert done[part]["parents"][f"start/{part}.safetensors"] == theirs
+    assert not (begun / "start" / "agent.safetensors").exists()
+    assert "start/hrvq.safetensors" in wm("show", begun).output
+    assert load_config(begun / "config.toml").windows == load_config(run / "config.toml").windows
+
+
+def test_the_copy_is_all_it_needs(run, begun, tmp_path):
+    source = shutil.copytree(run, tmp_path / "source", copy_function=shutil.copy2)
+    directory = tmp_path / "run"
+    assert start(source, directory, "encoder").code == 2  # its play is not there yet
+    for stage in ("start", "collect", "encoder"):
+        assert start(source, directory, stage).code == 0
+    shutil.rmtree(source)
+    again = wm("train", "--run", directory, *ON)
+    assert again.code == 0, again.output
+    assert "start: up to date, skipped" in again.output
+    for part in PARTS:
+        assert (directory / f"{part}.safetensors").read_bytes() == (
+            begun / f"{part}.safetensors"
+        ).read_bytes()
+
+
+def test_what_was_begun_with_keeps_its_settings(begun, tmp_path):
+    copy = shutil.copytree(begun, tmp_path / "copy", copy_function=shutil.copy2)
+    refused = wm("train", "--run", copy, *ON, "--set", "worldmodel.dim=64")
+    assert refused.code == 2
+    assert "worldmodel.dim is 64, and the worldmodel to begin with has" in " ".join(refused.output.split())
+    alone = wm("train", "hrvq", "--run", copy, *ON, "--set", "start.parts=hrvq", "--set", "worldmodel.dim=64")
+    assert alone.code == 0, alone.output
+
+
+def test_an_encoder_trained_on_moves_the_codes(run, begun, tmp_path):
+    copy = shutil.copytree(begun, tmp_path / "copy", copy_function=shutil.copy2)
+    moved = wm("train", "hrvq", "--run", copy, *ON)
+    assert "hrvq: up to date, skipped" in moved.output
+    for stage in ("encoder", "hrvq"):
+        moved = wm("train", stage, "--run", copy, *ON, "--set", "start.encoder_steps=3")
+        assert moved.code == 0, moved.output
+    theirs, ours = (load_encoder(where / "encoder.safetensors")[0].state_dict() for where in (run, copy))
+    assert 0 < max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 0.1
+    theirs, ours = (HRVQ.load(where / "hrvq.safetensors").table for where in (run, copy))
+    assert 0 < float((ours - theirs).abs().mean()) < float(theirs.abs().mean())
+
+
+@pytest.mark.parametrize("parts", ["encoder", "agent"])
+def test_less_and_more_is_taken(run, tmp_path, parts):
+    directory = tmp_path / "run"
+    done = start(run, directory, "--set", f"start.parts={parts}")
+    assert done.code == 0, done.output
+    taken = PARTS[: PARTS.index(parts) + 1]
+    assert stages(directory)["start"]["metrics"]["parts"] == list(taken)
+    codes = [(where / "hrvq.safetensors").read_bytes() for where in (run, directory)]
+    assert (codes[0] == codes[1]) == ("hrvq" in taken)
+    assert ("start/agent.safetensors" in stages(directory)["agent"]["parents"]) == ("agent" in taken)
+
+
+def test_a_run_of_rounds_begins_with_them_too(run, tmp_path):
+    rounds = options(
+        (
+            "rounds.count=2",
+            "rounds.first_steps=300",
+            "rounds.worldmodel_steps=2",
+            "rounds.predictor_steps=2",
+            "rounds.agent_steps=8",
+        )
+    )
+    done = start(run, tmp_path / "run", *rounds)
+    assert done.code == 0, done.output
+    found = stages(tmp_path / "run")
+    assert "start/worldmodel.safetensors" in found["worldmodel-0"]["parents"]
+    assert "start/worldmodel.safetensors" not in found["worldmodel"]["parents"]
+    codes = [tmp_path / "run" / place / "hrvq.safetensors" for place in ("start", "rounds/00", ".")]
+    assert len({path.read_bytes() for path in codes}) == 1
+
+
+def test_what_cannot_be_begun_with(run, tmp_path):
+    for arguments, message in (
+        ((tmp_path / "none", tmp_path / "run"), "holds no run"),
+        ((run, tmp_path / "run", "--set", "start.parts=actor"), "start.parts must be one of 'encoder'"),
+        ((run, tmp_path / "run", "--set", "start.encoder_steps=-1"), "encoder_steps must not be negative"),
+        ((run, tmp_path / "run", "--preset", "tiny"), "leave --preset and this setting out"),
+        (
+            (run, tmp_path / "run", "--set", "worldmodel.dim=64"),
+            "worldmodel.dim is 64, and the worldmodel to begin with has",
+        ),
+    ):
+        refused = start(*arguments)
+        assert refused.code == 2, refused.output
+        assert message in " ".join(refused.output.split())
+        assert not (tmp_path / "run").exists()  # so that the same command, mended, does not find a run there
+    early = tmp_path / "early"
+    assert train(early, "collect").code == 0
+    refused = start(early, tmp_path / "run")
+    assert refused.code == 2
+    assert "has no encoder.safetensors" in " ".join(refused.output.split())
+    own = wm("train", "--run", early, *ON, "--set", f"start.run={str(early)!r}")
+    assert own.code == 2
+    assert "this run itself" in " ".join(own.output.split())
