@@ -1,0 +1,144 @@
+"""What carries over between games: a run of each game begun with what a run of the others has learned.
+
+    uv run python apps/wm/benchmarks/transfer.py [--games pong breakout ms_pacman] [--steps 120000 20000]
+
+For each game a run of the other games goes as far as its world model. Then the game itself is learned from so
+many steps of its play, in runs that differ only in what they begin with:
+
+    scratch     nothing
+    hrvq        encoder and codes of the other games, kept as they are
+    worldmodel  the same, and their world model, trained on
+
+All are of the preset `tiny` with one training seed. Prints a table for each game and number of steps: what of
+the state survives (`wm probe`: R2 and mean error in RAM pixels of an MLP probe, on episodes of another seed),
+how well the world model predicts validation episodes, and what the agent scores. Runs that are finished are
+only read, so the same command goes on after a stop, and single runs may be made elsewhere beforehand:
+
+    OMP_NUM_THREADS=1 uv run python apps/wm/benchmarks/transfer.py --only pong-120000-scratch-0
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from wm.probing import ProbeOptions, probe_run
+from wm.training import train_run
+
+VARIANTS = ("scratch", "hrvq", "worldmodel")
+SOURCE_STAGES = ("collect", "encoder", "hrvq", "worldmodel")
+SHOWN = {
+    "pong": ("ball_x", "ball_y", "player_y", "enemy_y", "ball_y - player_y"),
+    "breakout": ("ball_x", "ball_y", "player_x"),
+    "ms_pacman": ("player_x", "player_y", "enemy_blinky_x", "enemy_blinky_y", "dots_eaten_count"),
+}
+EARLY = (200, 600, 2400)  # steps of the world model at which its training loss is shown
+
+
+def train(directory: Path, games: list[str], seed: int, **asked: Any) -> None:
+    """`wm train` in a directory of this benchmark; a finished run is left as it is."""
+    train_run(
+        stage=asked.get("stage"),
+        games=games,
+        preset="tiny",
+        directory=directory,
+        start=asked.get("start"),
+        seed=seed,
+        device_name="auto",
+        overrides=asked.get("overrides", []),
+        logs=[],
+        console=Console(),
+    )
+
+
+def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: list[str]) -> Path:
+    """The run of a game begun in one way, trained and probed; its directory."""
+    directory, source = out / f"{game}-{steps}-{variant}-{seed}", out / f"src-{game}"
+    # The decoder only draws, and nothing here is looked at.
+    overrides = [f"collect.num_steps={steps}", "train.decoder.steps=10"]
+    if variant != "scratch":
+        for stage in SOURCE_STAGES:
+            train(source, others, 0, stage=stage)
+        overrides.append(f"start.parts={variant}")
+    train(directory, [game], seed, overrides=overrides, start=None if variant == "scratch" else source)
+    if not (directory / "probe.json").exists():
+        probe_run(
+            directory,
+            ProbeOptions(),
+            json_file=directory / "probe.json",
+            device_name="auto",
+            console=Console(),
+        )
+    return directory
+
+
+def rows(directory: Path, game: str) -> Iterator[tuple[str, str]]:
+    """Name and value of everything shown of a run."""
+    stages = json.loads((directory / "manifest.json").read_text())["stages"]
+    probed = json.loads((directory / "probe.json").read_text())["games"][game]["retention"]
+    retained = {(row["stage"], row["variable"]): row for row in probed}
+    for stage in ("random encoder", "embedding", "after L0-2"):
+        for name in SHOWN.get(game, ()):
+            if (row := retained.get((stage, name))) and row["mlp_r2"] is not None:
+                yield f"{name}, {stage}", f"{row['mlp_r2']:.3f} ({row['mlp_error']:.1f})"
+    yield "explained variance", numbers(stages["hrvq"]["metrics"][game]["explained_variance"], 2)
+    yield "perplexity", numbers(stages["hrvq"]["metrics"][game]["perplexity"], 0)
+    levels = stages["worldmodel"]["metrics"]["validation"][game]
+    yield "loss of the world model in training, steps 200 / 600 / 2400", numbers(early_losses(directory), 2)
+    yield "cross-entropy, nats", numbers([level["cross_entropy"] for level in levels], 2)
+    yield "that of unigrams", numbers([level["unigram_cross_entropy"] for level in levels], 2)
+    yield "right of tokens that changed, %", numbers([100 * level["changed_accuracy"] for level in levels], 1)
+    predictors = stages["agent"]["metrics"]["predictors"]
+    recalls = (predictors[f"reward_recall_{sign}"] for sign in ("negative", "positive"))
+    foreseen = ["-" if recall is None else f"{100 * recall:.0f}" for recall in recalls]
+    yield "lost / won points foreseen, %", " / ".join(foreseen)
+    for name in ("random", "agent"):
+        score = stages["evaluate"]["metrics"]["games"][game][name]
+        low, high = score["interval"]
+        yield f"score, {name}", f"{score['mean']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def early_losses(directory: Path) -> list[float]:
+    """Mean training loss of the world model over the hundred steps before each of `EARLY`."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    logged = {line["step"]: line["loss"] for line in lines if line["stage"] == "worldmodel"}
+    return [float(np.mean([logged[s] for s in logged if end - 100 <= s < end])) for end in EARLY]
+
+
+def numbers(values: list[float], digits: int) -> str:
+    return " / ".join(f"{value:.{digits}f}" for value in values)
+
+
+def print_table(title: str, columns: dict[str, dict[str, str]]) -> None:
+    """Markdown, a column a variant."""
+    print(f"\n### {title}\n\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for name in next(iter(columns.values())):
+        print(f"| {name} | {' | '.join(column.get(name, '') for column in columns.values())} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--games", nargs="+", default=["pong", "breakout", "ms_pacman"])
+    parser.add_argument("--steps", nargs="+", type=int, default=[120_000, 20_000])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
+    parser.add_argument("--only", default=None, help="make this one run, and print nothing of it")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for steps in options.steps:
+        for game in options.games:
+            others = [other for other in options.games if other != game]
+            made = {}
+            for variant in VARIANTS:
+                if options.only in (None, f"{game}-{steps}-{variant}-{options.seed}"):
+                    made[variant] = learn(options.out, game, steps, variant, options.seed, others)
+            if options.only is None:
+                shown = {variant: dict(rows(directory, game)) for variant, directory in made.items()}
+                print_table(f"{game}, {steps:,} steps of it", shown)
+
+
+if __name__ == "__main__":
+    main()
