@@ -6,13 +6,16 @@ For each game a run of the other games goes as far as its world model. Then the 
 many steps of its play, in runs that differ only in what they begin with:
 
     scratch     nothing
+    encoder     the encoder of the other games, kept as it is, and new codes
     hrvq        encoder and codes of the other games, kept as they are
     worldmodel  the same, and their world model, trained on
+    short       nothing, and a quarter of the encoder's steps; as far as the codes
+    tuned       the encoder of the other games, trained on for as many steps, and new codes; as far as these
 
 All are of the preset `tiny` with one training seed. Prints a table for each game and number of steps: what of
 the state survives (`wm probe`: R2 and mean error in RAM pixels of an MLP probe, on episodes of another seed),
 how well the world model predicts validation episodes, and what the agent scores. Runs that are finished are
-only read, so the same command goes on after a stop, and single runs may be made elsewhere beforehand:
+only read, so the same command goes on after a stop, and single runs may be made side by side beforehand:
 
     OMP_NUM_THREADS=1 uv run python apps/wm/benchmarks/transfer.py --only pong-120000-scratch-0
 """
@@ -28,8 +31,16 @@ from rich.console import Console
 from wm.probing import ProbeOptions, probe_run
 from wm.training import train_run
 
-VARIANTS = ("scratch", "hrvq", "worldmodel")
-SOURCE_STAGES = ("collect", "encoder", "hrvq", "worldmodel")
+VARIANTS = {
+    "scratch": (),
+    "encoder": ("start.parts=encoder",),
+    "hrvq": ("start.parts=hrvq",),
+    "worldmodel": ("start.parts=worldmodel",),
+    "short": ("train.encoder.steps=250",),
+    "tuned": ("start.parts=encoder", "start.encoder_steps=250"),
+}
+FROM_NOTHING = ("scratch", "short")
+TO_THE_CODES = ("short", "tuned")
 SHOWN = {
     "pong": ("ball_x", "ball_y", "player_y", "enemy_y", "ball_y - player_y"),
     "breakout": ("ball_x", "ball_y", "player_x"),
@@ -56,22 +67,22 @@ def train(directory: Path, games: list[str], seed: int, **asked: Any) -> None:
 
 def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: list[str]) -> Path:
     """The run of a game begun in one way, trained and probed; its directory."""
-    directory, source = out / f"{game}-{steps}-{variant}-{seed}", out / f"src-{game}"
+    directory, source = out / f"{game}-{steps}-{variant}-{seed}", None
+    stages: list[str | None] = [None]
+    if variant in TO_THE_CODES:
+        stages = ["collect", "encoder", "hrvq"]
+    if variant not in FROM_NOTHING:
+        source = out / f"src-{game}"
+        for needed in ("collect", "encoder", "hrvq", "worldmodel"):
+            train(source, others, 0, stage=needed)
+        stages = ["start", *stages] if variant in TO_THE_CODES else stages
     # The decoder only draws, and nothing here is looked at.
-    overrides = [f"collect.num_steps={steps}", "train.decoder.steps=10"]
-    if variant != "scratch":
-        for stage in SOURCE_STAGES:
-            train(source, others, 0, stage=stage)
-        overrides.append(f"start.parts={variant}")
-    train(directory, [game], seed, overrides=overrides, start=None if variant == "scratch" else source)
-    if not (directory / "probe.json").exists():
-        probe_run(
-            directory,
-            ProbeOptions(),
-            json_file=directory / "probe.json",
-            device_name="auto",
-            console=Console(),
-        )
+    overrides = [f"collect.num_steps={steps}", "train.decoder.steps=10", *VARIANTS[variant]]
+    for stage in stages:
+        train(directory, [game], seed, stage=stage, start=source, overrides=overrides)
+    found = directory / "probe.json"
+    if not found.exists():
+        probe_run(directory, ProbeOptions(), json_file=found, device_name="auto", console=Console())
     return directory
 
 
@@ -86,6 +97,8 @@ def rows(directory: Path, game: str) -> Iterator[tuple[str, str]]:
                 yield f"{name}, {stage}", f"{row['mlp_r2']:.3f} ({row['mlp_error']:.1f})"
     yield "explained variance", numbers(stages["hrvq"]["metrics"][game]["explained_variance"], 2)
     yield "perplexity", numbers(stages["hrvq"]["metrics"][game]["perplexity"], 0)
+    if "evaluate" not in stages:
+        return
     levels = stages["worldmodel"]["metrics"]["validation"][game]
     yield "loss of the world model in training, steps 200 / 600 / 2400", numbers(early_losses(directory), 2)
     yield "cross-entropy, nats", numbers([level["cross_entropy"] for level in levels], 2)
