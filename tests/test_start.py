@@ -15,9 +15,12 @@ ON = ("--device", "cpu")
 PARTS = ("encoder", "hrvq", "worldmodel", "agent")
 
 
+KEPT = options(("start.parts=worldmodel", "start.encoder_steps=0"))
+
+
 def start(source, directory, *arguments):
-    """`wm train --from source` in another game, with the source's own settings."""
-    return wm("train", "--from", source, "--run", directory, "--games", "breakout", *ON, *arguments)
+    """`wm train --from source` in another game, with the source's own settings, encoder and codes kept."""
+    return wm("train", "--from", source, "--run", directory, "--games", "breakout", *ON, *KEPT, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ many steps of its play, in runs that differ only in what they begin with:
     encoder     the encoder of the other games, kept as it is, and new codes
     hrvq        encoder and codes of the other games, kept as they are
     worldmodel  the same, and their world model, trained on
+    trained     the encoder of the other games, trained on for half of the steps, and new codes
     short       nothing, and a quarter of the encoder's steps; as far as the codes
     tuned       the encoder of the other games, trained on for as many steps, and new codes; as far as these
 
@@ -33,9 +34,10 @@ from wm.training import train_run
 
 VARIANTS = {
     "scratch": (),
-    "encoder": ("start.parts=encoder",),
-    "hrvq": ("start.parts=hrvq",),
-    "worldmodel": ("start.parts=worldmodel",),
+    "encoder": ("start.parts=encoder", "start.encoder_steps=0"),
+    "hrvq": ("start.parts=hrvq", "start.encoder_steps=0"),
+    "worldmodel": ("start.parts=worldmodel", "start.encoder_steps=0"),
+    "trained": ("start.parts=encoder", "start.encoder_steps=500"),
     "short": ("train.encoder.steps=250",),
     "tuned": ("start.parts=encoder", "start.encoder_steps=250"),
 }

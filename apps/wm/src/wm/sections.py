@@ -157,14 +157,14 @@ class StartConfig:
     Args:
         run: directory of that run; empty to begin with nothing.
         parts: how far along the pipeline its trained parts are taken (``hrvq``: encoder and codes); the rest
-            begins anew.
-        encoder_steps: optimiser steps by which the encoder taken is trained on, the codes following; 0 keeps
-            encoder and codes as they are. World model and agent are always trained on.
+            begins anew. Codes fitted to other games serve a new one badly, so by default they are new.
+        encoder_steps: optimiser steps by which the encoder taken is trained on, codes that were taken
+            following; 0 keeps encoder and codes as they are. World model and agent are always trained on.
     """
 
     run: str = ""
-    parts: Literal["encoder", "hrvq", "worldmodel", "agent"] = "worldmodel"
-    encoder_steps: int = 0
+    parts: Literal["encoder", "hrvq", "worldmodel", "agent"] = "encoder"
+    encoder_steps: int = 500
 
     def __post_init__(self) -> None:
         require(self.encoder_steps >= 0, f"encoder_steps must not be negative; got {self.encoder_steps}")

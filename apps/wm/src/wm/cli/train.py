@@ -39,8 +39,8 @@ def train(
         Path | None,
         typer.Option(
             "--from",
-            help="Begin with the trained encoder, codes and world model of this run (start.parts: how far), "
-            "and its settings. Default: nothing.",
+            help="Begin with the trained encoder of this run, or more of it (start.parts), and with its "
+            "settings. Default: nothing.",
             show_default=False,
         ),
     ] = None,
