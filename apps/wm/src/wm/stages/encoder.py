@@ -30,7 +30,7 @@ from wm.windows import newest_rows
 EMBED_BATCH = 512
 METRIC_ROWS = 4000
 METRIC_PAIRS = 20_000
-HEAD_START_STEPS = 100  # of the new heads, where the encoder of the round before is trained on
+HEAD_START_STEPS = 100  # of the new heads, where a known encoder is trained on
 
 
 def run(context: Context) -> Made:
