@@ -77,6 +77,15 @@ def test_the_copy_is_all_it_needs(run, begun, tmp_path):
         ).read_bytes()
 
 
+def test_parts_that_are_gone_are_taken_again(begun, tmp_path):
+    copy = shutil.copytree(begun, tmp_path / "copy", copy_function=shutil.copy2)
+    shutil.rmtree(copy / "start")
+    again = wm("train", "--run", copy, *ON)
+    assert again.code == 0, again.output
+    assert "start: done" in again.output
+    assert "encoder: up to date, skipped" in again.output
+
+
 def test_what_was_begun_with_keeps_its_settings(begun, tmp_path):
     copy = shutil.copytree(begun, tmp_path / "copy", copy_function=shutil.copy2)
     refused = wm("train", "--run", copy, *ON, "--set", "worldmodel.dim=64")

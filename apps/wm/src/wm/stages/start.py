@@ -46,8 +46,10 @@ def check(config: RunConfig, layout: Layout) -> None:
     start = config.start
     if not start.taken:
         return
-    begun = Manifest(layout).stages.get(STAGE.name)
-    if begun and begun.metrics["run"] == start.run and set(start.taken) <= set(begun.metrics["parts"]):
+    manifest = Manifest(layout)
+    begun = manifest.stages.get(STAGE.name)
+    same = begun is not None and (begun.metrics["run"], begun.metrics["parts"]) == (start.run, [*start.taken])
+    if same and not manifest.check(STAGE.name):
         theirs = load_config(layout.start.config)
     else:
         if Path(start.run).resolve() == layout.root.resolve():
