@@ -1,6 +1,6 @@
 """What carries over between games: a run of each game begun with what a run of the others has learned.
 
-    uv run python apps/wm/benchmarks/transfer.py [--games pong breakout ms_pacman] [--steps 120000 20000]
+    uv run python apps/wm/benchmarks/transfer.py [--games pong breakout ms_pacman] [--steps 120000]
 
 For each game a run of the other games goes as far as its world model. Then the game itself is learned from so
 many steps of its play, in runs that differ only in what they begin with:
@@ -23,9 +23,8 @@ only read, so the same command goes on after a stop, and single runs may be made
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -51,17 +50,25 @@ SHOWN = {
 EARLY = (200, 600, 2400)  # steps of the world model at which its training loss is shown
 
 
-def train(directory: Path, games: list[str], seed: int, **asked: Any) -> None:
+def train(
+    directory: Path,
+    games: list[str],
+    seed: int,
+    *,
+    stage: str | None,
+    start: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> None:
     """`wm train` in a directory of this benchmark; a finished run is left as it is."""
     train_run(
-        stage=asked.get("stage"),
+        stage=stage,
         games=games,
         preset="tiny",
         directory=directory,
-        start=asked.get("start"),
+        start=start,
         seed=seed,
         device_name="auto",
-        overrides=asked.get("overrides", []),
+        overrides=list(overrides),
         logs=[],
         console=Console(),
     )
@@ -102,7 +109,8 @@ def rows(directory: Path, game: str) -> Iterator[tuple[str, str]]:
     if "evaluate" not in stages:
         return
     levels = stages["worldmodel"]["metrics"]["validation"][game]
-    yield "loss of the world model in training, steps 200 / 600 / 2400", numbers(early_losses(directory), 2)
+    early = f"loss of the world model in training, steps {' / '.join(map(str, EARLY))}"
+    yield early, numbers(early_losses(directory), 2)
     yield "cross-entropy, nats", numbers([level["cross_entropy"] for level in levels], 2)
     yield "that of unigrams", numbers([level["unigram_cross_entropy"] for level in levels], 2)
     yield "right of tokens that changed, %", numbers([100 * level["changed_accuracy"] for level in levels], 1)
@@ -137,7 +145,7 @@ def print_table(title: str, columns: dict[str, dict[str, str]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--games", nargs="+", default=["pong", "breakout", "ms_pacman"])
-    parser.add_argument("--steps", nargs="+", type=int, default=[120_000, 20_000])
+    parser.add_argument("--steps", nargs="+", type=int, default=[120_000])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--only", default=None, help="make this one run, and print nothing of it")

@@ -1,7 +1,7 @@
 """The app's own settings: one dataclass for each table of a run's TOML that no package owns."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from wm.fit import FitConfig
 
@@ -147,7 +147,8 @@ class ChooseConfig:
         require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
 
 
-PARTS = ("encoder", "hrvq", "worldmodel", "agent")
+Part = Literal["encoder", "hrvq", "worldmodel", "agent"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,14 +164,14 @@ class StartConfig:
     """
 
     run: str = ""
-    parts: Literal["encoder", "hrvq", "worldmodel", "agent"] = "encoder"
+    parts: Part = "encoder"
     encoder_steps: int = 500
 
     def __post_init__(self) -> None:
         require(self.encoder_steps >= 0, f"encoder_steps must not be negative; got {self.encoder_steps}")
 
     @property
-    def taken(self) -> tuple[str, ...]:
+    def taken(self) -> tuple[Part, ...]:
         """The parts taken, in order."""
         return PARTS[: PARTS.index(self.parts) + 1] if self.run else ()
 

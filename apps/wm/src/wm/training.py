@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from wm.pipeline import Context, run_stages
 from wm.report import print_report
 from wm.reporter import Reporter, make_sinks
 from wm.run import Layout
-from wm.sections import StartConfig
 from wm.settings import merge, parse_override, unstructure
 from wm.signs import signs_after
 from wm.stages import stages_of
@@ -109,8 +108,8 @@ def _resolve(
     if directory is not None and preset is None and (directory / "config.toml").exists():
         return build_config(read_toml(directory / "config.toml"), changes), Layout(directory)
     if start is not None and preset is None:
-        source = load_config(Layout(start).config)
-        base, name = unstructure(replace(source, start=StartConfig())), f"from-{start.name}"
+        base = unstructure(load_config(Layout(start).config)) | {"start": {}}
+        name = f"from-{start.name}"
     else:
         name = preset or default_preset
         base = read_preset(name)
