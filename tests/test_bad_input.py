@@ -28,6 +28,7 @@ def refused(result, *parts):
         (["--games", "MsPacman"], ["ms_pacman"]),
         (["--games", "pong,pong"], ["twice"]),
         (["wroldmodel"], ["unknown stage 'wroldmodel'", "worldmodel"]),
+        (["seed=1"], ["unknown stage 'seed=1'", "did you mean `--set seed=1`?"]),
         (["--preset", "huge"], ["unknown preset 'huge'", "tiny, hour, reference, atari100k"]),
         (["--set", "worldmodel.layers=3"], ["worldmodel.layers", "num_layers"]),
         (["--set", "worldmodel.num_layers=many"], ["worldmodel.num_layers must be an integer", "'many'"]),

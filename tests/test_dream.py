@@ -11,9 +11,15 @@ from token_worldmodel import load_tokens
 from wm.config import load_config
 from wm.run import Layout
 from wm.viewer import Viewer
-from wm.watching import watch
+from wm.watching import DreamedGame, watch
 
 CPU = torch.device("cpu")
+
+
+def dreamt(run, horizon, seed=0):
+    layout = Layout(run)
+    dreamed = DreamedGame.load(layout, load_config(layout.config), "pong", seed=seed, device=CPU)
+    return watch(dreamed, horizon)
 
 
 def film(run, path, *arguments):
@@ -36,7 +42,7 @@ def test_a_dream_longer_than_the_model_starts_in_real_validation_play(run):
     layout = Layout(run)
     config = load_config(layout.config)
     context, horizon = config.dream.context, 3 * config.worldmodel.max_steps
-    dream = watch(layout, config, "pong", horizon=horizon, seed=2, device=CPU)
+    dream = dreamt(run, horizon, seed=2)
     assert dream.tokens.shape == (context + horizon, 3)
     assert dream.actions.shape == (context + horizon - 1,)
     assert set(dream.actions.tolist()) <= {int(action) for action in minimal_actions("pong")}
@@ -57,10 +63,7 @@ def test_a_dream_longer_than_the_model_starts_in_real_validation_play(run):
 
 
 def test_a_longer_dream_begins_like_a_shorter_one(run):
-    layout = Layout(run)
-    config = load_config(layout.config)
-    short = watch(layout, config, "pong", horizon=3, seed=0, device=CPU)
-    long = watch(layout, config, "pong", horizon=30, seed=0, device=CPU)
+    short, long = dreamt(run, 3), dreamt(run, 30)
     assert torch.equal(short.tokens, long.tokens[: len(short.tokens)])
 
 

@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from command import SMALL, options, wm
 from PIL import Image
+from wm.choice import open_run
+from wm.watching import DreamedGame, one_more
 
 SETTINGS = options(setting for setting in SMALL if not setting.startswith("collect."))
 
@@ -54,6 +57,12 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert manifest["stages"]["collect"]["metrics"]["push"]["steps"] == 117
     assert manifest["stages"]["evaluate"]["metrics"]["games"] == {}
     assert (run / "agent.safetensors").exists()
+    config, layout = open_run(run)
+    dreamed = DreamedGame.load(layout, config, "push", seed=0, device=torch.device("cpu"))
+    played = one_more(dreamed, next(dreamed.beginnings()), action=3)  # as `wm play` does
+    for _ in range(8):
+        played = one_more(dreamed, played)
+    assert set(played.actions.tolist()) <= {0, 3, 4}
     again = wm("train", "--run", run, "--device", "cpu")
     assert "collect: up to date, skipped" in again.output
     assert "agent: up to date, skipped" in again.output

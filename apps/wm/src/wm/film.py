@@ -14,7 +14,7 @@ from wm.files import written_whole
 from wm.images import Pixels, enlarge, tint, to_bytes
 from wm.reporter import Reporter
 from wm.viewer import Viewer
-from wm.watching import WatchedDream, watch
+from wm.watching import DreamedGame, WatchedDream, watch
 
 MILLISECONDS = 100  # per step; the game itself takes 67
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
@@ -39,14 +39,10 @@ def film_run(
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
     """
     config, layout = open_run(directory)
-    game = config.games[0] if game is None else game
-    if game not in config.games:
-        raise ValueError(f"the run has not seen {game}; it knows {', '.join(config.games)}")
-    if not layout.agent.exists():
-        raise ValueError(f"{directory} has no trained agent yet; run `wm train --run {directory}` first")
     device = pick_device(device_name)
+    dreamed = DreamedGame.load(layout, config, game or config.games[0], seed=seed, device=device)
     viewer = Viewer.load(layout, device)
-    dream = watch(layout, config, game, horizon=horizon, seed=seed, device=device)
+    dream, game = watch(dreamed, horizon), dreamed.game
     target = out or directory / f"dream-{game}-{seed}.gif"
     with Reporter(console).task("draw", len(dream.tokens)) as task:
         pictures = []

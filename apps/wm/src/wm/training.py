@@ -75,6 +75,8 @@ def train_run(
     if stage is not None and stage not in names:
         near = difflib.get_close_matches(stage, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        if "=" in stage:
+            hint = f"did you mean `--set {stage}`? "
         raise ValueError(f"unknown stage {stage!r}; {hint}allowed: {', '.join(names)}")
 
     for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):

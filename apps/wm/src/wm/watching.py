@@ -1,13 +1,16 @@
-"""One dream of a run's agent, from a real beginning and as long as one likes."""
+"""Dreams of one game that are looked at: from a real beginning, as long as one likes."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
-from atari_data import split_episodes, window_starts
-from latent_ac import CodeFeatures
+from atari_data import FrameStore, split_episodes, window_starts
+from hrvq import HRVQ
+from latent_ac import Agent, CodeFeatures, CodePolicy
 from numpy.typing import NDArray
-from token_worldmodel import Policy, WorldModel, imagine
+from token_worldmodel import Policy, TokenTrajectories, WorldModel, imagine
 from torch import Tensor
 
 from wm.actions import allowed_actions
@@ -25,7 +28,7 @@ class WatchedDream:
     Args:
         real: uint8 (C, 84, 84), the frames of the real steps.
         tokens: int64 (C + H, L).
-        actions: int64 (C + H - 1,), those between the steps: C - 1 taken in the game, the rest by the agent.
+        actions: int64 (C + H - 1,), those between the steps: C - 1 taken in the game, the rest in the dream.
         rewards: float32 (H,), predicted for each dreamed action.
         continues: float32 (H,), predicted probability that the game goes on after it.
     """
@@ -35,6 +38,107 @@ class WatchedDream:
     actions: Tensor
     rewards: Tensor
     continues: Tensor
+
+
+@dataclass(frozen=True)
+class DreamedGame:
+    """One game of a run, as its world model dreams it and its agent plays it.
+
+    Args:
+        actor: the agent's, on the run's codes.
+        mask: bool (18,), the game's own actions.
+        random: source of choices and of sampled tokens, on ``device``.
+    """
+
+    game: str
+    config: RunConfig
+    model: WorldModel
+    quantizer: HRVQ
+    agent: Agent
+    actor: CodePolicy
+    mask: Tensor
+    trajectories: TokenTrajectories
+    frames: FrameStore
+    random: torch.Generator
+    seed: int
+    device: torch.device
+
+    @classmethod
+    def load(cls, layout: Layout, config: RunConfig, game: str, *, seed: int, device: torch.device) -> Self:
+        """What the run's artifacts make.
+
+        Raises:
+            ValueError: the run has not seen the game, has no agent yet, or an artifact is missing or damaged.
+        """
+        if game not in config.games:
+            raise ValueError(f"the run has not seen {game}; it knows {', '.join(config.games)}")
+        if not layout.agent.exists():
+            raise ValueError(
+                f"{layout.root} has no trained agent yet; run `wm train --run {layout.root}` first"
+            )
+        model, quantizer = frozen_worldmodel(layout, device), frozen_quantizer(layout, device)
+        agent, trajectories = frozen_agent(layout, device), known_tokens(layout, game, model)
+        allowed = allowed_actions(game, trajectories.actions, trajectories.final)
+        return cls(
+            game=game,
+            config=config,
+            model=model,
+            quantizer=quantizer,
+            agent=agent,
+            actor=agent.actor.on_codes(quantizer.codebooks),
+            mask=torch.from_numpy(allowed).to(device),
+            trajectories=trajectories,
+            frames=layout.frames(game),
+            random=generator(device, seed, "watch", game),
+            seed=seed,
+            device=device,
+        )
+
+    def beginnings(self) -> Iterator[WatchedDream]:
+        """Dreams that have not begun: ``dream.context`` real steps of a validation episode, drawn evenly.
+
+        Raises:
+            ValueError: no validation episode is long enough.
+        """
+        context, known = self.config.dream.context, self.trajectories
+        # One step more than the context, so that no dream starts from an episode's final observation.
+        starts = window_starts(known.episode_ids, context + 1)
+        held_out = split_episodes(
+            known.episode_ids, self.config.collect.validation_fraction, self.config.seed
+        )
+        starts = starts[held_out[starts]]
+        if not len(starts):
+            raise ValueError(
+                f"{self.game} has no validation episode of {context + 1} steps to dream on from; "
+                "raise collect.num_steps or lower dream.context"
+            )
+        draw = np.random.default_rng(derive_seed(self.seed, "watch", self.game))
+        while True:
+            first = int(draw.choice(starts))
+            rows = slice(first, first + context)
+            yield WatchedDream(
+                real=self.frames.frames[rows],
+                tokens=torch.from_numpy(known.tokens[rows]).long(),
+                actions=torch.from_numpy(known.actions[rows][:-1]).long(),
+                rewards=torch.zeros(0),
+                continues=torch.zeros(0),
+            )
+
+    def policy(self, tokens: Tensor, state: Tensor) -> Tensor:
+        """The agent's choice, a :data:`token_worldmodel.Policy`."""
+        seen = agent_state(state, self.config.dream)
+        return self.actor.act(tokens, self.mask, state=seen, generator=self.random)
+
+    def judge(self, tokens: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicted rewards and probabilities that the game goes on, float32 (H,) each, on the CPU.
+
+        Args:
+            tokens: int64 (1, H + 1, L).
+            actions: int64 (1, H), those between the steps.
+        """
+        features = CodeFeatures(tokens.transpose(0, 1), self.quantizer.codebooks)
+        rewards, continues = self.agent.predict(features, actions.T)
+        return rewards[:, 0].cpu(), continues[:, 0].cpu()
 
 
 @torch.no_grad()
@@ -61,8 +165,7 @@ def dream_on(
         tokens int64 (B, C + horizon, L) and actions int64 (B, C + horizon - 1), the given ones first.
     """
     context = config.dream.context
-    # Positions beyond the training windows mean nothing to the model.
-    longest = max(1, min(config.worldmodel.max_steps, config.windows.length) - context)
+    longest = max(1, longest_window(config) - context)
     while (left := context + horizon - tokens.shape[1]) > 0:
         dream = imagine(
             model,
@@ -78,52 +181,58 @@ def dream_on(
     return tokens, actions
 
 
+def longest_window(config: RunConfig) -> int:
+    """Steps that a dream may hold with its context: positions beyond the training windows mean nothing."""
+    return min(config.worldmodel.max_steps, config.windows.length)
+
+
 @torch.no_grad()
-def watch(
-    layout: Layout, config: RunConfig, game: str, *, horizon: int, seed: int, device: torch.device
-) -> WatchedDream:
-    """Let the agent play ``horizon`` steps of ``game`` in the world model, from a real validation context.
+def watch(dreamed: DreamedGame, horizon: int) -> WatchedDream:
+    """Let the agent play ``horizon`` steps in the world model, from a real validation context.
 
     The model has learned windows of ``windows.length`` steps. A longer dream goes on from its own last
     ``dream.context`` steps, taken as a new context.
 
     Raises:
-        ValueError: no validation episode is long enough, or an artifact is missing or damaged.
+        ValueError: no validation episode is long enough.
     """
-    context = config.dream.context
-    model = frozen_worldmodel(layout, device)
-    trajectories, frames = known_tokens(layout, game, model), layout.frames(game)
-    # One step more than the context, so that no dream starts from an episode's final observation.
-    starts = window_starts(trajectories.episode_ids, context + 1)
-    held_out = split_episodes(trajectories.episode_ids, config.collect.validation_fraction, config.seed)
-    starts = starts[held_out[starts]]
-    if not len(starts):
-        raise ValueError(
-            f"{game} has no validation episode of {context + 1} steps to dream on from; "
-            "raise collect.num_steps or lower dream.context"
-        )
-    start = int(np.random.default_rng(derive_seed(seed, "watch", game)).choice(starts))
+    begin = next(dreamed.beginnings())
+    tokens, actions = (steps[None].to(dreamed.device) for steps in (begin.tokens, begin.actions))
+    tokens, actions = dream_on(
+        dreamed.model, dreamed.config, tokens, actions, dreamed.policy, horizon, dreamed.random
+    )
+    last = len(begin.real) - 1
+    rewards, continues = dreamed.judge(tokens[:, last:], actions[:, last:])
+    return WatchedDream(begin.real, tokens[0].cpu(), actions[0].cpu(), rewards, continues)
 
-    quantizer = frozen_quantizer(layout, device)
-    agent = frozen_agent(layout, device)
-    actor = agent.actor.on_codes(quantizer.codebooks)
-    allowed = allowed_actions(game, trajectories.actions, trajectories.final)
-    mask = torch.from_numpy(allowed).to(device)
-    draw = generator(device, seed, "watch", game)
 
-    def policy(tokens: Tensor, state: Tensor) -> Tensor:
-        return actor.act(tokens, mask, state=agent_state(state, config.dream), generator=draw)
+@torch.no_grad()
+def one_more(dreamed: DreamedGame, dream: WatchedDream, action: int | None = None) -> WatchedDream:
+    """The dream with one step more, by the action, one of the 18, or without one by the agent's choice.
 
-    rows = slice(start, start + context)
-    tokens = torch.from_numpy(trajectories.tokens[rows]).long().to(device)[None]
-    actions = torch.from_numpy(trajectories.actions[rows][:-1]).long().to(device)[None]
-    tokens, actions = dream_on(model, config, tokens, actions, policy, horizon, draw)
-    features = CodeFeatures(tokens[:, context - 1 :].transpose(0, 1), quantizer.codebooks)
-    rewards, continues = agent.predict(features, actions[:, context - 1 :].T)
-    return WatchedDream(
-        real=frames.frames[rows],
-        tokens=tokens[0].cpu(),
-        actions=actions[0].cpu(),
-        rewards=rewards[:, 0].cpu(),
-        continues=continues[:, 0].cpu(),
+    The model reads as many of the last steps as it has learned to, so a dream has no end.
+    """
+    known = min(longest_window(dreamed.config) - 1, len(dream.tokens))
+    tokens = dream.tokens[-known:].to(dreamed.device)
+    actions = dream.actions[len(dream.actions) - known + 1 :].to(dreamed.device)
+
+    def given(tokens: Tensor, _state: Tensor) -> Tensor:
+        return torch.tensor([action], device=tokens.device)
+
+    step = imagine(
+        dreamed.model,
+        tokens[None],
+        actions[None],
+        dreamed.policy if action is None else given,
+        1,
+        generator=dreamed.random,
+        temperature=dreamed.config.dream.temperature,
+    )
+    rewards, continues = dreamed.judge(step.tokens, step.actions)
+    return replace(
+        dream,
+        tokens=torch.cat([dream.tokens, step.tokens[0, 1:].cpu()]),
+        actions=torch.cat([dream.actions, step.actions[0].cpu()]),
+        rewards=torch.cat([dream.rewards, rewards]),
+        continues=torch.cat([dream.continues, continues]),
     )

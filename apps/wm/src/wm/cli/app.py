@@ -12,6 +12,7 @@ from wm.cli.dream import dream
 from wm.cli.evaluate import evaluate
 from wm.cli.fidelity import fidelity
 from wm.cli.import_recording import import_recording
+from wm.cli.play import play
 from wm.cli.probe import probe
 from wm.cli.runs import runs, show
 from wm.cli.train import train
@@ -50,6 +51,7 @@ app.command()(fidelity)
 app.command(name="import")(import_recording)
 app.command()(atlas)
 app.command()(dream)
+app.command()(play)
 app.command()(doctor)
 app.command()(runs)
 app.command()(show)

@@ -1,0 +1,41 @@
+"""`wm play`: play inside the world model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wm.cli.options import DeviceOption, RunArgument, make_console
+from wm.errors import friendly_errors
+
+
+def play(
+    run: RunArgument,
+    game: Annotated[
+        str | None, typer.Option(help="One of the run's games. Default: its first.", show_default=False)
+    ] = None,
+    agent: Annotated[bool, typer.Option("--agent", help="Let the agent begin; any move takes over.")] = False,
+    speed: Annotated[
+        float, typer.Option(min=0.1, max=60, help="Steps a second; the game itself makes 15.")
+    ] = 15.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Also film what was played (GIF).", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the real beginning and of the dream.")] = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Play inside the world model, in the terminal: arrows, space, tab for the agent, q to end."""
+    console = make_console()
+    with friendly_errors(console):
+        from wm.playing import play_run
+
+        play_run(
+            run,
+            game=game,
+            out=out,
+            agent=agent,
+            steps_per_second=speed,
+            seed=seed,
+            device_name=device,
+            console=console,
+        )

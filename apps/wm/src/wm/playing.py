@@ -1,0 +1,144 @@
+"""`wm play`: play in the world model, or watch the agent do so, in a terminal."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from atari_data import ACTION_NAMES
+from rich.console import Console, ConsoleDimensions, Group
+from rich.live import Live
+from rich.text import Text
+
+from wm.choice import open_run
+from wm.controls import Controls
+from wm.device import pick_device
+from wm.film import draw, write_gif
+from wm.images import Pixels, coarse, enlarge
+from wm.terminal import HalfBlocks, keyboard
+from wm.viewer import Viewer
+from wm.watching import DreamedGame, one_more
+
+HOLD = 3  # steps that a key counts for
+SIDE, LINES = 84, 4  # of a frame, and of what is said below it
+MOVES = {"w": "UP", "a": "LEFT", "s": "DOWN", "d": "RIGHT", " ": "FIRE"} | {
+    way: way.upper() for way in ("up", "down", "left", "right")
+}
+HELP = "arrows move, space fires, tab: you or the agent, r: begin anew, digits: levels drawn, q: quit"
+
+
+def play_run(
+    directory: Path,
+    *,
+    game: str | None,
+    out: Path | None,
+    agent: bool,
+    steps_per_second: float,
+    seed: int,
+    device_name: str,
+    console: Console,
+) -> None:
+    """What `wm play` does: dream, show, and take keys until it is told to stop.
+
+    Raises:
+        ValueError: there is no terminal or it is too small, the run has no such game, agent or decoder, or an
+            artifact is missing or damaged.
+    """
+    with keyboard() as read:
+        config, layout = open_run(directory)
+        device = pick_device(device_name)
+        dreamed = DreamedGame.load(layout, config, game or config.games[0], seed=seed, device=device)
+        session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)
+        first = session.view(console)  # a terminal too small is said before the screen is taken
+        with (
+            Live(first, console=console, screen=True, auto_refresh=False) as live,
+            suppress(KeyboardInterrupt),
+        ):
+            while not session.over:
+                due = time.monotonic() + 1 / steps_per_second
+                live.update(session.view(console), refresh=True)
+                for key in read(due):
+                    session.press(key)
+                session.step()
+    dream = session.dream
+    console.print(
+        f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():.2f}",
+        highlight=False,
+    )
+    if out is not None:
+        write_gif(out, list(draw(dream, session.viewer, dreamed.game)))
+        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+
+
+class Session:
+    """Someone at the keyboard, and the dream.
+
+    Args:
+        dreamed: the game.
+        viewer: draws it.
+        agent_plays: whether the agent has the first move.
+    """
+
+    def __init__(self, dreamed: DreamedGame, viewer: Viewer, *, agent_plays: bool) -> None:
+        self.dreamed, self.viewer, self.agent_plays = dreamed, viewer, agent_plays
+        self.levels = self._all_levels = viewer.quantizer.config.levels
+        self.over = False
+        self._beginnings = dreamed.beginnings()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.dream = next(self._beginnings)
+        self._controls = Controls(self.dreamed.mask.cpu().numpy(), HOLD)
+
+    def press(self, key: str) -> None:
+        """Do what a key asks for; others are ignored. A move takes over from the agent."""
+        if key in MOVES:
+            self._controls.press(MOVES[key])
+            self.agent_plays = False
+        elif key == "\t":
+            self.agent_plays = not self.agent_plays
+        elif key == "r":
+            self._begin()
+        elif key == "q":
+            self.over = True
+        elif key.isdigit() and 1 <= int(key) <= self._all_levels:
+            self.levels = int(key)
+
+    def step(self) -> None:
+        """One step of the dream."""
+        action = None if self.agent_plays else self._controls.next_action()
+        self.dream = one_more(self.dreamed, self.dream, action)
+
+    def view(self, console: Console) -> Group:
+        """The last step as the terminal shows it, drawn from the first levels."""
+        frames = self.viewer.draw(self.dream.tokens[-1:], self.dreamed.game)
+        frame = fitting(coarse(frames[0, self.levels].numpy()), console.size)
+        return Group(HalfBlocks(frame), self._said())
+
+    def _said(self) -> Text:
+        """Who plays, the last action and what is expected of it."""
+        dream, who = self.dream, "the agent plays" if self.agent_plays else "you play"
+        text = Text(f"{self.dreamed.game}, step {len(dream.rewards)}, {who}\n", no_wrap=True)
+        action = ACTION_NAMES[int(dream.actions[-1])] if len(dream.actions) else "-"
+        lasting = float(dream.continues[-1]) if len(dream.continues) else 1.0
+        text.append(f"{action:<14} predicted return {dream.rewards.sum():+.2f}   goes on ")
+        text.append(f"{lasting:.0%}\n", "red" if lasting < 0.5 else "")
+        return text.append(HELP, "dim")
+
+
+def fitting(frame: Pixels, terminal: ConsoleDimensions) -> Pixels:
+    """The frame in the largest size that the terminal has room for: doubled, whole or halved.
+
+    Raises:
+        ValueError: it has room for none.
+    """
+    width, height = terminal.width, 2 * (terminal.height - LINES)
+    if width >= 2 * SIDE and height >= 2 * SIDE:
+        return enlarge(frame, 2)
+    if width >= SIDE and height >= SIDE:
+        return frame
+    if width >= SIDE // 2 and height >= SIDE // 2:
+        return coarse(frame.reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3)))
+    raise ValueError(
+        f"the terminal has {terminal.width} x {terminal.height} characters; enlarge it to "
+        f"{SIDE // 2} x {SIDE // 4 + LINES} or more"
+    )

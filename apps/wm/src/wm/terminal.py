@@ -1,0 +1,89 @@
+"""A terminal as a screen of gray pixels and as a keyboard."""
+
+import os
+import re
+import select
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import groupby
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
+from rich.style import Style
+
+from wm.images import Pixels
+
+_ARROWS = {b"A": "up", b"B": "down", b"C": "right", b"D": "left"}
+_PRESSED = re.compile(rb"\x1b[\[O]([ABCD])|\x1b\[[0-9;]*[~A-Z]|([\x00-\x7f])")
+
+
+class HalfBlocks:
+    """A frame as text: a character shows two pixels, the upper one as its ink, the lower one as its paper.
+
+    Args:
+        frame: uint8 (H, W), H even.
+    """
+
+    def __init__(self, frame: Pixels) -> None:
+        self.frame = frame
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The rows, neighbours that look alike joined."""
+        for upper, lower in zip(self.frame[::2].tolist(), self.frame[1::2].tolist(), strict=True):
+            for pair, run in groupby(zip(upper, lower, strict=True)):
+                yield Segment("▀" * len(list(run)), _style(*pair))
+            yield Segment.line()
+
+
+@lru_cache(maxsize=4096)
+def _style(upper: int, lower: int) -> Style:
+    return Style(color=f"rgb({upper},{upper},{upper})", bgcolor=f"rgb({lower},{lower},{lower})")
+
+
+@contextmanager
+def keyboard() -> Iterator[Callable[[float], list[str]]]:
+    """Keys one by one, unseen and without Enter; afterwards the terminal is as it was.
+
+    Yields a function that waits until a time (``time.monotonic``) and returns what was pressed by then:
+    up, down, right, left, or the character in lower case. If the terminal is gone it returns "q".
+
+    Raises:
+        ValueError: there is no terminal, or none of the kind that can be asked.
+    """
+    try:
+        import termios
+        import tty
+    except ImportError as error:
+        raise ValueError(
+            "keys cannot be read on this system; use Linux, macOS or WSL, or film a dream with `wm dream`"
+        ) from error
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ValueError("there is no terminal to play in; start it in one, or film a dream with `wm dream`")
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+
+    def read(until: float) -> list[str]:
+        received = b""
+        while (left := until - time.monotonic()) > 0 and select.select([descriptor], [], [], left)[0]:
+            data = os.read(descriptor, 1024)
+            if not data:
+                return ["q"]
+            received += data
+        return pressed(received)
+
+    tty.setcbreak(descriptor)
+    try:
+        yield read
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def pressed(received: bytes) -> list[str]:
+    """The keys that these bytes of a terminal stand for; unknown sequences stand for none."""
+    keys = (
+        _ARROWS.get(arrow) or character.decode().lower() for arrow, character in _PRESSED.findall(received)
+    )
+    return [key for key in keys if key]

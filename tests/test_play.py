@@ -1,0 +1,227 @@
+"""`wm play`: keys, pixels, the dream that goes on, and the command in a terminal of its own."""
+
+import io
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from atari_data import ACTION_NAMES, action_mask
+from command import wm
+from PIL import Image
+from rich.console import Console, ConsoleDimensions
+from token_worldmodel import imagine
+from wm.choice import open_run
+from wm.controls import Controls, action_for
+from wm.images import to_bytes
+from wm.playing import Session, fitting
+from wm.run import Layout
+from wm.terminal import HalfBlocks, pressed
+from wm.viewer import Viewer
+from wm.watching import DreamedGame, one_more
+
+CPU = torch.device("cpu")
+
+
+def names(game):
+    return {name for name, allowed in zip(ACTION_NAMES, action_mask(game), strict=True) if allowed}
+
+
+@pytest.mark.parametrize(
+    ("game", "held", "action"),
+    [
+        ("ms_pacman", [], "NOOP"),
+        ("ms_pacman", ["LEFT"], "LEFT"),
+        ("ms_pacman", ["LEFT", "UP"], "UPLEFT"),
+        ("ms_pacman", ["DOWN", "RIGHT"], "DOWNRIGHT"),
+        ("ms_pacman", ["FIRE", "DOWN"], "DOWN"),  # nothing to fire
+        ("ms_pacman", ["FIRE"], "NOOP"),
+        ("seaquest", ["FIRE", "LEFT", "UP"], "UPLEFTFIRE"),
+        ("breakout", ["FIRE"], "FIRE"),
+        ("breakout", ["FIRE", "RIGHT"], "RIGHT"),  # it has no RIGHTFIRE
+        ("pong", ["UP"], "RIGHT"),  # which is up on the screen
+        ("pong", ["DOWN"], "LEFT"),
+        ("pong", ["LEFT", "UP"], "RIGHT"),  # one axis: the newest key
+        ("pong", ["DOWN", "FIRE"], "LEFTFIRE"),
+    ],
+)
+def test_keys_mean_the_action_that_says_most_of_them(game, held, action):
+    assert action_for(held, names(game)) == action
+
+
+def test_every_key_of_every_game_means_an_allowed_action():
+    for game in ("pong", "breakout", "ms_pacman", "seaquest", "space_invaders", "skiing"):
+        for held in ([], ["UP"], ["DOWN", "LEFT"], ["RIGHT", "UP", "FIRE"], ["FIRE"]):
+            assert action_for(held, names(game)) in names(game)
+
+
+def test_a_key_counts_for_some_steps_and_ends_its_opposite():
+    controls = Controls(action_mask("ms_pacman"), hold=3)
+    actions = []
+    for keys in (["LEFT"], [], ["UP"], [], [], [], ["UP"], ["DOWN"]):
+        for key in keys:
+            controls.press(key)
+        actions.append(ACTION_NAMES[controls.next_action()])
+    assert actions == ["LEFT", "LEFT", "UPLEFT", "UP", "UP", "NOOP", "UP", "DOWN"]
+
+
+def test_bytes_of_a_terminal_are_keys():
+    assert pressed(b"\x1b[A\x1bOBw\t Q") == ["up", "down", "w", "\t", " ", "q"]
+    assert pressed(b"\x1b[3~\x1b[1;5Cx\xc3\xa4") == ["x"]  # what is not known is no key
+    assert pressed(b"") == []
+
+
+def test_a_character_shows_two_pixels():
+    frame = np.array([[0, 0, 255], [8, 8, 16], [1, 2, 2], [3, 3, 3]], np.uint8)
+    console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=10)
+    segments = [segment for segment in console.render(HalfBlocks(frame)) if segment.text != "\n"]
+    shown = [
+        (segment.text, segment.style.color.triplet.red, segment.style.bgcolor.triplet.red)
+        for segment in segments
+    ]
+    assert shown == [("▀▀", 0, 8), ("▀", 255, 16), ("▀", 1, 3), ("▀▀", 2, 3)]
+
+
+def test_a_frame_is_as_large_as_the_terminal_allows():
+    frame = np.zeros((84, 84), np.uint8)
+    frame[:2, :2] = [[255, 0], [0, 255]]
+    assert fitting(frame, ConsoleDimensions(168, 88)).shape == (168, 168)
+    assert fitting(frame, ConsoleDimensions(167, 88)).shape == (84, 84)
+    small = fitting(frame, ConsoleDimensions(80, 25))
+    assert small.shape == (42, 42)
+    assert abs(int(small[0, 0]) - 128) <= 4  # to 32 gray levels
+    assert not small[1:].any()
+    with pytest.raises(ValueError, match="41 x 25 characters; enlarge it to 42 x 25 or more"):
+        fitting(frame, ConsoleDimensions(41, 25))
+
+
+def dreamed_game(run, seed=0):
+    config, layout = open_run(run)
+    return DreamedGame.load(layout, config, "pong", seed=seed, device=CPU)
+
+
+def test_a_played_step_is_the_world_models_and_the_dream_has_no_end(run):
+    dreamed = dreamed_game(run)
+    begin = next(dreamed.beginnings())
+    action = ACTION_NAMES.index("LEFT")
+    dreamed.random.manual_seed(5)
+    dream = one_more(dreamed, begin, action)
+    expected = imagine(
+        dreamed.model,
+        begin.tokens[None],
+        begin.actions[None],
+        lambda tokens, state: torch.tensor([action]),
+        1,
+        generator=torch.Generator().manual_seed(5),
+        temperature=dreamed.config.dream.temperature,
+    )
+    assert torch.equal(dream.tokens, torch.cat([begin.tokens, expected.tokens[0, 1:]]))
+    assert dream.actions.tolist() == [*begin.actions.tolist(), action]
+    steps = 2 * dreamed.config.worldmodel.max_steps
+    for _ in range(steps):
+        dream = one_more(dreamed, dream)
+    assert len(dream.tokens) == len(begin.tokens) + 1 + steps
+    assert len(dream.rewards) == len(dream.continues) == 1 + steps
+    assert {ACTION_NAMES[action] for action in dream.actions[-steps:].tolist()} <= names("pong")
+    assert torch.equal(dream.tokens[: len(begin.tokens)], begin.tokens)
+
+
+def test_the_last_step_is_judged_as_the_whole_dream_is(run):
+    dreamed = dreamed_game(run)
+    dream = next(dreamed.beginnings())
+    last = len(dream.real) - 1
+    for _ in range(5):
+        dream = one_more(dreamed, dream)
+    rewards, continues = dreamed.judge(dream.tokens[None, last:], dream.actions[None, last:])
+    torch.testing.assert_close(dream.rewards, rewards)
+    torch.testing.assert_close(dream.continues, continues)
+
+
+def test_keys_play_hand_over_begin_anew_and_end(run):
+    layout = Layout(run)
+    session = Session(dreamed_game(run), Viewer.load(layout, CPU), agent_plays=True)
+    session.step()
+    assert session.agent_plays
+    session.press("up")
+    assert not session.agent_plays
+    session.step()
+    assert ACTION_NAMES[int(session.dream.actions[-1])] == "RIGHT"
+    session.press("\t")
+    assert session.agent_plays
+    first = session.dream.tokens[0]
+    drawn = session.viewer.draw(session.dream.tokens[-1:], "pong")[0]
+    for key, level in (("1", 1), ("2", 2), ("9", 2), ("3", 3)):
+        session.press(key)
+        assert session.levels == level
+        shown = session.view(Console(width=100, height=50)).renderables[0].frame
+        assert np.abs(shown.astype(int) - to_bytes(drawn[level].numpy())).max() <= 5  # 32 gray levels
+    session.press("r")
+    assert len(session.dream.rewards) == 0
+    assert len(session.dream.tokens) == len(session.dream.real)
+    assert not torch.equal(session.dream.tokens[0], first)
+    session.press("z")
+    assert not session.over
+    session.press("q")
+    assert session.over
+
+
+def in_a_terminal(keys, *arguments, size=(50, 100)):
+    """Run `wm` in a pseudo-terminal, a key sent at each step shown: exit code, output, terminal as before."""
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, size)
+    before = termios.tcgetattr(theirs)
+    environment = os.environ | {"TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "wm", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    output, deadline, left = b"", time.monotonic() + 120, list(keys)
+    while process.poll() is None or select.select([ours], [], [], 0)[0]:
+        assert time.monotonic() < deadline, output[-2000:]
+        if select.select([ours], [], [], 0.1)[0]:
+            output += os.read(ours, 65536)
+        if left and output.count(b", step ") > len(keys) - len(left):
+            os.write(ours, left.pop(0))
+    kept = termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
+    return process.returncode, output.decode(errors="replace"), kept
+
+
+def test_the_command_plays_in_a_terminal_and_films_it(run, tmp_path):
+    film = tmp_path / "played.gif"
+    keys = [b"\x1b[A", b" ", b"\t", b"2", b"q"]
+    code, output, kept = in_a_terminal(keys, "play", run, "--out", film, "--device", "cpu", "--speed", 30)
+    assert code == 0, output
+    assert "you play" in output
+    assert "the agent plays" in output
+    assert kept
+    steps = int(re.search(r"(\d+) dreamed steps of pong", output)[1])
+    assert steps >= len(keys) - 1
+    with Image.open(film) as picture:
+        assert picture.n_frames == len(next(dreamed_game(run).beginnings()).real) + steps
+
+
+def test_ctrl_c_ends_it_and_a_small_terminal_is_refused(run):
+    code, output, kept = in_a_terminal([b"\x03"], "play", run, "--agent", "--device", "cpu")
+    assert code == 0, output
+    assert "dreamed steps of pong" in output
+    assert kept
+    code, output, kept = in_a_terminal([], "play", run, "--device", "cpu", size=(20, 80))
+    assert code == 2
+    assert "80 x 20 characters" in output
+    assert kept
+
+
+def test_without_a_terminal_it_says_what_to_do(run):
+    done = wm("play", run)
+    assert done.code == 2
+    assert "there is no terminal to play in" in done.output
+    assert "wm dream" in done.output
