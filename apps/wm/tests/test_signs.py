@@ -19,6 +19,7 @@ HEALTHY = RoundSigns(
     return_scale=1.0,
     recall=(0.8, 0.8),
     counts=(50, 50),
+    cross_entropy=(0.9, 1.6),  # about where held-out episodes are foreseen best
 )
 
 
@@ -31,6 +32,7 @@ def test_health_is_silent():
     [
         ({"imagined_reward": 0.05}, "the dream flatters: +0.0500 a step imagined, +0.0200 played"),
         ({"imagined_reward": -0.01, "real_reward": -0.03}, "the dream flatters"),
+        ({"cross_entropy": (0.7, 1.6)}, "learned its play by heart: cross-entropy of L0 0.70 in train"),
         ({"entropy": 0.01}, "the policy has collapsed"),
         ({"entropy": 0.99}, "the policy is still random"),
         ({"value_error": 1.5}, "the critic errs by 1.500 where returns spread over 1.000"),
@@ -51,6 +53,7 @@ def test_each_trouble_has_its_hint(trouble, message):
         {"real_reward": None},
         {"entropy": None},
         {"value_error": None},
+        {"cross_entropy": (None, 1.6)},
         {"recall": (None, None), "counts": (0, 0)},
     ],
 )
@@ -78,14 +81,17 @@ def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
     predictors = {
         f"reward_{kind}_{sign}": 1.0 for kind in ("recall", "count") for sign in ("negative", "positive")
     }
+    model = {"train": {"cross_entropy_0": 0.5}, "validation": {"all": [{"cross_entropy": 0.6}]}}
     agent = {"predictors": predictors, "train": {"reward": 0.1, "entropy_fraction": 0.5}}
     scores = {"games": {"ms_pacman": {"agent": {"mean": 50.0 * worth, "lengths": [500, 500]}}}}
     record = StageRecord("f", {}, {})
     manifest = Manifest(Layout(tmp_path))
     manifest.stages = {
         "collect-0": replace(record, metrics={"ms_pacman": collected}),
+        "worldmodel-0": replace(record, metrics=model),
         "agent-0": replace(record, metrics=agent),
         "collect": replace(record, metrics={"ms_pacman": collected}),
+        "worldmodel": replace(record, metrics=model),
         "agent": replace(record, metrics=agent),
         "evaluate": replace(record, metrics=scores),
     }
@@ -95,5 +101,6 @@ def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
 def test_play_is_told_in_the_unit_of_the_dream(tmp_path):
     assert [s.real_reward for s in played(tmp_path, "two_hot", unit=False)] == [1.0, 1.0]
     assert [s.real_reward for s in played(tmp_path, "sign", unit=True)] == [0.1, 0.1]
+    assert played(tmp_path, "sign", unit=True)[0].cross_entropy == (0.5, 0.6)
     # Returns of an evaluation do not tell how many points of 10 they are made of.
     assert [s.real_reward for s in played(tmp_path, "sign", unit=False)] == [0.1, None]

@@ -26,6 +26,7 @@ class RoundSigns(NamedTuple):
         return_scale: spread of the imagined returns (5th to 95th percentile).
         recall: of negative and of positive rewards by the predictor, on validation play.
         counts: of negative and positive rewards that recall was measured on.
+        cross_entropy: of L0 in nats, on what the world model is trained on and on episodes held out.
     """
 
     round: int
@@ -38,6 +39,7 @@ class RoundSigns(NamedTuple):
     return_scale: float | None
     recall: tuple[float | None, float | None]
     counts: tuple[float, float]
+    cross_entropy: tuple[float | None, float | None] = (None, None)
 
 
 def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
@@ -45,8 +47,10 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
     found = []
     for index in range(config.rounds.count):
         suffix, after = _suffix(config, index), _suffix(config, index + 1)
-        collected, agent = (manifest.stages.get(name + suffix) for name in ("collect", "agent"))
-        if collected is None or agent is None:
+        collected, model, agent = (
+            manifest.stages.get(name + suffix) for name in ("collect", "worldmodel", "agent")
+        )
+        if collected is None or model is None or agent is None:
             break
         last = index + 1 == config.rounds.count
         real = _whole_games(config, manifest, index) if last else _collected(config, manifest, after)
@@ -64,6 +68,10 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
                 return_scale=train.get("return_scale"),
                 recall=(predictors["reward_recall_negative"], predictors["reward_recall_positive"]),
                 counts=(predictors["reward_count_negative"], predictors["reward_count_positive"]),
+                cross_entropy=(
+                    model.metrics["train"].get("cross_entropy_0"),
+                    model.metrics["validation"]["all"][0]["cross_entropy"],
+                ),
             )
         )
     return found
@@ -82,6 +90,13 @@ def _hints(signs: RoundSigns) -> Iterator[str]:
             f"the dream flatters: {imagined:+.4f} a step imagined, {real:+.4f} played; train the world model "
             "longer or the agent less in a round, set dream.temperature nearer 1, shorten dream.horizon, or "
             "collect more"
+        )
+    learned, held_out = signs.cross_entropy
+    if learned is not None and held_out is not None and held_out > 2 * learned:
+        yield (
+            f"the world model has learned its play by heart: cross-entropy of L0 {learned:.2f} in training, "
+            f"{held_out:.2f} in episodes held out; train it for fewer steps or on smaller batches, raise "
+            "worldmodel.dropout or worldmodel.token_noise, or collect more"
         )
     if signs.entropy is not None and signs.entropy < 0.05:
         yield (
