@@ -182,6 +182,9 @@ def test_looking_at_runs(run):
     shown = wm("show", run)
     assert shown.code == 0
     assert "worldmodel.safetensors" in shown.output
+    shards = list((run / "data" / "pong").glob("shard-*"))
+    assert "data/pong/shard-*.safetensors" in shown.output
+    assert f"({len(shards)} files)" in shown.output
     assert "temporal consistency" in shown.output
 
 

@@ -58,8 +58,6 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000, help="of each game")
     parser.add_argument("--passes", type=int, default=50)
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
-    parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--token-noise", type=float, default=0.0, help="share of tokens read by chance")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(dim=384, layers=6, heads=6)
     args = parser.parse_args()
@@ -70,7 +68,7 @@ def main() -> None:
         name: TokenTrajectories(**{field.name: getattr(t, field.name)[: args.rows] for field in fields(t)})
         for name, t in loaded.items()
     }
-    model = build(games, args, dropout=args.dropout, token_noise=args.token_noise)
+    model = build(games, args)
     sampler = TokenSampler(games, length=args.length, batch_size=args.windows, seed=args.seed, split="all")
     train, overlapping, apart = windows_of(sampler, list(games.values()))
     rows = len({(game, start + t) for game, start in train.tolist() for t in range(args.length)})

@@ -1,5 +1,7 @@
 """`wm runs` and `wm show`."""
 
+import re
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -7,7 +9,7 @@ from rich.table import Table
 
 from wm.config import load_config
 from wm.report import print_report
-from wm.run import Layout, Manifest
+from wm.run import Layout, Manifest, StageRecord
 from wm.stages import stages_of
 
 
@@ -61,11 +63,22 @@ def show_run(directory: Path, console: Console) -> None:
             continue
         manifest.check(stage)
         first = (stage, record.finished, f"{record.seconds:.0f} s", record.device)
-        artifacts = sorted(record.artifacts.items())
-        for i, (path, known) in enumerate(artifacts):
+        lines = _artifact_lines(record)
+        for i, line in enumerate(lines):
             left = first if i == 0 else ("", "", "", "")
-            size = f"{known['size'] / 2**20:.1f} MiB"
-            table.add_row(*left, path, size, known["sha256"][:12], end_section=i == len(artifacts) - 1)
+            table.add_row(*left, *line, end_section=i == len(lines) - 1)
     console.print(table)
     print_report(config, manifest, console)
     console.print(f"settings: {layout.config}; metrics: {layout.metrics}", highlight=False)
+
+
+def _artifact_lines(record: StageRecord) -> list[tuple[str, str, str]]:
+    """Name, size and sha256 of each artifact; the many shards of a directory on one line."""
+    lines = []
+    for name, group in groupby(sorted(record.artifacts), lambda path: re.sub(r"shard-\d+", "shard-*", path)):
+        paths = list(group)
+        size = sum(record.artifacts[path]["size"] for path in paths) / 2**20
+        alone = len(paths) == 1
+        digest = record.artifacts[paths[0]]["sha256"][:12] if alone else f"({len(paths)} files)"
+        lines.append((paths[0] if alone else name, f"{size:.1f} MiB", digest))
+    return lines
