@@ -31,7 +31,7 @@ from wm.sections import (
 )
 from wm.settings import merge, structure, unstructure
 
-PRESETS = ("tiny", "hour", "reference", "atari100k")
+PRESETS = ("tiny", "hour", "reference", "atari100k", "atari100k_cpu")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="tiny, hour, reference, atari100k or a TOML file. Default: tiny; atari100k with a GPU.",
+            help="tiny, hour, atari100k_cpu, reference, atari100k or a TOML file. Default: tiny; "
+            "atari100k with a GPU.",
             show_default=False,
         ),
     ] = None,
