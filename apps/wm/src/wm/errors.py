@@ -17,7 +17,10 @@ def friendly_errors(console: Console) -> Iterator[None]:
     """Show errors of use as one sentence, without a traceback. Defects of ours keep theirs."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)):
+            raise
+        # Python 3.11 wraps what is raised while a class is made, as in the midst of an import.
         _say(console, "interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED) from None
     except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:

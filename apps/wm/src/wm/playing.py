@@ -19,11 +19,11 @@ from wm.viewer import Viewer
 from wm.watching import DreamedGame, one_more
 
 HOLD = 3  # steps that a key counts for
-SIDE, LINES = 84, 4  # of a frame, and of what is said below it
+SIDE, LINES = 84, 3  # of a frame, and of what is said below it
 MOVES = {"w": "UP", "a": "LEFT", "s": "DOWN", "d": "RIGHT", " ": "FIRE"} | {
     way: way.upper() for way in ("up", "down", "left", "right")
 }
-HELP = "arrows move, space fires, tab: you or the agent, r: begin anew, digits: levels drawn, q: quit"
+HELP = "arrows move, space fires, tab: agent, r: begin anew, digits: levels, q: quit"
 
 
 def play_run(
