@@ -199,7 +199,7 @@ def in_a_terminal(keys, *arguments, size=(50, 100)):
 def test_the_command_plays_in_a_terminal_and_films_it(run, tmp_path):
     film = tmp_path / "played.gif"
     keys = [b"\x1b[A", b" ", b"\t", b"2", b"q"]
-    code, output, kept = in_a_terminal(keys, "play", run, "--out", film, "--device", "cpu", "--speed", 30)
+    code, output, kept = in_a_terminal(keys, "play", run, "--out", film, "--device", "cpu", "--speed", 60)
     assert code == 0, output
     assert "you play" in output
     assert "the agent plays" in output

@@ -67,7 +67,8 @@ def keyboard() -> Iterator[Callable[[float], list[str]]]:
 
     def read(until: float) -> list[str]:
         received = b""
-        while (left := until - time.monotonic()) > 0 and select.select([descriptor], [], [], left)[0]:
+        # Once at least: a dream slower than it should be still listens.
+        while select.select([descriptor], [], [], max(0.0, until - time.monotonic()))[0]:
             data = os.read(descriptor, 1024)
             if not data:
                 return ["q"]
