@@ -1,6 +1,7 @@
 """What each mask predicts of held-out episodes after the same short training, on token files of your own."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,11 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
         **changes,
     )
     return WorldModel(config)
+
+
+def part(trajectories: TokenTrajectories, rows: slice) -> TokenTrajectories:
+    """Some of the rows."""
+    return TokenTrajectories(**{f.name: getattr(trajectories, f.name)[rows] for f in fields(trajectories)})
 
 
 def fit(model: WorldModel, train: TokenSampler, steps: int) -> None:

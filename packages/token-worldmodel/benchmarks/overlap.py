@@ -10,11 +10,10 @@ copying the step before. A pass is as many rows read as there are rows to train 
 import argparse
 import math
 import time
-from dataclasses import fields
 
 import numpy as np
 import torch
-from masks import add_options, build, take_step
+from masks import add_options, build, part, take_step
 from token_worldmodel import (
     TokenSampler,
     TokenTrajectories,
@@ -64,10 +63,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     loaded = {f"{path.parent.name}/{path.stem}": load_tokens(path) for path in args.files}
-    games = {
-        name: TokenTrajectories(**{field.name: getattr(t, field.name)[: args.rows] for field in fields(t)})
-        for name, t in loaded.items()
-    }
+    games = {name: part(t, slice(args.rows)) for name, t in loaded.items()}
     model = build(games, args)
     sampler = TokenSampler(games, length=args.length, batch_size=args.windows, seed=args.seed, split="all")
     train, overlapping, apart = windows_of(sampler, list(games.values()))

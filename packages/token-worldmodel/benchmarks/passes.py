@@ -9,22 +9,16 @@ are rows to train on.
 
 import argparse
 import math
-from dataclasses import fields
 
 import torch
-from masks import add_options, build, take_step
+from masks import add_options, build, part, take_step
 from token_worldmodel import (
     TokenSampler,
-    TokenTrajectories,
     WorldModelObjective,
     evaluate,
     load_tokens,
     parameter_groups,
 )
-
-
-def part(trajectories: TokenTrajectories, rows: slice) -> TokenTrajectories:
-    return TokenTrajectories(**{f.name: getattr(trajectories, f.name)[rows] for f in fields(trajectories)})
 
 
 def main() -> None:
@@ -60,7 +54,7 @@ def main() -> None:
         for step in range(steps):
             shape = min((step + 1) / min(100, steps / 10), 0.55 + 0.45 * math.cos(math.pi * step / steps))
             loss = take_step(objective, optimizer, train.batch(step), args.rate * shape)
-            last += loss / 20 if steps - step <= 20 else 0.0
+            last += loss / min(20, steps) if steps - step <= 20 else 0.0
         levels = evaluate(model.eval(), test.sweep())["all"]
         print(
             f"{passes:4d} passes, {steps} steps, loss in training {last:.3f}; held out: cross-entropy "

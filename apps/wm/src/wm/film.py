@@ -40,19 +40,19 @@ def film_run(
     """
     config, layout = open_run(directory)
     device = pick_device(device_name)
-    dreamed = DreamedGame.load(layout, config, game or config.games[0], seed=seed, device=device)
+    dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
     viewer = Viewer.load(layout, device)
-    dream, game = watch(dreamed, horizon), dreamed.game
-    target = out or directory / f"dream-{game}-{seed}.gif"
+    dream = watch(dreamed, horizon)
+    target = out or directory / f"dream-{dreamed.game}-{seed}.gif"
     with Reporter(console).task("draw", len(dream.tokens)) as task:
         pictures = []
-        for picture in draw(dream, viewer, game):
+        for picture in draw(dream, viewer, dreamed.game):
             pictures.append(picture)
             task.advance()
     write_gif(target, pictures)
     total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
     console.print(
-        f"{horizon} dreamed steps of {game}: predicted return {total:.2f}, "
+        f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:.2f}, "
         f"probability that the game still goes on {lasting:.2f}\nwritten to {target}",
         highlight=False,
         soft_wrap=True,

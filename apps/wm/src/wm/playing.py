@@ -46,7 +46,7 @@ def play_run(
     with keyboard() as read:
         config, layout = open_run(directory)
         device = pick_device(device_name)
-        dreamed = DreamedGame.load(layout, config, game or config.games[0], seed=seed, device=device)
+        dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
         session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)
         first = session.view(console)  # a terminal too small is said before the screen is taken
         with (

@@ -39,7 +39,7 @@ class RoundSigns(NamedTuple):
     return_scale: float | None
     recall: tuple[float | None, float | None]
     counts: tuple[float, float]
-    cross_entropy: tuple[float | None, float | None] = (None, None)
+    cross_entropy: tuple[float | None, float | None]
 
 
 def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:

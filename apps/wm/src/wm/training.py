@@ -73,10 +73,9 @@ def train_run(
         # The last round's stages have plain names; their number is understood too.
         stage = stage.removesuffix(f"-{config.rounds.count - 1}")
     if stage is not None and stage not in names:
-        near = difflib.get_close_matches(stage, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        if "=" in stage:
-            hint = f"did you mean `--set {stage}`? "
+        near = [repr(name) for name in difflib.get_close_matches(stage, names, n=1)]
+        meant = [f"`--set {stage}`"] if "=" in stage else near
+        hint = f"did you mean {meant[0]}? " if meant else ""
         raise ValueError(f"unknown stage {stage!r}; {hint}allowed: {', '.join(names)}")
 
     for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):

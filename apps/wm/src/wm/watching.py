@@ -64,12 +64,15 @@ class DreamedGame:
     device: torch.device
 
     @classmethod
-    def load(cls, layout: Layout, config: RunConfig, game: str, *, seed: int, device: torch.device) -> Self:
-        """What the run's artifacts make.
+    def load(
+        cls, layout: Layout, config: RunConfig, game: str | None, *, seed: int, device: torch.device
+    ) -> Self:
+        """What the run's artifacts make of a game; of its first one, if none is named.
 
         Raises:
             ValueError: the run has not seen the game, has no agent yet, or an artifact is missing or damaged.
         """
+        game = config.games[0] if game is None else game
         if game not in config.games:
             raise ValueError(f"the run has not seen {game}; it knows {', '.join(config.games)}")
         if not layout.agent.exists():
