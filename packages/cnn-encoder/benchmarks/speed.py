@@ -59,7 +59,11 @@ def plain_step(batch: ClipBatch) -> Callable[[], None]:
 
 
 ALONE = ContrastiveConfig(
-    contrastive_weight=1.0, inverse_dynamics=False, layout_weight=0.0, reward_weight=0.0
+    contrastive_weight=1.0,
+    inverse_dynamics=False,
+    layout_weight=0.0,
+    picture_weight=0.0,
+    reward_weight=0.0,
 )
 WHOLE = ContrastiveConfig(inverse_start_step=0)
 

@@ -79,6 +79,7 @@ def test_the_inverse_head_starts_at_its_step():
         loss, metrics = model(batch)
         config = model.config
         expected = config.contrastive_weight * metrics["info_nce"] + config.layout_weight * metrics["layout"]
+        expected = expected + config.picture_weight * metrics["picture"]
         expected = expected + (metrics["inverse_dynamics"] if step == 2 else 0)
         torch.testing.assert_close(loss.detach(), expected)
         model.after_step()
@@ -128,7 +129,7 @@ def test_the_picture_reaches_the_encoder_once_its_head_has_begun():
 
 def test_each_stretch_has_its_own_background():
     one, other = play(seed=1), play(seed=2)
-    model = objective()
+    model = objective(picture_weight=0.0)  # a picture has bands of absolute brightness
     model(one)
     model.eval()
     shifted = ClipBatch(other.frames + 20, other.actions, other.background + 20)

@@ -5,20 +5,34 @@ from cnn_encoder.picture import PICTURE_SIZE, RunningScale, picture
 
 def test_a_picture_by_hand():
     frames = torch.full((1, 2, 84, 84), 50, dtype=torch.uint8)
-    frames[0, 0, 0, 2] = 90  # a quarter of the second square
-    frames[0, 1, 83, 83] = 10  # a quarter of the last
+    frames[0, 0, 3, 82] = 120  # in the second pair of rows, the last of columns; 3.5 bands from the bottom
+    frames[0, 1, 83, 0] = 38  # 12 off the background: half clear; 1 + 3.8 / 34.3 bands
+    frames[0, 1, 0, 50] = 56  # too faint
     found = picture(frames, torch.full((1, 1, 84, 84), 50.0))
     assert found.shape == (1, 2, PICTURE_SIZE)
-    assert found.nonzero().tolist() == [[0, 0, 1], [0, 1, PICTURE_SIZE - 1]]
-    assert found[0, 0, 1].item() == 10
-    assert found[0, 1, -1].item() == -10
+    rows, columns = found.view(1, 2, 2, 42, 8).unbind(2)
+    assert rows.nonzero().tolist() == [[0, 0, 1, 3], [0, 0, 1, 4], [0, 1, 41, 1], [0, 1, 41, 2]]
+    assert columns.nonzero().tolist() == [[0, 0, 41, 3], [0, 0, 41, 4], [0, 1, 0, 1], [0, 1, 0, 2]]
+    torch.testing.assert_close(rows[0, 0, 1, 3:5], torch.tensor([0.5, 0.5]))
+    upper = (38 - 240 / 7) / (240 / 7)
+    torch.testing.assert_close(columns[0, 1, 0, 1:3], torch.tensor([(1 - upper) / 2, upper / 2]))
+
+
+def test_profiles_hold_every_clear_pixel_once():
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(20, 256, (2, 3, 84, 84), generator=generator).byte()
+    rows, columns = picture(frames, torch.zeros(2, 1, 84, 84)).view(2, 3, 2, 42, 8).unbind(2)
+    torch.testing.assert_close(rows.sum((-1, -2)), torch.full((2, 3), 84.0 * 84))
+    torch.testing.assert_close(rows.sum(-2), columns.sum(-2))  # of each brightness the same
+    turned, _ = picture(frames.mT, torch.zeros(2, 1, 84, 84)).view(2, 3, 2, 42, 8).unbind(2)
+    torch.testing.assert_close(turned, columns)
 
 
 def test_a_picture_is_against_each_stretchs_own_background():
-    frames = torch.randint(0, 200, (2, 3, 84, 84), generator=torch.Generator().manual_seed(0)).byte()
-    shift = torch.tensor([0, 40], dtype=torch.uint8).view(2, 1, 1, 1)
-    background = torch.full((2, 1, 84, 84), 100.0)
-    assert torch.equal(picture(frames + shift, background + shift), picture(frames, background))
+    frames = torch.full((2, 1, 84, 84), 100, dtype=torch.uint8)
+    found = picture(frames, torch.tensor([100.0, 0.0]).view(2, 1, 1, 1))
+    assert not found[0].any()
+    assert found[1].sum().item() == pytest.approx(2 * 84 * 84)
 
 
 def test_a_picture_is_float32_under_autocast():
@@ -40,11 +54,17 @@ def test_scale_by_hand():
     torch.testing.assert_close(second, torch.tensor([[2 / ((28 / 3) ** 0.5 + 1), 0.0]]))
 
 
+def test_what_was_never_seen_has_a_limit():
+    scale = RunningScale(1, floor=1.0, limit=3.0).train()
+    scale(torch.zeros(4, 1))
+    assert scale.eval()(torch.tensor([[-50.0], [2.0], [50.0]])).flatten().tolist() == [-3.0, 2.0, 3.0]
+
+
 def test_scale_stands_still_in_evaluation():
     scale = RunningScale(1)
     rows = torch.tensor([[1.0], [3.0]])
     assert scale.eval()(rows).flatten().tolist() == pytest.approx(
-        [-1 / 1.3, 1 / 1.3]
+        [-1 / 1.1, 1 / 1.1]
     )  # nothing known: its own
     scale.train()(rows)
     before = {name: value.clone() for name, value in scale.state_dict().items()}

@@ -75,8 +75,8 @@ class ContrastiveConfig:
     """What a `ContrastiveObjective` asks of the embedding, and how loudly.
 
     ``head_start_steps`` are for an encoder that is trained on under new heads: so long only the heads learn,
-    because what random heads ask for would undo it. ``picture_weight`` (50, say) is for the embedding's own
-    sake: linear probes then read more from it. Tokens are as good on Pong and worse on Breakout.
+    because what random heads ask for would undo it. Layout and picture outweigh contrast and inverse dynamics
+    by far: what tells moments apart is quick to learn, where everything is takes the encoder longest.
     """
 
     temperature: float = 0.1
@@ -85,10 +85,10 @@ class ContrastiveConfig:
     inverse_weight: float = 1.0
     inverse_start_step: int = 150
     inverse_hidden_dim: int = 256
-    layout_weight: float = 3.0
+    layout_weight: float = 30.0
     layout_frequencies: int = 4
-    picture_weight: float = 0.0
-    reward_weight: float = 0.5
+    picture_weight: float = 10.0
+    reward_weight: float = 5.0
     head_start_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class ContrastiveConfig:
 
 
 class ContrastiveObjective(nn.Module):
-    """Four demands on an embedding and a fifth on request; none sees a label.
+    """Five demands on an embedding; none sees a label.
 
     *Contrast*: a moment must be nearer to the next moment than to any other of the same stretch. Negatives
     from elsewhere would be told apart by the score or the scene; these differ only in what moves.
@@ -125,9 +125,10 @@ class ContrastiveObjective(nn.Module):
     embedding. A point is a small thing on the screen, or nothing but a thing gone, and rare: no other demand
     keeps it, and without it no dream knows what is worth doing. Left out where a batch has no rewards.
 
-    *Picture*, off by default: the coarse picture of the newest frame (`cnn_encoder.picture`) must be linear
-    in a hundred times the embedding, so that directions of little variance are enough for it. It keeps what
-    the others have no use for, such as the score.
+    *Picture*: how much of each brightness every row and column of the newest frame holds
+    (`cnn_encoder.picture`) must be linear in a hundred times the embedding, so that directions of little
+    variance are enough for it. It keeps what the others have no use for, such as the score, and what linear
+    probes ask for: each place by itself.
 
     The heads are thrown away after training.
     """

@@ -1,0 +1,91 @@
+"""What a linear probe reads from hand-made pictures of a frame: the AtariARI F1 an embedding could reach.
+
+    uv run python apps/wm/benchmarks/picture_targets.py [--games ms_pacman breakout] [--frames 24000]
+
+An embedding that is asked to hold a target linearly holds, at best, its 384 principal directions. Targets:
+
+    pixels      the frame
+    coarse      the frame, averaged over squares of 2 x 2 pixels
+    profiles    `cnn_encoder.picture`: how much of each brightness every row and column holds
+
+Every column in units of its standard deviation. Plain sticky-random play; the test is on episodes of another
+seed, without the frames that were seen before, as in `wm probe --f1`.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from atari_data import split_episodes
+from cnn_encoder import LabelledFeatures, atariari_probe, mean_frame, unseen_frames
+from cnn_encoder.picture import picture
+from rich.console import Console
+from torch import Tensor
+from wm.fresh import FreshPlay, fresh_play
+from wm.reporter import Reporter
+from wm.sections import CollectConfig
+
+EMBEDDING_DIM = 384
+CHUNK = 500
+
+TARGETS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "pixels": lambda frames, background: frames.float().flatten(1),
+    "coarse": lambda frames, background: F.avg_pool2d(frames.float(), 2).flatten(1),
+    "profiles": lambda frames, background: picture(frames[None], background)[0],
+}
+
+
+def principal(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Both on the 384 directions of most variance in the first."""
+    mean, deviation = train.mean(0), train.std(0)
+    unit = deviation + 0.3 * deviation[deviation > 0].median()
+    train, test = (train - mean) / unit, (test - mean) / unit
+    _, _, directions = torch.svd_lowrank(train[::3], EMBEDDING_DIM)
+    return train @ directions, test @ directions
+
+
+def of_play(name: str, play: FreshPlay, background: Tensor) -> Tensor:
+    frames = torch.from_numpy(play.frames())
+    return torch.cat([TARGETS[name](part, background) for part in frames.split(CHUNK)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--games", nargs="+", default=["pong", "breakout", "ms_pacman"])
+    parser.add_argument("--frames", type=int, default=24_000)
+    parser.add_argument("--seed", type=int, default=1000)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    config = CollectConfig(policy="sticky_random")
+    reporter, cpu = Reporter(Console(stderr=True)), torch.device("cpu")
+    for game in args.games:
+        with (
+            fresh_play(
+                config, game, args.frames, seed=args.seed, name="learn", device=cpu, reporter=reporter
+            ) as train,
+            fresh_play(
+                config, game, args.frames // 2, seed=args.seed, name="test", device=cpu, reporter=reporter
+            ) as test,
+        ):
+            assert train.state is not None
+            assert train.raw is not None
+            assert test.raw is not None
+            held_out = split_episodes(train.store.episode_ids, 0.2, args.seed)
+            validates = torch.from_numpy(held_out)
+            unseen = torch.from_numpy(unseen_frames(train.frames()[~held_out], test.frames()))
+            background = mean_frame(torch.from_numpy(train.frames()))
+            for name in TARGETS:
+                learn, read = principal(of_play(name, train, background), of_play(name, test, background))
+                score = atariari_probe(
+                    LabelledFeatures(learn[~validates], train.raw[~validates]),
+                    LabelledFeatures(learn[validates], train.raw[validates]),
+                    LabelledFeatures(read[unseen], test.raw[unseen]),
+                    train.state.names[: train.raw.shape[1]],
+                )
+                categories = "  ".join(f"{key} {value:.2f}" for key, value in score.categories.items())
+                print(f"{game:10s} {name:9s} F1 {score.mean:.3f}   {categories}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
