@@ -76,7 +76,8 @@ class ContrastiveConfig:
 
     ``head_start_steps`` are for an encoder that is trained on under new heads: so long only the heads learn,
     because what random heads ask for would undo it. Layout and picture outweigh contrast and inverse dynamics
-    by far: what tells moments apart is quick to learn, where everything is takes the encoder longest.
+    by far: where everything is takes an encoder longest to learn. So probes read most of the state; agents
+    that practise on tokens played better with ``layout_weight=3, picture_weight=0, reward_weight=0.5``.
     """
 
     temperature: float = 0.1
