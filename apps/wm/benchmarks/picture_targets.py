@@ -17,12 +17,12 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from atari_data import split_episodes
-from cnn_encoder import LabelledFeatures, atariari_probe, mean_frame, unseen_frames
+from cnn_encoder import Stage, mean_frame
 from cnn_encoder.picture import picture
 from rich.console import Console
 from torch import Tensor
-from wm.fresh import FreshPlay, fresh_play
+from wm.fresh import fresh_play
+from wm.probing import atariari_scores
 from wm.reporter import Reporter
 from wm.sections import CollectConfig
 
@@ -45,8 +45,8 @@ def principal(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return train @ directions, test @ directions
 
 
-def of_play(name: str, play: FreshPlay, background: Tensor) -> Tensor:
-    frames = torch.from_numpy(play.frames())
+def target(name: str, frames: Tensor, background: Tensor) -> Tensor:
+    """A target of frames, uint8 (N, 84, 84) -> float32 (N, F)."""
     return torch.cat([TARGETS[name](part, background) for part in frames.split(CHUNK)])
 
 
@@ -68,23 +68,15 @@ def main() -> None:
                 config, game, args.frames // 2, seed=args.seed, name="test", device=cpu, reporter=reporter
             ) as test,
         ):
-            assert train.state is not None
-            assert train.raw is not None
-            assert test.raw is not None
-            held_out = split_episodes(train.store.episode_ids, 0.2, args.seed)
-            validates = torch.from_numpy(held_out)
-            unseen = torch.from_numpy(unseen_frames(train.frames()[~held_out], test.frames()))
-            background = mean_frame(torch.from_numpy(train.frames()))
-            for name in TARGETS:
-                learn, read = principal(of_play(name, train, background), of_play(name, test, background))
-                score = atariari_probe(
-                    LabelledFeatures(learn[~validates], train.raw[~validates]),
-                    LabelledFeatures(learn[validates], train.raw[validates]),
-                    LabelledFeatures(read[unseen], test.raw[unseen]),
-                    train.state.names[: train.raw.shape[1]],
-                )
-                categories = "  ".join(f"{key} {value:.2f}" for key, value in score.categories.items())
-                print(f"{game:10s} {name:9s} F1 {score.mean:.3f}   {categories}", flush=True)
+            frames = [torch.from_numpy(play.frames()) for play in (train, test)]
+            background = mean_frame(frames[0])
+            targets = [
+                Stage(name, *principal(*(target(name, of_play, background) for of_play in frames)))
+                for name in TARGETS
+            ]
+            for name, score in atariari_scores(targets, train, test, args.seed)["stages"].items():
+                categories = "  ".join(f"{key} {value:.2f}" for key, value in score["categories"].items())
+                print(f"{game:10s} {name:9s} F1 {score['mean']:.3f}   {categories}", flush=True)
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ class _Probe:
                 "geometry": {stage.name: self._geometry(stage.test, test) for stage in learned},
             }
             if self.options.f1:
-                found["atariari"] = self._atariari(learned, train, test)
+                found["atariari"] = atariari_scores(learned, train, test, self.options.seed)
             return found
 
     def _play(self, game: str, steps: int, name: str) -> Any:
@@ -232,25 +232,27 @@ class _Probe:
             ),
         }
 
-    def _atariari(self, stages: list[Stage], train: FreshPlay, test: FreshPlay) -> dict[str, Any]:
-        """Weighted F1; validation episodes come out of the training play, test episodes from other seeds."""
-        assert train.raw is not None
-        assert test.raw is not None
-        assert train.state is not None
-        held_out = split_episodes(train.store.episode_ids, VALIDATION_FRACTION, self.options.seed)
-        validates = torch.from_numpy(held_out).to(self.device)
-        unseen = torch.from_numpy(unseen_frames(train.frames()[~held_out], test.frames())).to(self.device)
-        names = train.state.names[: train.raw.shape[1]]
-        scores = {}
-        for stage in stages:
-            score = atariari_probe(
-                LabelledFeatures(stage.train[~validates], train.raw[~validates]),
-                LabelledFeatures(stage.train[validates], train.raw[validates]),
-                LabelledFeatures(stage.test[unseen], test.raw[unseen]),
-                names,
-            )
-            scores[stage.name] = asdict(score)
-        return {"unseen_test_frames": int(unseen.sum()), "stages": scores}
+
+def atariari_scores(stages: list[Stage], train: FreshPlay, test: FreshPlay, seed: int) -> dict[str, Any]:
+    """Weighted F1; validation episodes come out of the training play, test episodes from other seeds."""
+    assert train.raw is not None
+    assert test.raw is not None
+    assert train.state is not None
+    device = train.raw.device
+    held_out = split_episodes(train.store.episode_ids, VALIDATION_FRACTION, seed)
+    validates = torch.from_numpy(held_out).to(device)
+    unseen = torch.from_numpy(unseen_frames(train.frames()[~held_out], test.frames())).to(device)
+    names = train.state.names[: train.raw.shape[1]]
+    scores = {}
+    for stage in stages:
+        score = atariari_probe(
+            LabelledFeatures(stage.train[~validates], train.raw[~validates]),
+            LabelledFeatures(stage.train[validates], train.raw[validates]),
+            LabelledFeatures(stage.test[unseen], test.raw[unseen]),
+            names,
+        )
+        scores[stage.name] = asdict(score)
+    return {"unseen_test_frames": int(unseen.sum()), "stages": scores}
 
 
 def after_levels(quantizer: HRVQ, embeddings: Tensor, last: int) -> Tensor:
