@@ -73,6 +73,7 @@ def test_a_key_counts_for_some_steps_and_ends_its_opposite():
 def test_bytes_of_a_terminal_are_keys():
     assert pressed(b"\x1b[A\x1bOBw\t Q") == ["up", "down", "w", "\t", " ", "q"]
     assert pressed(b"\x1b[3~\x1b[1;5Cx\xc3\xa4") == ["x"]  # what is not known is no key
+    assert pressed(b"\x03") == ["q"]  # Ctrl-C
     assert pressed(b"") == []
 
 

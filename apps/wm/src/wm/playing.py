@@ -1,7 +1,6 @@
 """`wm play`: play in the world model, or watch the agent do so, in a terminal."""
 
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from atari_data import ACTION_NAMES
@@ -14,7 +13,7 @@ from wm.controls import Controls
 from wm.device import pick_device
 from wm.film import draw, write_gif
 from wm.images import Pixels, coarse, enlarge
-from wm.terminal import HalfBlocks, keyboard
+from wm.terminal import HalfBlocks, keyboard, require_terminal
 from wm.viewer import Viewer
 from wm.watching import DreamedGame, one_more
 
@@ -43,22 +42,19 @@ def play_run(
         ValueError: there is no terminal or it is too small, the run has no such game, agent or decoder, or an
             artifact is missing or damaged.
     """
-    with keyboard() as read:
-        config, layout = open_run(directory)
-        device = pick_device(device_name)
-        dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
-        session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)
-        first = session.view(console)  # a terminal too small is said before the screen is taken
-        with (
-            Live(first, console=console, screen=True, auto_refresh=False) as live,
-            suppress(KeyboardInterrupt),
-        ):
-            while not session.over:
-                due = time.monotonic() + 1 / steps_per_second
-                live.update(session.view(console), refresh=True)
-                for key in read(due):
-                    session.press(key)
-                session.step()
+    require_terminal()  # said before anything is read
+    config, layout = open_run(directory)
+    device = pick_device(device_name)
+    dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
+    session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)
+    first = session.view(console)  # a terminal too small is said before the screen is taken
+    with keyboard() as read, Live(first, console=console, screen=True, auto_refresh=False) as live:
+        while not session.over:
+            due = time.monotonic() + 1 / steps_per_second
+            live.update(session.view(console), refresh=True)
+            for key in read(due):
+                session.press(key)
+            session.step()
     dream = session.dream
     console.print(
         f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():.2f}",

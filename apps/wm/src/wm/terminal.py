@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import groupby
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -17,6 +18,7 @@ from rich.style import Style
 from wm.images import Pixels
 
 _ARROWS = {b"A": "up", b"B": "down", b"C": "right", b"D": "left"}
+_SAME = {"\x03": "q"}  # Ctrl-C
 _PRESSED = re.compile(rb"\x1b[\[O]([ABCD])|\x1b\[[0-9;]*[~A-Z]|([\x00-\x7f])")
 
 
@@ -43,25 +45,35 @@ def _style(upper: int, lower: int) -> Style:
     return Style(color=f"rgb({upper},{upper},{upper})", bgcolor=f"rgb({lower},{lower},{lower})")
 
 
+def require_terminal() -> None:
+    """Say so if keys cannot be read.
+
+    Raises:
+        ValueError: there is no terminal, or none of the kind that can be asked.
+    """
+    if find_spec("termios") is None:
+        raise ValueError(
+            "keys cannot be read on this system; use Linux, macOS or WSL, or film a dream with `wm dream`"
+        )
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ValueError("there is no terminal to play in; start it in one, or film a dream with `wm dream`")
+
+
 @contextmanager
 def keyboard() -> Iterator[Callable[[float], list[str]]]:
     """Keys one by one, unseen and without Enter; afterwards the terminal is as it was.
 
     Yields a function that waits until a time (``time.monotonic``) and returns what was pressed by then:
-    up, down, right, left, or the character in lower case. If the terminal is gone it returns "q".
+    up, down, right, left, or the character in lower case. Ctrl-C is the key "q", as is a terminal that is
+    gone: as a signal it could fall between any two lines, also those that take or give back the screen.
 
     Raises:
-        ValueError: there is no terminal, or none of the kind that can be asked.
+        ValueError: `require_terminal`.
     """
-    try:
-        import termios
-        import tty
-    except ImportError as error:
-        raise ValueError(
-            "keys cannot be read on this system; use Linux, macOS or WSL, or film a dream with `wm dream`"
-        ) from error
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise ValueError("there is no terminal to play in; start it in one, or film a dream with `wm dream`")
+    require_terminal()
+    import termios
+    import tty
+
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
 
@@ -76,6 +88,9 @@ def keyboard() -> Iterator[Callable[[float], list[str]]]:
         return pressed(received)
 
     tty.setcbreak(descriptor)
+    mode = termios.tcgetattr(descriptor)
+    mode[-1][termios.VINTR] = os.fpathconf(descriptor, "PC_VDISABLE").to_bytes()
+    termios.tcsetattr(descriptor, termios.TCSANOW, mode)
     try:
         yield read
     finally:
@@ -87,4 +102,4 @@ def pressed(received: bytes) -> list[str]:
     keys = (
         _ARROWS.get(arrow) or character.decode().lower() for arrow, character in _PRESSED.findall(received)
     )
-    return [key for key in keys if key]
+    return [_SAME.get(key, key) for key in keys if key]
