@@ -27,10 +27,9 @@ def test_the_reference_preset_has_the_numbers_of_the_design():
 
 
 def test_one_setting_changes_every_size_that_follows_from_it():
-    changes = merge(parse_override("hrvq.levels=2"), parse_override("hrvq.commitment_weights=[0.1, 0.2]"))
-    changes = merge(changes, parse_override("worldmodel.loss_weights=[1, 0.5]"))
-    changes = merge(changes, parse_override("encoder.embedding_dim=64"))
+    changes = merge(parse_override("hrvq.levels=2"), parse_override("encoder.embedding_dim=64"))
     config = build_config(read_preset("tiny"), changes)
+    assert config.worldmodel.loss_weights == (1.0, 0.5)
     assert config.hrvq.dim == 64
     assert config.worldmodel.num_levels == 2
     assert config.actor.feature_dim == config.critic.feature_dim == config.predictor.feature_dim == 128

@@ -36,7 +36,6 @@ def quantizer() -> Callable[..., HRVQ]:
 
     def make(codebooks: list[Tensor], **config: object) -> HRVQ:
         sizes = tuple(len(codes) for codes in codebooks)
-        config = {"commitment_weights": 1.0, **config}
         made = HRVQ(HRVQConfig(dim=codebooks[0].shape[1], levels=len(sizes), codes=sizes, **config))
         made.set_codebooks(codebooks)
         return made

@@ -20,6 +20,9 @@ from hrvq import HRVQ, HRVQConfig, atlas
         ({"commitment_weights": -1.0}, "commitment_weights is -1.0"),
         ({"commitment_weights": (1.0, float("nan"), 1.0)}, "finite"),
         ({"decay": 1.0}, "decay is 1.0"),
+        ({"decay": None}, "decay is None"),
+        ({"revive_below": "0.1"}, "revive_below is '0.1'"),
+        ({"commitment_weights": None}, "commitment_weights is None"),
         ({"smoothing": -1.0}, "smoothing is -1.0"),
         ({"revive_below": 1.0}, "revive_below is 1.0"),
         ({"kmeans_iterations": -1}, "kmeans_iterations is -1"),
@@ -56,6 +59,8 @@ def nan_at(value):
         (nan_at(torch.inf).half(), "in 1 of 6 vectors"),
         (nan_at(1e300), "in 1 of 6 vectors"),
         (torch.randn(6, 8, device="meta"), "meta"),
+        ([[0.0] * 8], "list; give a torch tensor"),
+        (torch.randn(6, 8).numpy(), "ndarray; give a torch tensor"),
     ],
 )
 def test_vectors(x, message, quantizer, random_codebooks):
@@ -76,6 +81,7 @@ def test_vectors(x, message, quantizer, random_codebooks):
         (torch.zeros(2, 2, dtype=torch.bool), "bool"),
         (torch.zeros(2, 3, dtype=torch.int64), "1 to 2"),
         (torch.tensor(3), "1 to 2"),
+        ([[0, 0]], "list; give a torch tensor"),
     ],
 )
 def test_tokens(tokens, message, quantizer, random_codebooks):
@@ -96,6 +102,8 @@ def test_tokens_and_masks_that_do_not_fit(quantizer, random_codebooks, vectors):
         q(vectors(6, 8), torch.ones(6))
     with pytest.raises(ValueError, match="mask"):
         q(vectors(6, 8), torch.ones(5, dtype=torch.bool))
+    with pytest.raises(ValueError, match="on meta"):
+        q(vectors(6, 8), torch.ones(6, dtype=torch.bool, device="meta"))
     assert torch.equal(q.table, before)
 
 
@@ -127,6 +135,7 @@ def test_codebooks(quantizer, random_codebooks):
         (torch.zeros(0, 8), "no vectors"),
         (torch.zeros(4, 7), r"\(4, 7\)"),
         (torch.zeros(4, 8, dtype=torch.int32), "int32"),
+        ([[0.0] * 8], "list; give a tensor"),
         ("nowhere.safetensors", "does not exist"),
     ],
 )

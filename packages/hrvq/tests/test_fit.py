@@ -102,3 +102,13 @@ def test_nothing_changes_when_the_vectors_are_bad(vectors):
     with pytest.raises(ValueError, match="400 to 499 contain NaN"):
         q.fit(x, batch_size=100)
     assert torch.equal(q.table, before)
+
+
+def test_autocast_and_gradients_change_nothing(vectors):
+    x = vectors(2000, 16)
+    plain, cast = (HRVQ(HRVQConfig(dim=16, levels=2, codes=300, kmeans_iterations=2)) for _ in range(2))
+    expected = plain.fit(x, epochs=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cast.fit(x.clone().requires_grad_(), epochs=2)
+    assert found == expected
+    assert torch.equal(cast.table, plain.table)

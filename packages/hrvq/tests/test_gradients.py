@@ -18,6 +18,39 @@ def test_commitment_gradient_of_each_level(level, quantizer, random_codebooks, v
     assert torch.allclose(out.commitment_loss[level], weights[level] * rest.square().mean())
 
 
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+@pytest.mark.parametrize("silence", [0.0, 1e-9])
+def test_silence_has_no_louder_gradient_than_sound(
+    silence, gradient, distance, quantizer, random_codebooks, vectors
+):
+    q = quantizer(random_codebooks(12, (16, 8)), gradient=gradient, distance=distance)
+    x = vectors(30, 12)
+    x[7] *= silence
+    x.requires_grad_()
+    out = q(x)
+    (out.quantized.square().sum() + out.commitment_loss.sum()).backward()
+    lengths = x.grad.norm(dim=1)
+    assert x.grad.isfinite().all()
+    assert lengths[7] <= 10 * lengths.median()
+    assert (lengths[:7] > 0).all()
+    assert torch.equal(out.quantized, q.decode(out.tokens))
+
+
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+def test_gradients_of_gradients(gradient, quantizer, random_codebooks, vectors):
+    """As a gradient penalty takes them: of the commitment, 2 w / (N D) for each level."""
+    q = quantizer(random_codebooks(12, (8, 8)), gradient=gradient, commitment_weights=(0.5, 0.25))
+    x = vectors(30, 12).requires_grad_()
+    out = q(x)
+    loss = out.commitment_loss.sum() + (out.quantized * x).sum()
+    (first,) = torch.autograd.grad(loss, x, create_graph=True)
+    assert first.requires_grad
+    (pull,) = torch.autograd.grad(q(x).commitment_loss.sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(pull.sum(), x)
+    assert torch.allclose(second, torch.full_like(x, 2 * 0.75 / x.numel()))
+
+
 def test_masked_positions_get_no_gradient(quantizer, random_codebooks, vectors):
     for gradient in ("straight_through", "rotation"):
         q = quantizer(random_codebooks(12, (8, 8)), gradient=gradient)

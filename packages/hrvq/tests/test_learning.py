@@ -126,6 +126,7 @@ def test_masked_positions_do_not_count(quantizer, random_codebooks, vectors):
     one, other = (quantizer(random_codebooks(8, (16, 16))) for _ in range(2))
     out, dense = one(padded, mask), other(x[mask])
     assert (out.tokens[~mask] == -1).all()
+    assert torch.equal(one.encode(padded, mask), out.tokens)
     assert (out.quantized[~mask] == 0).all()
     assert torch.equal(out.tokens[mask], dense.tokens)
     assert torch.allclose(out.commitment_loss, dense.commitment_loss)
@@ -136,6 +137,45 @@ def test_masked_positions_do_not_count(quantizer, random_codebooks, vectors):
     fresh[0].initialize(padded, mask)
     fresh[1].initialize(x[mask])
     assert torch.equal(fresh[0].table, fresh[1].table)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("empty", ["no vectors", "all masked"])
+def test_a_batch_that_counts_nothing_changes_nothing(empty, decay, quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(8, (16, 16)), decay=decay)
+    q.update(vectors(100, 8))
+    before = [buffer.clone() for buffer in (q.table, q.counts, q.sums)]
+    for _ in range(3):
+        if empty == "no vectors":
+            q.update(torch.zeros(0, 8))
+        else:
+            q.update(vectors(5, 8), mask=torch.zeros(5, dtype=torch.bool))
+    assert all(map(torch.equal, before, (q.table, q.counts, q.sums)))
+
+
+def test_codes_stay_finite_without_smoothing_and_decay(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(8, (64,)), decay=0.0, smoothing=0.0, revive_below=0.0)
+    unused = torch.bincount(q.encode(vectors(10, 8))[:, 0], minlength=64) == 0
+    before = q.codebooks[0].clone()
+    q.update(vectors(10, 8))
+    assert torch.equal(q.codebooks[0][unused], before[unused])
+
+
+def test_a_start_from_many_vectors_may_weigh_as_much_as_a_batch(vectors):
+    x = vectors(4000, 8)
+    whole, scaled = (HRVQ(HRVQConfig(dim=8, levels=2, codes=16)) for _ in range(2))
+    whole.initialize(x)
+    scaled.initialize(x, batch_size=100)
+    assert torch.equal(whole.table, scaled.table)
+    assert torch.allclose(scaled.counts, whole.counts / 40)
+    assert scaled.counts[:16].sum() == pytest.approx(100)
+    moved = [(q, q.table.clone()) for q in (whole, scaled)]
+    for q, _ in moved:
+        q.update(x[:100] + 1)
+    slow, fast = ((q.table - before).norm() for q, before in moved)
+    assert fast > 10 * slow
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        whole.initialize(x, batch_size=0)
 
 
 def test_level_dropout(quantizer, random_codebooks, vectors):
@@ -153,7 +193,7 @@ def test_level_dropout(quantizer, random_codebooks, vectors):
     assert torch.equal(again.tokens, out.tokens)
     assert torch.equal(q.eval()(x).tokens, full)
     kept = depth == 3
-    expected = (x[kept] - q.decode(full[kept])).square().mean()
+    expected = 0.25 * (x[kept] - q.decode(full[kept])).square().mean()
     assert torch.allclose(out.commitment_loss[2], expected)
 
 
@@ -167,6 +207,12 @@ def test_cosine_keeps_level_0_on_the_sphere(vectors):
     first = q.level_embeddings(q.encode(x))[:, 0]
     best = (normalize(x, dim=1) @ q.codebooks[0].T).amax(1)
     assert torch.allclose((normalize(x, dim=1) * first).sum(1), best, atol=1e-6)
+
+
+def test_given_codes_of_a_cosine_quantizer_go_onto_the_sphere(quantizer):
+    q = quantizer([torch.tensor([[3.0, 0.0], [0.6, 0.8]])], distance="cosine")
+    assert torch.allclose(q.codebooks[0], torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
+    assert q.encode(torch.tensor([[1.0, 0.1]])).tolist() == [[0]]
 
 
 def test_resuming_from_a_state_dict_repeats_every_bit(vectors):

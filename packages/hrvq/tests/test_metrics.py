@@ -24,6 +24,19 @@ def test_levels_of_different_size_and_shape():
     assert usage(TOKENS.reshape(2, 2, 2), (2, 8)).tolist() == [1.0, 0.5]
 
 
+def test_codes_may_be_a_list():
+    assert usage(TOKENS, [4, 8]).tolist() == [0.5, 0.5]
+
+
+def test_steps_from_or_to_no_code_do_not_count():
+    tokens = torch.tensor([[0, -1], [0, -1], [2, -1], [-1, -1], [-1, 1], [1, -1]])
+    first, second = persistence(tokens).tolist()
+    assert first == 0.5
+    assert second != second  # NaN: no step is left
+    with pytest.raises(ValueError, match="no two steps"):
+        persistence(torch.full((5, 2), -1))
+
+
 def test_no_code_is_left_out():
     tokens = torch.tensor([[0, -1], [-1, -1], [1, 3]])
     assert [counts.tolist() for counts in code_counts(tokens, 4)] == [[1, 1, 0, 0], [0, 0, 0, 1]]

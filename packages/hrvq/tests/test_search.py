@@ -82,6 +82,29 @@ def test_lower_matmul_precision_changes_no_token(quantizer, random_codebooks, ve
         torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="settings of PyTorch 2.9 on")
+@pytest.mark.parametrize(
+    ("place", "precision"),
+    [("cuda.matmul", "tf32"), ("mkldnn.matmul", "bf16"), ("mkldnn.conv", "bf16"), ("mkldnn.conv", "tf32")],
+)
+def test_tokens_do_not_depend_on_pytorchs_newer_settings(
+    place, precision, quantizer, random_codebooks, vectors
+):
+    """Once one of them is set, PyTorch no longer answers to the older one."""
+    q = quantizer(random_codebooks(48, (128, 128)))
+    x = vectors(500, 48)
+    expected = q.encode(x)
+    backend, operation = (getattr(torch.backends, place.split(".")[0]), place.split(".")[1])
+    setting = getattr(backend, operation)
+    before = setting.fp32_precision
+    setting.fp32_precision = precision
+    try:
+        assert torch.equal(q.encode(x), expected)
+        assert torch.equal(q.encode(x[:5]), expected[:5])
+    finally:
+        setting.fp32_precision = before
+
+
 def test_the_path_of_fixed_shapes_finds_the_same(monkeypatch, quantizer, random_codebooks, vectors):
     q = quantizer(random_codebooks(48, (128, 128, 1)))
     x = vectors(1000, 48)
@@ -119,6 +142,14 @@ def test_minus_one_decodes_to_nothing(quantizer, random_codebooks):
     zero = torch.zeros(8)
     expected = torch.stack([q.codebooks[0][2], zero, q.codebooks[1][3]])
     assert torch.equal(q.decode(tokens), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.int16, torch.int64])
+def test_tokens_of_any_integer_type_decode(dtype, quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (4, 4)))
+    tokens = torch.tensor([[2, 3], [0, 1]])
+    assert torch.equal(q.decode(tokens.to(dtype)), q.decode(tokens))
+    assert torch.equal(q.level_embeddings(tokens.to(dtype)), q.level_embeddings(tokens))
 
 
 def test_one_level_is_a_plain_vq(quantizer, random_codebooks, vectors):

@@ -84,3 +84,15 @@ def test_errors():
         mutual_information(TOKENS, GROUPS, 4, blocks=GROUPS[:2])
     with pytest.raises(ValueError, match="resamples is 0"):
         mutual_information(TOKENS, GROUPS, 4, resamples=0)
+
+
+def test_a_group_without_tokens():
+    """A number that no group has, or a level that a group has no token of."""
+    groups = torch.tensor([0, 0, 2, 2])
+    for blocks in (None, torch.arange(4)):
+        told = mutual_information(TOKENS, groups, 4, blocks=blocks, resamples=20)
+        assert told.estimate.tolist() == mutual_information(TOKENS, GROUPS, 4, resamples=20).estimate.tolist()
+    divergence = jensen_shannon(TOKENS, groups, 4)
+    assert divergence[:, 1].isnan().all()
+    assert divergence[:, :, 1].isnan().all()
+    assert divergence[1, 0, 2] == 1

@@ -25,6 +25,12 @@ def test_one_number_of_codes_serves_every_level() -> None:
     assert WorldModelConfig(num_codes=(9, 8, 7)).codes == (9, 8, 7)
 
 
+def test_weights_that_are_not_given_fit_any_number_of_levels() -> None:
+    assert WorldModelConfig().loss_weights == (1.0, 0.5, 0.1)
+    assert WorldModelConfig(num_levels=1).loss_weights == (1.0,)
+    assert WorldModelConfig(num_levels=5).loss_weights == (1.0, 0.5, 0.1, 0.1, 0.1)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -36,7 +42,7 @@ def test_one_number_of_codes_serves_every_level() -> None:
         ({"token_noise": 0.6}, "token_noise is 0.6; give a share from 0 to 0.5"),
         ({"mask": "none"}, "mask is 'none'; choose one of hierarchical, causal"),
         ({"detail": "all"}, "detail is 'all'; choose one of none, last, past"),
-        ({"num_levels": 4}, "loss_weights is .*; give 4 of at least 0"),
+        ({"num_levels": 4, "loss_weights": (1.0, 0.5)}, "loss_weights is .*; give 4 of at least 0"),
         ({"loss_weights": (1.0, -0.5, 0.1)}, "loss_weights is .*; give 3 of at least 0"),
     ],
 )

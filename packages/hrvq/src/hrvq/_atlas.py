@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
+from hrvq._gradients import unit
 from hrvq._quantizer import HRVQ
 from hrvq._sources import Vectors, VectorSource
 
@@ -42,7 +42,7 @@ def atlas(
     distance = [torch.full((size, examples), torch.inf, device=device) for size in sizes]
     for start, block in VectorSource(vectors, quantizer.config.dim).blocks(batch_size, device):
         tokens = quantizer.encode(block)
-        rest = F.normalize(block, dim=1) if quantizer.config.distance == "cosine" else block
+        rest = unit(block) if quantizer.config.distance == "cosine" else block
         rows = torch.arange(start, start + len(block), device=device)
         for level, size in enumerate(sizes):
             chosen = tokens[:, level]

@@ -6,23 +6,35 @@ Values are looked at on the CPU only: on a GPU the answer would stall the stream
 import torch
 from torch import Tensor
 
+# Types in which tokens are kept, and of which PyTorch knows no minimum, maximum or sum.
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
 
 def values_can_be_checked(tensor: Tensor) -> bool:
     """Whether looking at values is cheap here, and allowed."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
+def check_tensors(**values: object) -> None:
+    """Whether each is a tensor."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} is of type {type(value).__name__}; give a torch tensor")
+
+
 def check_vectors(x: Tensor, mask: Tensor | None, *, dim: int, device: torch.device) -> None:
-    """Shape, dtype and device of ``x`` (..., dim) and ``mask`` (...)."""
+    """Type, shape, dtype and device of ``x`` (..., dim) and ``mask`` (...)."""
+    check_tensors(x=x, mask=x if mask is None else mask)
     if x.ndim < 1 or x.shape[-1] != dim:
         raise ValueError(f"x has shape {tuple(x.shape)}; its last dimension must be dim = {dim}")
     if not x.is_floating_point():
         raise ValueError(f"x is {x.dtype}; give a floating-point tensor")
     if x.device != device:
         raise ValueError(f"x is on {x.device} and the quantizer on {device}; move one of them")
-    if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:-1]):
+    if mask is not None and (mask.dtype, mask.shape, mask.device) != (torch.bool, x.shape[:-1], x.device):
         raise ValueError(
-            f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give torch.bool of {tuple(x.shape[:-1])}"
+            f"mask is {mask.dtype} of shape {tuple(mask.shape)} on {mask.device}; "
+            f"give torch.bool of {tuple(x.shape[:-1])} on {x.device}"
         )
 
 
@@ -36,6 +48,7 @@ def check_finite(rows: Tensor) -> None:
 
 def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device) -> bool:
     """Dtype, shape, device and range of ``tokens`` (..., l); whether each of them is known to be a code."""
+    check_tensors(tokens=tokens)
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ValueError(f"tokens are {tokens.dtype}; give an integer tensor")
     if not (tokens.ndim >= 1 and 1 <= tokens.shape[-1] <= len(sizes)):
@@ -47,6 +60,8 @@ def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device
         raise ValueError(f"tokens are on {tokens.device} and the quantizer on {device}; move one of them")
     if not values_can_be_checked(tokens) or tokens.numel() == 0:
         return False
+    if tokens.dtype in UNSIGNED:
+        tokens = tokens.long()
     lowest, highest = tokens.aminmax()
     if int(lowest) >= 0 and int(highest) < min(sizes):
         return True

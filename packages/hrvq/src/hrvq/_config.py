@@ -12,6 +12,10 @@ def _positive_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and isfinite(value)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HRVQConfig:
     """Shape and training of an :class:`HRVQ`; one level makes it a plain VQ.
@@ -21,8 +25,9 @@ class HRVQConfig:
         levels: residual levels, coarse to fine.
         codes: codes of each level; one number stands for all levels.
         decay: of the exponential averages that move the codes (0.99: about the last 100 updates).
-        commitment_weights: factor of each level's commitment loss; one number stands for all levels.
-            They act on whatever the input's gradient reaches, never on the codes.
+        commitment_weights: factor of each level's commitment loss; one number stands for all levels (0.25 is
+            that of van den Oord et al. 2017). They act on whatever the input's gradient reaches, never on
+            the codes.
         smoothing: Laplace smoothing of the code counts, so that an unused code has a finite mean.
         revive_below: a code whose average count falls below this share of the mean count is moved onto
             a random vector of the current batch; 0 switches revival off.
@@ -32,7 +37,7 @@ class HRVQConfig:
         distance: "euclidean", or "cosine": vectors are scaled to unit length first, level 0's codes lie
             on the unit sphere, and deeper levels quantize what remains.
         level_dropout: probability that, in training mode, a vector keeps only its first levels, their
-            number drawn evenly from 1 to ``levels`` - 1.
+            number drawn evenly from 1 to ``levels`` - 1; each vector draws for itself.
         seed: of the k-means start and of revival; both are functions of it, the step and the data.
     """
 
@@ -40,7 +45,7 @@ class HRVQConfig:
     levels: int = 3
     codes: int | tuple[int, ...] = 256
     decay: float = 0.99
-    commitment_weights: float | tuple[float, ...] = (0.05, 0.25, 0.60)
+    commitment_weights: float | tuple[float, ...] = 0.25
     smoothing: float = 1e-5
     revive_below: float = 0.1
     kmeans_iterations: int = 10
@@ -70,13 +75,13 @@ class HRVQConfig:
                     f"commitment_weights has {len(weights)} entries for {self.levels} levels; "
                     "give one for each, or one number for all"
                 )
-        if not all(isfinite(w) and w >= 0 for w in self.weight_per_level):
+        if not all(_finite(w) and w >= 0 for w in self.weight_per_level):
             raise ValueError(f"commitment_weights is {weights!r}; give finite numbers of at least 0")
-        if not 0 <= self.decay < 1:
+        if not (_finite(self.decay) and 0 <= self.decay < 1):
             raise ValueError(f"decay is {self.decay!r}; give a number from 0 to below 1, such as 0.99")
-        if not (isfinite(self.smoothing) and self.smoothing >= 0):
+        if not (_finite(self.smoothing) and self.smoothing >= 0):
             raise ValueError(f"smoothing is {self.smoothing!r}; give a small number such as 1e-5")
-        if not 0 <= self.revive_below < 1:
+        if not (_finite(self.revive_below) and 0 <= self.revive_below < 1):
             raise ValueError(f"revive_below is {self.revive_below!r}; give a share from 0 (off) to below 1")
         if not (self.kmeans_iterations == 0 or _positive_int(self.kmeans_iterations)):
             raise ValueError(
@@ -85,9 +90,9 @@ class HRVQConfig:
         for name, allowed in (("gradient", get_args(Gradient)), ("distance", get_args(Distance))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}")
-        if not 0 <= self.level_dropout <= 1:
+        if not (_finite(self.level_dropout) and 0 <= self.level_dropout <= 1):
             raise ValueError(f"level_dropout is {self.level_dropout!r}; give a probability from 0 to 1")
-        if not isinstance(self.seed, int) or self.seed < 0:
+        if not (self.seed == 0 or _positive_int(self.seed)):
             raise ValueError(f"seed is {self.seed!r}; give an integer of at least 0")
 
     @property

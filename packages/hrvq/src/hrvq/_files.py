@@ -10,14 +10,14 @@ from hrvq._artifact import load_artifact, save_artifact
 from hrvq._config import HRVQConfig
 
 if TYPE_CHECKING:
-    from hrvq._quantizer import HRVQ
+    from hrvq._state import Codes
 
-Q = TypeVar("Q", bound="HRVQ")
+Q = TypeVar("Q", bound="Codes")
 
 _LEVEL_TENSORS = ("codebooks", "counts", "sums")  # the fields of a Level, as files name them
 
 
-def save(quantizer: "HRVQ", path: str | Path) -> None:
+def save(quantizer: "Codes", path: str | Path) -> None:
     """Codes, counts and sums of each level, the number of steps, and the config."""
     save_artifact(path, _tensors(quantizer), kind="hrvq", config=asdict(quantizer.config))
 
@@ -48,7 +48,7 @@ def load(cls: type[Q], path: str | Path) -> Q:
     return quantizer
 
 
-def _tensors(quantizer: "HRVQ") -> dict[str, Tensor]:
+def _tensors(quantizer: "Codes") -> dict[str, Tensor]:
     tensors = {"steps": quantizer.get_extra_state()}
     for index, level in enumerate(quantizer._levels()):
         for name, part in zip(_LEVEL_TENSORS, level, strict=True):

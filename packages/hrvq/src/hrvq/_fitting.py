@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrvq._gradients import unit as at_unit_length
 from hrvq._kmeans import kmeans
 from hrvq._nearest import nearest
 from hrvq._sources import Vectors, VectorSource
@@ -67,7 +68,7 @@ class LevelwiseKMeans:
     def _residuals(self) -> Iterator[tuple[slice, Tensor]]:
         for start, block in self.source.blocks(self._batch_size, self._device):
             rows = slice(start, start + len(block))
-            residual = F.normalize(block, dim=1) if self._unit else block
+            residual = at_unit_length(block) if self._unit else block
             for codes, tokens in zip(self.codes, self.tokens, strict=True):
                 residual = residual - F.embedding(tokens[rows].long(), codes)
             yield rows, residual

@@ -8,7 +8,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+_NO_LENGTH = 1e-6  # a vector as short as this has no direction
+_TOO_SHORT = 1e-3  # of its code's length: to grow that much, its gradient would too
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors (..., D) at unit length; those of no length stay as short as they are, without a gradient."""
+    scaled = F.normalize(x, dim=-1, eps=_NO_LENGTH)
+    if not scaled.requires_grad:
+        return scaled
+    short = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) < _NO_LENGTH
+    # Their gradient would be a million times that of the others, and silence is often exactly zero. Taken
+    # out before and after: a gradient times zero may be NaN.
+    return torch.where(short, scaled.detach(), F.normalize(torch.where(short, 1.0, x), dim=-1))
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -23,7 +36,6 @@ class _StraightThrough(torch.autograd.Function):
         pass
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
 
@@ -39,16 +51,21 @@ def rotation(x: Tensor, quantized: Tensor) -> Tensor:
 
     With a = x/|x|, b = q/|q| and w = (a + b)/|a + b|, the rotation that takes a to b is
     R = I - 2 w w^T + 2 b a^T, and q = |q|/|x| R x (Fifty et al. 2024, https://arxiv.org/abs/2410.06424, 4.2).
+    Where x is less than a thousandth of q, zero above all, its gradient passes straight through: it would be
+    scaled by more than a thousand.
     """
     source, target = x.detach(), quantized.detach()
+    lengths = torch.linalg.vector_norm(source, dim=-1, keepdim=True)
+    wanted = torch.linalg.vector_norm(target, dim=-1, keepdim=True)
+    turns = lengths > _TOO_SHORT * wanted
     a, b = F.normalize(source, dim=-1), F.normalize(target, dim=-1)
     w = F.normalize(a + b, dim=-1)
-    scale = target.norm(dim=-1, keepdim=True) / source.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+    scale = wanted / torch.where(turns, lengths, 1.0)
 
     def dot(u: Tensor) -> Tensor:
         return (u * x).sum(-1, keepdim=True)
 
-    rotated = scale * (x - 2 * w * dot(w) + 2 * b * dot(a))
+    rotated = torch.where(turns, scale * (x - 2 * w * dot(w) + 2 * b * dot(a)), x)
     return target + (rotated - rotated.detach())
 
 
@@ -69,7 +86,6 @@ class _Commitment(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, level_embeddings, shares = ctx.saved_tensors
         # sum_l f_l (x - c_0 - ... - c_l) = F_0 x - F_0 c_0 - F_1 c_1 - ...,  F_l = f_l + f_l+1 + ...

@@ -13,11 +13,22 @@ from hrvq._nearest import nearest
 from hrvq._statistics import Level, code_statistics, dead_codes, draw, replace, smoothed
 
 
-def start(levels: Sequence[Level], vectors: Tensor, config: HRVQConfig, generator: torch.Generator) -> None:
-    """Start the codes by k-means, level by level, on the vectors (N, D) of all ranks."""
+def start(
+    levels: Sequence[Level],
+    vectors: Tensor,
+    config: HRVQConfig,
+    generator: torch.Generator,
+    *,
+    batch_size: int | None,
+) -> None:
+    """Start the codes by k-means, level by level, on the vectors (N, D) of all ranks.
+
+    The counts left behind are those of a batch of ``batch_size`` vectors, by default all.
+    """
     residual = join_rows(vectors)
     if len(residual) == 0:
         raise ValueError("there is no vector to start the codes from; give at least one")
+    scale = 1.0 if batch_size is None else batch_size / len(residual)
     for index, level in enumerate(levels):
         codes, counts = kmeans(
             residual,
@@ -26,7 +37,7 @@ def start(levels: Sequence[Level], vectors: Tensor, config: HRVQConfig, generato
             generator=generator,
             spherical=index == 0 and config.distance == "cosine",
         )
-        level.set(codes, counts, config.smoothing)
+        level.set(codes, counts * scale, config.smoothing)
         residual = residual - F.embedding(nearest(residual, codes), codes)
 
 
@@ -44,9 +55,12 @@ def move(
         rest = residual - F.embedding(chosen.clamp_min(0), level.codes)
         counts, sums = code_statistics(residual, chosen, len(level.codes))
         sum_over_ranks(counts, sums)
-        level.counts.lerp_(counts, 1 - config.decay)
-        level.sums.lerp_(sums, 1 - config.decay)
-        level.codes.copy_(level.sums / smoothed(level.counts, config.smoothing)[:, None])
+        # A batch with nothing to count leaves everything as it was. A tensor, not an `if`: see below.
+        share = (1 - config.decay) * (counts.sum() > 0)
+        level.counts.lerp_(counts, share)
+        level.sums.lerp_(sums, share)
+        average = smoothed(level.counts, config.smoothing)[:, None]
+        level.codes.copy_(torch.where((share > 0) & (average > 0), level.sums / average, level.codes))
         dead = dead_codes(level.counts, config.revive_below)
         if residual.is_cuda or bool(dead.any()):  # on a GPU asking would stall the stream
             drawn = draw(residual, counted.float(), len(dead), generator=generator, across_ranks=True)

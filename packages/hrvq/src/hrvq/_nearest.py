@@ -11,7 +11,7 @@ codes alone: not on the batch it came in, the number of threads, or the matrix l
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +21,9 @@ from torch import Tensor
 _ROWS_PER_BLOCK = {"cpu": 1 << 10, "device": 1 << 15}
 # Below this many rows a plain product is as fast as the convolution.
 _ROWS_FOR_CONVOLUTION = 16
-# Unit roundoff of a float32 product under torch.set_float32_matmul_precision.
-_ROUNDOFF = {"highest": 2.0**-24, "high": 2.0**-11, "medium": 2.0**-8}
+# Unit roundoff of a float32 product in PyTorch's names, old and new; that of bfloat16 for any other name.
+_ROUNDOFF = dict.fromkeys(("highest", "none", "ieee"), 2.0**-24) | dict.fromkeys(("high", "tf32"), 2.0**-11)
+_COARSEST = 2.0**-8
 
 
 def _scores(vectors: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
@@ -103,6 +104,16 @@ def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_Level]) -> Tensor
     return torch.stack(tokens, 1)
 
 
+def _unit_roundoff() -> float:
+    """Of a float32 product on a CPU, as the program has set PyTorch: the coarsest of what may apply."""
+    backend: Any = torch.backends.mkldnn
+    if hasattr(backend, "matmul"):  # since PyTorch 2.9; the old getter may refuse to answer
+        settings = {backend.matmul.fp32_precision, backend.conv.fp32_precision}
+    else:
+        settings = {torch.get_float32_matmul_precision()}
+    return max(_ROUNDOFF.get(setting, _COARSEST) for setting in settings)
+
+
 def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """Greedy residual search: at each level the code nearest to what the levels before left.
 
@@ -119,7 +130,7 @@ def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     blocks = vectors.split(_ROWS_PER_BLOCK["cpu" if on_cpu else "device"])
     if not on_cpu:
         return torch.cat([_search_in_fixed_shapes(block, levels) for block in blocks])
-    unit = _ROUNDOFF[torch.get_float32_matmul_precision()]
+    unit = _unit_roundoff()
     found = [_search_fast(block, levels, unit) for block in blocks]
     tokens, certain = (torch.cat(parts) for parts in zip(*found, strict=True))
     rows = (~certain).nonzero().squeeze(1)

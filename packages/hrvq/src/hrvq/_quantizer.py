@@ -5,24 +5,20 @@ the codes as exponential averages of the vectors that choose them (van den Oord 
 https://arxiv.org/abs/1711.00937, appendix A.1).
 """
 
-from collections.abc import Callable, Sequence
-from itertools import accumulate
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hrvq import _gradients
-from hrvq._checks import check_finite, check_tokens, check_vectors, values_can_be_checked
-from hrvq._config import HRVQConfig
-from hrvq._files import load, save
+from hrvq._checks import UNSIGNED, check_finite, check_tokens, check_vectors, values_can_be_checked
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._learning import move, start
 from hrvq._nearest import search
 from hrvq._sources import Vectors
-from hrvq._statistics import Level
+from hrvq._state import Codes
 
 NO_CODE = -1
 
@@ -40,85 +36,13 @@ class HRVQOutput(NamedTuple):
     """float32 (levels,), weighted: add its sum to your loss."""
 
 
-class HRVQ(nn.Module):
+class HRVQ(Codes):
     """Hierarchical residual vector quantizer.
 
     ``forward`` changes nothing; the codes move only in :meth:`update`, which the training loop calls after
     its optimizer step, in :meth:`initialize` and in :meth:`fit`. So a forward pass may be repeated,
     checkpointed or compiled freely, and evaluation never trains.
     """
-
-    table: Tensor
-    counts: Tensor
-    sums: Tensor
-    _starts: Tensor
-
-    def __init__(self, config: HRVQConfig) -> None:
-        super().__init__()
-        self.config = config
-        self._sizes = config.codes_per_level
-        starts = list(accumulate(self._sizes, initial=0))
-        total = starts[-1]
-        # All levels' codes in one table, so that decoding is one gather; its last row is "no code".
-        self.register_buffer("table", torch.zeros(total + 1, config.dim))
-        self.register_buffer("counts", torch.zeros(total))
-        self.register_buffer("sums", torch.zeros(total, config.dim))
-        self.register_buffer("_starts", torch.tensor(starts[:-1]), persistent=False)
-        self._initialized = False
-        self._frozen = False
-        self._steps = 0  # starts and updates done
-
-    # -- state ---------------------------------------------------------------------------------------
-
-    @property
-    def codebooks(self) -> tuple[Tensor, ...]:
-        """Each level's codes, float32 (K, dim): views, to read."""
-        return tuple(self.table[:-1].split(self._sizes))
-
-    @property
-    def initialized(self) -> bool:
-        """Whether the codes hold anything yet."""
-        return self._initialized
-
-    @property
-    def frozen(self) -> bool:
-        """Whether :meth:`freeze` was called."""
-        return self._frozen
-
-    def freeze(self) -> "HRVQ":
-        """Keep the codes as they are for good: from now on :meth:`update` does nothing. Returns itself."""
-        self._frozen = True
-        return self
-
-    def get_extra_state(self) -> Tensor:
-        """What a state dict needs besides the buffers to resume exactly: the number of steps."""
-        return torch.tensor([self._steps])
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Counterpart of :meth:`get_extra_state`."""
-        self._steps = int(state)
-        self._initialized = self._steps > 0
-
-    @torch.no_grad()
-    def set_codebooks(self, codebooks: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> None:
-        """Put given codes in place.
-
-        Args:
-            codebooks: floating (K, dim) for each level.
-            counts: (K,) for each level, how many vectors of a batch chose each code; all alike if left out.
-        """
-        self._check_open("set_codebooks")
-        if counts is None:
-            counts = [torch.ones(size) for size in self._sizes]
-        given = [(tuple(c.shape), tuple(n.shape)) for c, n in zip(codebooks, counts, strict=False)]
-        expected = [((size, self.config.dim), (size,)) for size in self._sizes]
-        if given != expected or len(codebooks) != len(counts):
-            raise ValueError(f"codebooks and counts have shapes {given}; this quantizer's are {expected}")
-        if not all(bool(tensor.isfinite().all()) for tensor in (*codebooks, *counts)):
-            raise ValueError("codebooks or counts have NaN or infinite values; give finite ones")
-        for level, codes, count in zip(self._levels(), codebooks, counts, strict=True):
-            level.set(codes, count, self.config.smoothing)
-        self._advance()
 
     # -- use -----------------------------------------------------------------------------------------
 
@@ -163,15 +87,20 @@ class HRVQ(nn.Module):
         )
 
     @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens of ``x``: floating (..., dim) -> int64 (..., levels), coarse to fine.
+
+        Where ``mask``, bool (...), is False the tokens are -1.
 
         Each level takes the code nearest to what the coarser levels left. The answer depends on the vector
         and the codes alone, not on the batch, the threads or the matrix library.
         """
         with torch.autocast(self.table.device.type, enabled=False):
-            rows, _ = self._rows(x, None)
-            return self._search(rows).reshape(*x.shape[:-1], self.config.levels)
+            rows, valid = self._rows(x, mask)
+            tokens = self._search(rows)
+            if valid is not None:
+                tokens = torch.where(valid[:, None], tokens, NO_CODE)
+            return tokens.reshape(*x.shape[:-1], self.config.levels)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
@@ -190,12 +119,24 @@ class HRVQ(nn.Module):
     # -- learning ------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Start the codes by k-means on ``x`` (..., dim), level by level; over all ranks' vectors joined."""
+    def initialize(self, x: Tensor, mask: Tensor | None = None, *, batch_size: int | None = None) -> None:
+        """Start the codes by k-means on ``x`` (..., dim), level by level; over all ranks' vectors joined.
+
+        Args:
+            x: floating (..., dim).
+            mask: bool (...), True where a position counts.
+            batch_size: how many vectors an :meth:`update` will bring, if ``x`` has many more. The counts are
+                scaled to it; as they are, a start from 100 batches weighs against the next few hundred.
+        """
         self._check_open("initialize")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(
+                f"batch_size is {batch_size}; give the number of vectors of an update, 1 or more"
+            )
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask, for_update=True)
-            start(self._levels(), rows if valid is None else rows[valid], self.config, self._generator())
+            counted = rows if valid is None else rows[valid]
+            start(self._levels(), counted, self.config, self._generator(), batch_size=batch_size)
         self._advance()
 
     @torch.no_grad()
@@ -217,7 +158,7 @@ class HRVQ(nn.Module):
         """
         if self._frozen or not self.training:
             return
-        if not self._initialized:
+        if not self.initialized:
             return self.initialize(x, mask)
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask, for_update=True)
@@ -236,6 +177,7 @@ class HRVQ(nn.Module):
             move(self._levels(), rows, tokens, self.config, self._generator())
         self._advance()
 
+    @torch.no_grad()
     def fit(
         self,
         vectors: Vectors,
@@ -268,54 +210,19 @@ class HRVQ(nn.Module):
             ValueError: bad vectors, or the quantizer is frozen. The codes are then as before.
         """
         self._check_open("fit")
-        return fit(
-            self,
-            vectors,
-            epochs=epochs,
-            batch_size=batch_size,
-            tolerance=tolerance,
-            revive_below=revive_below,
-            seed=self.config.seed if seed is None else seed,
-            progress=progress,
-        )
-
-    # -- files ---------------------------------------------------------------------------------------
-
-    def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file: `codebooks.l`, `counts.l` and `sums.l` of each level."""
-        save(self, path)
-
-    @classmethod
-    @torch.no_grad()
-    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "HRVQ":
-        """Read what :meth:`save` wrote; the quantizer comes back in eval mode.
-
-        Raises:
-            ValueError: the file is missing, damaged, of another kind, or its parts do not fit together.
-        """
-        return load(cls, path).to(device).eval()
+        with torch.autocast(self.table.device.type, enabled=False):
+            return fit(
+                self,
+                vectors,
+                epochs=epochs,
+                batch_size=batch_size,
+                tolerance=tolerance,
+                revive_below=revive_below,
+                seed=self.config.seed if seed is None else seed,
+                progress=progress,
+            )
 
     # -- parts ---------------------------------------------------------------------------------------
-
-    def _levels(self) -> list[Level]:
-        parts = (self.codebooks, self.counts.split(self._sizes), self.sums.split(self._sizes))
-        return [Level(*level) for level in zip(*parts, strict=True)]
-
-    def _advance(self) -> None:
-        self._steps += 1
-        self._initialized = True
-
-    def _generator(self) -> torch.Generator:
-        """Randomness of the next step: a function of the seed and the step, so resuming repeats it."""
-        return torch.Generator(self.table.device).manual_seed(self.config.seed * 1_000_003 + self._steps)
-
-    def _check_open(self, action: str) -> None:
-        if self._frozen:
-            raise ValueError(f"the quantizer is frozen, so {action} may not change it; build or load another")
-
-    def _check_initialized(self) -> None:
-        if not self._initialized:
-            raise ValueError("the codes are still empty; call initialize(x), update(x) or fit(x) first")
 
     def _rows(
         self, x: Tensor, mask: Tensor | None, *, for_update: bool = False
@@ -335,7 +242,7 @@ class HRVQ(nn.Module):
             valid = finite if valid is None else valid & finite
             rows = torch.where(valid[:, None], rows, 0.0)
         if self.config.distance == "cosine":
-            rows = F.normalize(rows, dim=1)
+            rows = _gradients.unit(rows)
         return rows, valid
 
     @torch.no_grad()
@@ -353,7 +260,9 @@ class HRVQ(nn.Module):
     def _checked_table_rows(self, tokens: Tensor) -> Tensor:
         self._check_initialized()
         all_codes = check_tokens(tokens, sizes=self._sizes, device=self.table.device)
-        return tokens + self._starts[: tokens.shape[-1]] if all_codes else self._table_rows(tokens.long())
+        if not all_codes or tokens.dtype in UNSIGNED:
+            return self._table_rows(tokens.long())
+        return tokens + self._starts[: tokens.shape[-1]]
 
     def _draw_depth(self, rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
         """How many levels each vector keeps, (N,)."""

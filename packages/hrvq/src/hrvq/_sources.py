@@ -64,6 +64,10 @@ def _open(part: Any) -> Any:
             raise ValueError(
                 f"{path} is no safetensors file with a tensor '{EMBEDDINGS}': {error}"
             ) from error
+    if not isinstance(part, Tensor | np.ndarray):
+        raise ValueError(
+            f"vectors are of type {type(part).__name__}; give a tensor, an array or a file's path"
+        )
     floating = (
         part.is_floating_point() if isinstance(part, Tensor) else np.issubdtype(part.dtype, np.floating)
     )

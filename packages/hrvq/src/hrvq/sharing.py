@@ -4,6 +4,7 @@ A level that means the same to every group is used by all alike; one that belong
 `mutual_information` says how much, in bits, with an interval.
 """
 
+from collections.abc import Sequence
 from math import log
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from hrvq.metrics import code_counts
 
 
-def counts_by_group(tokens: Tensor, groups: Tensor, codes: int | tuple[int, ...]) -> list[Tensor]:
+def counts_by_group(tokens: Tensor, groups: Tensor, codes: int | Sequence[int]) -> list[Tensor]:
     """How often each group uses each code: for each level int64 (G, K).
 
     Args:
@@ -37,13 +38,13 @@ def _profiles(counts: Tensor) -> Tensor:
     return counts / counts.sum(-1, keepdim=True).clamp_min(1)
 
 
-def usage_by_group(tokens: Tensor, groups: Tensor, codes: int | tuple[int, ...]) -> Tensor:
+def usage_by_group(tokens: Tensor, groups: Tensor, codes: int | Sequence[int]) -> Tensor:
     """Share of each level's codes that each group uses at all: float32 (L, G)."""
     return torch.stack([(c > 0).float().mean(1) for c in counts_by_group(tokens, groups, codes)])
 
 
 def shared_code_share(
-    tokens: Tensor, groups: Tensor, codes: int | tuple[int, ...], at_least: float = 0.0
+    tokens: Tensor, groups: Tensor, codes: int | Sequence[int], at_least: float = 0.0
 ) -> Tensor:
     """Of the codes in use, the share that every group uses: float32 (L,).
 
@@ -61,17 +62,20 @@ def shared_code_share(
     return torch.stack(shares).float()
 
 
-def jensen_shannon(tokens: Tensor, groups: Tensor, codes: int | tuple[int, ...]) -> Tensor:
+def jensen_shannon(tokens: Tensor, groups: Tensor, codes: int | Sequence[int]) -> Tensor:
     """Jensen-Shannon divergence between each two groups' code distributions, in bits: float32 (L, G, G).
 
-    H((p + q)/2) - (H(p) + H(q))/2: 0 where two groups use a level's codes alike, 1 where they share none.
+    H((p + q)/2) - (H(p) + H(q))/2: 0 where two groups use a level's codes alike, 1 where they share none. NaN
+    where a group has no token of the level.
     """
     levels = []
     for counts in counts_by_group(tokens, groups, codes):
         p = _profiles(counts.double())
         mixed = _entropy((p[:, None] + p[None]) / 2)
         own = _entropy(p)
-        levels.append((mixed - (own[:, None] + own[None]) / 2).clamp_min(0))
+        divergence = (mixed - (own[:, None] + own[None]) / 2).clamp_min(0)
+        absent = counts.sum(1) == 0
+        levels.append(divergence.masked_fill(absent[:, None] | absent[None], torch.nan))
     return torch.stack(levels).float()
 
 
@@ -105,7 +109,7 @@ def _information(counts: Tensor) -> Tensor:
 def mutual_information(
     tokens: Tensor,
     groups: Tensor,
-    codes: int | tuple[int, ...],
+    codes: int | Sequence[int],
     *,
     blocks: Tensor | None = None,
     resamples: int = 1000,
@@ -145,8 +149,10 @@ def mutual_information(
                 total = int(level[group].sum())
                 drawn[:, group] = torch.from_numpy(random.multinomial(total, shares, resamples))
         else:
+            if not bool(members.any()):  # a number that no group has
+                continue
             _, block = blocks[members].cpu().unique(return_inverse=True)
-            number = int(block.max()) + 1 if len(block) else 0
+            number = int(block.max()) + 1
             times = random.multinomial(number, np.full(number, 1 / number), resamples)
             for index, drawn in enumerate(draws):
                 per_block = _block_counts(tokens[members, index].cpu(), block, drawn.shape[-1])

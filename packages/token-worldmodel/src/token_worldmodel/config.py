@@ -7,6 +7,9 @@ Mask = Literal["hierarchical", "causal"]
 Detail = Literal["none", "last", "past"]
 
 
+_WEIGHTS = {0: 1.0, 1: 0.5}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorldModelConfig:
     """Shape of a `WorldModel`; the defaults are the reference model of 11 million parameters.
@@ -36,11 +39,12 @@ class WorldModelConfig:
     """Under the hierarchical mask, which earlier steps' finer tokens L0 and the action see: all (``past``),
     those of the step just before (``last``), or none, knowing them through earlier actions only. What
     nothing sees a dream need not remember: ``last`` and ``none`` halve its cache."""
-    loss_weights: tuple[float, ...] = (1.0, 0.5, 0.1)
-    """Weight of each level's cross-entropy, coarse to fine."""
+    loss_weights: tuple[float, ...] = ()
+    """Weight of each level's cross-entropy, coarse to fine; none given stands for 1.0, 0.5, and 0.1 for the
+    others."""
 
     def __post_init__(self) -> None:
-        """Turn JSON's lists back into tuples, then check every value."""
+        """Turn JSON's lists back into tuples and fill in the weights, then check every value."""
         object.__setattr__(self, "loss_weights", tuple(self.loss_weights))
         if not isinstance(self.num_codes, int):
             object.__setattr__(self, "num_codes", tuple(self.num_codes))
@@ -48,6 +52,9 @@ class WorldModelConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
+        if not self.loss_weights:
+            weights = tuple(_WEIGHTS.get(level, 0.1) for level in range(self.num_levels))
+            object.__setattr__(self, "loss_weights", weights)
         if len(self.codes) != self.num_levels or min(self.codes) < 2:
             raise ValueError(
                 f"num_codes is {self.num_codes}; give one number of at least 2, "

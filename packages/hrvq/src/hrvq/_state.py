@@ -1,0 +1,155 @@
+"""What a quantizer knows: its codes, their statistics, and how many steps made them."""
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from hrvq._config import HRVQConfig
+from hrvq._files import load, save
+from hrvq._gradients import unit
+from hrvq._statistics import Level
+
+
+class Codes(nn.Module):
+    """The codes of all levels in one table, float32 whatever the model around them is converted to."""
+
+    table: Tensor
+    counts: Tensor
+    sums: Tensor
+    _starts: Tensor
+    _progress: Tensor
+
+    def __init__(self, config: HRVQConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._sizes = config.codes_per_level
+        # All levels' codes in one table, so that decoding is one gather; its last row is "no code".
+        total = sum(self._sizes)
+        self.register_buffer("table", torch.zeros(total + 1, config.dim))
+        self.register_buffer("counts", torch.zeros(total))
+        self.register_buffer("sums", torch.zeros(total, config.dim))
+        self.register_buffer("_starts", self._first_rows(), persistent=False)
+        self.register_buffer("_progress", torch.zeros((), dtype=torch.int64), persistent=False)
+        # The bool apart from the number: a compiled module guards what it asks, and this changes once.
+        self._initialized = False
+        self._frozen = False
+        self._steps = 0  # starts and updates done
+
+    def _first_rows(self) -> Tensor:
+        starts = list(accumulate(self._sizes, initial=0))[:-1]
+        return torch.tensor(starts, device=self.table.device)
+
+    def extra_repr(self) -> str:
+        """Shape, for print."""
+        return f"dim={self.config.dim}, codes={' + '.join(map(str, self._sizes))}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move, as ``to`` does, but keep every dtype: rounded codes would be other codes."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            other = fn(tensor)
+            return other if other.dtype == tensor.dtype else tensor.to(other.device)
+
+        return super()._apply(moved, recurse)
+
+    @property
+    def codebooks(self) -> tuple[Tensor, ...]:
+        """Each level's codes, float32 (K, dim): views, to read."""
+        return tuple(self.table[:-1].split(self._sizes))
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the codes hold anything yet."""
+        if not self._initialized and not self._progress.is_meta:
+            # Whoever copies buffers (DDP to its ranks, an average of weights) copies this one too. Looked at
+            # only so long as there are no codes, because on a GPU it waits.
+            self._steps = int(self._progress)
+            self._initialized = self._steps > 0
+        return self._initialized
+
+    @property
+    def frozen(self) -> bool:
+        """Whether :meth:`freeze` was called."""
+        return self._frozen
+
+    def freeze(self) -> Self:
+        """Keep the codes as they are: from now on :meth:`update` does nothing. Returns itself.
+
+        Lasts as long as this object and its copies; files and state dicts do not hold it.
+        """
+        self._frozen = True
+        return self
+
+    def get_extra_state(self) -> Tensor:
+        """What a state dict needs besides the buffers to resume exactly: the number of steps."""
+        return torch.tensor([self._steps])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Counterpart of :meth:`get_extra_state`."""
+        self._steps = int(state)
+        self._initialized = self._steps > 0
+        # Made anew, not filled: after `to_empty` they hold anything, and on "meta" nothing.
+        self._progress = torch.tensor(self._steps, device=self.table.device)
+        self._starts = self._first_rows()
+
+    @torch.no_grad()
+    def set_codebooks(self, codebooks: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> None:
+        """Put given codes in place; with cosine distance those of level 0 are scaled to unit length.
+
+        Args:
+            codebooks: floating (K, dim) for each level.
+            counts: (K,) for each level, how many vectors of a batch chose each code; all alike if left out.
+        """
+        self._check_open("set_codebooks")
+        if counts is None:
+            counts = [torch.ones(size) for size in self._sizes]
+        given = [(tuple(c.shape), tuple(n.shape)) for c, n in zip(codebooks, counts, strict=False)]
+        expected = [((size, self.config.dim), (size,)) for size in self._sizes]
+        if given != expected or len(codebooks) != len(counts):
+            raise ValueError(f"codebooks and counts have shapes {given}; this quantizer's are {expected}")
+        if not all(bool(tensor.isfinite().all()) for tensor in (*codebooks, *counts)):
+            raise ValueError("codebooks or counts have NaN or infinite values; give finite ones")
+        for index, (level, codes, count) in enumerate(zip(self._levels(), codebooks, counts, strict=True)):
+            spherical = index == 0 and self.config.distance == "cosine"
+            level.set(unit(codes.float()) if spherical else codes, count, self.config.smoothing)
+        self._advance()
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one safetensors file: `codebooks.l`, `counts.l` and `sums.l` of each level."""
+        save(self, path)
+
+    @classmethod
+    @torch.no_grad()
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Read what :meth:`save` wrote; the quantizer comes back in eval mode.
+
+        Raises:
+            ValueError: the file is missing, damaged, of another kind, or its parts do not fit together.
+        """
+        return load(cls, path).to(device).eval()
+
+    def _levels(self) -> list[Level]:
+        parts = (self.codebooks, self.counts.split(self._sizes), self.sums.split(self._sizes))
+        return [Level(*level) for level in zip(*parts, strict=True)]
+
+    def _advance(self) -> None:
+        self._steps += 1
+        self._initialized = True
+        self._progress.fill_(self._steps)
+
+    def _generator(self) -> torch.Generator:
+        """Randomness of the next step: a function of the seed and the step, so resuming repeats it."""
+        seed = (self.config.seed * 1_000_003 + self._steps) % 2**63
+        return torch.Generator(self.table.device).manual_seed(seed)
+
+    def _check_open(self, action: str) -> None:
+        if self._frozen:
+            raise ValueError(f"the quantizer is frozen, so {action} may not change it; build or load another")
+
+    def _check_initialized(self) -> None:
+        if not self.initialized:
+            raise ValueError("the codes are still empty; call initialize(x), update(x) or fit(x) first")

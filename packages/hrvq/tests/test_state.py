@@ -1,0 +1,70 @@
+"""The codes stay what they are: converted, averaged, copied to other ranks, built on no device."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hrvq import HRVQ, HRVQConfig
+from torch import nn
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_converted_model_keeps_its_codes(dtype, quantizer, random_codebooks, vectors):
+    codes = random_codebooks(12, (16, 16))
+    model = nn.Sequential(nn.Identity(), quantizer(codes)).to(dtype)
+    x = vectors(64, 12).to(dtype)
+    out = model(x)
+    assert out.quantized.dtype == dtype
+    assert all(torch.equal(kept, given) for kept, given in zip(model[1].codebooks, codes, strict=True))
+    assert torch.equal(out.tokens, quantizer(codes).encode(x))
+    assert model[1].decode(out.tokens).dtype == torch.float32
+    model[1].update(x, out.tokens)
+    assert model[1].counts.dtype == torch.float32
+
+
+def test_whoever_copies_the_buffers_copies_the_quantizer(vectors):
+    """As `torch.optim.swa_utils.AveragedModel` and the constructor of `DistributedDataParallel` do."""
+    q, other = (HRVQ(HRVQConfig(dim=8, levels=2, codes=16)) for _ in range(2))
+    q.update(vectors(100, 8))
+    q.update(vectors(100, 8, seed=1))
+    assert not other.initialized
+    for mine, yours in zip(other.buffers(), q.buffers(), strict=True):
+        mine.copy_(yours)
+    assert other.initialized
+    for each in (q, other):
+        each.update(vectors(100, 8, seed=2))
+    assert torch.equal(q.table, other.table)
+    assert torch.equal(q.get_extra_state(), other.get_extra_state())
+
+
+def test_an_averaged_model_can_be_used(vectors):
+    model = nn.Sequential(nn.Linear(8, 8), HRVQ(HRVQConfig(dim=8, levels=2, codes=16)))
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    model[1].initialize(model[0](vectors(100, 8)).detach())
+    averaged.update_parameters(model)
+    assert torch.equal(averaged(vectors(5, 8)).tokens, model(vectors(5, 8)).tokens)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_dict_fills_a_quantizer_built_on_no_device(assign, vectors):
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=(16, 8)))
+    q.update(vectors(100, 8))
+    with torch.device("meta"):
+        other = HRVQ(q.config)
+    if not assign:
+        other = other.to_empty(device="cpu")
+    other.load_state_dict(q.state_dict(), assign=assign)
+    x = vectors(20, 8)
+    assert torch.equal(other.encode(x), q.encode(x))
+    assert torch.equal(other.decode(q.encode(x)), q.decode(q.encode(x)))
+
+
+def test_copies_stay_frozen(quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (4,))).freeze()
+    assert copy.deepcopy(q).frozen
+    assert pickle.loads(pickle.dumps(q)).frozen
+
+
+def test_it_prints_its_shape(quantizer, random_codebooks):
+    assert repr(quantizer(random_codebooks(8, (16, 4)))) == "HRVQ(dim=8, codes=16 + 4)"
