@@ -14,6 +14,7 @@ from cnn_encoder import ContrastiveObjective
 from command import SMALL, options, train, wm
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective
+from wm import evaluation
 
 STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
 
@@ -135,6 +136,26 @@ def test_a_run_stopped_in_any_stage_ends_like_one_that_was_not(
     assert resumed.code == 0, resumed.output
     assert f"{part}: goes on at step {step} of 12" in resumed.output
     assert artifacts(copy) == artifacts(longer_run)
+
+
+def test_an_evaluation_that_is_stopped_does_not_play_the_same_games_again(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    (copy / "evaluation.json").unlink()
+    played, play = [], evaluation.play_whole_games
+
+    def stop_once(*arguments, task, **options):
+        if played == ["play pong (agent)"]:
+            played.append("stopped")
+            raise KeyboardInterrupt
+        played.append(task)
+        return play(*arguments, task=task, **options)
+
+    monkeypatch.setattr(evaluation, "play_whole_games", stop_once)
+    assert train(copy).code == 130
+    assert train(copy).code == 0
+    assert played == ["play pong (agent)", "stopped", "play pong (random)"]
+    assert (copy / "evaluation.json").read_bytes() == (run / "evaluation.json").read_bytes()
+    assert not list((copy / "checkpoints").iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

@@ -90,7 +90,7 @@ def test_signs_compare_what_was_dreamed_with_what_was_played(looped):
     signs = read_signs(load_config(layout.config), Manifest(layout))
     assert [s.steps for s in signs] == [600, 951, STEPS]
     for s in signs:
-        assert None not in (s.imagined_reward, s.entropy, s.value_error, s.return_scale, s.real_reward)
+        assert None not in (s.imagined_reward, s.entropy, s.value_error, s.return_spread, s.real_reward)
     store = FrameStore.open(looped / "data" / "pong")
     begins = (*store.round_ends[:2], len(store))
     for s, rows in zip(signs, (slice(*begins[:2]), slice(*begins[1:])), strict=False):

@@ -16,7 +16,7 @@ HEALTHY = RoundSigns(
     real_reward=0.02,
     entropy=0.5,
     value_error=0.1,
-    return_scale=1.0,
+    return_spread=1.0,
     recall=(0.8, 0.8),
     counts=(50, 50),
     cross_entropy=(0.9, 1.6),  # about where held-out episodes are foreseen best
@@ -36,6 +36,10 @@ def test_health_is_silent():
         ({"entropy": 0.01}, "the policy has collapsed"),
         ({"entropy": 0.99}, "the policy is still random"),
         ({"value_error": 1.5}, "the critic errs by 1.500 where returns spread over 1.000"),
+        (
+            {"value_error": 0.2, "return_spread": 0.1},
+            "the critic errs by 0.200 where returns spread over 0.1",
+        ),
         ({"recall": (0.8, 0.1)}, "won points are hardly foreseen: 10% of 50"),
         ({"recall": (0.1, 0.8)}, "lost points are hardly foreseen: 10% of 50"),
     ],
@@ -53,6 +57,7 @@ def test_each_trouble_has_its_hint(trouble, message):
         {"real_reward": None},
         {"entropy": None},
         {"value_error": None},
+        {"return_spread": None},
         {"cross_entropy": (None, 1.6)},
         {"recall": (None, None), "counts": (0, 0)},
     ],

@@ -109,6 +109,10 @@ def test_sweep_covers_each_episode_without_overlap(make_trajectories) -> None:
     firsts = [(int(g), int(r)) for b in batches for g, r in zip(b.game_index, b.tokens[:, 0, 0], strict=True)]
     assert firsts == [(0, 0), (0, 4), (0, 12), (0, 16), (0, 20), (1, 0), (1, 4)]
     assert [len(b.tokens) for b in batches] == [2, 2, 1, 2]
+    every = [int(row) for b in sampler.sweep(stride=1) for row in b.tokens[:, 0, 0]]
+    assert every == [*range(6), *range(12, 23), *range(5)]
+    with pytest.raises(ValueError, match="stride is 0"):
+        next(sampler.sweep(stride=0))
 
 
 @pytest.mark.parametrize(

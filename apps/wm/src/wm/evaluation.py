@@ -1,7 +1,9 @@
 """Scores in the real game: the protocol, the run's agent, the random agent, and what others published."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,13 @@ def evaluate_games(
     reporter: Reporter,
     max_frames: int | None = None,
     films: Path | None = None,
+    remembered: Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]] = lambda _, play: play(),
 ) -> dict[str, Any]:
     """Play ``episodes`` whole episodes of each game, by the agent and at random, from the same seeds.
 
     An episode ends by the game's rules or after ``max_frames`` emulated frames (the run's, if left out). With
     ``films``, the agent's best and median episodes are filmed into that directory, each beside its dream.
+    What is ``remembered`` under a name is not played again (`Context.remembered`).
 
     Returns:
         The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
@@ -71,7 +75,8 @@ def evaluate_games(
         }
         games[game] = {}
         for name, policy in policies.items():
-            games[game][name] = play_whole_games(
+            play = partial(
+                play_whole_games,
                 game,
                 policy,
                 episodes,
@@ -82,6 +87,7 @@ def evaluate_games(
                 device=device,
                 reporter=reporter,
             )
+            games[game][name] = remembered(f"{game}-{name}", play)
         if films is not None:
             wanted = best_and_median(games[game]["agent"]["returns"])
             with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):

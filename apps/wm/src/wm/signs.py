@@ -23,7 +23,7 @@ class RoundSigns(NamedTuple):
             signs of rewards, the mean sign, which whole games tell only if every reward is 1 or -1.
         entropy: of the policy, as a share of that of uniform play.
         value_error: mean error of the critic on imagined returns.
-        return_scale: spread of the imagined returns (5th to 95th percentile).
+        return_spread: of the imagined returns, from the 5th to the 95th percentile.
         recall: of negative and of positive rewards by the predictor, on validation play.
         counts: of negative and positive rewards that recall was measured on.
         cross_entropy: of L0 in nats, on what the world model is trained on and on episodes held out.
@@ -36,7 +36,7 @@ class RoundSigns(NamedTuple):
     real_reward: float | None
     entropy: float | None
     value_error: float | None
-    return_scale: float | None
+    return_spread: float | None
     recall: tuple[float | None, float | None]
     counts: tuple[float, float]
     cross_entropy: tuple[float | None, float | None]
@@ -65,7 +65,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
                 real_reward=real,
                 entropy=train.get("entropy_fraction"),
                 value_error=train.get("value_error"),
-                return_scale=train.get("return_scale"),
+                return_spread=train.get("return_spread"),
                 recall=(predictors["reward_recall_negative"], predictors["reward_recall_positive"]),
                 counts=(predictors["reward_count_negative"], predictors["reward_count_positive"]),
                 cross_entropy=(
@@ -108,13 +108,11 @@ def _hints(signs: RoundSigns) -> Iterator[str]:
             f"the policy is still random: its entropy is {signs.entropy:.0%} of uniform play's; train the "
             "agent longer or lower agent.entropy_coef"
         )
-    if (
-        signs.value_error is not None
-        and signs.return_scale is not None
-        and signs.value_error > signs.return_scale
-    ):
+    error, spread = signs.value_error, signs.return_spread
+    # Returns of hardly any spread are those of dreams in which nothing happens: then a small error is none.
+    if error is not None and spread is not None and error > max(spread, 0.05):
         yield (
-            f"the critic errs by {signs.value_error:.3f} where returns spread over {signs.return_scale:.3f}; "
+            f"the critic errs by {error:.3f} where returns spread over {spread:.3f}; "
             "train the agent longer or lower agent.gamma"
         )
     for name, recall, count in zip(("lost", "won"), signs.recall, signs.counts, strict=True):
@@ -164,7 +162,7 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
             _number(signs.imagined_reward, 4),
             _number(signs.real_reward, 4),
             "?" if signs.entropy is None else f"{signs.entropy:.0%}",
-            f"{_number(signs.value_error, 3)} ({_number(signs.return_scale, 3)})",
+            f"{_number(signs.value_error, 3)} ({_number(signs.return_spread, 3)})",
             *(
                 f"{recall:.0%} of {count:.0f}" if count and recall is not None else "none seen"
                 for recall, count in zip(signs.recall, signs.counts, strict=True)

@@ -46,10 +46,12 @@ def token_sampler(
     )
 
 
-def first_of_each_game(sampler: TokenSampler, limit: int) -> Iterator[TokenBatch]:
+def first_of_each_game(
+    sampler: TokenSampler, limit: int, *, stride: int | None = None
+) -> Iterator[TokenBatch]:
     """At most ``limit`` batches of every game of a sweep, which goes game by game."""
     seen: Counter[int] = Counter()
-    for batch in sampler.sweep():
+    for batch in sampler.sweep(stride):
         game = int(batch.game_index[0])
         seen[game] += 1
         if seen[game] <= limit:

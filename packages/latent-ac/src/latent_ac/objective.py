@@ -207,6 +207,7 @@ class ActorCriticObjective(nn.Module):
         loss = policy_loss - config.entropy_coef * entropy + config.critic_coef * critic_loss
 
         with torch.no_grad():
+            percentiles = self.normalizer.percentiles if self._observed is None else self._observed
             largest_entropy = batch.action_mask.sum(-1).float().log().mean()
             metrics |= {
                 "actor_loss": policy_loss.detach(),
@@ -219,9 +220,8 @@ class ActorCriticObjective(nn.Module):
                 "advantage_std": advantages.std(correction=0),
                 "reward": weighted_mean(batch.rewards.float(), weights),
                 "survival": weights[-1].mean(),
-                "return_scale": self.normalizer.scale(
-                    self.normalizer.percentiles if self._observed is None else self._observed
-                ),
+                "return_spread": percentiles[1] - percentiles[0],
+                "return_scale": self.normalizer.scale(percentiles),
             }
         return loss, metrics
 

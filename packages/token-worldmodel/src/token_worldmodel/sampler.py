@@ -152,15 +152,25 @@ class TokenSampler:
             old = np.where(self._old < counts, self._old, 0)[games]
             recent = rng.random(self.batch_size) < self._newest_share
             draws = np.where(recent, rng.integers(old, counts[games]), draws)
-        starts = [self._starts[game][draw] for game, draw in zip(games, draws, strict=True)]
-        return self.gather(games, np.array(starts)).to(self.device)
+        rows = np.empty(self.batch_size, np.int64)
+        for game, starts in enumerate(self._starts):
+            here = games == game
+            rows[here] = starts[draws[here]]
+        return self.gather(games, rows).to(self.device)
 
-    def sweep(self) -> Iterator[TokenBatch]:
-        """Windows that do not overlap, over all episodes of the split, game by game; for evaluation."""
+    def sweep(self, stride: int | None = None) -> Iterator[TokenBatch]:
+        """Windows ``stride`` rows apart, over all episodes of the split, game by game; for evaluation.
+
+        By default they are as far apart as they are long: none overlap, and an episode's last rows may be in
+        none.
+        """
+        stride = self.length if stride is None else stride
+        if stride < 1:
+            raise ValueError(f"stride is {stride}; give 1 or more rows")
         for game, starts in enumerate(self._starts):
             fresh = np.flatnonzero(np.diff(starts, prepend=-2) != 1)
             offsets = np.arange(len(starts)) - np.repeat(fresh, np.diff(fresh, append=len(starts)))
-            chosen = starts[offsets % self.length == 0]
+            chosen = starts[offsets % stride == 0]
             for first in range(0, len(chosen), self.batch_size):
                 rows = chosen[first : first + self.batch_size]
                 yield self.gather(np.full(len(rows), game), rows).to(self.device)

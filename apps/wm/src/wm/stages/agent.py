@@ -22,7 +22,9 @@ from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.windows import first_of_each_game, load_all_tokens, token_sampler
 
-PREDICTOR_WINDOW = 16
+# Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself, more
+# rarely than the others by their length.
+TRANSITION = 2
 VALIDATION_BATCHES = 20
 
 
@@ -34,7 +36,7 @@ def run(context: Context) -> Made:
     agent = _agent(context)
 
     fit_config = config.train.predictors
-    real = token_sampler(context, tokens, length=PREDICTOR_WINDOW, batch_size=fit_config.batch_size)
+    real = token_sampler(context, tokens, length=TRANSITION, batch_size=fit_config.batch_size)
     objective = PredictorObjective(agent.reward, agent.continue_).to(device)
     fit(
         objective,
@@ -47,18 +49,18 @@ def run(context: Context) -> Made:
         device=device,
         reporter=context.reporter,
         checkpoint=context.checkpoint("predictors"),
-        total_steps=fit_config.resolve_steps(sum(real.num_windows.values()) // PREDICTOR_WINDOW),
+        total_steps=fit_config.resolve_steps(sum(real.num_windows.values())),
     )
     agent.eval()
     held_out = token_sampler(
-        context, tokens, length=PREDICTOR_WINDOW, batch_size=fit_config.batch_size, split="validation"
+        context, tokens, length=TRANSITION, batch_size=fit_config.batch_size, split="validation"
     )
     measured = evaluate_predictors(
         agent.reward,
         agent.continue_,
         (
             transitions(batch, quantizer, config.dream.life_loss_ends)
-            for batch in first_of_each_game(held_out, VALIDATION_BATCHES)
+            for batch in first_of_each_game(held_out, VALIDATION_BATCHES, stride=1)
         ),
     )
 

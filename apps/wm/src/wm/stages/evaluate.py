@@ -18,6 +18,7 @@ def run(context: Context) -> Made:
         seed=context.seed("evaluate") % 2**31,
         device=context.device,
         reporter=context.reporter,
+        remembered=context.remembered,
     )
     write_text(context.layout.evaluation, json.dumps(result, indent=1) + "\n")
     return Made([context.layout.evaluation], result)

@@ -1,0 +1,50 @@
+"""What the reward and continue predictors learn from: every transition as often as every other."""
+
+import numpy as np
+import pytest
+from hrvq import HRVQ, HRVQConfig
+from token_worldmodel import TokenSampler, TokenTrajectories
+from wm.stages.agent import TRANSITION, transitions
+from wm.windows import first_of_each_game
+
+EPISODES, STEPS = 40, 24  # rows are STEPS + 1: the final observation too
+
+
+def play():
+    """Episodes that end in a point lost, after a life lost half-way."""
+    rows = STEPS + 1
+    last = np.arange(EPISODES * rows) % rows == STEPS - 1
+    return TokenTrajectories(
+        tokens=np.zeros((EPISODES * rows, 1), np.int16),
+        actions=np.zeros(EPISODES * rows, np.uint8),
+        rewards=np.where(last, -1.0, 0.0).astype(np.float32),
+        terminated=last,
+        truncated=np.zeros_like(last),
+        episode_ids=np.repeat(np.arange(EPISODES, dtype=np.int32), rows),
+        lives=np.where(np.arange(EPISODES * rows) % rows <= STEPS // 2, 2, 1).astype(np.uint8),
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_an_end_is_drawn_as_often_as_any_other_transition(split):
+    quantizer = HRVQ(HRVQConfig(dim=2, levels=1, codes=2))
+    sampler = TokenSampler(
+        {"pong": play()},
+        length=TRANSITION,
+        batch_size=960,
+        seed=0,
+        split=split,
+        validation_fraction=0.5,
+    )
+    if split == "train":
+        batches = [sampler.batch(step) for step in range(20)]
+    else:
+        batches = list(first_of_each_game(sampler, 100, stride=1))
+    found = [transitions(batch, quantizer, life_loss_ends=False) for batch in batches]
+    ends = 1 - np.concatenate([batch.continues.numpy() for batch in found])
+    lost = np.concatenate([batch.rewards.numpy() for batch in found]) < 0
+    assert np.array_equal(ends > 0, lost)
+    assert ends.mean() == pytest.approx(1 / STEPS, rel=0.1)
+    with_lives = [transitions(batch, quantizer, life_loss_ends=True) for batch in batches]
+    ends = 1 - np.concatenate([batch.continues.numpy() for batch in with_lives])
+    assert ends.mean() == pytest.approx(2 / STEPS, rel=0.1)
