@@ -22,8 +22,8 @@ from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.windows import first_of_each_game, load_all_tokens, token_sampler
 
-# Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself, more
-# rarely than the others by their length.
+# Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself,
+# more rarely than the others by their length.
 TRANSITION = 2
 VALIDATION_BATCHES = 20
 
