@@ -1,6 +1,8 @@
 import json
+from importlib.metadata import PackageNotFoundError
 
 import pytest
+from wm import run
 from wm.files import write_text
 from wm.run import Layout, Manifest, StageRecord, fingerprint
 
@@ -20,6 +22,19 @@ def test_a_manifest_survives_the_disk(finished):
     assert record.artifacts["hrvq.safetensors"]["size"] == 5
     assert record.versions["wm"]
     assert Manifest(finished).check("hrvq") == []
+
+
+def test_packages_that_are_merely_on_the_path_have_no_version(tmp_path, monkeypatch):
+    """As where nothing can be installed: a cluster without a network, say."""
+
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(run, "version", absent)
+    Manifest(Layout(tmp_path)).record("hrvq", StageRecord("f", {}, {}))
+    versions = Manifest(Layout(tmp_path)).stages["hrvq"].versions
+    assert versions.pop("python")
+    assert set(versions.values()) == {"from source"}
 
 
 def test_a_missing_artifact_is_told_and_a_changed_one_is_an_error(finished):

@@ -4,7 +4,6 @@ import platform
 import shutil
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from wm.config import build_config, read_preset
 from wm.device import autocast_dtype, has_bfloat16, pick_device
 from wm.pipeline import Context, run_stages
 from wm.reporter import Reporter
-from wm.run import PACKAGES, Layout
+from wm.run import Layout, package_versions
 from wm.stages import STAGES
 
 SMOKE = {
@@ -38,7 +37,7 @@ SMOKE = {
 def examine(console: Console, device_name: str) -> bool:
     """Print what is found; False if something does not work."""
     device = pick_device(device_name)
-    versions = "  ".join(f"{name} {version(name)}" for name in PACKAGES)
+    versions = "  ".join(f"{name} {found}" for name, found in package_versions().items())
     console.print(f"python {platform.python_version()}  {versions}", highlight=False)
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     console.print(

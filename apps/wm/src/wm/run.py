@@ -7,7 +7,7 @@ import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,19 @@ PACKAGES = (
     "ale-py",
     "numpy",
 )
+
+
+def package_version(name: str) -> str:
+    """Of an installed package; "from source" where its folder is merely on the path."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "from source"
+
+
+def package_versions() -> dict[str, str]:
+    """Of everything that a run's artifacts may depend on."""
+    return {name: package_version(name) for name in PACKAGES}
 
 
 @dataclass(frozen=True)
@@ -175,7 +188,7 @@ class Manifest:
         rounds of another number or with other shards do) are forgotten, and run again if they are of the run.
         """
         record.finished = datetime.now(UTC).isoformat(timespec="seconds")
-        record.versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+        record.versions = package_versions() | {"python": platform.python_version()}
         made = record.artifacts.keys()
         self.stages = {
             name: known for name, known in self.stages.items() if not made & known.artifacts.keys()

@@ -1,6 +1,5 @@
 """Puts the commands together."""
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from wm.cli.runs import runs, show
 from wm.cli.train import train
 from wm.interrupt import stop_on_ctrl_c
 from wm.memory import keep_freed_memory
+from wm.run import package_version
 
 app = typer.Typer(
     name="wm",
@@ -30,7 +30,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"wm {version('wm')}")
+        typer.echo(f"wm {package_version('wm')}")
         raise typer.Exit
 
 
