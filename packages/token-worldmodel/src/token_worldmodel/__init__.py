@@ -14,6 +14,7 @@ from .fidelity import (
     value_fidelity,
 )
 from .imagine import Dream, Policy, imagine
+from .likeness import alike_codes_learn_together
 from .masks import visibility
 from .model import WorldModel, WorldModelOutput, frozen
 from .objective import WorldModelObjective, parameter_groups
@@ -38,6 +39,7 @@ __all__ = [
     "WorldModelConfig",
     "WorldModelObjective",
     "WorldModelOutput",
+    "alike_codes_learn_together",
     "evaluate",
     "event_fidelity",
     "frozen",

@@ -145,7 +145,7 @@ class WorldModel(nn.Module):
     def predict(self, x: Tensor, level: int) -> Tensor:
         """Logits (..., K_level) from the normed outputs (..., D) of the slot before that level."""
         head = self.heads[level]
-        return head(x.to(head.weight.dtype))
+        return head(x.to(head.bias.dtype))  # The weight may be a sum yet to be made (`likeness`).
 
 
 def add_noise(tokens: Tensor, codes: Sequence[int], share: float) -> Tensor:

@@ -6,12 +6,14 @@ import torch
 from token_worldmodel import (
     WorldModel,
     WorldModelObjective,
+    alike_codes_learn_together,
     evaluate,
     load_worldmodel,
     parameter_groups,
     save_worldmodel,
 )
 
+from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype, derive_seed
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
@@ -32,19 +34,20 @@ def run(context: Context) -> Made:
         model = WorldModel(config.worldmodel).to(device)
     else:
         model = load_worldmodel(known).to(device)
-    fitted = fit(
-        WorldModelObjective(model),
-        lambda step: train.batch(context.first_batch + step),
-        fit_config,
-        stage=context.name("worldmodel"),
-        seed=config.seed,
-        device=device,
-        reporter=context.reporter,
-        checkpoint=context.checkpoint(),
-        total_steps=fit_config.resolve_steps(sum(train.num_windows.values()) // length),
-        parameter_groups=parameter_groups(model, fit_config.weight_decay),
-        team=context.team,
-    )
+    with alike_codes_learn_together(model, frozen_quantizer(layout, device).codebooks):
+        fitted = fit(
+            WorldModelObjective(model),
+            lambda step: train.batch(context.first_batch + step),
+            fit_config,
+            stage=context.name("worldmodel"),
+            seed=config.seed,
+            device=device,
+            reporter=context.reporter,
+            checkpoint=context.checkpoint(),
+            total_steps=fit_config.resolve_steps(sum(train.num_windows.values()) // length),
+            parameter_groups=parameter_groups(model, fit_config.weight_decay),
+            team=context.team,
+        )
     if not context.team.leads:
         return Made([])
     model.eval()

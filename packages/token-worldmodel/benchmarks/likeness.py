@@ -1,0 +1,75 @@
+"""What a world model gains on held-out episodes if alike codes learn together, and dreams of such a model.
+
+    uv run python packages/token-worldmodel/benchmarks/likeness.py RUN/tokens/pong.safetensors \
+        --codes RUN/hrvq.safetensors --rows 20000
+
+Two models are trained alike from one seed, one of them within `alike_codes_learn_together`; with ``--rows``
+on the first rows only, whose split is the beginning of the whole split. Both are scored on all held-out
+episodes.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from masks import add_options, build, fit, part
+from noise import CONTEXT, DREAMS
+from safetensors.torch import load_file
+from token_worldmodel import (
+    TokenSampler,
+    alike_codes_learn_together,
+    evaluate,
+    load_tokens,
+    replay,
+    token_fidelity,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser, steps=2000, windows=32, length=20)
+    parser.add_argument("--codes", type=Path, required=True, help="the quantizer's file")
+    parser.add_argument("--rows", type=int, help="of each file to learn from; all by default")
+    parser.add_argument("--noise", type=float, default=0.0)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    games = {path.stem: load_tokens(path) for path in args.files}
+    known = {game: part(play, slice(args.rows)) for game, play in games.items()}
+    tensors = load_file(args.codes)
+    levels = next(iter(games.values())).tokens.shape[1]
+    codebooks = [tensors[f"codebooks.{level}"] for level in range(levels)]
+    draws = {"length": args.length, "seed": args.seed}
+    held_out = TokenSampler(games, batch_size=DREAMS, split="validation", **draws)
+    for together in (False, True):
+        torch.manual_seed(args.seed)
+        model = build(games, args, token_noise=args.noise)
+        train = TokenSampler(known, batch_size=args.windows, **draws)
+        if together:
+            with alike_codes_learn_together(model, codebooks):
+                fit(model, train, args.steps)
+        else:
+            fit(model, train, args.steps)
+        scores = evaluate(model.eval(), held_out.sweep())["all"]
+        changed = " ".join(f"{level.changed_accuracy:.3f}" for level in scores)
+        entropy = " ".join(f"{level.cross_entropy:.3f}" for level in scores)
+        print(f"{'together' if together else 'each code by itself'}: cross-entropy {entropy}")
+        print(f"  accuracy where the token changed {changed}", flush=True)
+        batch = held_out.batch(0)
+        dream = replay(
+            model,
+            batch.tokens,
+            batch.actions,
+            CONTEXT,
+            generator=torch.Generator().manual_seed(args.seed),
+            temperature=0.5,
+        )
+        found = token_fidelity(dream.tokens, batch.tokens[:, CONTEXT - 1 :])
+        agreement = "  ".join(f"{h}: {found.agreement[h - 1, 0]:.2f}" for h in (1, 3, 8, 15))
+        print(f"  dream at temperature 0.5: L0 agrees at step {agreement}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Codes that stand for nearly the same are nearly equally likely: a world model need not find that out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .model import WorldModel
+
+
+class _Likeness(nn.Module):
+    """W + C P: a row of its own for each code, and one that follows from what the code stands for."""
+
+    vectors: Tensor
+
+    def __init__(self, codebook: Tensor, dim: int) -> None:
+        super().__init__()
+        centred = codebook.detach().float() - codebook.detach().float().mean(0)
+        length = centred.square().sum(1).mean().sqrt().clamp_min(1e-12)
+        self.register_buffer("vectors", centred / length, persistent=False)  # (K, E), of length about 1
+        self.shared = nn.Parameter(torch.zeros(codebook.shape[1], dim, device=codebook.device))
+
+    def forward(self, own: Tensor) -> Tensor:
+        return own + self.vectors @ self.shared
+
+
+@contextmanager
+def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -> Iterator[None]:
+    """Train the model within this context, and what is learned of a code is learned of those like it.
+
+    To a cross-entropy the codes of a level are names: that one of them came says nothing of its neighbours.
+    But they are vectors, and many stand for moments that differ by a pixel. Within the context the weights of
+    a level's head are W + C P, with C the codes (K, E), centred and of length 1 on average, and P (E, D)
+    learned, from zero: a step along P moves the rows of all codes by what they have in common. At its end the
+    sum takes W's place, so that the model is what it was in function, size and speed.
+
+    Optimiser and objective are to be made within it, because the model has other parameters there.
+
+    Args:
+        model: its heads are changed in place.
+        codebooks: (K, E) of each level, K as the model has it; as they are now, should they move later on.
+
+    Raises:
+        ValueError: codebooks of other sizes than the model's.
+    """
+    sizes = [tuple(codebook.shape[:1]) for codebook in codebooks if codebook.ndim == 2]
+    if sizes != [(codes,) for codes in model.config.codes]:
+        raise ValueError(
+            f"codebooks have shapes {[tuple(codebook.shape) for codebook in codebooks]}; "
+            f"give one (codes, dim) for each level of {model.config.codes} codes"
+        )
+    device = model.slot_embedding.device
+    for head, codebook in zip(model.heads, codebooks, strict=True):
+        parametrize.register_parametrization(head, "weight", _Likeness(codebook.to(device), model.config.dim))
+    try:
+        yield
+    finally:
+        for head in model.heads:
+            parametrize.remove_parametrizations(head, "weight", leave_parametrized=True)

@@ -1,0 +1,119 @@
+"""Heads whose weights are learned as W + C P: the same model, another way to it."""
+
+import pytest
+import torch
+from token_worldmodel import (
+    TokenBatch,
+    WorldModelObjective,
+    alike_codes_learn_together,
+    load_worldmodel,
+    parameter_groups,
+    save_worldmodel,
+)
+
+
+def codebooks(model, dim=6, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return [3 + 2 * torch.randn(codes, dim, generator=generator) for codes in model.config.codes]
+
+
+@pytest.fixture
+def make_batch(make_window):
+    def make(model):
+        tokens, actions = make_window(model, 4, 8)
+        flags = torch.zeros(actions.shape, dtype=torch.bool)
+        return TokenBatch(
+            tokens=tokens,
+            actions=actions,
+            rewards=torch.zeros(actions.shape),
+            terminated=flags,
+            truncated=flags,
+            final=flags,
+            lives=torch.zeros_like(actions),
+            game_index=torch.zeros(len(actions), dtype=torch.int64),
+        )
+
+    return make
+
+
+def test_untrained_the_model_stays_as_it_was(make_model, make_window, tmp_path) -> None:
+    model = make_model()
+    window = make_window(model, 2, 6)
+    before, names = model(*window).logits, model.state_dict().keys()
+    with alike_codes_learn_together(model, codebooks(model)):
+        within = model(*window).logits
+    after = model(*window).logits
+    for levels in zip(before, within, after, strict=True):
+        assert torch.equal(levels[0], levels[1])
+        assert torch.equal(levels[0], levels[2])
+    assert set(model.state_dict()) == set(names)
+    assert all(type(head) is torch.nn.Linear for head in model.heads)
+    save_worldmodel(tmp_path / "w.safetensors", model)
+    assert torch.equal(load_worldmodel(tmp_path / "w.safetensors")(*window).logits[0], before[0])
+
+
+def test_a_step_moves_a_codes_row_by_its_own_gradient_and_by_those_of_the_codes_like_it(
+    make_model, make_batch
+) -> None:
+    model, codes, rate = make_model(), codebooks(make_model()), 0.1
+    objective, batch = WorldModelObjective(model), make_batch(model)
+    objective(batch)[0].backward()
+    before = [(head.weight.detach().clone(), head.weight.grad.clone()) for head in model.heads]
+    model.zero_grad()
+    with alike_codes_learn_together(model, codes):
+        optimizer = torch.optim.SGD(model.parameters(), rate)
+        objective(batch)[0].backward()
+        optimizer.step()
+    for (weight, gradient), head, vectors in zip(before, model.heads, codes, strict=True):
+        centred = vectors - vectors.mean(0)
+        centred = centred / centred.square().sum(1).mean().sqrt()
+        likeness = torch.eye(len(centred)) + centred @ centred.T  # of each code to each
+        assert torch.allclose(head.weight, weight - rate * likeness @ gradient, atol=1e-6)
+        assert not torch.allclose(head.weight, weight - rate * gradient, atol=1e-4)
+
+
+def test_every_part_of_a_sum_decays(make_model) -> None:
+    model = make_model()
+    usual = [sum(p.numel() for p in group["params"]) for group in parameter_groups(model, 0.1)]
+    with alike_codes_learn_together(model, codebooks(model)):
+        decaying, others = parameter_groups(model, 0.1)
+        assert sum(p.numel() for p in decaying["params"]) == usual[0] + 3 * 6 * model.config.dim
+        assert sum(p.numel() for p in others["params"]) == usual[1]
+        learned = {id(p) for p in model.parameters()}
+        assert {id(p) for group in (decaying, others) for p in group["params"]} == learned
+
+
+def test_it_trains_under_autocast_and_ends_with_an_error_too(make_model, make_batch, make_window) -> None:
+    model, batch = make_model().train(), make_batch(make_model())
+    with (  # noqa: PT012
+        pytest.raises(RuntimeError, match="stop"),
+        alike_codes_learn_together(model, codebooks(model)),
+    ):
+        objective = WorldModelObjective(model)
+        optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), 1e-2)
+        losses = []
+        for _ in range(30):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, _ = objective(batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        raise RuntimeError("stop")
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(type(head) is torch.nn.Linear for head in model.heads)
+    assert objective(batch)[0].item() == pytest.approx(losses[-1], abs=0.2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda books: books[:2], lambda books: [books[0].T, *books[1:]], lambda books: [b[0] for b in books]],
+)
+def test_refuses_codes_that_are_not_the_models(make_model, change) -> None:
+    model = make_model()
+    with (
+        pytest.raises(ValueError, match=r"give one .* for each level of"),
+        alike_codes_learn_together(model, change(codebooks(model))),
+    ):
+        pass
+    assert all(type(head) is torch.nn.Linear for head in model.heads)
