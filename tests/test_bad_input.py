@@ -162,7 +162,7 @@ def test_damaged_text_files_are_named(run, tmp_path, name, text):
 
 def test_no_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root, who may write anywhere
-    refused(train(tmp_path / "run"), "no permission to write", "run", "choose another --run")
+    refused(train(tmp_path / "run"), "no permission to write", "run", "choose another place")
     assert not list((tmp_path / "run").iterdir())
 
 

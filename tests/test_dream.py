@@ -82,3 +82,11 @@ def test_what_cannot_be_dreamed_is_said_in_a_sentence(run, tmp_path, missing, ar
     done = wm("dream", copy, "--device", "cpu", *arguments)
     assert done.code == 2
     assert message in done.output
+
+
+def test_a_film_is_a_gif_and_nothing_else(run, tmp_path):
+    for command in (("dream", run), ("play", run)):
+        done = wm(*command, "--out", tmp_path / "film.mp4", "--device", "cpu")
+        assert done.code == 2
+        assert "give a name that ends in .gif" in done.output
+    assert not list(tmp_path.iterdir())

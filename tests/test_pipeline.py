@@ -89,6 +89,25 @@ def test_stages_run_one_by_one_and_say_what_they_need(tmp_path):
     assert not (tmp_path / "worldmodel.safetensors").exists()
 
 
+def test_a_stage_of_old_inputs_says_so_and_a_refused_one_changes_nothing(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    fresh = wm("train", "agent", "--run", copy, "--device", "cpu")
+    assert "inputs changed" not in fresh.output
+    late = wm("train", "agent", "--run", copy, "--device", "cpu", "--set", "quantize.epochs=2")
+    assert late.code == 0, late.output
+    assert "agent: reads what hrvq made before settings or inputs changed" in late.output
+    before = (copy / "config.toml").read_bytes()
+    refused = wm("train", "agent", "--run", copy, "--device", "cpu", "--preset", "hour")
+    assert refused.code == 2
+    assert "needs the artifacts of" in refused.output
+    assert (copy / "config.toml").read_bytes() == before
+    other = wm("train", "collect", "--run", copy, "--device", "cpu", "--games", "breakout")
+    assert other.code == 0, other.output
+    shown = wm("show", copy)
+    assert shown.code == 0, shown.output
+    assert "of other games than the run's" in shown.output
+
+
 LONGER = options(f"train.{stage}.steps=12" for stage in ("encoder", "worldmodel", "predictors", "agent"))
 
 

@@ -54,7 +54,7 @@ def test_a_video_a_folder_of_images_and_a_file_give_the_same_frames(tmp_path: Pa
     write_video(tmp_path / "play.mp4", pictures)
     (tmp_path / "images").mkdir()
     for i, picture in enumerate(pictures):
-        _write_png(tmp_path / "images" / f"{i:03d}.png", picture)
+        _write_png(tmp_path / "images" / f"{7 * i}.png", picture)
     np.save(tmp_path / "play.npy", np.stack([pictures] * 3, axis=-1))
     np.savetxt(tmp_path / "actions.csv", ACTIONS[:19], fmt="%d")
     np.save(tmp_path / "rewards.npy", np.ones(19))
@@ -71,6 +71,16 @@ def test_a_video_a_folder_of_images_and_a_file_give_the_same_frames(tmp_path: Pa
     assert np.array_equal(stores["play.npy"].frames[:], expected)
     assert np.array_equal(stores["images"].frames[:], expected)
     assert np.abs(stores["play.mp4"].frames[:].astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00v\x00"])
+@pytest.mark.parametrize("broken", ["frames", "actions"])
+def test_a_broken_file_is_named(broken: str, content: bytes, tmp_path: Path):
+    np.save(tmp_path / "frames.npy", np.zeros((20, 84, 84), np.uint8))
+    np.save(tmp_path / "actions.npy", ACTIONS[:19])
+    (tmp_path / f"{broken}.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=f"{broken}.npy is not"):
+        import_recording(tmp_path / "out", tmp_path / "frames.npy", tmp_path / "actions.npy", game="my_game")
 
 
 def _write_png(path: Path, picture: np.ndarray) -> None:

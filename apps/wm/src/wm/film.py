@@ -38,6 +38,7 @@ def film_run(
     Raises:
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
     """
+    require_gif(out)
     config, layout = open_run(directory)
     device = pick_device(device_name)
     dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
@@ -149,6 +150,12 @@ def _foot(
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font."""
     return ImageFont.load_default(size)
+
+
+def require_gif(path: Path | None) -> None:
+    """Raise ValueError if the file's name is that of another kind."""
+    if path is not None and path.suffix.lower() != ".gif":
+        raise ValueError(f"--out is {path}; the film is a GIF, so give a name that ends in .gif")
 
 
 def write_gif(path: Path, pictures: list[Image.Image]) -> None:

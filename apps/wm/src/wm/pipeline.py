@@ -164,6 +164,15 @@ def run_stages(
     manifest = Manifest(context.layout)
     for stage in stages:
         if only is None or stage.name == only:
+            if (
+                only is not None
+                and context.team.leads
+                and (stale := stale_inputs(only, stages, context, manifest))
+            ):
+                context.reporter.say(
+                    f"{only}: reads what {', '.join(stale)} made before settings or inputs changed; "
+                    f"`wm train --run {context.layout.root}` brings all up to date"
+                )
             ran = _run_stage(stage, _context(stage, context), manifest)
             for remark in remarks(stage, context.config, manifest) if ran else ():
                 context.reporter.say(f"{stage.name}: {remark}")
@@ -183,6 +192,32 @@ def _context(stage: Stage, whole: Context) -> Context:
     )
 
 
+def require_inputs(stage: Stage, manifest: Manifest, root: Path) -> None:
+    """Raise ValueError unless the artifacts of all stages that it needs are there, of whatever settings."""
+    for need in stage.needs:
+        if need not in manifest.stages or manifest.check(need):
+            raise ValueError(
+                f"stage {stage.name} needs the artifacts of {need}, which are not in {root}; "
+                f"run `wm train {need} --run {root}` first, or leave the stage out to run all"
+            )
+
+
+def stale_inputs(name: str, stages: Sequence[Stage], context: Context, manifest: Manifest) -> list[str]:
+    """The stages that this one is made from, however indirectly, that are not up to date, in order."""
+    by_name = {stage.name: stage for stage in stages}
+    needed, found = list(by_name[name].needs), set()
+    while needed:
+        need = needed.pop()
+        if need not in found:
+            found.add(need)
+            needed.extend(by_name[need].needs)
+    return [
+        stage.name
+        for stage in stages
+        if stage.name in found and not up_to_date(stage, _context(stage, context), manifest)
+    ]
+
+
 def up_to_date(stage: Stage, context: Context, manifest: Manifest) -> bool:
     """Whether the stage's recorded artifacts are all there and were made from these inputs and settings."""
     record = manifest.stages.get(stage.name)
@@ -195,12 +230,7 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
     """Whether there was anything to do."""
     if not context.team.leads:
         return _follow(stage, context, manifest)
-    for need in stage.needs:
-        if need not in manifest.stages or manifest.check(need):
-            raise ValueError(
-                f"stage {stage.name} needs the artifacts of {need}, which are not in {context.layout.root}; "
-                f"run `wm train {need} --run {context.layout.root}` first, or leave the stage out to run all"
-            )
+    require_inputs(stage, manifest, context.layout.root)
     if up_to_date(stage, context, manifest):
         context.reporter.say(f"{stage.name}: up to date, skipped")
         context.team.as_leader_says(False)

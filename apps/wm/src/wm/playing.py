@@ -11,7 +11,7 @@ from rich.text import Text
 from wm.choice import open_run
 from wm.controls import Controls
 from wm.device import pick_device
-from wm.film import draw, write_gif
+from wm.film import draw, require_gif, write_gif
 from wm.images import Pixels, coarse, enlarge
 from wm.terminal import HalfBlocks, keyboard, require_terminal
 from wm.viewer import Viewer
@@ -42,6 +42,7 @@ def play_run(
         ValueError: there is no terminal or it is too small, the run has no such game, agent or decoder, or an
             artifact is missing or damaged.
     """
+    require_gif(out)
     require_terminal()  # said before anything is read
     config, layout = open_run(directory)
     device = pick_device(device_name)

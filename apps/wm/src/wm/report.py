@@ -24,7 +24,11 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         record, rows = manifest.stages.get(name), _STAGE_ROWS.get(name)
         if record is None or rows is None or only not in (None, name):
             continue
-        for row in rows(config, record.metrics):
+        try:
+            found = list(rows(config, record.metrics))
+        except KeyError:  # the games were changed, and not all stages have run since
+            found = [(name, "of other games than the run's", "run it again", "")]
+        for row in found:
             table.add_row(*row)
         took = f"{record.seconds:.0f} s, peak {record.metrics['peak_memory_gib']:.1f} GiB on {record.device}"
         table.add_row("", "took", took, "", style="dim", end_section=True)

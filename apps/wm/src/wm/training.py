@@ -19,10 +19,10 @@ from wm.config import (
 )
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
-from wm.pipeline import Context, run_stages
+from wm.pipeline import Context, require_inputs, run_stages
 from wm.report import print_report
 from wm.reporter import Reporter, make_sinks
-from wm.run import Layout
+from wm.run import Layout, Manifest
 from wm.settings import merge, parse_override, unstructure
 from wm.signs import signs_after
 from wm.stages import stages_of
@@ -84,9 +84,15 @@ def train_run(
         )  # an impossible precision shows now, not an hour from now
     require_writable(layout.root)
     if team.leads:
+        if stage is not None:  # said before the configuration is replaced
+            asked = next(known for known in stages if known.name == stage)
+            require_inputs(asked, Manifest(layout), layout.root)
         save_config(layout.config, config)
         team.wait()
-    console.print(f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}")
+    console.print(
+        f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}",
+        markup=False,
+    )
     sinks = make_sinks(logs, layout.root, unstructure(config)) if team.leads else []
     with Reporter(console, layout.metrics if team.leads else None, sinks) as reporter:
         manifest = run_stages(
@@ -95,7 +101,7 @@ def train_run(
     leave()
     print_report(config, manifest, console, only=stage)
     if "agent" in manifest.stages:
-        console.print(f"`wm eval {layout.root}` plays more episodes", highlight=False)
+        console.print(f"`wm eval {layout.root}` plays more episodes", highlight=False, markup=False)
 
 
 def _resolve(

@@ -170,7 +170,7 @@ def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
             raise ValueError(f"{name} file {path} does not exist")
         try:
             values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1, delimiter=",")
-        except ValueError as error:
+        except (ValueError, EOFError) as error:
             raise ValueError(f"{name} file {path} is not .npy and not one number a line ({error})") from error
     column = np.asarray(values)
     if column.ndim != 1 or column.dtype.kind not in "biuf" or len(column) not in lengths:

@@ -4,6 +4,7 @@ Videos and image files need the ``video`` extra (PyAV); arrays do not.
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -23,7 +24,7 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
 
     Args:
         source: an array uint8 [T, H, W] or [T, H, W, 3], a ``.npy`` file of one, a folder of images (in the
-            order of their names), or a video file.
+            order of their names, numbers in them as numbers), or a video file.
 
     Raises:
         ValueError: the source is none of these, holds no pictures, or cannot be decoded.
@@ -32,16 +33,25 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
         return len(source), iter(_checked_array(source, "frames"))
     path = Path(source)
     if path.is_dir():
-        images = sorted(each for each in path.iterdir() if each.suffix.lower() in _IMAGES)
+        images = sorted((each for each in path.iterdir() if each.suffix.lower() in _IMAGES), key=_in_order)
         if not images:
             raise ValueError(f"{path} holds no images; expected {', '.join(sorted(_IMAGES))}")
         return len(images), (picture for image in images for picture in _decode(image))
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give an array, a .npy file, a folder of images or a video")
     if path.suffix == ".npy":
-        array = _checked_array(np.load(path, mmap_mode="r"), str(path))
+        try:
+            array = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is not a whole .npy file of numbers ({error})") from error
+        array = _checked_array(array, str(path))
         return len(array), iter(array)
     return _count(path), _decode(path)
+
+
+def _in_order(path: Path) -> list[str | int]:
+    """Sorts 9.png before 10.png."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: int = 15) -> None:

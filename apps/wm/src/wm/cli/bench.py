@@ -57,7 +57,7 @@ def bench(
     commands of --submit-command, gathers what they made.
     """
     console = make_console()
-    with friendly_errors(console):
+    with friendly_errors(console, resumes=True):
         from wm.bench import BenchOptions, bench_as_jobs, submit_commands
         from wm.bench import bench as run_bench
         from wm.device import pick_device

@@ -62,7 +62,7 @@ def train(
     re-runs just what depends on it.
     """
     console = make_console()
-    with friendly_errors(console):
+    with friendly_errors(console, resumes=True):
         from wm.training import train_run
 
         train_run(
