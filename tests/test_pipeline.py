@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from cnn_encoder import ContrastiveObjective
 from command import SMALL, options, train, wm
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective
-from wm import evaluation
+from wm import evaluation, training
+from wm.config import build_config, load_config
 
 STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
 
@@ -106,6 +109,24 @@ def test_a_stage_of_old_inputs_says_so_and_a_refused_one_changes_nothing(run, tm
     shown = wm("show", copy)
     assert shown.code == 0, shown.output
     assert "of other games than the run's" in shown.output
+
+
+def test_a_run_that_is_not_named_keeps_its_settings_too(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "runs" / "pong-tiny-0", copy_function=shutil.copy2)
+    config = tmp_path / "runs" / "pong-tiny-0" / "config.toml"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "pick_device", lambda _: torch.device("cpu"))
+    before = config.read_bytes()
+    again = wm("train")
+    assert again.code == 0, again.output
+    for stage in STAGES:
+        assert f"{stage}: up to date, skipped" in again.output
+    assert config.read_bytes() == before
+    assert wm("train", "worldmodel", "--set", "worldmodel.num_layers=2").code == 0
+    assert wm("train", "agent").code == 0
+    assert load_config(config) == build_config(
+        tomllib.loads(before.decode()), {"worldmodel": {"num_layers": 2}}
+    )
 
 
 LONGER = options(f"train.{stage}.steps=12" for stage in ("encoder", "worldmodel", "predictors", "agent"))

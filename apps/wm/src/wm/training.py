@@ -44,8 +44,9 @@ def train_run(
 ) -> None:
     """Train a run from nothing, or go on with one.
 
-    A run that exists keeps its configuration; a preset given anew replaces it, other options change it. A run
-    that starts from another's parts has that one's configuration, unless a preset is given.
+    A run that exists keeps its configuration, whether it is named or found under the name it would be given;
+    a preset given anew replaces it, other options change it. A run that starts from another's parts has that
+    one's configuration, unless a preset is given.
 
     Raises:
         ValueError: whatever in the arguments, the configuration or the run's files is not as it must be.
@@ -112,8 +113,8 @@ def _resolve(
     default_preset: str,
 ) -> tuple[RunConfig, Layout]:
     """The configuration, and where the run lies."""
-    if directory is not None and preset is None and (directory / "config.toml").exists():
-        return build_config(read_toml(directory / "config.toml"), changes), Layout(directory)
+    if directory is not None and preset is None and Layout(directory).config.exists():
+        return _known(Layout(directory), changes)
     if start is not None and preset is None:
         base = unstructure(load_config(Layout(start).config)) | {"start": {}}
         name = f"from-{start.name}"
@@ -121,7 +122,15 @@ def _resolve(
         name = preset or default_preset
         base = read_preset(name)
     config = build_config(base, changes)
-    return config, Layout(directory or default_directory(config, name))
+    layout = Layout(directory or default_directory(config, name))
+    if directory is None and preset is None and layout.config.exists():
+        return _known(layout, changes)  # begun by the same command: what was set then still holds
+    return config, layout
+
+
+def _known(layout: Layout, changes: dict[str, Any]) -> tuple[RunConfig, Layout]:
+    """A run's own configuration, changed."""
+    return build_config(read_toml(layout.config), changes), layout
 
 
 def require_writable(directory: Path) -> None:

@@ -58,8 +58,8 @@ def train(
 ) -> None:
     """Train everything from nothing: collect, encoder, hrvq, worldmodel, agent, decoder, evaluation, report.
 
-    On a run that exists it goes on where it stopped: finished stages are skipped, and a changed setting
-    re-runs just what depends on it.
+    On a run that exists it goes on where it stopped: its settings hold unless --preset is given, finished
+    stages are skipped, and a changed setting re-runs just what depends on it.
     """
     console = make_console()
     with friendly_errors(console, resumes=True):
