@@ -31,10 +31,14 @@ def test_whoever_copies_the_buffers_copies_the_quantizer(vectors):
     assert not other.initialized
     for mine, yours in zip(other.buffers(), q.buffers(), strict=True):
         mine.copy_(yours)
+    resumed = HRVQ(q.config)
+    resumed.load_state_dict(other.state_dict())  # before anything has asked the copy
+    assert resumed.initialized
     assert other.initialized
-    for each in (q, other):
+    for each in (q, other, resumed):
         each.update(vectors(100, 8, seed=2))
     assert torch.equal(q.table, other.table)
+    assert torch.equal(q.table, resumed.table)
     assert torch.equal(q.get_extra_state(), other.get_extra_state())
 
 

@@ -15,13 +15,9 @@ _TOO_SHORT = 1e-3  # of its code's length: to grow that much, its gradient would
 
 def unit(x: Tensor) -> Tensor:
     """Vectors (..., D) at unit length; those of no length stay as short as they are, without a gradient."""
-    scaled = F.normalize(x, dim=-1, eps=_NO_LENGTH)
-    if not scaled.requires_grad:
-        return scaled
     short = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) < _NO_LENGTH
-    # Their gradient would be a million times that of the others, and silence is often exactly zero. Taken
-    # out before and after: a gradient times zero may be NaN.
-    return torch.where(short, scaled.detach(), F.normalize(torch.where(short, 1.0, x), dim=-1))
+    # Their gradient would be a million times that of the others, and silence is often exactly zero.
+    return F.normalize(torch.where(short, x.detach(), x), dim=-1, eps=_NO_LENGTH)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -86,7 +86,7 @@ class Codes(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """What a state dict needs besides the buffers to resume exactly: the number of steps."""
-        return torch.tensor([self._steps])
+        return self._progress.reshape(1).clone()  # not the number, which copied buffers leave behind
 
     def set_extra_state(self, state: Tensor) -> None:
         """Counterpart of :meth:`get_extra_state`."""
