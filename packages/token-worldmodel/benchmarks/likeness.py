@@ -9,20 +9,14 @@ episodes.
 """
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from masks import add_options, build, fit, part
-from noise import CONTEXT, DREAMS
+from noise import DREAMS, print_dream
 from safetensors.torch import load_file
-from token_worldmodel import (
-    TokenSampler,
-    alike_codes_learn_together,
-    evaluate,
-    load_tokens,
-    replay,
-    token_fidelity,
-)
+from token_worldmodel import TokenSampler, alike_codes_learn_together, evaluate, load_tokens
 
 
 def main() -> None:
@@ -47,28 +41,14 @@ def main() -> None:
         torch.manual_seed(args.seed)
         model = build(games, args, token_noise=args.noise)
         train = TokenSampler(known, batch_size=args.windows, **draws)
-        if together:
-            with alike_codes_learn_together(model, codebooks):
-                fit(model, train, args.steps)
-        else:
+        with alike_codes_learn_together(model, codebooks) if together else nullcontext():
             fit(model, train, args.steps)
         scores = evaluate(model.eval(), held_out.sweep())["all"]
         changed = " ".join(f"{level.changed_accuracy:.3f}" for level in scores)
         entropy = " ".join(f"{level.cross_entropy:.3f}" for level in scores)
         print(f"{'together' if together else 'each code by itself'}: cross-entropy {entropy}")
         print(f"  accuracy where the token changed {changed}", flush=True)
-        batch = held_out.batch(0)
-        dream = replay(
-            model,
-            batch.tokens,
-            batch.actions,
-            CONTEXT,
-            generator=torch.Generator().manual_seed(args.seed),
-            temperature=0.5,
-        )
-        found = token_fidelity(dream.tokens, batch.tokens[:, CONTEXT - 1 :])
-        agreement = "  ".join(f"{h}: {found.agreement[h - 1, 0]:.2f}" for h in (1, 3, 8, 15))
-        print(f"  dream at temperature 0.5: L0 agrees at step {agreement}", flush=True)
+        print_dream(model, held_out.batch(0), temperature=0.5, seed=args.seed)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,15 @@ import argparse
 
 import torch
 from masks import add_options, build, fit
-from token_worldmodel import TokenSampler, evaluate, load_tokens, replay, token_fidelity
+from token_worldmodel import (
+    TokenBatch,
+    TokenSampler,
+    WorldModel,
+    evaluate,
+    load_tokens,
+    replay,
+    token_fidelity,
+)
 
 CONTEXT = 4
 DREAMS = 512
@@ -40,14 +48,17 @@ def main() -> None:
         print(f"noise {share:.2f}  accuracy {accuracy}  cross-entropy {entropy}", flush=True)
         batch = held_out.batch(0)
         for temperature in args.temperatures:
-            random = torch.Generator().manual_seed(args.seed)
-            dream = replay(
-                model, batch.tokens, batch.actions, CONTEXT, generator=random, temperature=temperature
-            )
-            found = token_fidelity(dream.tokens, batch.tokens[:, CONTEXT - 1 :])
-            horizons = [h for h in (1, 2, 3, 5, 8, 12, 16) if h <= len(found.agreement)]
-            agreement = "  ".join(f"{h}: {found.agreement[h - 1, 0]:.2f}" for h in horizons)
-            print(f"  dream at temperature {temperature}: L0 agrees at step {agreement}", flush=True)
+            print_dream(model, batch, temperature=temperature, seed=args.seed)
+
+
+def print_dream(model: WorldModel, batch: TokenBatch, *, temperature: float, seed: int) -> None:
+    """How often L0 of dreams of the windows is right, by horizon, under the actions really played."""
+    random = torch.Generator().manual_seed(seed)
+    dream = replay(model, batch.tokens, batch.actions, CONTEXT, generator=random, temperature=temperature)
+    found = token_fidelity(dream.tokens, batch.tokens[:, CONTEXT - 1 :])
+    horizons = [h for h in (1, 2, 3, 5, 8, 12, 15, 16) if h <= len(found.agreement)]
+    agreement = "  ".join(f"{h}: {found.agreement[h - 1, 0]:.2f}" for h in horizons)
+    print(f"  dream at temperature {temperature}: L0 agrees at step {agreement}", flush=True)
 
 
 if __name__ == "__main__":
