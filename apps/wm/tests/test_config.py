@@ -1,6 +1,15 @@
 import pytest
-from wm.config import PRESETS, RunConfig, build_config, load_config, read_preset, save_config
+from wm.config import (
+    PRESETS,
+    RunConfig,
+    build_config,
+    default_directory,
+    load_config,
+    read_preset,
+    save_config,
+)
 from wm.settings import merge, parse_override
+from wm.training import _resolve
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -103,3 +112,18 @@ def test_the_learning_rate_of_the_agent_may_fall_in_the_last_round_alone():
 
 def test_the_defaults_alone_are_a_run():
     assert build_config({}) == RunConfig()
+
+
+def test_a_change_need_only_suit_the_run_that_is_found(tmp_path, monkeypatch):
+    """Two levels want two weights, which the preset that the run was begun with would refuse."""
+    monkeypatch.chdir(tmp_path)
+    begun = build_config(read_preset("tiny"), parse_override("hrvq.levels=2"))
+    directory = default_directory(begun, "tiny")
+    directory.mkdir(parents=True)
+    save_config(directory / "config.toml", begun)
+    change = parse_override("worldmodel.loss_weights=[1, 1]")
+    config, layout = _resolve(None, None, None, change, "tiny")
+    assert layout.root == directory
+    assert config.worldmodel.loss_weights == (1.0, 1.0)
+    with pytest.raises(ValueError, match="loss_weights"):
+        _resolve("tiny", None, None, change, "tiny")

@@ -2,7 +2,7 @@ import json
 from importlib.metadata import PackageNotFoundError
 
 import pytest
-from wm import run
+from wm import versions
 from wm.files import write_text
 from wm.run import Layout, Manifest, StageRecord, fingerprint
 
@@ -30,11 +30,11 @@ def test_packages_that_are_merely_on_the_path_have_no_version(tmp_path, monkeypa
     def absent(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(run, "version", absent)
+    monkeypatch.setattr(versions, "version", absent)
     Manifest(Layout(tmp_path)).record("hrvq", StageRecord("f", {}, {}))
-    versions = Manifest(Layout(tmp_path)).stages["hrvq"].versions
-    assert versions.pop("python")
-    assert set(versions.values()) == {"from source"}
+    found = Manifest(Layout(tmp_path)).stages["hrvq"].versions
+    assert found.pop("python")
+    assert set(found.values()) == {"from source"}
 
 
 def test_a_missing_artifact_is_told_and_a_changed_one_is_an_error(finished):

@@ -15,8 +15,9 @@ from wm.config import build_config, read_preset
 from wm.device import autocast_dtype, has_bfloat16, pick_device
 from wm.pipeline import Context, run_stages
 from wm.reporter import Reporter
-from wm.run import Layout, package_versions
+from wm.run import Layout
 from wm.stages import STAGES
+from wm.versions import package_versions
 
 SMOKE = {
     "collect": {"num_steps": 600, "num_envs": 2, "policy": "random"},

@@ -162,17 +162,14 @@ def run_stages(
         ValueError: a stage that ``only`` needs has not run, or an artifact is not what its stage wrote.
     """
     manifest = Manifest(context.layout)
+    stale = stale_inputs(only, stages, context, manifest) if only and context.team.leads else []
+    if stale:
+        context.reporter.say(
+            f"{only}: reads what {', '.join(stale)} made before settings or inputs changed; "
+            f"`wm train --run {context.layout.root}` brings all up to date"
+        )
     for stage in stages:
         if only is None or stage.name == only:
-            if (
-                only is not None
-                and context.team.leads
-                and (stale := stale_inputs(only, stages, context, manifest))
-            ):
-                context.reporter.say(
-                    f"{only}: reads what {', '.join(stale)} made before settings or inputs changed; "
-                    f"`wm train --run {context.layout.root}` brings all up to date"
-                )
             ran = _run_stage(stage, _context(stage, context), manifest)
             for remark in remarks(stage, context.config, manifest) if ran else ():
                 context.reporter.say(f"{stage.name}: {remark}")

@@ -13,6 +13,7 @@ from wm.signs import hints, read_signs, signs_table
 from wm.stages import stages_of
 
 Row = tuple[str, str, str, str]
+_BY_GAME = ("collect", "encoder", "hrvq", "decoder")  # stages whose metrics are under the games' names
 
 
 def print_report(config: RunConfig, manifest: Manifest, console: Console, only: str | None = None) -> None:
@@ -24,12 +25,12 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         record, rows = manifest.stages.get(name), _STAGE_ROWS.get(name)
         if record is None or rows is None or only not in (None, name):
             continue
-        try:
-            found = list(rows(config, record.metrics))
-        except KeyError:  # the games were changed, and not all stages have run since
-            found = [(name, "of other games than the run's", "run it again", "")]
-        for row in found:
-            table.add_row(*row)
+        if name in _BY_GAME and not record.metrics.keys() >= set(config.games):
+            # The games were changed, and not all stages have run since.
+            table.add_row(name, "of other games than the run's", "run it again", "")
+        else:
+            for row in rows(config, record.metrics):
+                table.add_row(*row)
         took = f"{record.seconds:.0f} s, peak {record.metrics['peak_memory_gib']:.1f} GiB on {record.device}"
         table.add_row("", "took", took, "", style="dim", end_section=True)
     if table.row_count:

@@ -7,39 +7,15 @@ import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from atari_data import FrameStore
 
 from wm.files import sha256, write_text
+from wm.versions import package_versions
 
 MANIFEST_SCHEMA = 1
-PACKAGES = (
-    "atari-data",
-    "cnn-encoder",
-    "hrvq",
-    "token-worldmodel",
-    "latent-ac",
-    "wm",
-    "torch",
-    "ale-py",
-    "numpy",
-)
-
-
-def package_version(name: str) -> str:
-    """Of an installed package; "from source" where its folder is merely on the path."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "from source"
-
-
-def package_versions() -> dict[str, str]:
-    """Of everything that a run's artifacts may depend on."""
-    return {name: package_version(name) for name in PACKAGES}
 
 
 @dataclass(frozen=True)

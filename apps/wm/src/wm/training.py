@@ -113,24 +113,25 @@ def _resolve(
     default_preset: str,
 ) -> tuple[RunConfig, Layout]:
     """The configuration, and where the run lies."""
-    if directory is not None and preset is None and Layout(directory).config.exists():
-        return _known(Layout(directory), changes)
-    if start is not None and preset is None:
-        base = unstructure(load_config(Layout(start).config)) | {"start": {}}
-        name = f"from-{start.name}"
+    if directory is None:
+        base, name = _beginning(preset, start, default_preset)
+        # Other changes may suit the run that lies there, and not what it was begun with.
+        named: dict[str, Any] = {key: changes[key] for key in ("games", "seed") if key in changes}
+        directory = default_directory(build_config(base, named), name)
+    layout = Layout(directory)
+    if preset is None and layout.config.exists():
+        base = read_toml(layout.config)
     else:
-        name = preset or default_preset
-        base = read_preset(name)
-    config = build_config(base, changes)
-    layout = Layout(directory or default_directory(config, name))
-    if directory is None and preset is None and layout.config.exists():
-        return _known(layout, changes)  # begun by the same command: what was set then still holds
-    return config, layout
+        base, _ = _beginning(preset, start, default_preset)
+    return build_config(base, changes), layout
 
 
-def _known(layout: Layout, changes: dict[str, Any]) -> tuple[RunConfig, Layout]:
-    """A run's own configuration, changed."""
-    return build_config(read_toml(layout.config), changes), layout
+def _beginning(preset: str | None, start: Path | None, default_preset: str) -> tuple[dict[str, Any], str]:
+    """What a new run's configuration is made from, and its name."""
+    if start is not None and preset is None:
+        return unstructure(load_config(Layout(start).config)) | {"start": {}}, f"from-{start.name}"
+    name = preset or default_preset
+    return read_preset(name), name
 
 
 def require_writable(directory: Path) -> None:

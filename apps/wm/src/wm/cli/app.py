@@ -17,7 +17,7 @@ from wm.cli.runs import runs, show
 from wm.cli.train import train
 from wm.interrupt import stop_on_ctrl_c
 from wm.memory import keep_freed_memory
-from wm.run import package_version
+from wm.versions import package_version
 
 app = typer.Typer(
     name="wm",

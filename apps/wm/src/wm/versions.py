@@ -1,0 +1,28 @@
+"""Which version of what a run was made with. Imports nothing heavy: `wm --version` asks it."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "atari-data",
+    "cnn-encoder",
+    "hrvq",
+    "token-worldmodel",
+    "latent-ac",
+    "wm",
+    "torch",
+    "ale-py",
+    "numpy",
+)
+
+
+def package_version(name: str) -> str:
+    """Of an installed package; "from source" where its folder is merely on the path."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "from source"
+
+
+def package_versions() -> dict[str, str]:
+    """Of everything that a run's artifacts may depend on."""
+    return {name: package_version(name) for name in PACKAGES}
