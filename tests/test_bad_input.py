@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -11,6 +13,7 @@ from command import options, train, wm
 from safetensors.torch import save_file
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel, save_tokens
 from token_worldmodel import save_worldmodel as save_model
+from wm.lock import alone_in
 
 
 def refused(result, *parts):
@@ -36,6 +39,7 @@ def refused(result, *parts):
         (["--set", "worldmodel.num_levels=5"], ["worldmodel.num_levels follows from hrvq.levels"]),
         (["--set", "dream.horizon=100"], ["dream.context + dream.horizon is 104", "windows.length = 20"]),
         (["--set", "train.agent.precision=float16", "--device", "cpu"], ["precision", "CUDA"]),
+        (["--set", "train.agent.learning_rate=nan"], ["train.agent.learning_rate must be a finite number"]),
         (["--set", "nonsense"], ["--set takes section.key=value"]),
         (["--device", "tpu"], ["unknown device 'tpu'"]),
         (["--device", "cuda:99"], ["cuda:99"]),
@@ -55,6 +59,45 @@ def test_a_directory_that_is_no_run(tmp_path):
     refused(wm("train", "--run", tmp_path, "--preset", "tiny"), "is not empty and holds no run")
     refused(wm("train", "--run", tmp_path / "thesis.txt", "--preset", "tiny"), "is a file")
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_a_run_that_another_process_writes(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    before = (copy / "config.toml").read_bytes()
+    with alone_in(copy):
+        refused(wm("train", "--run", copy, "--seed", "5"), "is being written by another `wm`", "--run")
+    assert (copy / "config.toml").read_bytes() == before
+    assert "up to date, skipped" in wm("train", "--run", copy, "--device", "cpu").output
+
+
+def test_a_lock_goes_with_its_process(tmp_path):
+    hold = (
+        "import sys, time; from pathlib import Path; from wm.lock import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another `wm`"), alone_in(tmp_path):
+            pass
+        holder.kill()
+    with alone_in(tmp_path):
+        pass
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(run, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    for command, option in (
+        ("eval", "--json"),
+        ("fidelity", "--json"),
+        ("probe", "--json"),
+        ("atlas", "--out"),
+    ):
+        refused(wm(command, run, option, tmp_path), "is a directory; give a file")
+        refused(wm(command, run, option, tmp_path / "file" / "x"), "is a file, so")
+    for option in ("--episodes", "--temperature", "--seed", "--max-frames"):
+        asked = wm("eval", run, "--stage", "worldmodel", option, "100")
+        refused(asked, f"{option} is about play", "leave it out")
 
 
 def damage_truncate(path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from command import SMALL, options, train, wm
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective
 from wm import evaluation, training
-from wm.config import build_config, load_config
+from wm.config import build_config, load_config, read_preset, save_config
 
 STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
 
@@ -236,6 +237,10 @@ def test_eval_plays_and_writes_json(run, tmp_path):
     assert len(pong["agent"]["returns"]) == len(pong["random"]["returns"]) == 2
     assert all(-21 <= score <= 21 for score in pong["agent"]["returns"])
     assert "IRIS (published)" in done.output
+    assert pong["agent"]["cut"] == 0
+    assert "were cut" not in done.output
+    short = wm("eval", run, "--episodes", 2, "--max-frames", 400, "--device", "cpu")
+    assert "2 of the agent's episodes were cut by that limit" in short.output
 
 
 def test_looking_at_runs(run):
@@ -247,6 +252,28 @@ def test_looking_at_runs(run):
     assert "data/pong/shard-*.safetensors" in shown.output
     assert f"({len(shards)} files)" in shown.output
     assert "temporal consistency" in shown.output
+    assert "settings: tiny" in shown.output
+    assert "worldmodel.dim=" in shown.output
+    assert "out of date" not in shown.output
+
+
+def test_a_list_of_runs_tells_them_apart(run, tmp_path):
+    for name, changes in {"same": {}, "deeper": {"worldmodel": {"num_layers": 3}}, "[red]": {}}.items():
+        (tmp_path / name).mkdir()
+        save_config(tmp_path / name / "config.toml", build_config(read_preset("reference"), changes))
+    copy = shutil.copytree(run, tmp_path / "done", copy_function=shutil.copy2)
+    lines = {name: line for line in wm("runs", tmp_path).output.splitlines() for name in [line[2:9].strip()]}
+    assert "│ reference " in lines["same"]
+    assert "0 of 7" in lines["same"]
+    assert "reference, worldmodel.num_layers=3" in lines["deeper"]
+    assert "reference" in lines["[red]"]
+    assert re.search(r"tiny, \d+ changed +│ all", lines["done"])
+
+    assert wm("train", "collect", "--run", copy, "--device", "cpu", "--seed", "9").code == 0
+    assert re.search(r"changed +│ 1 of 7", wm("runs", tmp_path).output)
+    assert wm("show", copy).output.count("out of date") == 6
+    (tmp_path / "same" / "config.toml").write_text("[worldmodel]\nwidth = 3\n")
+    assert "cannot be read: unknown setting" in wm("runs", tmp_path).output
 
 
 def test_version_and_help():

@@ -23,7 +23,8 @@ def print_bench(result: dict[str, Any], console: Console) -> None:
 def _games(result: dict[str, Any]) -> Table:
     protocol, systems = result["protocol"], list(result["published"])
     table = Table(
-        title=f"mean over {len(protocol['seeds'])} seeds of {protocol['episodes']} episodes; "
+        title=f"mean over {len(protocol['seeds'])} seeds of {protocol['episodes']} episodes of at most "
+        f"{protocol['max_frames']} frames; "
         f"{protocol['preset']}, {protocol['name']}, temperature {protocol['temperature']}; "
         "published systems at 100k agent steps",
         title_justify="left",

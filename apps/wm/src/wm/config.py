@@ -29,7 +29,7 @@ from wm.sections import (
     WindowConfig,
     require,
 )
-from wm.settings import merge, structure, unstructure
+from wm.settings import flatten, merge, structure, unstructure
 
 PRESETS = ("tiny", "hour", "reference", "atari100k", "atari100k_cpu")
 
@@ -209,6 +209,24 @@ def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
         ("critic", "feature_dim", *seen),
         ("predictor", "feature_dim", origin, width),
     ]
+
+
+def nearest_preset(config: RunConfig) -> tuple[str, dict[str, Any]]:
+    """The preset that ships with the app and has most of these settings, and those that differ from it.
+
+    Games and seed are left aside, and so is what follows from other settings. Settings are named as for
+    ``--set``: ``train.agent.steps``.
+    """
+    given, common = unstructure(config), {"games": list(config.games), "seed": config.seed}
+    aside = {"games", "seed"} | {f"{section}.{key}" for section, key, *_ in _derived(given)}
+    ours = flatten(given)
+    differing = {}
+    for name in PRESETS:
+        theirs = flatten(unstructure(build_config(read_preset(name), common)))
+        changed = (key for key in (ours | theirs) if key not in aside and ours.get(key) != theirs.get(key))
+        differing[name] = {key: ours.get(key) for key in changed}
+    name = min(PRESETS, key=lambda preset: len(differing[preset]))
+    return name, differing[name]
 
 
 def load_config(path: Path) -> RunConfig:

@@ -137,7 +137,10 @@ def play_whole_games(
     device: torch.device,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Summary (``statistics.summarize``) and ``lengths`` of the episodes; ``task`` is what progress says."""
+    """Summary (``statistics.summarize``) of the episodes, their ``lengths``, and how many the limit ``cut``.
+
+    ``task`` is what progress says.
+    """
     with reporter.task(task, episodes) as progress, one_thread(device):
         played = play_episodes(
             game,
@@ -148,7 +151,8 @@ def play_whole_games(
             num_envs=num_envs,
             progress=progress.update,
         )
-    return summarize(played.returns) | {"lengths": played.lengths.tolist()}
+    cut = int((~played.terminated).sum())
+    return summarize(played.returns) | {"lengths": played.lengths.tolist(), "cut": cut}
 
 
 def evaluate_run(
@@ -199,6 +203,10 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
         f"seed {protocol['seed']}",
         title_justify="left",
     )
+    cut = scores["agent"].get("cut", 0)
+    if cut:
+        table.caption = f"{cut} of the agent's episodes were cut by that limit; whole ones may score more"
+        table.caption_justify = "left"
     for column in ("", "mean", "95 % interval", "median", "std", "human-normalised"):
         table.add_column(column, justify="left" if not column else "right")
     for name in ("agent", "random"):

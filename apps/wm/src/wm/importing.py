@@ -7,6 +7,7 @@ from atari_data import final_rows, import_recording
 from rich.console import Console
 
 from wm.config import RunConfig, build_config, load_config, read_preset, save_config
+from wm.lock import alone_in
 from wm.run import Layout, Manifest
 from wm.settings import unstructure
 from wm.training import require_writable
@@ -40,17 +41,18 @@ def import_into_run(
         )
     _with_game(before, game, preset, 0)  # a bad name or preset shows before anything is written
     require_writable(directory)
-    try:
-        result = import_recording(layout.data(game), frames, actions, game=game, **columns)
-    except BaseException:
-        if not begun:
-            shutil.rmtree(directory / "data", ignore_errors=True)
-        raise
-    store = layout.frames(game)
-    final = final_rows(store.episode_ids)
-    config = _with_game(before, game, preset, int((~final).sum()))
-    save_config(layout.config, config)
-    Manifest(layout).forget(["collect"])
+    with alone_in(directory):
+        try:
+            result = import_recording(layout.data(game), frames, actions, game=game, **columns)
+        except BaseException:
+            if not begun:
+                shutil.rmtree(directory / "data", ignore_errors=True)
+            raise
+        store = layout.frames(game)
+        final = final_rows(store.episode_ids)
+        config = _with_game(before, game, preset, int((~final).sum()))
+        save_config(layout.config, config)
+        Manifest(layout).forget(["collect"])
     console.print(
         f"{game}: {result.num_rows} frames, {result.num_steps} actions, {result.num_episodes} episodes "
         f"imported; {directory} now holds {len(store)} frames of {int(final.sum())} episodes",

@@ -1,20 +1,29 @@
 """`wm runs` and `wm show`."""
 
+import json
 import re
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from wm.config import load_config
+from wm.config import RunConfig, load_config, nearest_preset
+from wm.pipeline import Context, stale
 from wm.report import print_report
+from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
 from wm.stages import stages_of
 
+FEW = 3  # so many changed settings are named in a list of runs
+
 
 def list_runs(directory: Path, console: Console) -> None:
-    """A line per run: games, seed, stages done, last finished, mean returns.
+    """A line per run: games, seed, settings, stages up to date, last finished, mean returns.
 
     Raises:
         ValueError: the directory does not exist.
@@ -24,52 +33,80 @@ def list_runs(directory: Path, console: Console) -> None:
             f"{directory} does not exist; `wm train` makes it, or give the directory of your runs"
         )
     table = Table()
-    for column in ("run", "games", "seed", "done", "last finished", "mean return (random)"):
+    for column in ("run", "games", "seed", "settings", "done", "last finished", "mean return (random)"):
         table.add_column(column)
     for path in sorted(directory.glob("*/config.toml")):
-        layout = Layout(path.parent)
+        name = Text(path.parent.name)
         try:
-            config, manifest = load_config(layout.config), Manifest(layout)
+            table.add_row(name, *map(Text, _summary(Layout(path.parent), console)))
         except ValueError as error:
-            table.add_row(path.parent.name, f"[red]damaged: {error}")
-            continue
-        names = [stage.name for stage in stages_of(config)]
-        done = [name for name in names if name in manifest.stages]
-        last = max((record.finished for record in manifest.stages.values()), default="")
-        scores = manifest.stages["evaluate"].metrics["games"] if "evaluate" in manifest.stages else {}
-        returns = ", ".join(
-            f"{game} {s['agent']['mean']:.1f} ({s['random']['mean']:.1f})" for game, s in scores.items()
-        )
-        finished = "all" if len(done) == len(names) else f"{len(done)} of {len(names)}"
-        table.add_row(path.parent.name, ", ".join(config.games), str(config.seed), finished, last, returns)
+            table.add_row(name, Text(f"cannot be read: {error}", style="red"))
     if table.row_count:
         console.print(table)
     else:
-        console.print(f"no runs in {directory}; `wm train` makes one", highlight=False)
+        console.print(f"no runs in {directory}; `wm train` makes one", highlight=False, markup=False)
+
+
+def _summary(layout: Layout, console: Console) -> tuple[str, ...]:
+    """What `wm runs` says of a run, after its name."""
+    config, manifest = load_config(layout.config), Manifest(layout)
+    stages = stages_of(config)
+    left = len(stale(stages, _context(config, layout, console), manifest))
+    last = max((record.finished for record in manifest.stages.values()), default="")
+    scores = manifest.stages["evaluate"].metrics["games"] if "evaluate" in manifest.stages else {}
+    returns = ", ".join(
+        f"{game} {s['agent']['mean']:.1f} ({s['random']['mean']:.1f})" for game, s in scores.items()
+    )
+    preset, changed = nearest_preset(config)
+    known = [preset, *_changes(changed)] if len(changed) <= FEW else [preset, f"{len(changed)} changed"]
+    return (
+        ", ".join(config.games),
+        str(config.seed),
+        ", ".join(known),
+        f"{len(stages) - left} of {len(stages)}" if left else "all",
+        last,
+        returns,
+    )
 
 
 def show_run(directory: Path, console: Console) -> None:
     """Settings, stages with their artifacts, and the report."""
     layout = Layout(directory)
     config, manifest = load_config(layout.config), Manifest(layout)
-    console.print(f"{directory}: games {', '.join(config.games)}, seed {config.seed}", highlight=False)
+    plain = partial(console.print, highlight=False, markup=False)
+    plain(f"{directory}: games {', '.join(config.games)}, seed {config.seed}")
+    preset, changed = nearest_preset(config)
+    plain(f"settings: {preset}" + "".join(f"\n  {change}" for change in _changes(changed)))
     table = Table()
     for column in ("stage", "finished", "took", "device", "artifact", "size", "sha256"):
         table.add_column(column)
-    for stage in (stage.name for stage in stages_of(config)):
+    stages = stages_of(config)
+    old = stale(stages, _context(config, layout, console), manifest)
+    for stage in (stage.name for stage in stages):
         record = manifest.stages.get(stage)
         if record is None:
             table.add_row(stage, "not yet", end_section=True)
             continue
-        manifest.check(stage)
-        first = (stage, record.finished, f"{record.seconds:.0f} s", record.device)
+        finished = f"{record.finished}, out of date" if stage in old else record.finished
+        first = (stage, finished, f"{record.seconds:.0f} s", record.device)
         lines = _artifact_lines(record)
         for i, line in enumerate(lines):
             left = first if i == 0 else ("", "", "", "")
             table.add_row(*left, *line, end_section=i == len(lines) - 1)
     console.print(table)
     print_report(config, manifest, console)
-    console.print(f"settings: {layout.config}; metrics: {layout.metrics}", highlight=False)
+    plain(f"all settings: {layout.config}; metrics: {layout.metrics}")
+
+
+def _context(config: RunConfig, layout: Layout, console: Console) -> Context:
+    return Context(config, layout, torch.device("cpu"), Reporter(console))
+
+
+def _changes(changed: dict[str, Any]) -> list[str]:
+    """Changed settings as `wm train --set` takes them."""
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in changed.items()
+    ]
 
 
 def _artifact_lines(record: StageRecord) -> list[tuple[str, str, str]]:

@@ -208,11 +208,12 @@ def stale_inputs(name: str, stages: Sequence[Stage], context: Context, manifest:
         if need not in found:
             found.add(need)
             needed.extend(by_name[need].needs)
-    return [
-        stage.name
-        for stage in stages
-        if stage.name in found and not up_to_date(stage, _context(stage, context), manifest)
-    ]
+    return stale([stage for stage in stages if stage.name in found], context, manifest)
+
+
+def stale(stages: Iterable[Stage], context: Context, manifest: Manifest) -> list[str]:
+    """Those of the stages that are not up to date; ``context`` is the whole run's."""
+    return [stage.name for stage in stages if not up_to_date(stage, _context(stage, context), manifest)]
 
 
 def up_to_date(stage: Stage, context: Context, manifest: Manifest) -> bool:

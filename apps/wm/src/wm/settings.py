@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -67,6 +68,15 @@ def parse_override(text: str) -> dict[str, Any]:
     return value
 
 
+def flatten(data: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """``{'worldmodel': {'num_layers': 4}}`` to ``{'worldmodel.num_layers': 4}``."""
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        key = _join(where, name)
+        flat |= flatten(value, key) if isinstance(value, dict) else {key: value}
+    return flat
+
+
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """``base`` with ``changes`` laid over it, table by table; neither argument is altered."""
     merged = dict(base)
@@ -102,6 +112,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint is type(None) and value is None:
         return None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number; got {value}")
     if not isinstance(hint, type) or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"{where} must be {_name(hint)}; got {value!r}")
     return value

@@ -2,6 +2,8 @@
 
 import difflib
 import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from wm.config import (
 )
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
-from wm.pipeline import Context, require_inputs, run_stages
+from wm.lock import LOCK, alone_in
+from wm.pipeline import Context, Stage, require_inputs, run_stages
 from wm.report import print_report
 from wm.reporter import Reporter, make_sinks
 from wm.run import Layout, Manifest
@@ -69,40 +72,45 @@ def train_run(
     )
     start_stage.check(config, layout)
     stages = stages_of(config)
-    names = [known.name for known in stages]
-    if stage is not None and stage not in names:
-        # The last round's stages have plain names; their number is understood too.
-        stage = stage.removesuffix(f"-{config.rounds.count - 1}")
-    if stage is not None and stage not in names:
-        near = [repr(name) for name in difflib.get_close_matches(stage, names, n=1)]
-        meant = [f"`--set {stage}`"] if "=" in stage else near
-        hint = f"did you mean {meant[0]}? " if meant else ""
-        raise ValueError(f"unknown stage {stage!r}; {hint}allowed: {', '.join(names)}")
-
+    asked = None if stage is None else _asked(stage, stages, config.rounds.count)
     for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
         autocast_dtype(
             fit_config.precision, device
         )  # an impossible precision shows now, not an hour from now
     require_writable(layout.root)
-    if team.leads:
-        if stage is not None:  # said before the configuration is replaced
-            asked = next(known for known in stages if known.name == stage)
-            require_inputs(asked, Manifest(layout), layout.root)
-        save_config(layout.config, config)
-        team.wait()
-    console.print(
-        f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}",
-        markup=False,
-    )
-    sinks = make_sinks(logs, layout.root, unstructure(config)) if team.leads else []
-    with Reporter(console, layout.metrics if team.leads else None, sinks) as reporter:
-        manifest = run_stages(
-            stages, Context(config, layout, device, reporter, team), only=stage, remarks=signs_after
+    with alone_in(layout.root) if team.leads else nullcontext():
+        if team.leads:
+            if asked is not None:  # said before the configuration is replaced
+                require_inputs(asked, Manifest(layout), layout.root)
+            save_config(layout.config, config)
+            team.wait()
+        console.print(
+            f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}",
+            markup=False,
         )
-    leave()
-    print_report(config, manifest, console, only=stage)
+        sinks = make_sinks(logs, layout.root, unstructure(config)) if team.leads else []
+        only = None if asked is None else asked.name
+        with Reporter(console, layout.metrics if team.leads else None, sinks) as reporter:
+            manifest = run_stages(
+                stages, Context(config, layout, device, reporter, team), only=only, remarks=signs_after
+            )
+        leave()
+    print_report(config, manifest, console, only=only)
     if "agent" in manifest.stages:
         console.print(f"`wm eval {layout.root}` plays more episodes", highlight=False, markup=False)
+
+
+def _asked(name: str, stages: Sequence[Stage], rounds: int) -> Stage:
+    """The stage of this name."""
+    by_name = {stage.name: stage for stage in stages}
+    # The last round's stages have plain names; their number is understood too.
+    found = by_name.get(name) or by_name.get(name.removesuffix(f"-{rounds - 1}"))
+    if found is None:
+        near = [repr(known) for known in difflib.get_close_matches(name, by_name, n=1)]
+        meant = [f"`--set {name}`"] if "=" in name else near
+        hint = f"did you mean {meant[0]}? " if meant else ""
+        raise ValueError(f"unknown stage {name!r}; {hint}allowed: {', '.join(by_name)}")
+    return found
 
 
 def _resolve(
@@ -146,7 +154,8 @@ def require_writable(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK):
         raise PermissionError(13, "no permission", str(directory))
-    if any(directory.iterdir()) and not (directory / "config.toml").exists():
+    foreign = any(path.name != LOCK for path in directory.iterdir())
+    if foreign and not (directory / "config.toml").exists():
         raise ValueError(
             f"{directory} is not empty and holds no run; give --run a new or an existing run's directory"
         )

@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption, RunArgument, make_console
+from wm.cli.options import DeviceOption, RunArgument, a_file, make_console
 from wm.errors import friendly_errors
 
 
 def atlas(
     run: RunArgument,
     out: Annotated[
-        Path | None, typer.Option(help="The page. Default: RUN/atlas.html.", show_default=False)
+        Path | None,
+        typer.Option(help="The page. Default: RUN/atlas.html.", show_default=False, callback=a_file),
     ] = None,
     level: Annotated[
         list[int] | None,

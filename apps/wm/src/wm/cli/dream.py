@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption, RunArgument, make_console
+from wm.cli.options import DeviceOption, RunArgument, a_file, make_console
 from wm.errors import friendly_errors
 
 
@@ -15,7 +15,8 @@ def dream(
         str | None, typer.Option(help="One of the run's games. Default: its first.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The film. Default: RUN/dream-GAME-SEED.gif.", show_default=False)
+        Path | None,
+        typer.Option(help="The film. Default: RUN/dream-GAME-SEED.gif.", show_default=False, callback=a_file),
     ] = None,
     horizon: Annotated[int, typer.Option(min=1, help="Steps to dream; 15 are a second of play.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Of the real beginning and of the dream.")] = 0,

@@ -9,6 +9,7 @@ from wm.errors import friendly_errors
 
 
 def evaluate(
+    context: typer.Context,
     run: RunArgument,
     stage: Annotated[
         Literal["game", "worldmodel"],
@@ -41,6 +42,7 @@ def evaluate(
     console = make_console()
     with friendly_errors(console):
         if stage == "worldmodel":
+            _only_of_the_game(context)
             from wm.model_evaluation import evaluate_worldmodel
 
             evaluate_worldmodel(run, json_file=json_file, device_name=device, console=console)
@@ -58,3 +60,12 @@ def evaluate(
             device_name=device,
             console=console,
         )
+
+
+def _only_of_the_game(context: typer.Context) -> None:
+    """Refuse what was asked of play that will not take place."""
+    for name in ("episodes", "temperature", "seed", "max_frames", "video"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is about play, and --stage worldmodel plays nothing; leave it out")

@@ -1,5 +1,6 @@
 """Options that several commands share, and the console."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +8,32 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+
+def a_file(path: Path | None) -> Path | None:
+    """A file to write, refused before the work is done and not after it.
+
+    Raises:
+        typer.BadParameter: nothing can be written there.
+    """
+    if path is None:
+        return None
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a directory; give a file")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise typer.BadParameter(f"{there} is a file, so {path} cannot be written; choose another place")
+    if not os.access(there, os.W_OK):
+        raise typer.BadParameter(f"no permission to write in {there}; choose another place")
+    return path
+
+
 RunArgument = Annotated[
     Path, typer.Argument(help="Run directory, as made by `wm train`.", show_default=False)
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", help="Also write the result to this file.", show_default=False)
+    Path | None,
+    typer.Option("--json", help="Also write the result to this file.", show_default=False, callback=a_file),
 ]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption, RunArgument, make_console
+from wm.cli.options import DeviceOption, RunArgument, a_file, make_console
 from wm.errors import friendly_errors
 
 
@@ -19,7 +19,8 @@ def play(
         float, typer.Option(min=0.1, max=60, help="Steps a second; the game itself makes 15.")
     ] = 15.0,
     out: Annotated[
-        Path | None, typer.Option(help="Also film what was played (GIF).", show_default=False)
+        Path | None,
+        typer.Option(help="Also film what was played (GIF).", show_default=False, callback=a_file),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the real beginning and of the dream.")] = 0,
     device: DeviceOption = "auto",
