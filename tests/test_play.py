@@ -4,6 +4,7 @@ import io
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -172,7 +173,10 @@ def test_keys_play_hand_over_begin_anew_and_end(run):
 
 
 def in_a_terminal(keys, *arguments, size=(50, 100)):
-    """Run `wm` in a pseudo-terminal, a key sent at each step shown: exit code, output, terminal as before."""
+    """Run `wm` in a pseudo-terminal, a key or signal sent at each step shown.
+
+    Returns exit code, output, and whether the terminal is as before.
+    """
     fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, size)
@@ -190,7 +194,8 @@ def in_a_terminal(keys, *arguments, size=(50, 100)):
         if select.select([ours], [], [], 0.1)[0]:
             output += os.read(ours, 65536)
         if left and output.count(b", step ") > len(keys) - len(left):
-            os.write(ours, left.pop(0))
+            key = left.pop(0)
+            os.write(ours, key) if isinstance(key, bytes) else process.send_signal(key)
     kept = termios.tcgetattr(theirs) == before
     os.close(ours)
     os.close(theirs)
@@ -211,11 +216,16 @@ def test_the_command_plays_in_a_terminal_and_films_it(run, tmp_path):
         assert picture.n_frames == len(next(dreamed_game(run).beginnings()).real) + steps
 
 
-def test_ctrl_c_ends_it_and_a_small_terminal_is_refused(run):
-    code, output, kept = in_a_terminal([b"\x03"], "play", run, "--agent", "--device", "cpu")
+@pytest.mark.parametrize("stop", [b"\x03", signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_it_in_order(run, stop):
+    code, output, kept = in_a_terminal([stop], "play", run, "--agent", "--device", "cpu")
     assert code == 0, output
+    assert "\x1b[?1049l" in output  # the screen is given back
     assert "dreamed steps of pong" in output
     assert kept
+
+
+def test_a_small_terminal_is_refused(run):
     code, output, kept = in_a_terminal([], "play", run, "--device", "cpu", size=(20, 80))
     assert code == 2
     assert "80 x 20 characters" in output

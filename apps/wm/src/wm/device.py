@@ -92,6 +92,12 @@ def frozen(module: M) -> M:
     return module
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Begin to measure anew, where that can be done: a CPU process keeps its peak for life."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_gib(device: torch.device) -> float:
     """Largest resident memory of this process (CPU) or largest allocation (CUDA), in GiB."""
     if device.type == "cuda":

@@ -11,7 +11,7 @@ import torch
 
 from wm.choice import final_layout
 from wm.config import RunConfig
-from wm.device import derive_seed, peak_memory_gib
+from wm.device import derive_seed, forget_peak_memory, peak_memory_gib
 from wm.distributed import ALONE, Team
 from wm.files import write_text
 from wm.reporter import Reporter
@@ -236,6 +236,7 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
     context = replace(context, fingerprint=_fingerprint(stage, context, manifest))
     context.team.as_leader_says(True)
     manifest.forget([stage.name])
+    forget_peak_memory(context.device)
     began = time.monotonic()
     made = stage.run(context)
     record = StageRecord(

@@ -13,6 +13,7 @@ from wm.controls import Controls
 from wm.device import pick_device
 from wm.film import draw, require_gif, write_gif
 from wm.images import Pixels, coarse, enlarge
+from wm.interrupt import deferred_interrupt
 from wm.terminal import HalfBlocks, keyboard, require_terminal
 from wm.viewer import Viewer
 from wm.watching import DreamedGame, one_more
@@ -49,8 +50,12 @@ def play_run(
     dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
     session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)
     first = session.view(console)  # a terminal too small is said before the screen is taken
-    with keyboard() as read, Live(first, console=console, screen=True, auto_refresh=False) as live:
-        while not session.over:
+    with (
+        deferred_interrupt() as stopped,  # SIGTERM, too, gives the screen back and keeps what was played
+        keyboard() as read,
+        Live(first, console=console, screen=True, auto_refresh=False) as live,
+    ):
+        while not (session.over or stopped()):
             due = time.monotonic() + 1 / steps_per_second
             live.update(session.view(console), refresh=True)
             for key in read(due):

@@ -75,5 +75,8 @@ def load_dinov2(path: str | Path, *, image_size: int = 224) -> DINOv2:
             num_classes=0,
         )
     except Exception as error:  # timm, pickle and safetensors each raise their own
-        raise ValueError(f"{path} holds no {_MODEL} weights ({error})") from error
+        reason = " ".join(str(error).split())[:200]  # a list of every missing weight helps nobody
+        raise ValueError(
+            f"{path} holds no {_MODEL} weights ({reason}); give the published file, or timm's safetensors"
+        ) from error
     return DINOv2(network, image_size)
