@@ -95,7 +95,7 @@ def write_atlas(
         atlas = read(layout, config.games, viewer, chosen, examples, config.seed, reporter)
     target = out or directory / "atlas.html"
     write_text(target, page(atlas))
-    console.print(f"written to {target}; open it in a browser", highlight=False, soft_wrap=True)
+    console.print(f"written to {target}; open it in a browser", soft_wrap=True)
 
 
 def page(atlas: Atlas) -> str:

@@ -122,7 +122,7 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
     for seed in options.seeds:
         for game in options.games:
             done = sum(map(len, runs.values()))
-            console.print(f"run {done + 1} of {total}: {game}, seed {seed}", style="bold", highlight=False)
+            console.print(f"run {done + 1} of {total}: {game}, seed {seed}", style="bold")
             runs[game][seed] = run_one(options, game, seed, device_name, console)
     result = summarise(options, runs)
     print_bench(result, console)
@@ -130,7 +130,7 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
     target = json_file or (options.out / RESULT if total > 1 else None)
     if target is not None:
         write_text(target, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {target}", highlight=False)
+        console.print(f"written to {target}")
 
 
 def run_one(
@@ -140,7 +140,7 @@ def run_one(
     directory = options.directory(game, seed)
     scored = _finished(options, game, seed)
     if scored is not None:
-        console.print(f"{directory.name}: finished before, skipped", highlight=False)
+        console.print(f"{directory.name}: finished before, skipped")
         return scored
     train_run(
         stage=None,

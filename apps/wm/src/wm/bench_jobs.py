@@ -11,6 +11,7 @@ from rich.console import Console
 from submitit.core.utils import FailedSubmissionError
 
 from wm.bench import BenchOptions, run_one
+from wm.console import make_console
 from wm.settings import parse_override
 
 # Unless the user says otherwise; submitit's own limit is minutes.
@@ -23,7 +24,7 @@ class Run(submitit.helpers.Checkpointable):
     def __call__(self, options: BenchOptions, game: str, seed: int, device: str) -> str | None:
         """Train and play; its files hold what comes of it. Returns what a user can mend, if anything."""
         try:
-            run_one(options, game, seed, device, Console(width=160))
+            run_one(options, game, seed, device, make_console())
         except (ValueError, OSError) as error:
             return " ".join(str(error).split())
         return None
@@ -52,7 +53,7 @@ def run_jobs(
     except FailedSubmissionError as error:
         raise ValueError(f"the jobs were not accepted: {error}") from error
     logs = jobs[0].paths.folder
-    console.print(f"{len(jobs)} jobs on {executor.cluster}, logs in {logs}", highlight=False)
+    console.print(f"{len(jobs)} jobs on {executor.cluster}, logs in {logs}")
     named = {job.job_id: options.directory(*pair).name for job, pair in zip(jobs, pairs, strict=True)}
     failed = []
     try:
@@ -62,7 +63,7 @@ def run_jobs(
                 failed.append(f"{named[job.job_id]} ({reason}; log {job.paths.stderr})")
             outcome = "finished" if reason is None else f"failed: {reason}"
             text = f"{number} of {len(jobs)}: {named[job.job_id]} {outcome}"
-            console.print(text, highlight=False, markup=False)
+            console.print(text)
     except KeyboardInterrupt:
         for job in jobs:
             job.cancel(check=False)

@@ -15,9 +15,9 @@ def print_bench(result: dict[str, Any], console: Console) -> None:
         console.print(_aggregates(result))
     if result["without_reference"]:
         names = ", ".join(result["without_reference"])
-        console.print(f"no reference scores, so not in the aggregates: {names}", highlight=False)
+        console.print(f"no reference scores, so not in the aggregates: {names}")
     for system, source in result["sources"].items():
-        console.print(f"{system}: {source}", style="dim", highlight=False, markup=False)
+        console.print(f"{system}: {source}", style="dim")
 
 
 def _games(result: dict[str, Any]) -> Table:

@@ -39,25 +39,24 @@ def examine(console: Console, device_name: str) -> bool:
     """Print what is found; False if something does not work."""
     device = pick_device(device_name)
     versions = "  ".join(f"{name} {found}" for name, found in package_versions().items())
-    console.print(f"python {platform.python_version()}  {versions}", highlight=False)
+    console.print(f"python {platform.python_version()}  {versions}")
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     console.print(
         f"device {device}; CUDA devices: {', '.join(cuda) or 'none'}; {torch.get_num_threads()} CPU threads; "
         f"bfloat16 in hardware: {'yes' if has_bfloat16(device) else 'no'}; "
         f"training arithmetic: {str(autocast_dtype('auto', device) or torch.float32).removeprefix('torch.')}",
-        highlight=False,
     )
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    console.print(f"disk: {free:.0f} GiB free here; a run of 100k frames takes about 1 GiB", highlight=False)
+    console.print(f"disk: {free:.0f} GiB free here; a run of 100k frames takes about 1 GiB")
     passed = free > 2
     if not passed:
-        console.print("[red]less than 2 GiB of disk are free")
+        console.print("less than 2 GiB of disk are free", style="red")
     return _roms(console) and _smoke(console, device) and passed
 
 
 def _roms(console: Console) -> bool:
     missing = [game for game in games() if roms.get_rom_path(game) is None]
-    console.print(f"ROMs: {len(games()) - len(missing)} of {len(games())} games", highlight=False)
+    console.print(f"ROMs: {len(games()) - len(missing)} of {len(games())} games")
     return not missing
 
 
@@ -71,8 +70,8 @@ def _smoke(console: Console, device: torch.device) -> bool:
             try:
                 run_stages(STAGES, context, only=stage.name)
             except Exception as error:
-                console.print(f"[red]stage {stage.name}: {type(error).__name__}: {error}")
+                console.print(f"stage {stage.name}: {type(error).__name__}: {error}", style="red")
                 works = False
                 break
-            console.print(f"stage {stage.name}: works ({time.monotonic() - began:.1f} s)", highlight=False)
+            console.print(f"stage {stage.name}: works ({time.monotonic() - began:.1f} s)")
     return works

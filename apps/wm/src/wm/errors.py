@@ -47,4 +47,4 @@ def _place(error: Exception) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    console.print(text, style="red", soft_wrap=True)

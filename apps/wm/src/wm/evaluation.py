@@ -190,7 +190,7 @@ def evaluate_run(
         console.print(score_table(game, result))
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=1) + "\n")
-        console.print(f"written to {json_file}", highlight=False)
+        console.print(f"written to {json_file}")
 
 
 def score_table(game: str, result: dict[str, Any]) -> Table:

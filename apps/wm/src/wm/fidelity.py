@@ -99,14 +99,12 @@ def fidelity_run(
         console.print(
             f"horizon {horizon}, not {options.horizon}: context and horizon together fit in the model's "
             f"{config.worldmodel.max_steps} steps",
-            highlight=False,
         )
     trained = config.windows.length - context
     if horizon > trained:
         console.print(
             f"from step {max(0, trained) + 1} on, a dream is longer than the windows the model learned from "
             f"(windows.length = {config.windows.length})",
-            highlight=False,
         )
     compared = _Fidelity(layout, config, options, context, horizon, device, Reporter(console))
     result = {
@@ -123,7 +121,7 @@ def fidelity_run(
         print_fidelity(game, result, console)
     if json_file is not None:
         write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {json_file}", highlight=False)
+        console.print(f"written to {json_file}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,12 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         if event["happened"]:
             print_foreseen(name, event, protocol["horizon"], console)
     if "reward" not in found:
-        console.print("no rewards: the run has no agent and so no predictors yet", highlight=False)
+        console.print("no rewards: the run has no agent and so no predictors yet")
     if "state" not in found:
-        console.print(f"no state: {game} has no annotated RAM", highlight=False)
+        console.print(f"no state: {game} has no annotated RAM")
     else:
         read = ", ".join(f"{name} {values['read_error'][0]:.1f}" for name, values in found["state"].items())
-        console.print(f"read from the real tokens, the state's error is: {read}", highlight=False)
+        console.print(f"read from the real tokens, the state's error is: {read}")
 
 
 def print_foreseen(name: str, event: dict[str, Any], horizon: int, console: Console) -> None:
@@ -60,4 +60,4 @@ def print_foreseen(name: str, event: dict[str, Any], horizon: int, console: Cons
         f"{event['recall']:.0%} of these (of all dreams {event['dreamed']:.0%} have one"
     )
     precision = f", {event['precision']:.0%} of them rightly" if event["dreamed"] else ""
-    console.print(f"{sentence}{precision})", highlight=False)
+    console.print(f"{sentence}{precision})")

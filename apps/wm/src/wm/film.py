@@ -55,7 +55,6 @@ def film_run(
     console.print(
         f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:.2f}, "
         f"probability that the game still goes on {lasting:.2f}\nwritten to {target}",
-        highlight=False,
         soft_wrap=True,
     )
 

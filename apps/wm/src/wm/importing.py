@@ -56,16 +56,14 @@ def import_into_run(
     console.print(
         f"{game}: {result.num_rows} frames, {result.num_steps} actions, {result.num_episodes} episodes "
         f"imported; {directory} now holds {len(store)} frames of {int(final.sum())} episodes",
-        highlight=False,
     )
     if final.sum() < 2:
         console.print(
             "a run needs 2 episodes or more, because one validates: import another recording, or give "
             "--episode-ids",
-            highlight=False,
         )
     else:
-        console.print(f"train on it with `wm train --run {directory}`", highlight=False)
+        console.print(f"train on it with `wm train --run {directory}`")
 
 
 def _with_game(config: RunConfig | None, game: str, preset: str, steps: int) -> RunConfig:

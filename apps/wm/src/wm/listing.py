@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -36,15 +35,15 @@ def list_runs(directory: Path, console: Console) -> None:
     for column in ("run", "games", "seed", "settings", "done", "last finished", "mean return (random)"):
         table.add_column(column)
     for path in sorted(directory.glob("*/config.toml")):
-        name = Text(path.parent.name)
+        name = path.parent.name
         try:
-            table.add_row(name, *map(Text, _summary(Layout(path.parent), console)))
+            table.add_row(name, *_summary(Layout(path.parent), console))
         except ValueError as error:
             table.add_row(name, Text(f"cannot be read: {error}", style="red"))
     if table.row_count:
         console.print(table)
     else:
-        console.print(f"no runs in {directory}; `wm train` makes one", highlight=False, markup=False)
+        console.print(f"no runs in {directory}; `wm train` makes one")
 
 
 def _summary(layout: Layout, console: Console) -> tuple[str, ...]:
@@ -73,10 +72,9 @@ def show_run(directory: Path, console: Console) -> None:
     """Settings, stages with their artifacts, and the report."""
     layout = Layout(directory)
     config, manifest = load_config(layout.config), Manifest(layout)
-    plain = partial(console.print, highlight=False, markup=False)
-    plain(f"{directory}: games {', '.join(config.games)}, seed {config.seed}")
+    console.print(f"{directory}: games {', '.join(config.games)}, seed {config.seed}")
     preset, changed = nearest_preset(config)
-    plain(f"settings: {preset}" + "".join(f"\n  {change}" for change in _changes(changed)))
+    console.print(f"settings: {preset}" + "".join(f"\n  {change}" for change in _changes(changed)))
     table = Table()
     for column in ("stage", "finished", "took", "device", "artifact", "size", "sha256"):
         table.add_column(column)
@@ -95,7 +93,7 @@ def show_run(directory: Path, console: Console) -> None:
             table.add_row(*left, *line, end_section=i == len(lines) - 1)
     console.print(table)
     print_report(config, manifest, console)
-    plain(f"all settings: {layout.config}; metrics: {layout.metrics}")
+    console.print(f"all settings: {layout.config}; metrics: {layout.metrics}")
 
 
 def _context(config: RunConfig, layout: Layout, console: Console) -> Context:

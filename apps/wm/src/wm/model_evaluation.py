@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
 from wm.artifacts import frozen_worldmodel, known_tokens
@@ -78,7 +79,7 @@ def evaluate_worldmodel(
         console.print(_table(name, result["games"][name]))
     if json_file is not None:
         write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {json_file}", highlight=False)
+        console.print(f"written to {json_file}")
     if failed := [check.name for check in checks if not check.holds]:
         raise ValueError(f"the world model of {directory} is not sound: not so: {'; '.join(failed)}")
 
@@ -88,7 +89,7 @@ def _checks_table(checks: list[Check]) -> Table:
     for column in ("check", "holds", "found"):
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(check.name, "yes" if check.holds else "[red]NO", check.found)
+        table.add_row(check.name, "yes" if check.holds else Text("NO", style="red"), check.found)
     return table
 
 

@@ -64,11 +64,10 @@ def play_run(
     dream = session.dream
     console.print(
         f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():.2f}",
-        highlight=False,
     )
     if out is not None:
         write_gif(out, list(draw(dream, session.viewer, dreamed.game)))
-        console.print(f"written to {out}", highlight=False, soft_wrap=True)
+        console.print(f"written to {out}", soft_wrap=True)
 
 
 class Session:

@@ -100,7 +100,7 @@ def probe_run(
         )
     skipped = [game for game in config.games if game not in known]
     if skipped:
-        console.print(f"skipped, without annotated RAM: {', '.join(skipped)}", highlight=False)
+        console.print(f"skipped, without annotated RAM: {', '.join(skipped)}")
     measured = _Probe(layout, config, options, device, Reporter(console))
     result = {
         "protocol": asdict(options)
@@ -119,7 +119,7 @@ def probe_run(
         print_probe(game, result["games"][game], console)
     if json_file is not None:
         write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {json_file}", highlight=False)
+        console.print(f"written to {json_file}")
 
 
 class _Probe:

@@ -39,7 +39,7 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         console.print(signs_table(config, manifest))
         for signs in read_signs(config, manifest):
             for hint in hints(signs):
-                console.print(f"round {signs.round}: {hint}", highlight=False)
+                console.print(f"round {signs.round}: {hint}")
     evaluated = manifest.stages.get("evaluate")
     if evaluated is not None and only in (None, "evaluate"):
         for game in evaluated.metrics["games"]:

@@ -124,8 +124,6 @@ class Task:
         self.console.print(
             f"{self.name}: {self.done}/{self.total}  {_short(self._rate())}/s  "
             f"{left:.0f} s left  {self.text}",
-            highlight=False,
-            markup=False,
             soft_wrap=True,
         )
 
@@ -142,7 +140,7 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def say(self, text: str) -> None:
         """One line to the person watching."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:

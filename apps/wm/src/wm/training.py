@@ -86,7 +86,6 @@ def train_run(
             team.wait()
         console.print(
             f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}",
-            markup=False,
         )
         sinks = make_sinks(logs, layout.root, unstructure(config)) if team.leads else []
         only = None if asked is None else asked.name
@@ -97,7 +96,7 @@ def train_run(
         leave()
     print_report(config, manifest, console, only=only)
     if "agent" in manifest.stages:
-        console.print(f"`wm eval {layout.root}` plays more episodes", highlight=False, markup=False)
+        console.print(f"`wm eval {layout.root}` plays more episodes")
 
 
 def _asked(name: str, stages: Sequence[Stage], rounds: int) -> Stage:

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from wm.cli.options import DeviceOption, JsonOption, make_console
+from wm.cli.options import DeviceOption, JsonOption
+from wm.console import make_console
 from wm.errors import friendly_errors
 
 

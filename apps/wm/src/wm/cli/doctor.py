@@ -2,7 +2,8 @@
 
 import typer
 
-from wm.cli.options import DeviceOption, make_console
+from wm.cli.options import DeviceOption
+from wm.console import make_console
 from wm.errors import friendly_errors
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import make_console
+from wm.console import make_console
 from wm.errors import friendly_errors
 
 

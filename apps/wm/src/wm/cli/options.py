@@ -1,12 +1,10 @@
-"""Options that several commands share, and the console."""
+"""Options that several commands share."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 
 def a_file(path: Path | None) -> Path | None:
@@ -35,8 +33,3 @@ JsonOption = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the result to this file.", show_default=False, callback=a_file),
 ]
-
-
-def make_console() -> Console:
-    """The terminal, or plain lines of generous width where there is none."""
-    return Console() if sys.stdout.isatty() else Console(width=160)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption, JsonOption, RunArgument, make_console
+from wm.cli.options import DeviceOption, JsonOption, RunArgument
+from wm.console import make_console
 from wm.errors import friendly_errors
 
 
