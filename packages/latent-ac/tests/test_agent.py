@@ -79,3 +79,14 @@ def test_configurations_that_disagree() -> None:
         Agent(ActorConfig(feature_dim=6), CriticConfig(feature_dim=6), PredictorConfig(feature_dim=8))
     with pytest.raises(ValueError, match="num_actions of actor and predictor are 18 and 4"):
         Agent(ActorConfig(), CriticConfig(), PredictorConfig(num_actions=4))
+
+
+def test_a_compiled_part_is_kept_as_what_it_is_and_reading_draws_nothing(tmp_path: Path) -> None:
+    made = agent()
+    save_agent(tmp_path / "a", made)
+    made.actor = torch.compile(made.actor)
+    save_agent(tmp_path / "b", made)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    state = torch.random.get_rng_state()
+    load_agent(tmp_path / "b")
+    assert torch.equal(torch.random.get_rng_state(), state)

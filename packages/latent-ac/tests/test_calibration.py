@@ -32,3 +32,12 @@ def test_probabilities_that_are_true_have_no_error() -> None:
 def test_shapes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         calibration(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64))
+
+
+def test_of_nothing_nothing_is_said_and_nonsense_is_refused() -> None:
+    assert all(part.isnan().all() for part in calibration(torch.zeros(0, 3), torch.zeros(0).long())[:4])
+    with pytest.raises(ValueError, match="labels range from 7 to 7; give 0 to 2"):
+        calibration(torch.full((1, 3), 1 / 3), torch.tensor([7]))
+    for correct, bins in ((torch.ones(2, 1), 15), (torch.ones(2), 0)):
+        with pytest.raises(ValueError, match="num_bins"):
+            expected_calibration_error(torch.ones(2), correct, bins)

@@ -113,3 +113,19 @@ def test_user_errors() -> None:
         sample(torch.zeros(3), generator=None, temperature=0.0)
     with pytest.raises(ValueError, match="feature_blocks"):
         ActorConfig(feature_dim=10, feature_blocks=(4, 4))
+
+
+def test_log_probs_are_those_of_the_choice_at_its_temperature() -> None:
+    actor = Actor(ActorConfig(feature_dim=4, hidden=(8,), output_gain=1.0))
+    features, mask = torch.randn(1, 4).expand(40_000, 4), action_mask([0, 3, 7])
+    draw = torch.Generator().manual_seed(0)
+    actions, log_probs = actor.act_with_log_prob(features, mask, generator=draw, temperature=0.3)
+    for action in (0, 3, 7):
+        chosen = actions == action
+        assert float(chosen.float().mean()) == pytest.approx(float(log_probs[chosen].exp().mean()), abs=0.01)
+
+
+@pytest.mark.parametrize("temperature", [math.inf, math.nan, 1e-39, 0.0, -1.0])
+def test_a_temperature_that_would_choose_what_is_forbidden_is_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature"):
+        sample(mask_logits(torch.zeros(18), action_mask([0])), generator=None, temperature=temperature)

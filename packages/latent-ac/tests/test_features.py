@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 from latent_ac import (
@@ -133,3 +135,56 @@ def test_user_errors() -> None:
         made.actor.on_codes(features.tables).act(features.tokens, MASK)
     with pytest.raises(ValueError, match=r"\(4, 4, 4, 5\) do not end in the width 4 of the state"):
         agent(WIDTHS, state=5).actor(features, MASK)
+
+
+@pytest.mark.parametrize("state", [0, 5])
+def test_a_policy_on_codes_is_that_of_the_moment_it_was_made(state: int) -> None:
+    made, features = agent(state=state), code_features(state=state)
+    policy = pickle.loads(pickle.dumps(made.actor.on_codes(features.tables)))
+    before = made.actor(features, MASK)
+    with torch.no_grad():
+        for parameter in made.actor.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    kept = policy.outputs(features.tokens, features.state)[..., MASK]
+    torch.testing.assert_close(kept, before[..., MASK])
+    assert not torch.allclose(kept, made.actor(features, MASK)[..., MASK])
+
+
+def test_few_states_and_many_take_other_ways_to_the_same_outputs() -> None:
+    made, features = agent(), code_features()
+    assert features.tokens[..., 0].numel() > 21  # as many as there are codes
+    whole = made.critic(features)
+    torch.testing.assert_close(torch.stack([made.critic(features[0, b]) for b in range(B)]), whole[0])
+    torch.testing.assert_close(made.critic(features.to("cpu")[:1]), whole[:1])
+
+
+@pytest.mark.parametrize("token", [-1, 9])
+def test_a_token_beyond_its_table_is_not_a_row_of_the_next_one(token: int) -> None:
+    made, features = agent(), code_features()
+    features.tokens[3, 2, 0] = token
+    low, high = min(token, 0), max(token, 8)
+    message = f"tokens of level 0 range from {low} to {high}; its table has rows 0 to 8"
+    with pytest.raises(ValueError, match=message):
+        made.critic(features)
+    with pytest.raises(ValueError, match=message):
+        made.actor.on_codes(features.tables).act(features.tokens, MASK, deterministic=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_an_agent_of_another_dtype_works(dtype: torch.dtype) -> None:
+    made, features = agent().to(dtype), code_features()
+    actions = torch.zeros(H, B, dtype=torch.int64)
+    rewards, continues = made.predict(features, actions)
+    assert rewards.isfinite().all()
+    assert continues.isfinite().all()
+    objective = ActorCriticObjective(made.actor, made.critic, AgentConfig()).to(dtype)
+    loss, _ = objective(ImaginedBatch(features, actions, rewards, continues, MASK))
+    loss.backward()
+    objective.after_step()
+    assert objective.normalizer.percentiles.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(B,), (1, B), (H, 1), ()])
+def test_predictions_are_of_whole_trajectories(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"give \(H\+1, B, F\) and \(H, B\)"):
+        agent().predict(code_features(), torch.zeros(shape, dtype=torch.int64))

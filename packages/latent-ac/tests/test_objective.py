@@ -184,3 +184,51 @@ def test_user_errors() -> None:
     for wrong in ({"algorithm": "a2c"}, {"gamma": 1.1}, {"reward_transform": "log"}, {"ppo_epochs": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             AgentConfig(**wrong)
+
+
+def test_a_batch_that_is_only_looked_at_is_not_committed() -> None:
+    module = objective()
+    module(dream(module))
+    expected = copy.deepcopy(module)
+    expected.after_step()
+    module.eval()
+    module(replace(dream(module, seed=5), rewards=torch.full((H, B), 9.0)))
+    module.train()
+    module.after_step()
+    assert torch.equal(module.normalizer.percentiles, expected.normalizer.percentiles)
+
+
+def test_a_refused_batch_leaves_nothing_behind() -> None:
+    module = objective(algorithm="ppo")
+    with pytest.raises(ValueError, match="needs log_probs"):
+        next(module.minibatches(replace(dream(module), log_probs=None)))
+    module.after_step()
+    assert module.normalizer.percentiles.isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("actions", torch.full((H, B), 18), "actions range from 18 to 18; the actor knows 0 to 17"),
+        ("actions", torch.full((H, B), 4), "not allowed by its action_mask"),
+        ("rewards", torch.full((H, B), torch.nan), "NaN or infinity"),
+        ("continues", torch.full((H, B), 7.0), r"not all in \[0, 1\]"),
+        ("returns", torch.zeros(H, B), "one of returns and advantages"),
+        ("action_mask", torch.ones(1, 18, dtype=torch.bool), r"action_mask \(1, 18\)"),
+    ],
+)
+def test_a_batch_of_wrong_values_is_refused(name: str, value: torch.Tensor, message: str) -> None:
+    module = objective()
+    with pytest.raises(ValueError, match=message):
+        module(replace(dream(module), **{name: value}))
+
+
+def test_the_sign_of_an_expected_reward_is_no_choice() -> None:
+    with pytest.raises(ValueError, match="'clip', 'symlog', 'raw'"):
+        AgentConfig(reward_transform="sign")
+
+
+def test_entropy_is_a_share_of_what_each_games_actions_allow() -> None:
+    module = objective()
+    torch.nn.init.zeros_(module.actor.mlp.output.weight)
+    assert float(module(dream(module))[1]["entropy_fraction"]) == pytest.approx(1.0)

@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from latent_ac import (
     RewardPredictor,
     TransitionBatch,
     evaluate_predictors,
+    two_hot,
 )
 
 SMALL = {"feature_dim": 6, "num_actions": 3, "hidden": (32,), "num_bins": 41, "limit": 4.0}
@@ -140,3 +142,44 @@ def test_user_errors() -> None:
         PredictorObjective(*predictors())(replace(batch, rewards=batch.rewards[1:]))
     with pytest.raises(ValueError, match="at least one batch"):
         evaluate_predictors(*predictors(), [])
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_small_rewards_keep_their_size_under_any_class_balance(balance: float) -> None:
+    """2 % of rewards are .04, below the first bin above zero: the loss is least where that is read."""
+    reward, _ = predictors(reward_head="two_hot", class_balance=balance)
+    reward.set_class_frequencies(torch.tensor([0.01, 0.97, 0.02]))
+    share = torch.tensor([0.98, 0.02])
+    targets = torch.tensor([0.0, 0.04])
+    index, weight = two_hot(targets, reward.support)
+    mass = torch.zeros(len(reward.support)).index_add(0, index.flatten(), (weight * share[:, None]).flatten())
+    logits = mass.clamp_min(1e-12).log() + reward.class_log_weights[reward.support_class]
+    logits.requires_grad_()
+    (share * reward.loss(logits.expand(2, -1), targets)).sum().backward()
+    assert float(logits.grad.abs().max()) < 1e-6
+    assert float(reward.expected(logits.detach())) == pytest.approx(0.0008, rel=1e-3)
+
+
+def test_a_new_predictor_expects_nothing_of_the_largest_bins() -> None:
+    reward, _ = predictors(reward_head="two_hot", limit=40.0)
+    expected = reward(torch.randn(1, 6), torch.zeros(1, dtype=torch.int64), torch.randn(1, 6))
+    assert float(expected.detach()) == 0.0
+
+
+def test_transitions_that_are_only_looked_at_are_not_committed() -> None:
+    objective = PredictorObjective(*predictors())
+    objective(paddle_and_ball(0))
+    expected = copy.deepcopy(objective)
+    expected.after_step()
+    objective.eval()
+    objective(paddle_and_ball(1))
+    objective.train()
+    objective.after_step()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(objective.state_dict()[name], value), name
+
+
+def test_a_weight_for_every_class() -> None:
+    reward, _ = predictors()
+    with pytest.raises(ValueError, match="negative, zero, positive"):
+        reward.set_class_frequencies(torch.ones(1))

@@ -47,3 +47,21 @@ def test_a_few_queries_are_the_last_rows_of_many() -> None:
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)[:, :, -3:]
     ours = attend_few(q[:, :, -3:], k, v, bias)
     torch.testing.assert_close(ours, expected.transpose(1, 2).flatten(2))
+
+
+def test_a_gradient_of_the_gradient_is_refused(make_model, make_window) -> None:
+    model = make_model()
+    loss = model(*make_window(model, 2, 6)).logits[0].square().mean()
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(loss, model.slot_embedding, create_graph=True)
+
+
+def test_in_float64_gradients_are_float64s(make_model, make_window) -> None:
+    model = make_model().double()
+    tokens, actions = make_window(model, 1, 4)
+
+    def loss(slots: torch.Tensor) -> torch.Tensor:
+        weights = dict(model.named_parameters()) | {"slot_embedding": slots}
+        return torch.func.functional_call(model, weights, (tokens, actions)).logits[0].square().mean()
+
+    assert torch.autograd.gradcheck(loss, model.slot_embedding.detach().requires_grad_())

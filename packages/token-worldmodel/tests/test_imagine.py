@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 from token_worldmodel import Decoder, frozen, imagine
@@ -151,8 +154,8 @@ def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
         ({"actions": torch.zeros(3, 4, dtype=torch.int64)}, r"actions \(3, 4\); give \(B, C, L\)"),
         ({"tokens": torch.full((3, 4, 3), 30)}, "tokens of level 0 range from 30 to 30"),
         ({"generator": None}, "generator is None; give a torch.Generator, or greedy=True"),
-        ({"temperature": 0.0}, "temperature is 0.0; give one number above 0"),
-        ({"temperature": (1.0, 1.0)}, "temperature is .*; give one number above 0, or 3"),
+        ({"temperature": 0.0}, "temperature is 0.0; give one finite number of at least 1e-6"),
+        ({"temperature": (1.0, 1.0)}, "temperature is .*; give one finite number of at least 1e-6, or 3"),
         ({"policy": lambda t, s: t[:, :1]}, r"returned torch.int64 of shape \(3, 1\); it must return"),
         ({"policy": lambda t, s: t[:, 0].float()}, "returned torch.float32 of shape"),
         ({"policy": lambda t, s: t[:, 0] * 0 + 18}, "the policy's actions range from 18 to 18"),
@@ -170,3 +173,54 @@ def test_refuses(make_model, make_window, changes, message) -> None:
     }
     with pytest.raises(ValueError, match=message):
         imagine(model, **(arguments | changes))
+
+
+def test_a_policy_cannot_change_the_dream(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+
+    def gentle(seen, state):
+        return seen[:, 0].clone()
+
+    def rough(seen, state):
+        action = seen[:, 0].clone()
+        seen.zero_()
+        state.zero_()
+        return action
+
+    one, other = (
+        imagine(model, tokens, actions[:, :-1], policy, 4, generator=None, greedy=True)
+        for policy in (gentle, rough)
+    )
+    assert torch.equal(one.tokens, other.tokens)
+    assert torch.equal(one.states, other.states)
+
+
+@pytest.mark.parametrize("temperature", [math.nan, math.inf, 1e-39, 0.0, (1.0, 1.0, math.nan), (1.0, 1.0)])
+def test_a_temperature_that_means_nothing_is_refused(make_model, make_window, temperature) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, 3)
+    with pytest.raises(ValueError, match="at least 1e-6"):
+        imagine(
+            model, tokens, actions[:, :-1], lambda t, s: t[:, 0], 2,
+            generator=torch.Generator(), temperature=temperature,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("temperature", [np.float32(0.5), torch.tensor(0.5), [0.5] * 3, np.full(3, 0.5)])
+def test_a_temperature_may_be_any_kind_of_number(make_model, make_window, temperature) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, 3)
+
+    def dream(given):
+        draw = torch.Generator().manual_seed(0)
+        policy = lambda t, s: t[:, 0]  # noqa: E731
+        return imagine(model, tokens, actions[:, :-1], policy, 2, generator=draw, temperature=given).tokens
+
+    assert torch.equal(dream(temperature), dream(0.5))
+
+
+def test_no_dreams_are_refused(make_model) -> None:
+    tokens, actions = torch.zeros(0, 3, 3, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="B and C at least 1"):
+        imagine(make_model(), tokens, actions, lambda t, s: t[:, 0], 2, generator=None, greedy=True)

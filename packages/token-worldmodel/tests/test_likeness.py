@@ -6,6 +6,7 @@ from token_worldmodel import (
     TokenBatch,
     WorldModelObjective,
     alike_codes_learn_together,
+    imagine,
     load_worldmodel,
     parameter_groups,
     save_worldmodel,
@@ -117,3 +118,28 @@ def test_refuses_codes_that_are_not_the_models(make_model, change) -> None:
     ):
         pass
     assert all(type(head) is torch.nn.Linear for head in model.heads)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_within_it_a_model_dreams_and_is_kept_like_any(make_model, make_window, tmp_path, dtype) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, 4)
+    path = tmp_path / "w.safetensors"
+
+    def dream():
+        return imagine(
+            model, tokens, actions[:, :-1], lambda t, s: t[:, 0], 3, generator=None, greedy=True, dtype=dtype
+        ).log_probs
+
+    with alike_codes_learn_together(model, codebooks(model)):
+        with torch.no_grad():
+            for head in model.heads:
+                head.parametrizations.weight[0].shared.normal_()
+        within = dream()
+        save_worldmodel(path, model)
+        with pytest.raises(ValueError, match="parametrized already"):
+            alike_codes_learn_together(model, codebooks(model)).__enter__()
+    torch.testing.assert_close(within, dream(), rtol=0, atol=1e-5 if dtype is None else 0.2)
+    kept = load_worldmodel(path)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(kept.state_dict()[name], weight), name

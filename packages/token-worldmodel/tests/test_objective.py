@@ -107,3 +107,16 @@ def test_only_matrices_of_linear_layers_decay(make_model) -> None:
     assert all(p.ndim == 1 or "embedding" in names[id(p)] for p in kept["params"])
     with pytest.raises(ValueError, match="weight_decay is -1"):
         parameter_groups(model, -1)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(None)])
+def test_windows_that_predict_nothing_are_refused(make_model, rows) -> None:
+    model = make_model()
+    zeros = torch.zeros(4, 1, dtype=torch.int64)[rows]
+    batch = TokenBatch(
+        tokens=torch.zeros(4, 1, 3, dtype=torch.int64)[rows], actions=zeros, rewards=zeros.float(),
+        terminated=zeros.bool(), truncated=zeros.bool(), final=zeros.bool(), lives=zeros,
+        game_index=zeros[:, 0],
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="at least 2 steps"):
+        WorldModelObjective(model)(batch)

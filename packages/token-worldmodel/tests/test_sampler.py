@@ -128,15 +128,31 @@ def test_sweep_covers_each_episode_without_overlap(make_trajectories) -> None:
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0; give one between 0 and 1"),
         (
             {"weights": {"Breakout": 1.0}},
-            "weights are .*; give one of at least 0, not all 0, for each of Pong",
+            "weights are .*; give one of at least 0, finite and not all 0, for each of Pong",
         ),
         ({"weights": {"Pong": 0.0}}, "weights are"),
+        ({"weights": {"Pong": float("nan")}}, "weights are"),
+        ({"newest": {"Pogn": 3}, "newest_share": 0.5}, "newest names Pogn; the games are Pong"),
     ],
 )
 def test_refuses(make_trajectories, changes, message) -> None:
     arguments = {"trajectories": {"Pong": make_trajectories(6, 5)}, "length": 4, "batch_size": 2, "seed": 0}
     with pytest.raises(ValueError, match=message):
         TokenSampler(**(arguments | {"split": "all"} | changes))
+
+
+def test_a_split_is_by_a_fraction() -> None:
+    with pytest.raises(ValueError, match=r"validation_fraction is 5\.0"):
+        split_episodes(np.zeros(4, np.int32), 5.0, 0)
+
+
+def test_a_batch_goes_where_it_is_sent(make_trajectories) -> None:
+    sampler = TokenSampler({"Pong": make_trajectories(6, 5)}, length=4, batch_size=2, seed=0, split="all")
+    there = sampler.batch(0).to("meta")
+    assert there.tokens.device.type == "meta"
+    assert there.to(None) is there
+    with pytest.raises(NotImplementedError):  # and it is really asked to come back, which meta cannot
+        there.to("cpu")
 
 
 def test_refuses_a_split_without_episodes(make_trajectories) -> None:

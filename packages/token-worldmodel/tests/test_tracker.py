@@ -39,3 +39,38 @@ def test_refuses(make_model) -> None:
     tracker.observe(torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, dtype=torch.bool))
     with pytest.raises(ValueError, match="actions range from 18 to 18"):
         tracker.act(torch.tensor([18]))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_training_does_not_reach_a_tracker(make_model, make_window, dtype) -> None:
+    model, untouched = make_model(), make_model()
+    tokens, actions = make_window(model, 3, 6)
+    tracker, other = StateTracker(model, 3, 4, dtype), StateTracker(untouched, 3, 4, dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    for step in range(6):
+        begins = torch.full((3,), step == 0)
+        assert torch.equal(tracker.observe(tokens[:, step], begins), other.observe(tokens[:, step], begins))
+        tracker.act(actions[:, step])
+        other.act(actions[:, step])
+
+
+def test_what_is_refused_changes_nothing(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 6)
+    tracker, other = StateTracker(model, 3, 3), StateTracker(model, 3, 3)
+    with pytest.raises(ValueError, match="call observe before act"):
+        tracker.act(actions[:, 0])
+    for step in range(6):
+        begins = torch.full((3,), step == 0)
+        for wrong in (torch.full((3, 3), 99), tokens[0, step], tokens[:, step].int()):
+            with pytest.raises(ValueError, match=r"tokens (of level|are)"):
+                tracker.observe(wrong, begins)
+        with pytest.raises(ValueError, match="begins is"):
+            tracker.observe(tokens[:, step], begins[:2])
+        assert torch.equal(tracker.observe(tokens[:, step], begins), other.observe(tokens[:, step], begins))
+        with pytest.raises(ValueError, match=r"give \(3,\)"):
+            tracker.act(actions[:2, step])
+        tracker.act(actions[:, step])
+        other.act(actions[:, step])

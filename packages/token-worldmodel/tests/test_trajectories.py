@@ -34,6 +34,11 @@ def test_final_rows_end_episodes(make_trajectories) -> None:
     np.testing.assert_array_equal(make_trajectories(3, 1, 2).final, [False, False, True, True, False, True])
 
 
+def test_accepts_rewards_as_numpy_makes_them(make_trajectories) -> None:
+    given = columns(make_trajectories(3, 2)) | {"rewards": np.full(5, 0.1)}
+    assert TokenTrajectories(**given).rewards.tolist() == np.full(5, 0.1, np.float32).tolist()
+
+
 def test_accepts_tensors(make_trajectories) -> None:
     given = {name: torch.from_numpy(column) for name, column in columns(make_trajectories(3, 2)).items()}
     given["tokens"] = given["tokens"].long()
@@ -47,6 +52,7 @@ def test_accepts_tensors(make_trajectories) -> None:
         ({"tokens": np.zeros(5)}, r"tokens have shape \(5,\); give \(rows, levels\)"),
         ({"tokens": np.full((5, 3), 40_000)}, "tokens hold values that int16 cannot"),
         ({"tokens": np.full((5, 3), -1)}, "tokens hold -1; codes count from 0"),
+        ({"rewards": np.full(5, np.nan)}, "rewards hold NaN or infinity"),
         ({"actions": np.full(5, 0.5)}, "actions hold values that uint8 cannot"),
         (
             {"actions": np.zeros(4), "lives": np.zeros(6)},

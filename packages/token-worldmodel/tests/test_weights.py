@@ -44,3 +44,10 @@ def test_refuses_a_configuration_that_cannot_be(make_model, tmp_path, change) ->
     save_artifact(path, weights, kind="worldmodel", config=config | change)
     with pytest.raises(ValueError, match=r"w\.safetensors has a configuration that cannot be \(.*train it"):
         load_worldmodel(path)
+
+
+def test_a_compiled_model_is_kept_as_what_it_is(make_model, tmp_path) -> None:
+    model = make_model()
+    save_worldmodel(tmp_path / "a.safetensors", model)
+    save_worldmodel(tmp_path / "b.safetensors", torch.compile(model))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()

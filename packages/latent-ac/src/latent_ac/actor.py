@@ -1,6 +1,6 @@
 """The policy: features to logits over the 18 actions of ALE, limited to those a game allows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from latent_ac import categorical
 from latent_ac._checks import require, require_network
 from latent_ac.features import Features
-from latent_ac.mlp import MLP
+from latent_ac.mlp import MLP, MLPOnCodes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,10 +95,10 @@ class Actor(nn.Module):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Actions as by ``act`` and log pi(a|s) at temperature 1, both (...): what PPO keeps of a rollout."""
+        """Actions as by ``act``, and the log-probability each was chosen with, both (...): what PPO keeps."""
         logits = self(features, action_mask)
         actions = categorical.sample(logits, generator=generator, temperature=temperature)
-        return actions, categorical.log_prob(logits, actions)
+        return actions, categorical.log_prob(logits / temperature, actions)
 
     def on_codes(self, tables: Sequence[Tensor]) -> "CodePolicy":
         """The policy with its present weights, for states given as tokens; for a whole dream at a time.
@@ -114,9 +114,9 @@ class Actor(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class CodePolicy:
-    """A policy over tokens with fixed weights, made by ``Actor.on_codes``."""
+    """A policy over tokens with the weights an actor had, made by ``Actor.on_codes``."""
 
-    outputs: Callable[[Tensor, Tensor | None], Tensor]  # tokens (..., L), state -> unmasked logits (..., A)
+    outputs: MLPOnCodes  # tokens (..., L), state -> unmasked logits (..., A)
 
     @torch.no_grad()
     def act(

@@ -66,7 +66,15 @@ class Agent(nn.Module):
         Args:
             features: (H+1, B, F) as the actor's; no more of them is read than the predictors know.
             actions: int64 (H, B).
+
+        Raises:
+            ValueError: the shapes do not fit.
         """
+        if actions.ndim != 2 or features.shape[:-1] != (len(actions) + 1, actions.shape[1]):
+            raise ValueError(
+                f"features {tuple(features.shape)} and actions {tuple(actions.shape)} do not fit; "
+                "give (H+1, B, F) and (H, B)"
+            )
         width = self.reward.config.feature_dim
         if features.shape[-1] > width:
             features = features.codes if isinstance(features, CodeFeatures) else features[..., :width]
@@ -81,7 +89,8 @@ def save_agent(path: str | Path, agent: Agent) -> None:
         "critic": dataclasses.asdict(agent.critic.config),
         "predictor": dataclasses.asdict(agent.reward.config),
     }
-    tensors = {name: t.float() for name, t in agent.state_dict().items()}
+    # A module under torch.compile names its weights as its own.
+    tensors = {name.replace("_orig_mod.", ""): t.float() for name, t in agent.state_dict().items()}
     save_artifact(path, tensors, kind=KIND, config=config)
 
 
@@ -97,6 +106,7 @@ def load_agent(path: str | Path, *, device: torch.device | str = "cpu") -> Agent
             ActorConfig(**_with_tuples(config["actor"])),
             CriticConfig(**_with_tuples(config["critic"])),
             PredictorConfig(**_with_tuples(config["predictor"])),
+            generator=torch.Generator(),  # so that the global one is left as it was
         )
         agent.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:

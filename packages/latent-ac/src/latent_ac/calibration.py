@@ -34,13 +34,22 @@ def recall_and_precision(confusion: Tensor) -> tuple[Tensor, Tensor]:
 def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: int = 15) -> Tensor:
     """sum_b (n_b / N) |mean confidence in b - share correct in b| over equal bins of [0, 1], 0-d.
 
-    Naeini et al., 2015; Guo et al., 2017 (https://arxiv.org/abs/1706.04599, eq. 3). Both inputs are (N,).
+    Naeini et al., 2015; Guo et al., 2017 (https://arxiv.org/abs/1706.04599, eq. 3). Both inputs are (N,);
+    of no examples it is NaN.
+
+    Raises:
+        ValueError: the shapes do not fit, or there is no bin.
     """
+    if confidence.ndim != 1 or correct.shape != confidence.shape or num_bins < 1:
+        raise ValueError(
+            f"confidence {tuple(confidence.shape)}, correct {tuple(correct.shape)} and num_bins={num_bins} "
+            "do not fit; give (N,) twice and 1 bin or more"
+        )
     bins = torch.arange(num_bins, device=confidence.device)
     index = (confidence * num_bins).long().clamp_(0, num_bins - 1)
     member = (index.unsqueeze(-1) == bins).double()
     gap = (confidence.double() - correct.double()) @ member
-    return (gap.abs().sum() / max(1, len(confidence))).float()
+    return (gap.abs().sum() / len(confidence)).float()
 
 
 def calibration(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Calibration:
@@ -51,15 +60,19 @@ def calibration(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Ca
     https://arxiv.org/abs/1904.01685).
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or a label is no class.
     """
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
         raise ValueError(
             f"probabilities {tuple(probabilities.shape)} and labels {tuple(labels.shape)} do not fit; "
             "give (N, C) and (N,)"
         )
-    confidence, called = probabilities.max(-1)
     num_classes = probabilities.shape[1]
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(
+            f"labels range from {int(labels.min())} to {int(labels.max())}; give 0 to {num_classes - 1}"
+        )
+    confidence, called = probabilities.max(-1)
     confusion = confusion_matrix(called, labels, num_classes)
     recall, precision = recall_and_precision(confusion)
     class_ece = torch.stack(

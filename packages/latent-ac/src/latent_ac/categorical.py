@@ -3,6 +3,7 @@
 A disallowed action has logit -inf: its probability is exactly 0, and no value or gradient below is NaN.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -73,9 +74,14 @@ def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: fl
     et al., 2014), and needs no synchronisation with an accelerator, as ``torch.multinomial`` does.
 
     Raises:
-        ValueError: the temperature is not positive (for the greedy choice take ``logits.argmax(-1)``).
+        ValueError: the temperature is below 1e-6 or not finite.
     """
-    require(temperature > 0, "temperature", temperature, "a number above 0, or deterministic=True for greedy")
+    require(
+        1e-6 <= temperature < math.inf,
+        "temperature",
+        temperature,
+        "a finite number of at least 1e-6, or deterministic=True for the greedy choice",
+    )
     noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator)
     gumbel = noise.clamp_min_(torch.finfo(torch.float32).tiny).log_().neg_()
     return (logits / temperature + gumbel).argmax(-1)

@@ -95,14 +95,17 @@ class FeatureLinear(nn.Linear):
         """(..., in_features) -> (..., out_features)."""
         if isinstance(features, Tensor):
             return super().forward(features)
+        if features.tokens[..., 0].numel() < sum(table.shape[0] for table in features.tables):
+            return super().forward(features.dense())  # fewer states than codes: no gain by the tables
         projected = self.project(features.tables)
         return self.gather(projected, features.tokens, features.tables, features.state)
 
     def project(self, tables: Sequence[Tensor]) -> Tensor:
-        """C_l W_l^T of every level, one below the other: float32 (sum of K_l, out_features)."""
+        """C_l W_l^T of every level, one below the other: (sum of K_l, out_features)."""
         widths = [table.shape[1] for table in tables]
         parts = self.weight[:, : sum(widths)].split(widths, dim=1)
-        return torch.cat([F.linear(table, part) for table, part in zip(tables, parts, strict=True)]).float()
+        projected = [F.linear(table.to(part.dtype), part) for table, part in zip(tables, parts, strict=True)]
+        return torch.cat(projected).to(self.weight.dtype)  # autocast's would be narrower
 
     def gather(
         self, projected: Tensor, tokens: Tensor, tables: Sequence[Tensor], state: Tensor | None = None
@@ -110,8 +113,10 @@ class FeatureLinear(nn.Linear):
         """Sum of each state's projected rows, plus the bias: tokens (..., L) -> (..., out_features).
 
         Raises:
-            ValueError: the tables' widths and the state's do not sum to ``in_features``.
+            ValueError: the tables' widths and the state's do not sum to ``in_features``, or a token is no row
+                of its table (looked at on a CPU only: on a GPU the look would wait for the device).
         """
+        _check_tokens(tokens, tables)
         codes, rest = sum(table.shape[1] for table in tables), 0 if state is None else state.shape[-1]
         if codes + rest != self.in_features:
             raise ValueError(
@@ -123,7 +128,21 @@ class FeatureLinear(nn.Linear):
             levels.append(tokens[..., level] + starts)
             starts += table.shape[0]
         index = torch.stack(levels, -1)
-        summed = F.embedding_bag(index.flatten(0, -2), projected, mode="sum").unflatten(0, tokens.shape[:-1])
+        rows = index.reshape(-1, len(tables))
+        summed = F.embedding_bag(rows, projected, mode="sum").view(*tokens.shape[:-1], -1)
         if state is not None:
             summed = summed + F.linear(state, self.weight[:, codes:])
         return summed if self.bias is None else summed + self.bias
+
+
+def _check_tokens(tokens: Tensor, tables: Sequence[Tensor]) -> None:
+    """Raise ValueError for a token that is no row of its level's table: it would be a row of another's."""
+    if tokens.device.type != "cpu" or not tokens.numel() or torch.compiler.is_compiling():
+        return
+    lowest, highest = (bound.tolist() for bound in tokens.reshape(-1, len(tables)).aminmax(dim=0))
+    for level, table in enumerate(tables):
+        if lowest[level] < 0 or highest[level] >= table.shape[0]:
+            raise ValueError(
+                f"tokens of level {level} range from {lowest[level]} to {highest[level]}; "
+                f"its table has rows 0 to {table.shape[0] - 1}"
+            )

@@ -1,8 +1,9 @@
 """The one network shape of this package: linear, layer norm, SiLU, repeated, and a linear output."""
 
+import copy
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -131,23 +132,30 @@ class MLP(nn.Module):
         output: Tensor = self.output(self.hidden(self.norm(features)))
         return output
 
+    def on_codes(self, tables: Sequence[Tensor]) -> "MLPOnCodes":
+        """This network as a function of tokens, for its weights now."""
+        return MLPOnCodes(self, tables)
+
+
+class MLPOnCodes:
+    """An MLP as it was when this was made, as a function of tokens.
+
+    The tables are taken through the first layer once, here; a call then costs the later layers only.
+    """
+
     @torch.no_grad()
-    def on_codes(self, tables: Sequence[Tensor]) -> Callable[[Tensor, Tensor | None], Tensor]:
-        """This network as a function of tokens, for its weights now.
-
-        int64 (..., L), and the state (..., S) that follows the codes if there is one -> (..., out_features).
-        The tables are taken through the first layer once, here; a call then costs the later layers only.
-        """
-        first, *rest = [*self.hidden, self.output]
+    def __init__(self, mlp: MLP, tables: Sequence[Tensor]) -> None:
+        first, *self._rest = copy.deepcopy([*mlp.hidden, mlp.output])
         assert isinstance(first, FeatureLinear)
-        tables = self.norm.normalize_tables(tables)
-        projected = first.project(tables)
+        self._first, self._norm = first, mlp.norm
+        self._tables = mlp.norm.normalize_tables(tables)
+        self._projected = first.project(self._tables)
 
-        @torch.no_grad()
-        def outputs(tokens: Tensor, state: Tensor | None = None) -> Tensor:
-            x = first.gather(projected, tokens, tables, self.norm.normalize_state(state))
-            for layer in rest:
-                x = layer(x)
-            return x
-
-        return outputs
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, state: Tensor | None = None) -> Tensor:
+        """Tokens int64 (..., L) and, if it follows the codes, the state (..., S) -> (..., out_features)."""
+        state = self._norm.normalize_state(state)
+        x = self._first.gather(self._projected, tokens, self._tables, state)
+        for layer in self._rest:
+            x = layer(x)
+        return x

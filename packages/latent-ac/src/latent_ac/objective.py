@@ -14,10 +14,12 @@ from latent_ac.critic import Critic, SlowTarget
 from latent_ac.features import Features
 from latent_ac.losses import ppo_loss, reinforce_loss, weighted_mean
 from latent_ac.returns import ReturnNormalizer, lambda_returns, survival
-from latent_ac.rewards import TRANSFORMS, transform_rewards
+from latent_ac.rewards import transform_rewards
 
 ALGORITHMS = ("reinforce", "ppo")
+REWARD_TRANSFORMS = ("clip", "symlog", "raw")  # not "sign": that of an expected reward means nothing
 SLOW_TARGETS = ("returns", "regularizer")
+_FILLED = ("log_probs", "returns", "advantages")  # parts of a batch that may be missing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +32,7 @@ class AgentConfig:
         lambda_: mixture of the lambda-return.
         entropy_coef: weight of the entropy bonus, beside advantages scaled to a return range of at most 1.
         critic_coef: weight of the critic's loss; it shares no parameter with the actor's.
-        reward_transform: "clip", "sign", "symlog" or "raw", applied to the rewards of the batch (see
+        reward_transform: "clip", "symlog" or "raw", applied to the rewards of the batch (see
             ``transform_rewards``); clip, so that one entropy_coef serves every game.
         slow_decay: share of the slow critic kept at each step.
         slow_target: "returns", the slow critic bootstraps the returns (steadier; the default); "regularizer",
@@ -59,7 +61,7 @@ class AgentConfig:
     def __post_init__(self) -> None:
         """Check the values."""
         require_choice("algorithm", self.algorithm, ALGORITHMS)
-        require_choice("reward_transform", self.reward_transform, TRANSFORMS)
+        require_choice("reward_transform", self.reward_transform, REWARD_TRANSFORMS)
         require_choice("slow_target", self.slow_target, SLOW_TARGETS)
         for name in ("gamma", "lambda_"):
             value = getattr(self, name)
@@ -152,8 +154,9 @@ class ActorCriticObjective(nn.Module):
             generator: a CPU generator that shuffles the trajectories anew for each epoch.
 
         Raises:
-            ValueError: there are fewer trajectories than minibatches.
+            ValueError: there are fewer trajectories than minibatches, or the batch does not fit.
         """
+        self._check(batch)
         if self.config.algorithm == "reinforce":
             yield batch
             return
@@ -208,12 +211,13 @@ class ActorCriticObjective(nn.Module):
 
         with torch.no_grad():
             percentiles = self.normalizer.percentiles if self._observed is None else self._observed
-            largest_entropy = batch.action_mask.sum(-1).float().log().mean()
+            largest_entropy = batch.action_mask.sum(-1).float().log().expand_as(weights)
             metrics |= {
                 "actor_loss": policy_loss.detach(),
                 "critic_loss": critic_loss.detach(),
                 "entropy": entropy.detach(),
-                "entropy_fraction": entropy.detach() / largest_entropy.clamp_min(1e-8),
+                "entropy_fraction": entropy.detach()
+                / weighted_mean(largest_entropy, weights).clamp_min(1e-8),
                 "imagined_return": returns[0].mean(),
                 "value": values[0].mean(),
                 "value_error": weighted_mean((returns - values).abs(), weights),
@@ -243,30 +247,52 @@ class ActorCriticObjective(nn.Module):
             bootstrap = torch.cat((values, self.critic(batch.features[-1:])))
         rewards = transform_rewards(batch.rewards, config.reward_transform)
         returns = lambda_returns(rewards, batch.continues, bootstrap, config.gamma, config.lambda_)
-        self._observed = self.normalizer.observe(returns)
-        return returns, (returns - values) / self.normalizer.scale(self._observed)
+        observed = self.normalizer.observe(returns)
+        if self.training:  # a batch that is only looked at must not be committed by the next step
+            self._observed = observed
+        return returns, (returns - values) / self.normalizer.scale(observed)
 
     def _check(self, batch: ImaginedBatch) -> None:
         steps, size = batch.actions.shape if batch.actions.ndim == 2 else (0, 0)
-        shapes = {
-            "features": (steps + 1, size, self.actor.config.feature_dim),
-            "rewards": (steps, size),
-            "continues": (steps, size),
-        }
-        if batch.log_probs is not None:
-            shapes["log_probs"] = (steps, size)
-        wrong = [
-            f"{name} {tuple(getattr(batch, name).shape)} instead of {shape}"
-            for name, shape in shapes.items()
-            if tuple(getattr(batch, name).shape) != shape
-        ]
         if not steps or not size or batch.actions.dtype != torch.int64:
-            given = f"{batch.actions.dtype} {tuple(batch.actions.shape)}"
-            wrong = [f"actions {given} instead of int64 (H, B), both at least 1"]
+            raise ValueError(
+                f"the imagined batch does not fit: actions {batch.actions.dtype} "
+                f"{tuple(batch.actions.shape)} instead of int64 (H, B), both at least 1"
+            )
+        actions = self.actor.config.num_actions
+        allowed: dict[str, list[tuple[int, ...]]] = {
+            name: [(steps, size)] for name in ("rewards", "continues", *_FILLED)
+        }
+        allowed["features"] = [(steps + 1, size, self.actor.config.feature_dim)]
+        allowed["action_mask"] = [(actions,), (size, actions)]
+        given = {name: getattr(batch, name) for name in allowed if getattr(batch, name) is not None}
+        wrong = [
+            f"{name} {tuple(value.shape)} instead of {' or '.join(map(str, allowed[name]))}"
+            for name, value in given.items()
+            if tuple(value.shape) not in allowed[name]
+        ]
         if wrong:
             raise ValueError("the imagined batch does not fit: " + "; ".join(wrong))
+        if (batch.returns is None) != (batch.advantages is None):
+            raise ValueError("the imagined batch has one of returns and advantages; give both, or none")
         if self.config.algorithm == "ppo" and batch.log_probs is None:
             raise ValueError(
                 "algorithm='ppo' needs log_probs of the behaviour policy in the batch; "
                 "take them from Actor.act_with_log_prob"
             )
+        if batch.actions.device.type == "cpu" and not torch.compiler.is_compiling():
+            self._check_values(batch)  # on a GPU the look would wait for the device
+
+    def _check_values(self, batch: ImaginedBatch) -> None:
+        mask = batch.action_mask.expand(*batch.actions.shape, -1)
+        if not (0 <= int(batch.actions.min()) <= int(batch.actions.max()) < mask.shape[-1]):
+            raise ValueError(
+                f"actions range from {int(batch.actions.min())} to {int(batch.actions.max())}; "
+                f"the actor knows 0 to {mask.shape[-1] - 1}"
+            )
+        if not mask.gather(-1, batch.actions[..., None]).all():
+            raise ValueError("an action of the imagined batch is not allowed by its action_mask")
+        if not batch.rewards.isfinite().all():
+            raise ValueError("rewards of the imagined batch hold NaN or infinity")
+        if not ((batch.continues >= 0) & (batch.continues <= 1)).all():
+            raise ValueError("continues of the imagined batch are not all in [0, 1]; give probabilities")

@@ -69,7 +69,6 @@ class PredictorObjective(nn.Module):
             )
         loss = torch.zeros((), device=batch.actions.device)
         metrics: dict[str, Tensor] = {}
-        self._pending = {}
         for name, predictor, targets in (
             ("reward", self.reward, batch.rewards),
             ("continue", self.continue_, batch.continues.float()),
@@ -88,7 +87,8 @@ class PredictorObjective(nn.Module):
         called = predictor.class_probabilities(logits).argmax(-1)
         counts = confusion_matrix(called, predictor.classes(targets), predictor.num_classes)
         confusion = self.decay * self.get_buffer(f"{name}_confusion") + counts
-        self._pending[name] = confusion
+        if self.training:  # a batch that is only looked at must not be committed by the next step
+            self._pending[name] = confusion
         recall, precision = recall_and_precision(confusion)
         metrics = {f"{name}_accuracy": counts.diagonal().sum() / counts.sum()}
         for index, label in enumerate(predictor.class_names):
@@ -128,8 +128,8 @@ def evaluate_predictors(
             ("continue", continue_, batch.continues.float()),
         ):
             logits = predictor.logits(batch.features, batch.actions, batch.next_features)
-            expected = (predictor.probabilities(logits) * predictor.support).sum(-1)
-            probabilities = predictor.class_probabilities(logits).flatten(0, -2)
+            expected = predictor.expected(logits)
+            probabilities = predictor.class_probabilities(logits).reshape(-1, predictor.num_classes)
             seen[name].append(
                 (probabilities, predictor.classes(truth).flatten(), expected.flatten(), truth.flatten())
             )

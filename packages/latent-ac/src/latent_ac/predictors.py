@@ -13,7 +13,7 @@ from latent_ac._checks import require, require_choice, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import FeatureNorm, hidden_stack, linear
 from latent_ac.rewards import transform_rewards
-from latent_ac.two_hot import symexp_bins, two_hot_cross_entropy
+from latent_ac.two_hot import LARGEST_LIMIT, expectation, symexp_bins, two_hot
 
 REWARD_HEADS = ("sign", "two_hot")
 
@@ -53,7 +53,9 @@ class PredictorConfig:
         require(
             self.num_bins >= 3 and self.num_bins % 2 == 1, "num_bins", self.num_bins, "an odd number >= 3"
         )
-        require(0 < self.limit <= 80, "limit", self.limit, "a number above 0 and at most 80")
+        require(
+            0 < self.limit <= LARGEST_LIMIT, "limit", self.limit, f"a number above 0, at most {LARGEST_LIMIT}"
+        )
         require(0 <= self.class_balance <= 1, "class_balance", self.class_balance, "a number from 0 to 1")
 
 
@@ -80,9 +82,7 @@ class TransitionPredictor(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.class_sizes = (
-            support_class.bincount().tolist()
-        )  # the support is sorted, so classes are stretches
+        self.class_sizes = support_class.bincount().tolist()  # the support is sorted: classes are stretches
         self.num_classes = len(self.class_sizes)
         width = config.hidden[0]
         self.norm = FeatureNorm(config.feature_blocks)
@@ -107,8 +107,11 @@ class TransitionPredictor(nn.Module):
             actions: int64 (...).
             next_features: of the state it led to, (..., F).
         """
-        probabilities = self.probabilities(self.logits(features, actions, next_features))
-        return (probabilities * self.support).sum(-1)
+        return self.expected(self.logits(features, actions, next_features))
+
+    def expected(self, logits: Tensor) -> Tensor:
+        """Expectation over the support, (..., N) -> (...)."""
+        return (self.probabilities(logits) * self.support).sum(-1)
 
     def logits(self, features: Features, actions: Tensor, next_features: Features) -> Tensor:
         """Unadjusted logits over the support, float32 (..., N): what the weighted loss is taken on."""
@@ -130,16 +133,29 @@ class TransitionPredictor(nn.Module):
         raise NotImplementedError
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Class-weighted cross-entropy in nats per transition, (..., N) and (...) -> (...)."""
-        weights = self.class_log_weights[self.classes(targets)].exp()
-        return weights * two_hot_cross_entropy(logits, targets, self.support)
+        """Class-weighted cross-entropy in nats per transition, (..., N) and (...) -> (...).
+
+        Each of a target's two points weighs as its own class does: only so is q(c|x) ~ p(c|x) w_c where a
+        small reward lies between zero and the first point above it.
+        """
+        index, share = two_hot(targets, self.support)
+        weights = self.class_log_weights[self.support_class[index]].exp()
+        return -(weights * share * logits.log_softmax(-1).gather(-1, index)).sum(-1)
 
     @torch.no_grad()
     def set_class_frequencies(self, frequencies: Tensor) -> None:
         """Set the loss weights from class frequencies or counts, (C,), all positive.
 
         w_c is proportional to f_c ** -class_balance, scaled so that the mean weight of a transition is 1.
+
+        Raises:
+            ValueError: there is not one for each class.
         """
+        if frequencies.shape != (self.num_classes,):
+            raise ValueError(
+                f"frequencies have shape {tuple(frequencies.shape)}; give one, above 0, for each of "
+                f"{', '.join(self.class_names)}"
+            )
         frequencies = frequencies.to(self.class_log_weights) / frequencies.sum()
         log_weights = -self.config.class_balance * frequencies.log()
         self.class_log_weights.copy_(log_weights - (frequencies * log_weights.exp()).sum().log())
@@ -168,8 +184,11 @@ class RewardPredictor(TransitionPredictor):
             next_features: of the state it led to, (..., F).
             transform: one of ``transform_rewards``; it is taken inside the expectation.
         """
-        probabilities = self.probabilities(self.logits(features, actions, next_features))
-        return (probabilities * transform_rewards(self.support, transform)).sum(-1)
+        return self.expected(self.logits(features, actions, next_features), transform)
+
+    def expected(self, logits: Tensor, transform: str = "raw") -> Tensor:
+        """E[transform(r)], (..., N) -> (...)."""
+        return expectation(self.probabilities(logits), transform_rewards(self.support, transform))
 
     def classes(self, targets: Tensor) -> Tensor:
         """0, 1 or 2 by the sign of the reward."""

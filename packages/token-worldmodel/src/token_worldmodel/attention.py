@@ -66,6 +66,8 @@ class _BlockAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled():  # by create_graph: what follows would come out wrong, not fail
+            raise RuntimeError("this attention has no second derivatives on a CPU; leave create_graph out")
         (grad,) = grads
         batch, length, heads, width = grad.shape
         blocks, saved = ctx.plan.blocks, ctx.saved_tensors
@@ -73,7 +75,8 @@ class _BlockAttention(torch.autograd.Function):
         queries, weights = rest[: len(blocks)], rest[len(blocks) :]
         dqkv = grad.new_empty(batch, length, 3, heads, width)
         # Many blocks add to the same key, so those sums are kept in float32.
-        dkeys, dvalues = ([torch.zeros(x.shape) for x in keys] for _ in range(2))
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        dkeys, dvalues = ([torch.zeros(x.shape, dtype=wide) for x in keys] for _ in range(2))
         for block, query, weight in zip(blocks, queries, weights, strict=True):
             dout = _by_head(grad[:, block.queries, None])
             _add(dvalues, block, torch.bmm(weight.transpose(1, 2), dout))

@@ -3,6 +3,7 @@
 Shape legend: B dreams, C context steps, H horizon, L levels, D width.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -91,7 +92,8 @@ def imagine(
             decoder.read([tokens[:, -1, level]], level)
         for h in range(horizon):
             with torch.autocast(device.type, autocast_dtype, enabled=autocast):  # As the caller has it.
-                action = policy(dream.tokens[:, h], dream.states[:, h])
+                # Copies: what a policy does to them must not change the dream.
+                action = policy(dream.tokens[:, h].clone(), dream.states[:, h].clone())
             if action.shape != (batch_size,) or action.dtype != torch.int64:
                 raise ValueError(
                     f"the policy returned {action.dtype} of shape {tuple(action.shape)}; "
@@ -134,10 +136,10 @@ def _checked(
 ) -> tuple[float, ...]:
     """Raise ValueError for what cannot be dreamed; return one temperature per level."""
     config = model.config
-    if tokens.ndim != 3 or tokens.shape[1] < 1 or actions.shape != (tokens.shape[0], tokens.shape[1] - 1):
+    if tokens.ndim != 3 or 0 in tokens.shape[:2] or actions.shape != (tokens.shape[0], tokens.shape[1] - 1):
         raise ValueError(
             f"tokens have shape {tuple(tokens.shape)} and actions {tuple(actions.shape)}; give (B, C, L) "
-            "tokens and the (B, C - 1) actions between them"
+            "tokens, B and C at least 1, and the (B, C - 1) actions between them"
         )
     if horizon < 1 or tokens.shape[1] + horizon > config.max_steps:
         raise ValueError(
@@ -147,13 +149,11 @@ def _checked(
     check_window(config, tokens, torch.nn.functional.pad(actions, (0, 1)))
     if generator is None and not greedy:
         raise ValueError("generator is None; give a torch.Generator, or greedy=True")
-    levels = (
-        (float(temperature),) * config.num_levels
-        if isinstance(temperature, int | float)
-        else tuple(float(t) for t in temperature)
-    )
-    if len(levels) != config.num_levels or min(levels) <= 0:
+    given = torch.as_tensor(temperature, dtype=torch.float64).tolist()
+    levels = tuple(given) if isinstance(given, list) else (given,) * config.num_levels
+    if len(levels) != config.num_levels or not all(1e-6 <= level < math.inf for level in levels):
         raise ValueError(
-            f"temperature is {temperature}; give one number above 0, or {config.num_levels}, one per level"
+            f"temperature is {temperature}; give one finite number of at least 1e-6, or {config.num_levels}, "
+            "one per level (or greedy=True)"
         )
     return levels

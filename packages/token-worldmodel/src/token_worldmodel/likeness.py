@@ -23,7 +23,7 @@ class _Likeness(nn.Module):
         self.shared = nn.Parameter(torch.zeros(codebook.shape[1], dim, device=codebook.device))
 
     def forward(self, own: Tensor) -> Tensor:
-        return own + self.vectors @ self.shared
+        return own + self.vectors.to(self.shared.dtype) @ self.shared
 
 
 @contextmanager
@@ -43,8 +43,10 @@ def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -
         codebooks: (K, E) of each level, K as the model has it; as they are now, should they move later on.
 
     Raises:
-        ValueError: codebooks of other sizes than the model's.
+        ValueError: codebooks of other sizes than the model's, or the model is in such a context already.
     """
+    if any(parametrize.is_parametrized(head) for head in model.heads):
+        raise ValueError("the model's heads are parametrized already; leave that context before this one")
     sizes = [tuple(codebook.shape[:1]) for codebook in codebooks if codebook.ndim == 2]
     if sizes != [(codes,) for codes in model.config.codes]:
         raise ValueError(

@@ -197,13 +197,14 @@ def check_range(ids: Tensor, count: int, name: str) -> None:
 def frozen(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     """The model for inference: no dropout, no gradients, its matrices in ``dtype``.
 
-    Embeddings, norms and the residual stream stay float32. What needs no cast is shared, not copied.
+    Embeddings, norms and the residual stream are float32. What needs no cast is shared, not copied: a step of
+    training reaches it, and only a copy stays as it was.
     """
 
     copies: dict[int, Any] = {id(model.config): model.config}
     for name, parameter in model.named_parameters():
         matrix = name.startswith("heads.") or (name.startswith("blocks.") and "norm" not in name)
-        held = parameter.detach().to(dtype) if matrix else parameter.detach()
+        held = parameter.detach().to(dtype if matrix else torch.float32)
         copies[id(parameter)] = nn.Parameter(held, requires_grad=False)
     # A copy of the modules that finds every parameter already copied: nothing is initialised twice.
     return copy.deepcopy(model, copies).eval()

@@ -28,7 +28,15 @@ class WorldModelObjective(nn.Module):
             and over all steps but the window's first ``accuracy_l``, ``copy_accuracy_l`` (of repeating the
             step before) and ``changed_accuracy_l`` (on tokens that differ from the step before; NaN if
             there are none).
+
+        Raises:
+            ValueError: windows of one step, from which no L0 is predicted, or none.
         """
+        if len(batch.tokens) < 1 or batch.tokens.shape[1] < 2:
+            raise ValueError(
+                f"the batch has tokens of shape {tuple(batch.tokens.shape)}; give one window or more of at "
+                "least 2 steps"
+            )
         output = self.model(batch.tokens, batch.actions)
         loss = torch.zeros((), device=batch.tokens.device)
         metrics: dict[str, Tensor] = {}

@@ -27,10 +27,10 @@ class TokenBatch:
     game_index: Tensor  # int64 (B,), into `TokenSampler.games`
 
     def to(self, device: torch.device | str | None) -> Self:
-        """The batch on ``device``; to a GPU by pinned memory, without waiting."""
-        if device is None or torch.device(device).type == "cpu":
+        """The batch on ``device``; from the CPU to a GPU by pinned memory, without waiting."""
+        if device is None:
             return self
-        pinned = torch.device(device).type == "cuda"
+        pinned = torch.device(device).type == "cuda" and self.tokens.device.type == "cpu"
 
         def moved(column: Tensor) -> Tensor:
             return (column.pin_memory() if pinned else column).to(device, non_blocking=pinned)
@@ -44,8 +44,13 @@ def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: in
     Episodes are decided in their order, each by the rows so far alone, so the split of longer trajectories
     agrees with that of their beginning. An episode validates with probability ``fraction * (1 + lacking /
     mean)``: the rows before it that validation has too few, in mean episodes before it. The first episode
-    trains; if no other validates, the second does.
+    trains; if no other validates, the second does, and trains once a later one does: what has trained never
+    validates later.
+
+    Raises:
+        ValueError: the fraction is not between 0 and 1.
     """
+    _check_fraction(validation_fraction)
     starts = np.flatnonzero(np.diff(episode_ids, prepend=episode_ids[:1] - 1))
     if len(starts) < 2:
         return np.zeros(len(episode_ids), np.bool_)
@@ -103,8 +108,7 @@ class TokenSampler:
             raise ValueError(f"length is {length} and batch_size {batch_size}; give at least 1 of each")
         if split not in ("train", "validation", "all"):
             raise ValueError(f"split is {split!r}; choose train, validation or all")
-        if not 0.0 < validation_fraction < 1.0:
-            raise ValueError(f"validation_fraction is {validation_fraction}; give one between 0 and 1")
+        _check_fraction(validation_fraction)
         if len({t.num_levels for t in trajectories.values()}) != 1:
             levels = {game: t.num_levels for game, t in trajectories.items()}
             raise ValueError(f"the games' levels are {levels}; give one game or more, all of the same levels")
@@ -130,6 +134,8 @@ class TokenSampler:
             self._starts.append(starts)
         if not 0.0 <= newest_share <= 1.0:
             raise ValueError(f"newest_share is {newest_share}; give one from 0 to 1")
+        if unknown := sorted(set(newest or {}) - set(self.games)):
+            raise ValueError(f"newest names {', '.join(unknown)}; the games are {', '.join(self.games)}")
         self._probabilities = _probabilities(self.games, weights)
         first_new = [(newest or {}).get(game, 0) for game in self.games]
         self._old = np.array(
@@ -210,12 +216,19 @@ def window_starts(episode_ids: np.ndarray, length: int) -> np.ndarray:
     return np.flatnonzero(episode_ids[: len(episode_ids) - length + 1] == episode_ids[length - 1 :])
 
 
+def _check_fraction(validation_fraction: float) -> None:
+    if not 0.0 < validation_fraction < 1.0:
+        raise ValueError(f"validation_fraction is {validation_fraction}; give one between 0 and 1")
+
+
 def _probabilities(games: tuple[str, ...], weights: Mapping[str, float] | None) -> np.ndarray:
     if weights is None:
         return np.full(len(games), 1.0 / len(games))
-    if weights.keys() != set(games) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+    known = weights.keys() == set(games) and all(0 <= weight < np.inf for weight in weights.values())
+    if not known or sum(weights.values()) <= 0:
         raise ValueError(
-            f"weights are {dict(weights)}; give one of at least 0, not all 0, for each of {', '.join(games)}"
+            f"weights are {dict(weights)}; give one of at least 0, finite and not all 0, for each of "
+            f"{', '.join(games)}"
         )
     shares = np.array([weights[game] for game in games], np.float64)
     return shares / shares.sum()

@@ -1,5 +1,7 @@
 """The world model's state in the real game, for a policy that acts on what dreams have shown it."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ class StateTracker:
         """Begin ``batch_size`` plays.
 
         Args:
-            model: taken as it is now; later training does not reach the tracker if ``dtype`` narrows it.
+            model: taken as it is now; later training does not reach the tracker.
             batch_size: plays, B.
             context: steps of the window, the observed one included; 1 to ``max_steps``.
             dtype: of the matrix products; the parameters' by default.
@@ -32,10 +34,11 @@ class StateTracker:
         if not 1 <= context <= config.max_steps:
             raise ValueError(f"context is {context}; give 1 to max_steps = {config.max_steps}")
         device = model.slot_embedding.device
-        self._model = frozen(model, dtype or model.slot_embedding.dtype)
+        self._model = copy.deepcopy(frozen(model, dtype or model.slot_embedding.dtype))
         self._tokens = torch.zeros(batch_size, context, config.num_levels, dtype=torch.int64, device=device)
         self._actions = torch.zeros(batch_size, context, dtype=torch.int64, device=device)
         self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        self._seen = False
 
     @torch.no_grad()
     def observe(self, tokens: Tensor, begins: Tensor) -> Tensor:
@@ -47,7 +50,20 @@ class StateTracker:
 
         Returns:
             float32 (B, D), the state: zeros for a play that begins.
+
+        Raises:
+            ValueError: other shapes or types, or tokens the model does not know; nothing has changed then.
         """
+        config, plays = self._model.config, len(self._lengths)
+        if tokens.shape != (plays, config.num_levels) or tokens.dtype != torch.int64:
+            raise ValueError(
+                f"tokens are {tokens.dtype} {tuple(tokens.shape)}; give int64 ({plays}, {config.num_levels})"
+            )
+        if begins.shape != (plays,) or begins.dtype != torch.bool:
+            raise ValueError(f"begins is {begins.dtype} {tuple(begins.shape)}; give bool ({plays},)")
+        for level, codes in enumerate(config.codes):
+            check_range(tokens[:, level], codes, f"tokens of level {level}")
+        self._seen = True
         self._lengths.masked_fill_(begins, 0)
         context = self._tokens.shape[1]
         full = self._lengths == context
@@ -57,7 +73,7 @@ class StateTracker:
         self._tokens[torch.arange(len(now), device=now.device), now] = tokens
         self._lengths = now + 1
         if context == 1:
-            return torch.zeros(len(now), self._model.config.dim, device=now.device)
+            return torch.zeros(plays, config.dim, device=now.device)
         # What stands behind a shorter play's last step is in its future, and so unseen.
         hidden = self._model(self._tokens[:, :-1], self._actions[:, :-1]).hidden.float()
         past = hidden[torch.arange(len(now), device=now.device), (now - 1).clamp(min=0)]
@@ -67,7 +83,11 @@ class StateTracker:
         """Tell the actions int64 (B,) chosen at the step last observed.
 
         Raises:
-            ValueError: an action the model does not know.
+            ValueError: nothing has been observed, another shape, or an action the model does not know.
         """
+        if not self._seen:
+            raise ValueError("no step has been observed yet; call observe before act")
+        if actions.shape != self._lengths.shape:
+            raise ValueError(f"actions have shape {tuple(actions.shape)}; give ({len(self._lengths)},)")
         check_range(actions, self._model.config.num_actions, "actions")
         self._actions[torch.arange(len(actions), device=actions.device), self._lengths - 1] = actions

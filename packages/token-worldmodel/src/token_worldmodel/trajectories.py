@@ -55,6 +55,8 @@ class TokenTrajectories:
             raise ValueError(
                 f"{', '.join(wrong)} should have shape ({len(self.tokens)},), one value per token row"
             )
+        if not np.isfinite(self.rewards).all():
+            raise ValueError("rewards hold NaN or infinity; give finite numbers")
         if len(self.tokens) and self.tokens.min() < 0:
             raise ValueError(f"tokens hold {self.tokens.min()}; codes count from 0")
         starts = np.flatnonzero(np.diff(self.episode_ids)) + 1
@@ -79,10 +81,8 @@ class TokenTrajectories:
 def _converted(name: str, column: np.ndarray) -> np.ndarray:
     dtype = np.dtype(COLUMNS[name])
     converted: np.ndarray = column.astype(dtype)
-    if not np.array_equal(converted, column):
-        raise ValueError(
-            f"{name} hold values that {np.dtype(COLUMNS[name])} cannot; give whole numbers in its range"
-        )
+    if dtype.kind != "f" and not np.array_equal(converted, column):
+        raise ValueError(f"{name} hold values that {dtype} cannot; give whole numbers in its range")
     return converted
 
 

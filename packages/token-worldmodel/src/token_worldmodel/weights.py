@@ -4,6 +4,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ._artifact import load_artifact, save_artifact
 from .config import WorldModelConfig
@@ -12,8 +13,17 @@ from .model import WorldModel
 
 def save_worldmodel(path: str | Path, model: WorldModel) -> None:
     """Write the weights, float32, with the configuration that rebuilds the model."""
-    weights = {name: tensor.float() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.float() for name, tensor in _plain_weights(model).items()}
     save_artifact(path, weights, kind="worldmodel", config=asdict(model.config))
+
+
+def _plain_weights(model: WorldModel) -> dict[str, Tensor]:
+    """The weights by the names of a model that is neither compiled nor being trained in other coordinates."""
+    model = getattr(model, "_orig_mod", model)
+    weights = {name: t for name, t in model.state_dict().items() if ".parametrizations." not in name}
+    for level, head in enumerate(model.heads):
+        weights[f"heads.{level}.weight"] = head.weight  # a sum while alike codes learn together
+    return weights
 
 
 def load_worldmodel(path: str | Path) -> WorldModel:
