@@ -9,11 +9,11 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from atari_data import only_writer
 from command import options, train, wm
 from safetensors.torch import save_file
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel, save_tokens
 from token_worldmodel import save_worldmodel as save_model
-from wm.lock import alone_in
 
 
 def refused(result, *parts):
@@ -64,24 +64,24 @@ def test_a_directory_that_is_no_run(tmp_path):
 def test_a_run_that_another_process_writes(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     before = (copy / "config.toml").read_bytes()
-    with alone_in(copy):
-        refused(wm("train", "--run", copy, "--seed", "5"), "is being written by another `wm`", "--run")
+    with only_writer(copy):
+        refused(wm("train", "--run", copy, "--seed", "5"), "is being written by another process")
     assert (copy / "config.toml").read_bytes() == before
     assert "up to date, skipped" in wm("train", "--run", copy, "--device", "cpu").output
 
 
 def test_a_lock_goes_with_its_process(tmp_path):
     hold = (
-        "import sys, time; from pathlib import Path; from wm.lock import alone_in\n"
-        "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from atari_data import only_writer\n"
+        "with only_writer(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", hold, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another `wm`"), alone_in(tmp_path):
+        with pytest.raises(ValueError, match="another process"), only_writer(tmp_path):
             pass
         holder.kill()
-    with alone_in(tmp_path):
+    with only_writer(tmp_path):
         pass
 
 

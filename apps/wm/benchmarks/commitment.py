@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from atari_data import FrameStore, RandomPolicy, collect_with_ram, labels
+from atari_data import FrameStore, RandomPolicy, collect, labels
 from cnn_encoder import (
     ClipBatch,
     ContrastiveConfig,
@@ -78,7 +78,7 @@ def open_plays(directory: Path, seed: int, steps: int) -> dict[str, Play]:
         path = directory / f"{game}_{seed}"
         if not path.exists():
             policy = RandomPolicy(game, seed, NUM_ENVS)
-            collect_with_ram(path, game, steps, policy, seed=seed, num_envs=NUM_ENVS)
+            collect(path, game, steps, policy, seed=seed, num_envs=NUM_ENVS, ram=True)
         store = FrameStore.open(path)
         found = labels(game, np.asarray(store.ram))
         plays[game] = Play(store, state_labels({name: found[name] for name in variables}, game=game))

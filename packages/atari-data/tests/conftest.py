@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from atari_data import FrameStore, Protocol, RandomPolicy, collect_with_ram
+from atari_data import FrameStore, Protocol, RandomPolicy, collect
 
 # Short episodes, so that a few hundred steps hold every kind of ending.
 SHORT = Protocol(sticky=0.25, max_frames=603)
@@ -13,7 +13,7 @@ def breakout_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("breakout")
     policy = RandomPolicy("breakout", seed=1, num_envs=3)
     for num_steps in (900, 500):
-        collect_with_ram(directory, "breakout", num_steps, policy, seed=5, protocol=SHORT, num_envs=3)
+        collect(directory, "breakout", num_steps, policy, seed=5, protocol=SHORT, num_envs=3, ram=True)
     return directory
 
 

@@ -3,14 +3,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ale_py.vector_env import AtariVectorEnv
-from atari_data import FrameStore, Protocol, RandomPolicy, StickyRandomPolicy, collect, final_rows, first_rows
+from atari_data import (
+    FrameStore,
+    Protocol,
+    RandomPolicy,
+    StickyRandomPolicy,
+    collect,
+    drop_rounds,
+    final_rows,
+    first_rows,
+)
 from atari_data.playing import environment_seeds
 
 SHORT = Protocol(sticky=0.25, max_frames=603)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.name != ".lock"}
 
 
 def run(directory: Path, num_steps: int = 61, *, seed: int = 5, num_envs: int = 3, **more):
@@ -221,3 +230,55 @@ def test_rounds_of_one_directory_go_together(tmp_path: Path):
 def test_a_protocol_checks_itself(field: str, value: float):
     with pytest.raises(ValueError, match=f"{field} is {value}"):
         Protocol(**{field: value})
+
+
+def test_a_directory_has_one_writer(tmp_path: Path):
+    run(tmp_path)
+    before, refusals = contents(tmp_path), []
+
+    def intrude(taken: int) -> None:
+        for write in (lambda: run(tmp_path), lambda: drop_rounds(tmp_path, 1)):
+            with pytest.raises(ValueError, match="is being written by another process") as refusal:
+                write()
+            refusals.append(refusal)
+
+    run(tmp_path, 400, progress=intrude)
+    assert refusals
+    assert len(FrameStore.open(tmp_path).rounds) == 2
+    assert contents(tmp_path).items() >= before.items()
+
+
+def test_a_lost_shard_is_told_and_nothing_more_is_lost(tmp_path: Path):
+    run(tmp_path)
+    run(tmp_path)
+    last = sorted(tmp_path.glob("shard-*"))[-1]
+    last.unlink()
+    before = contents(tmp_path)
+    for use in (lambda: FrameStore.open(tmp_path), lambda: run(tmp_path)):
+        with pytest.raises(ValueError, match=f"lacks the end of its last round, from {last.name} on"):
+            use()
+    assert contents(tmp_path) == before
+    assert len(FrameStore.open(tmp_path, rounds=1).rounds) == 1
+
+
+def test_numpy_integers_are_integers(tmp_path: Path):
+    whole = [np.int64(61), np.int32(5), np.uint8(3), np.int64(30)]
+    run(tmp_path / "numpy", whole[0], seed=whole[1], num_envs=whole[2], protocol=Protocol(noop_max=whole[3]))
+    run(tmp_path / "python", protocol=Protocol(noop_max=30))
+    assert contents(tmp_path / "numpy") == contents(tmp_path / "python")
+    for wrong in ({"num_steps": 1e2}, {"seed": 2.0}, {"num_envs": None}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; give an integer"):
+            run(tmp_path / "wrong", policy=RandomPolicy("breakout", 0, 3), **wrong)
+    with pytest.raises(ValueError, match=r"max_frames is 1000\.0; give an integer"):
+        Protocol(max_frames=1e3)
+
+
+def test_a_policy_may_write_into_what_it_sees(tmp_path: Path):
+    def careless(observations: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        observations[:] = 0
+        return np.full(len(env_ids), 3)
+
+    run(tmp_path / "careless", policy=careless)
+    run(tmp_path / "careful", policy=lambda observations, env_ids: np.full(len(env_ids), 3))
+    stores = [FrameStore.open(tmp_path / name) for name in ("careless", "careful")]
+    np.testing.assert_array_equal(*(store.frames[:] for store in stores))

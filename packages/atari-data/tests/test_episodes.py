@@ -79,3 +79,16 @@ def test_bad_arguments():
         evaluate(0, 1)
     with pytest.raises(ValueError, match="num_envs is 0"):
         play_episodes("pong", RandomPolicy("pong", 0, 1), 1, seed=0, num_envs=0)
+
+
+@pytest.mark.parametrize("episode", [-1, 4])
+def test_an_episode_that_is_not_played_cannot_be_recorded(episode: int):
+    with pytest.raises(ValueError, match=f"record_episodes holds {episode}; there are episodes 0 to 3"):
+        play_episodes(
+            "pong",
+            RandomPolicy("pong", 0, 2),
+            4,
+            seed=0,
+            record=lambda moment: None,
+            record_episodes=[episode],
+        )

@@ -23,7 +23,8 @@ def test_action_names_are_those_of_ale():
 def test_games_are_the_registered_ones():
     gymnasium.register_envs(ale_py)
     titles = {name[4:-3] for name in gymnasium.registry if name.startswith("ALE/")}
-    assert {game.title().replace("_", "") for game in games()} == titles
+    # Lost Luggage's vector environment never returns from some of its actions.
+    assert {game.title().replace("_", "") for game in games()} == titles - {"LostLuggage"}
 
 
 @pytest.mark.parametrize(

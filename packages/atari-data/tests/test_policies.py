@@ -54,3 +54,10 @@ def test_bad_arguments():
         RandomPolicy("pong", 0, 0)
     with pytest.raises(ValueError, match="ids reach 4, and the policy was made for 2"):
         ask(RandomPolicy("pong", 0, 2), 4)
+
+
+@pytest.mark.parametrize("answer", [np.full(2, 3.9), 5, np.full(2, np.nan), np.array([0, 18])])
+def test_what_a_policy_answers_is_checked_behind_epsilon_too(answer: object):
+    policy = EpsilonPolicy(lambda observations, env_ids: answer, "pong", 0, 2, 0.1)
+    with pytest.raises(ValueError, match="the policy returned"):
+        policy(np.zeros((2, 4, 84, 84), np.uint8), np.arange(2))

@@ -3,7 +3,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from atari_data import FrameStore, Protocol, RandomPolicy, collect, labelled_games, labels, state_variables
+from atari_data import (
+    FrameStore,
+    Protocol,
+    RandomPolicy,
+    collect,
+    final_rows,
+    labelled_games,
+    labels,
+    state_variables,
+)
 from atari_data.playing import environment_seeds, play
 from atari_data.twins import Twins
 from atari_data.video import to_frame
@@ -88,3 +97,14 @@ def test_bad_labels():
         labels("tetris", np.zeros((1, 128), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"ram is uint8 \(1, 64\)"):
         labels("pong", np.zeros((1, 64), dtype=np.uint8))
+
+
+def test_the_ram_of_a_final_row_is_that_of_its_picture(tmp_path: Path):
+    """Where a game ends within an action the picture is the one before, and the emulator has gone on."""
+    collect(tmp_path, "breakout", 3000, RandomPolicy("breakout", 0, 4), seed=0, num_envs=4, ram=True)
+    store = FrameStore.open(tmp_path)
+    final = np.flatnonzero(final_rows(store.episode_ids))
+    final = final[store.terminated[final - 1]]
+    same = np.array([np.array_equal(store.frames[int(row)], store.frames[int(row) - 1]) for row in final])
+    assert same.sum() > 5
+    np.testing.assert_array_equal(store.ram[final[same]], store.ram[final[same] - 1])

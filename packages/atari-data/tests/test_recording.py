@@ -122,6 +122,9 @@ def test_pictures_are_shrunk_by_area():
         ({"frames": FRAMES[:1], "actions": ACTIONS[:1]}, "has 1 frame"),
         ({"rewards": np.full(10, np.nan)}, "rewards holds NaN"),
         ({"rewards": np.ones(10)}, r"rewards\[9\] is 1.0 on the last frame"),
+        ({"rewards": np.eye(10)[3] * 1e39}, "rewards are too large for float32"),
+        ({"terminated": np.eye(10)[8] * 0.3}, "terminated holds numbers other than 0 and 1"),
+        ({"terminated": np.eye(10)[8], "truncated": np.eye(10)[8]}, "both terminated and truncated"),
         ({"rewards": np.ones(4)}, r"rewards is float64 \(4,\)"),
         ({"terminated": np.eye(10)[4]}, r"terminated\[4\] is set inside an episode; give episode_ids"),
         ({"truncated": np.eye(10)[9]}, r"truncated\[9\] is 1.0 on the last frame"),
@@ -153,3 +156,21 @@ def test_sources_that_are_no_pictures(tmp_path: Path):
 def test_a_recording_does_not_go_beside_a_collection(breakout_dir: Path):
     with pytest.raises(ValueError, match="has protocol Protocol"):
         import_recording(breakout_dir, FRAMES[:10], ACTIONS[:10], game="breakout")
+
+
+def test_what_a_video_cannot_hold_is_said(tmp_path: Path):
+    grey = [np.zeros((84, 84), np.uint8)] * 2
+    for frames, fps, message in (
+        ([np.zeros((83, 84), np.uint8)], 15, "84 x 83; H.264 takes even sides only"),
+        ([*grey, np.zeros((42, 84), np.uint8)], 15, "a picture of 84 x 42 follows some of 84 x 84"),
+        (grey, 0, "fps is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_video(tmp_path / "film.mp4", frames, fps=fps)
+    assert not list(tmp_path.iterdir())
+    write_video(tmp_path / "film.mp4", grey, fps=29.97)
+    assert read_frames(tmp_path / "film.mp4")[0] == 2
+
+
+def test_frames_may_be_a_list(tmp_path: Path):
+    assert import_recording(tmp_path, list(FRAMES), ACTIONS[:-1], game="my_game").num_rows == len(FRAMES)

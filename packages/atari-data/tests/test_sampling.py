@@ -54,3 +54,10 @@ def test_bad_arguments():
         MultiGameSampler(STARTS, batch_size=9, seed=0, weights={"pong": 1.0})
     with pytest.raises(ValueError, match="holds no game"):
         MultiGameSampler({}, batch_size=9, seed=0)
+
+
+def test_a_weight_without_end_is_refused():
+    with pytest.raises(ValueError, match="give each a positive"):
+        MultiGameSampler(
+            {"a": np.arange(5), "b": np.arange(5)}, batch_size=4, seed=0, weights={"a": np.inf, "b": 1.0}
+        )

@@ -8,7 +8,6 @@ from atari_data import (
     Protocol,
     RandomPolicy,
     collect,
-    collect_with_ram,
     drop_rounds,
     final_rows,
     first_rows,
@@ -204,6 +203,17 @@ def test_dropped_rounds_make_place_for_others(breakout_dir: Path, tmp_path: Path
     assert len(FrameStore.open(copy).rounds) == 1
     protocol = FrameStore.open(copy).protocol
     policy = RandomPolicy("breakout", seed=1, num_envs=3)
-    result = collect_with_ram(copy, "breakout", 300, policy, seed=5, protocol=protocol, num_envs=3)
+    result = collect(copy, "breakout", 300, policy, seed=5, protocol=protocol, num_envs=3, ram=True)
     assert result.round == 1
     assert (~final_rows(FrameStore.open(copy).episode_ids)).sum() == 1200
+
+
+def test_masks_and_empty_lists_of_rows(breakout: FrameStore):
+    mask = np.zeros(len(breakout), np.bool_)
+    mask[[2, 5]] = True
+    np.testing.assert_array_equal(breakout.frames[mask], breakout.frames[np.array([2, 5])])
+    assert breakout.frames[[]].shape == (0, 84, 84)
+    with pytest.raises(IndexError, match="the mask of rows is"):
+        breakout.frames[mask[:3]]
+    with pytest.raises(ValueError, match="max_frames is 0"):
+        breakout.mean_frame(0)

@@ -101,3 +101,9 @@ def test_bad_arguments():
         split_episodes(np.zeros(3, dtype=int), 1.5, 0)
     with pytest.raises(ValueError, match=r"episode_ids is float64 \(3,\)"):
         final_rows(np.zeros(3))
+
+
+def test_lost_lives_are_of_any_kind_of_list_and_of_every_row():
+    assert lost_lives([0, 0, 0, 0], [3, 2, 2, 2]).tolist() == [True, False, False, False]
+    with pytest.raises(ValueError, match="one for each of the 4 rows"):
+        lost_lives([0, 0, 0, 0], [3, 2])

@@ -75,3 +75,12 @@ def test_wrong_input_is_one_clear_sentence():
         atariari_probe(data, data, data, ["a", "b", "c"], AtariARIConfig(min_entropy=9.0))
     with pytest.raises(ValueError, match="patience is 0"):
         AtariARIConfig(patience=0)
+
+
+def test_features_and_labels_of_other_rows_are_refused():
+    features, labels = torch.randn(40, 4), torch.randint(0, 5, (40, 2))
+    good, wrong = LabelledFeatures(features, labels), LabelledFeatures(features[3:], labels)
+    none = LabelledFeatures(features[:0], labels[:0])
+    for parts in ((wrong, good, good), (good, wrong, good), (good, good, wrong), (good, good, none)):
+        with pytest.raises(ValueError, match="give as many, not 0"):
+            atariari_probe(*parts, ["a_x", "b_x"])

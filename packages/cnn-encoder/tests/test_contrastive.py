@@ -189,3 +189,24 @@ def test_the_same_seed_gives_the_same_numbers():
 def test_wrong_input_is_one_clear_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rewards": torch.zeros(1, 16)}, r"rewards are \(1, 16\); expected \(2, 8\)"),
+        ({"rewards": torch.full((2, 8), torch.nan)}, "rewards hold NaN"),
+        ({"actions": torch.full((2, 8), -100)}, "actions are not all ids"),
+        ({"actions": torch.full((2, 8), 18)}, "actions are not all ids"),
+    ],
+)
+def test_a_batch_that_means_nothing_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        objective()(play()._replace(**change))
+
+
+@pytest.mark.parametrize("name", ["temperature", "layout_weight", "reward_weight"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_weight_is_a_finite_number(name, value):
+    with pytest.raises(ValueError, match=f"{name} is"):
+        ContrastiveConfig(**{name: value})

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from cnn_encoder import (
@@ -79,3 +80,20 @@ def test_nothing_to_embed_is_one_clear_sentence(encoder):
         embed(encoder, [], None)
     with pytest.raises(ValueError, match="batch_size is 0"):
         embed(encoder, torch.zeros(1, 4, 84, 84), None, batch_size=0)
+
+
+def test_what_is_no_batch_or_no_background_is_refused():
+    encoder, stacks = Encoder(EncoderConfig()), torch.zeros(6, 4, 84, 84, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"a batch has shape \(4, 84, 84\)"):
+        embed(encoder, list(stacks), None)
+    with pytest.raises(ValueError, match=r"background has shape \(6, 84, 84\)"):
+        embed(encoder, stacks, torch.zeros(6, 84, 84), batch_size=3)
+    assert torch.equal(embed(encoder, stacks, np.zeros((84, 84), np.float32)), embed(encoder, stacks, None))
+
+
+def test_the_precision_asked_for_holds_under_autocast():
+    encoder = Encoder(EncoderConfig())
+    stacks = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
+    plain = embed(encoder, stacks, None, precision="float32")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(embed(encoder, stacks, None, precision="float32"), plain)

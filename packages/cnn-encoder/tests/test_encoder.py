@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 from cnn_encoder import Encoder, EncoderConfig, load_encoder, mean_frame, save_encoder, stack_frames
+from cnn_encoder._artifact import save_artifact
 from torch import nn
 
 
@@ -105,3 +107,52 @@ def test_a_saved_encoder_comes_back_the_same(encoder, tmp_path):
 def test_wrong_input_is_one_clear_sentence(encoder, call, message):
     with pytest.raises(ValueError, match=message):
         call(encoder)
+
+
+@pytest.mark.parametrize("shape", [(5, 84, 84), (3, 84, 84), (2, 1, 84, 84), (84, 1, 84)])
+def test_a_background_of_other_stacks_is_refused(shape):
+    """(3, 84, 84) would be taken for one a step, not one a stretch; (5, 84, 84) would make five of one."""
+    frames = torch.zeros(3, 2, 4, 84, 84, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="background has shape"):
+        Encoder(EncoderConfig())(frames, torch.zeros(shape))
+
+
+def test_no_stacks_have_no_embeddings():
+    assert Encoder(EncoderConfig())(torch.zeros(0, 4, 84, 84, dtype=torch.uint8)).shape == (0, 384)
+
+
+def test_a_background_is_the_mean_of_frames_only():
+    frames = np.full((3, 84, 84), 7, np.uint8)
+    assert torch.equal(mean_frame(frames), torch.full((84, 84), 7.0))
+    for wrong in (frames.astype(np.float32), frames[:, :60], frames[:0]):
+        with pytest.raises(ValueError, match=r"expected uint8 \(N, 84, 84\)"):
+            mean_frame(wrong)
+
+
+def test_a_compiled_encoder_and_a_shared_background_can_be_kept(tmp_path):
+    encoder, background = Encoder(EncoderConfig()), np.zeros((84, 84), np.float32)
+    shared = torch.as_tensor(background)
+    save_encoder(tmp_path / "a", encoder, {"pong": shared, "breakout": shared})
+    save_encoder(tmp_path / "b", torch.compile(encoder), {"pong": background, "breakout": background})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with pytest.raises(ValueError, match="the background of pong is"):
+        save_encoder(tmp_path / "c", encoder, {"pong": shared * torch.nan})
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_file_whose_parts_do_not_fit_is_told(tmp_path):
+    encoder = Encoder(EncoderConfig())
+    weights = dict(encoder.state_dict())
+    good = {"embedding_dim": 384, "hidden_dim": 512}
+    for tensors, config in (
+        ({name: t for name, t in weights.items() if name != "out.bias"}, good),
+        (weights, good | {"hidden_dim": 4}),
+        (weights, good | {"colour": True}),
+    ):
+        save_artifact(tmp_path / "x", tensors, kind="encoder", config=config)
+        with pytest.raises(ValueError, match="do not fit"):
+            load_encoder(tmp_path / "x")
+    save_artifact(
+        tmp_path / "x", {name: t.half() for name, t in weights.items()}, kind="encoder", config=good
+    )
+    assert load_encoder(tmp_path / "x")[0].conv1.weight.dtype == torch.float32

@@ -54,3 +54,8 @@ def test_state_correlation_leaves_constants_out():
         state_correlation(z, torch.ones(100, 2))
     with pytest.raises(ValueError, match="100 embeddings but 99 states"):
         state_correlation(z, state[:99])
+
+
+def test_states_that_are_not_known_are_refused():
+    with pytest.raises(ValueError, match="states hold NaN"):
+        state_correlation(torch.randn(5, 3), torch.tensor([[0.0, 1], [1, torch.nan], [2, 2], [3, 1], [4, 0]]))

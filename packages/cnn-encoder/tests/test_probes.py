@@ -75,3 +75,42 @@ def test_mlp_probe_repeats_itself():
     assert mlp_probe(draw(100, 0), draw(50, 1), config) == mlp_probe(draw(100, 0), draw(50, 1), config)
     with pytest.raises(ValueError, match="num_steps is 0"):
         MLPProbeConfig(num_steps=0)
+
+
+def _readable(n=300):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(n, 8, generator=generator)
+    return features, features[:, :2] * 3 + 5
+
+
+@pytest.mark.parametrize("probe", [linear_probe, mlp_probe])
+def test_features_and_labels_of_other_rows_are_refused(probe):
+    features, labels = _readable()
+    good = ProbeData(features, labels)
+    for wrong, message in (
+        (ProbeData(features, labels[3:]), r"features are \(300, 8\) and the labels \(297, 2\)"),
+        (ProbeData(features, labels[:, 0]), r"the labels \(300,\)"),
+        (ProbeData(features[:0], labels[:0]), "N at least 1"),
+        (ProbeData(features, labels, torch.ones(300, 2).long()), "mask is torch.int64"),
+        (ProbeData(features, labels, torch.ones(300, 1, dtype=torch.bool)), "mask is torch.bool"),
+    ):
+        with pytest.raises(ValueError, match=f"train {message}|train .*{message}"):
+            probe(wrong, good)
+        with pytest.raises(ValueError, match="the test"):
+            probe(good, wrong)
+
+
+def test_labels_that_do_not_count_may_be_anything():
+    features, labels = _readable()
+    mask = torch.ones_like(labels, dtype=torch.bool)
+    mask[:50] = False
+    known = ProbeData(features, labels, mask)
+    unknown = ProbeData(features, labels.masked_fill(~mask, torch.nan), mask)
+    config = MLPProbeConfig(num_steps=50)
+    assert mlp_probe(unknown, unknown, config) == mlp_probe(known, known, config)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])
+def test_any_number_of_steps(steps):
+    data = ProbeData(*_readable())
+    assert len(mlp_probe(data, data, MLPProbeConfig(num_steps=steps)).r2) == 2

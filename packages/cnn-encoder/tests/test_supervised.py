@@ -24,3 +24,16 @@ def test_learns_a_position_and_ignores_what_is_out_of_play():
         objective.after_step()
     assert first == pytest.approx(0.5, abs=0.15)  # variance 1, halved by the variable that never counts
     assert objective(batch)[0].item() < 0.1
+
+
+def test_labels_that_do_not_count_may_be_anything():
+    values, in_play = torch.randn(6, 1), torch.tensor([[True]] * 4 + [[False]] * 2)
+    unknown = values.masked_fill(~in_play, torch.nan)
+    frames = torch.randint(0, 256, (6, 4, 84, 84), dtype=torch.uint8)
+    losses = []
+    for labels in (values, unknown):
+        encoder = Encoder(EncoderConfig(), generator=torch.Generator().manual_seed(0))
+        statistics = StateLabels(names=("ball_x",), values=labels, in_play=in_play)
+        objective = SupervisedObjective(encoder, statistics, generator=torch.Generator().manual_seed(1))
+        losses.append(objective(SupervisedBatch(frames, labels, in_play, torch.zeros(84, 84)))[0])
+    assert torch.equal(*losses)

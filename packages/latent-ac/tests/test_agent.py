@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from latent_ac import ActorConfig, Agent, CriticConfig, PredictorConfig, action_mask, load_agent, save_agent
+from latent_ac import (
+    ActorConfig,
+    Agent,
+    AgentConfig,
+    CriticConfig,
+    PredictorConfig,
+    action_mask,
+    load_agent,
+    save_agent,
+)
 
 SIZES = {"feature_dim": 6, "hidden": (8, 4), "feature_blocks": (4, 2)}
 
@@ -90,3 +99,18 @@ def test_a_compiled_part_is_kept_as_what_it_is_and_reading_draws_nothing(tmp_pat
     state = torch.random.get_rng_state()
     load_agent(tmp_path / "b")
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ActorConfig(feature_dim=48.5), "feature_dim=48.5 is not allowed; give a whole number"),
+        (lambda: ActorConfig(hidden=(8, 0.5)), "hidden=.*; give a tuple of whole widths"),
+        (lambda: PredictorConfig(num_actions=0), "num_actions=0 is not allowed"),
+        (lambda: AgentConfig(ppo_epochs=1.5), "ppo_epochs=1.5 is not allowed; give a whole number"),
+        (lambda: CriticConfig(limit=float("nan")), "limit=nan is not allowed"),
+    ],
+)
+def test_sizes_are_whole_numbers(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

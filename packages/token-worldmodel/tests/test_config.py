@@ -36,8 +36,11 @@ def test_weights_that_are_not_given_fit_any_number_of_levels() -> None:
     [
         ({"num_layers": 0}, "num_layers is 0; give a whole number of at least 1"),
         ({"dim": 20, "num_heads": 6}, "dim is 20; give a multiple of num_heads, 6"),
-        ({"num_codes": (8, 8)}, r"num_codes is \(8, 8\); give one number"),
-        ({"num_codes": 1}, "num_codes is 1; give one number of at least 2"),
+        ({"num_codes": (8, 8)}, r"num_codes is \(8, 8\); give one whole number"),
+        ({"num_codes": (8.0, 8, 8)}, "give one whole number of at least 2"),
+        ({"num_codes": 256.0}, r"num_codes is 256\.0; give one whole number"),
+        ({"loss_weights": (float("nan"), 1, 1)}, "give 3 of at least 0"),
+        ({"num_codes": 1}, "num_codes is 1; give one whole number of at least 2"),
         ({"dropout": 1.0}, "dropout is 1.0; give a rate"),
         ({"token_noise": 0.6}, "token_noise is 0.6; give a share from 0 to 0.5"),
         ({"mask": "none"}, "mask is 'none'; choose one of hierarchical, causal"),

@@ -217,12 +217,12 @@ def nearest_preset(config: RunConfig) -> tuple[str, dict[str, Any]]:
     Games and seed are left aside, and so is what follows from other settings. Settings are named as for
     ``--set``: ``train.agent.steps``.
     """
-    given, common = unstructure(config), {"games": list(config.games), "seed": config.seed}
+    given = unstructure(config)
     aside = {"games", "seed"} | {f"{section}.{key}" for section, key, *_ in _derived(given)}
     ours = flatten(given)
     differing = {}
     for name in PRESETS:
-        theirs = flatten(unstructure(build_config(read_preset(name), common)))
+        theirs = flatten(unstructure(build_config(read_preset(name))))
         changed = (key for key in (ours | theirs) if key not in aside and ours.get(key) != theirs.get(key))
         differing[name] = {key: ours.get(key) for key in changed}
     name = min(PRESETS, key=lambda preset: len(differing[preset]))

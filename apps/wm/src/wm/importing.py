@@ -3,11 +3,10 @@
 import shutil
 from pathlib import Path
 
-from atari_data import final_rows, import_recording
+from atari_data import final_rows, import_recording, only_writer
 from rich.console import Console
 
 from wm.config import RunConfig, build_config, load_config, read_preset, save_config
-from wm.lock import alone_in
 from wm.run import Layout, Manifest
 from wm.settings import unstructure
 from wm.training import require_writable
@@ -41,7 +40,7 @@ def import_into_run(
         )
     _with_game(before, game, preset, 0)  # a bad name or preset shows before anything is written
     require_writable(directory)
-    with alone_in(directory):
+    with only_writer(directory):
         try:
             result = import_recording(layout.data(game), frames, actions, game=game, **columns)
         except BaseException:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from atari_data import LOCK_FILE, only_writer
 from rich.console import Console
 
 from wm.config import (
@@ -21,7 +22,6 @@ from wm.config import (
 )
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
-from wm.lock import LOCK, alone_in
 from wm.pipeline import Context, Stage, require_inputs, run_stages
 from wm.report import print_report
 from wm.reporter import Reporter, make_sinks
@@ -78,7 +78,7 @@ def train_run(
             fit_config.precision, device
         )  # an impossible precision shows now, not an hour from now
     require_writable(layout.root)
-    with alone_in(layout.root) if team.leads else nullcontext():
+    with only_writer(layout.root) if team.leads else nullcontext():
         if team.leads:
             if asked is not None:  # said before the configuration is replaced
                 require_inputs(asked, Manifest(layout), layout.root)
@@ -153,7 +153,7 @@ def require_writable(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK):
         raise PermissionError(13, "no permission", str(directory))
-    foreign = any(path.name != LOCK for path in directory.iterdir())
+    foreign = any(path.name != LOCK_FILE for path in directory.iterdir())
     if foreign and not (directory / "config.toml").exists():
         raise ValueError(
             f"{directory} is not empty and holds no run; give --run a new or an existing run's directory"

@@ -1,9 +1,10 @@
 """Atari games as datasets: collection, episodes on disk, RAM labels, windows."""
 
-from atari_data.collect import CollectResult, collect, collect_with_ram
+from atari_data.collect import CollectResult, collect
 from atari_data.episodes import Episodes, Moment, play_episodes
 from atari_data.games import ACTION_NAMES, NUM_ACTIONS, action_mask, check_game, games, minimal_actions
 from atari_data.labels import labelled_games, labels, state_variables
+from atari_data.locks import LOCK_FILE, only_writer
 from atari_data.playing import Tick, environment_seeds, play
 from atari_data.policies import EpsilonPolicy, Policy, RandomPolicy, StickyRandomPolicy
 from atari_data.protocol import PROTOCOLS, Protocol
@@ -17,6 +18,7 @@ from atari_data.windows import final_rows, first_rows, lost_lives, split_episode
 
 __all__ = [
     "ACTION_NAMES",
+    "LOCK_FILE",
     "NUM_ACTIONS",
     "PROTOCOLS",
     "CollectResult",
@@ -34,7 +36,6 @@ __all__ = [
     "action_mask",
     "check_game",
     "collect",
-    "collect_with_ram",
     "drop_rounds",
     "environment_seeds",
     "final_rows",
@@ -47,6 +48,7 @@ __all__ = [
     "labels",
     "lost_lives",
     "minimal_actions",
+    "only_writer",
     "play",
     "play_episodes",
     "published_scores",

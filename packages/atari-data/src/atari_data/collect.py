@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atari_data.games import check_game
+from atari_data.locks import only_writer
 from atari_data.playing import environment_seeds, play
 from atari_data.policies import Policy
-from atari_data.protocol import PROTOCOLS, Protocol
+from atari_data.protocol import PROTOCOLS, Protocol, whole
 from atari_data.recorder import Recorder
 from atari_data.rounds import next_round, staged_round
 from atari_data.shards import ShardWriter
@@ -26,7 +27,8 @@ class CollectResult:
     Attributes:
         num_steps: actions taken.
         num_rows: rows written, one more for each episode than actions.
-        num_episodes: episodes that ended by themselves (a cut one is written too, but has no return).
+        num_episodes: episodes that ended by themselves (a cut one is written too, but has no return); of a
+            recording, all of its episodes.
         returns: float64 [num_episodes], sums of raw rewards, in the order of the episode ids.
         lengths: int64 [num_episodes], in actions.
         round: number of this round in the directory, from 0.
@@ -63,7 +65,8 @@ def collect(
         game: a name of :func:`atari_data.games`.
         num_steps: actions in all, 1 or more; an action is ``protocol.frameskip`` emulated frames.
         policy: called with half of the environments at a time; it must be deterministic for the result to be.
-        seed: of the emulators; mixed with the number of the round, so rounds with one seed differ.
+        seed: of the emulators; mixed with the number of the round, so rounds with one seed differ, if the
+            protocol leaves anything to chance (no-ops at the start, sticky actions) or the policy does.
         protocol: how the emulator is driven.
         num_envs: copies of the game that play side by side.
         ram: store the emulator's 128 bytes of RAM too. Same pixels; about half as fast.
@@ -71,11 +74,31 @@ def collect(
 
     Raises:
         ValueError: a bad argument, an answer of the policy that is not actions, or a directory that holds
-            another game, another protocol, or damaged shards.
+            another game, another protocol, damaged shards, or is being written by another.
     """
+    num_steps, seed, num_envs = (
+        whole("num_steps", num_steps),
+        whole("seed", seed),
+        whole("num_envs", num_envs),
+    )
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; take at least 1")
     directory = Path(directory)
+    with only_writer(directory):
+        return _collect(directory, game, num_steps, policy, seed, protocol, num_envs, ram, progress)
+
+
+def _collect(
+    directory: Path,
+    game: str,
+    num_steps: int,
+    policy: Policy,
+    seed: int,
+    protocol: Protocol,
+    num_envs: int,
+    ram: bool,
+    progress: Callable[[int], None] | None,
+) -> CollectResult:
     place = next_round(directory, game=check_game(game), protocol=protocol, ram=ram)
     num_envs = min(num_envs, num_steps)
     seeds = environment_seeds(seed, num_envs, stream=place.round)
@@ -129,21 +152,3 @@ def collect(
         lengths=np.array([episode[2] for episode in episodes], dtype=np.int64),
         round=place.round,
     )
-
-
-def collect_with_ram(
-    directory: str | Path,
-    game: str,
-    num_steps: int,
-    policy: Policy,
-    *,
-    seed: int,
-    protocol: Protocol = PROTOCOLS["atari100k"],
-    num_envs: int = 16,
-    progress: Callable[[int], None] | None = None,
-) -> CollectResult:
-    """:func:`collect` with ``ram=True``: labelled data, the same pixels."""
-    return collect(
-        directory, game, num_steps, policy, seed=seed, protocol=protocol, num_envs=num_envs, ram=True,
-        progress=progress,
-    )  # fmt: skip

@@ -65,9 +65,9 @@ def play_episodes(
         seed: of the emulators.
         protocol: how the emulator is driven.
         num_envs: copies of the game that play side by side, at most ``num_episodes`` are made.
-        record: called with every :class:`Moment` of the episodes to record, in their order: enough to write a
-            video as it goes. Its arrays are valid until the call returns.
-        record_episodes: numbers of the episodes to record.
+        record: called with every :class:`Moment` of the episodes to record, each episode's in its order:
+            enough to write a video of one as it goes. Several that are played side by side take turns.
+        record_episodes: numbers of the episodes to record, from 0.
         progress: called with the number of episodes that have ended, each time one does.
 
     Raises:
@@ -78,6 +78,8 @@ def play_episodes(
     num_envs = min(num_envs, num_episodes)
     seeds = environment_seeds(seed, num_envs, stream=_EVALUATION_STREAM)
     recorded = set(record_episodes) if record is not None else set()
+    if wrong := sorted(recorded - set(range(num_episodes))):
+        raise ValueError(f"record_episodes holds {wrong[0]}; there are episodes 0 to {num_episodes - 1}")
     twins = Twins(game, seeds, protocol, sorted({episode % num_envs for episode in recorded}))
     returns = np.zeros(num_episodes)
     lengths = np.zeros(num_episodes, dtype=np.int64)

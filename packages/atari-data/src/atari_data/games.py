@@ -18,12 +18,14 @@ NUM_ACTIONS = len(ACTION_NAMES)
 
 # ROMs that ale-py ships without a single-player mode: loading one ends the process.
 _TWO_PLAYERS = frozenset({"combat", "joust", "maze_craze", "warlords"})
+# Some of its actions never return from `AtariVectorEnv` (ale-py 0.12.1).
+_STUCK = frozenset({"lost_luggage"})
 
 
 @functools.cache
 def games() -> tuple[str, ...]:
-    """Names of all single-player games that ale-py ships, sorted."""
-    return tuple(sorted(set(roms.get_all_rom_ids()) - _TWO_PLAYERS))
+    """Names of all single-player games that ale-py ships and its vector environment plays, sorted."""
+    return tuple(sorted(set(roms.get_all_rom_ids()) - _TWO_PLAYERS - _STUCK))
 
 
 def check_game(name: str) -> str:

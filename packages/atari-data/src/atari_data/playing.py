@@ -15,8 +15,8 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
-from atari_data.games import NUM_ACTIONS, check_game
-from atari_data.policies import Policy
+from atari_data.games import check_game
+from atari_data.policies import Policy, checked_actions
 from atari_data.protocol import Protocol
 
 FRAME_SHAPE = (84, 84)
@@ -70,7 +70,7 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
         for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
             result = first.pop(half) if half in first else env.recv()
             observations, rewards, terminated, truncated, info = result
-            actions = _checked(policy(observations, ids), len(ids))
+            actions = checked_actions(policy(observations.copy(), ids), len(ids))
             env.send(actions)  # the emulator works on while the other half, and the reader, have their turn
             yield Tick(
                 env_ids=ids,
@@ -97,18 +97,3 @@ def _make_env(game: str, num_envs: int, protocol: Protocol) -> AtariVectorEnv:
         reward_clipping=False,
         use_fire_reset=protocol.fire_reset,
     )
-
-
-def _checked(actions: object, batch_size: int) -> NDArray[np.int64]:
-    found = np.asarray(actions)
-    if found.shape != (batch_size,) or found.dtype.kind not in "iu":
-        raise ValueError(
-            f"the policy returned {found.dtype} {found.shape}; return one integer for each of the "
-            f"{batch_size} observations"
-        )
-    if not 0 <= found.min() <= found.max() < NUM_ACTIONS:
-        raise ValueError(
-            f"the policy returned actions from {found.min()} to {found.max()}; "
-            f"return ids of the full action set, 0 to {NUM_ACTIONS - 1}"
-        )
-    return found.astype(np.int64, copy=False)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from atari_data.games import minimal_actions
+from atari_data.games import NUM_ACTIONS, minimal_actions
 
 Policy = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int64]]
-"""(observations uint8 [B, 4, 84, 84], environment ids int64 [B]) -> ids of the 18 actions, int64 [B]."""
+"""(observations uint8 [B, 4, 84, 84], environment ids int64 [B]) -> ids of the 18 actions, int64 [B].
+
+The observations are the policy's own to change."""
 
 _BLOCK = 1024  # draws made at once for one environment
 
@@ -97,5 +99,25 @@ class EpsilonPolicy:
         """Actions int64 [B]."""
         explore, pick = self._streams.draw(env_ids).T
         random = self._actions[(pick * len(self._actions)).astype(np.int64)]
-        chosen = np.asarray(self._policy(observations, env_ids), dtype=np.int64)
+        chosen = checked_actions(self._policy(observations, env_ids), len(env_ids))
         return np.where(explore < self._epsilon, random, chosen)
+
+
+def checked_actions(actions: object, batch_size: int) -> NDArray[np.int64]:
+    """A policy's answer as int64 [B].
+
+    Raises:
+        ValueError: it is not one of the 18 actions for each observation.
+    """
+    found = np.asarray(actions)
+    if found.shape != (batch_size,) or found.dtype.kind not in "iu":
+        raise ValueError(
+            f"the policy returned {found.dtype} {found.shape}; return one integer for each of the "
+            f"{batch_size} observations"
+        )
+    if not 0 <= found.min() <= found.max() < NUM_ACTIONS:
+        raise ValueError(
+            f"the policy returned actions from {found.min()} to {found.max()}; "
+            f"return ids of the full action set, 0 to {NUM_ACTIONS - 1}"
+        )
+    return found.astype(np.int64, copy=False)

@@ -1,6 +1,20 @@
 """What counts as a step, an episode and a start: the evaluation protocols of the field, by name."""
 
+import operator
 from dataclasses import dataclass
+from typing import SupportsIndex
+
+
+def whole(name: str, value: SupportsIndex) -> int:
+    """The value as Python's own integer, which JSON and the emulator take; NumPy's are welcome.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}; give an integer") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +40,9 @@ class Protocol:
     fire_reset: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("noop_max", "frameskip", "max_frames"):
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
+        object.__setattr__(self, "sticky", float(self.sticky))
         if not 0.0 <= self.sticky < 1.0:
             raise ValueError(f"sticky is {self.sticky}; give a probability in [0, 1)")
         if self.noop_max < 0:

@@ -77,6 +77,8 @@ class Recorder:
             rows[name][:, row] = 0
         if ram is not None:
             rows["ram"][:, row] = ram
+            if row > 0:
+                self._keep_ram_of_the_picture(tick.terminated, row)
         self._filled += 1
         self.num_rows[quota_met] = self._written + self._filled
         self._taken += acting
@@ -97,6 +99,13 @@ class Recorder:
             self._filled = 1
             return True
         return False
+
+    def _keep_ram_of_the_picture(self, terminated: NDArray[np.bool_], row: int) -> None:
+        """Where a game ends within an action the environment shows the picture before; so does the RAM."""
+        frames, ram = self._rows[FRAMES], self._rows["ram"]
+        for env in np.flatnonzero(terminated):
+            if np.array_equal(frames[env, row], frames[env, row - 1]):
+                ram[env, row] = ram[env, row - 1]
 
     def _write(self, complete: int) -> None:
         kept = np.clip(self.num_rows - self._written, 0, complete)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from atari_data.collect import CollectResult
 from atari_data.games import NUM_ACTIONS
+from atari_data.locks import only_writer
 from atari_data.rounds import next_round, staged_round
 from atari_data.shards import FRAMES, ShardWriter
 from atari_data.video import read_frames, to_frame
@@ -68,10 +69,12 @@ def import_recording(
         per_action={"rewards": rewards, "terminated": terminated, "truncated": truncated},
         lives=lives,
     )
-    place = next_round(directory, game=game, protocol=None, ram=False)
-    columns["episode_ids"] += place.first_episode
-    config = {**place.config, "source": "recording", "seed": None, "env": 0}
-    with staged_round(directory, place) as (staging, staged), ExitStack() as stack:
+    with ExitStack() as stack:
+        stack.enter_context(only_writer(directory))
+        place = next_round(directory, game=game, protocol=None, ram=False)
+        columns["episode_ids"] += place.first_episode
+        config = {**place.config, "source": "recording", "seed": None, "env": 0}
+        staging, staged = stack.enter_context(staged_round(directory, place))
         writer = ShardWriter(staging, "recording", ram=False, config=config)
         stack.callback(writer.discard)
         row = 0
@@ -129,7 +132,12 @@ def _columns(
                 "brings nothing; add the frame that followed, or leave the value out"
             )
         columns[name] = column
+    with np.errstate(over="ignore"):
+        if not np.isfinite(columns["rewards"].astype(np.float32)).all():
+            raise ValueError("rewards are too large for float32; give smaller numbers")
     for name in ("terminated", "truncated"):
+        if not np.isin(columns[name], (0, 1)).all():
+            raise ValueError(f"{name} holds numbers other than 0 and 1; give a flag for each action")
         flags = columns[name] != 0
         before_final = np.append(final[1:], False)
         if (inside := flags & ~before_final).any():
@@ -138,6 +146,8 @@ def _columns(
                 "give episode_ids where a recording holds several episodes"
             )
         columns[name] = flags
+    if (columns["terminated"] & columns["truncated"]).any():
+        raise ValueError("an episode is both terminated and truncated; give the one that is so")
     columns["truncated"] |= np.append(final[1:], False) & ~columns["terminated"]
     columns["lives"] = np.zeros(num_frames) if lives is None else _integers(lives, "lives", num_frames)
     if not 0 <= columns["lives"].min() <= columns["lives"].max() <= 255:

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from atari_data.locks import only_writer
 from atari_data.protocol import Protocol
-from atari_data.shards import shard_path
+from atari_data.shards import STAGING, shard_path
 from atari_data.store import FrameStore
-
-_STAGING = ".collecting"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,19 +54,16 @@ def staged_round(directory: Path, place: Place) -> Iterator[tuple[Path, list[Pat
     """A folder to write a round's shards into, and a list to name them in, in their final order.
 
     When the block ends well the shards take their places in ``directory``; when it does not, they vanish. A
-    process killed while they are being renamed leaves a tail without the shard marked as the end of its
-    round: readers pass it over, and the next round replaces it.
+    process killed while they are being renamed leaves the folder, and a tail without the shard marked as the
+    end of its round: readers pass it over, and the next round removes both. The caller is the `only_writer`.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    staging = directory / _STAGING
-    shutil.rmtree(staging, ignore_errors=True)  # what a killed process left
+    staging = directory / STAGING
+    _drop_shards(directory, place.first_shard)  # what a killed process left; its folder still marks it
+    shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     staged: list[Path] = []
     try:
         yield staging, staged
-        for stale in sorted(directory.glob("shard-*.safetensors"), reverse=True):  # no gap if killed here
-            if stale >= shard_path(directory, place.first_shard):
-                stale.unlink()
         for index, path in enumerate(staged, place.first_shard):
             os.replace(path, shard_path(directory, index))
     finally:
@@ -82,7 +78,14 @@ def drop_rounds(directory: str | Path, keep: int) -> None:
     """
     directory = Path(directory)
     store = FrameStore.open(directory, rounds=keep)
-    # From the end: a process killed between two files leaves whole rounds and a tail that is passed over.
+    with only_writer(directory):
+        (directory / STAGING).mkdir(exist_ok=True)  # killed here, it leaves a tail that is passed over
+        _drop_shards(directory, store.num_shards)
+        shutil.rmtree(directory / STAGING)
+
+
+def _drop_shards(directory: Path, first: int) -> None:
+    """Delete the shards from number ``first`` on, from the end, so that there is never a gap."""
     for path in sorted(directory.glob("shard-*.safetensors"), reverse=True):
-        if path >= shard_path(directory, store.num_shards):
+        if path >= shard_path(directory, first):
             path.unlink()

@@ -33,7 +33,7 @@ class MultiGameSampler:
                 f"batch_size is {batch_size} for {len(starts)} games; a batch holds a window of each at least"
             )
         weights = dict.fromkeys(starts, 1.0) if weights is None else weights
-        if set(weights) != set(starts) or not all(weight > 0 for weight in weights.values()):
+        if set(weights) != set(starts) or not all(0 < weight < np.inf for weight in weights.values()):
             raise ValueError(
                 f"weights are {dict(weights)} for the games {', '.join(starts)}; give each a positive one"
             )

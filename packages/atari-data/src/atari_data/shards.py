@@ -10,6 +10,9 @@ from atari_data._artifact import HEADER_BYTES, encode_header
 
 KIND = "frames"
 FRAMES = "frames"
+STAGING = (
+    ".collecting"  # while this folder is there, shards without their round's end are unfinished business
+)
 SHARD_ROWS = 16_384  # 116 MB of frames
 
 COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from atari_data._artifact import open_artifact
 from atari_data.protocol import Protocol
-from atari_data.shards import COLUMNS, FRAMES, KIND, shard_path
+from atari_data.shards import COLUMNS, FRAMES, KIND, STAGING, shard_path
 from atari_data.windows import first_rows
 
 HISTORY = 3  # frames before the newest in a stack
@@ -39,7 +39,11 @@ class ShardedFrames:
         if isinstance(rows, (int, np.integer)):
             return self._gather(np.array([rows]))[0]
         rows = np.asarray(rows)
-        return self._gather(np.flatnonzero(rows) if rows.dtype == np.bool_ else rows)
+        if rows.dtype == np.bool_:
+            if rows.shape != (len(self),):
+                raise IndexError(f"the mask of rows is {rows.shape}; there are {len(self)} rows")
+            rows = np.flatnonzero(rows)
+        return self._gather(rows if rows.size else rows.astype(np.int64))
 
     def copy_spans(
         self, begins: NDArray[np.int64], ends: NDArray[np.int64], out: NDArray[np.uint8]
@@ -129,7 +133,8 @@ class FrameStore:
     def open(cls, directory: str | Path, *, rounds: int | None = None) -> Self:
         """Open the shards of ``directory``. Frames stay on disk; the rest is some 12 bytes a row.
 
-        Shards that an interrupted collection left behind are passed over.
+        Shards that an interrupted collection left behind (its folder ``.collecting`` is there) are passed
+        over.
 
         Args:
             directory: of one game.
@@ -162,6 +167,12 @@ class FrameStore:
                 ends.append(len(shards))
         if not ends:
             raise ValueError(f"{directory} holds only an interrupted collection; collect again")
+        if ends[-1] < len(shards) and not (directory / STAGING).exists():
+            gone, begun = (shard_path(directory, number).name for number in (len(shards), ends[-1]))
+            raise ValueError(
+                f"{directory} lacks the end of its last round, from {gone} on; restore the files, or delete "
+                f"those from {begun} on"
+            )
         if rounds is not None and not 1 <= rounds <= len(ends):
             raise ValueError(f"{directory} holds {len(ends)} rounds; rounds is {rounds}")
         configs, shards = configs[: ends[-1]], shards[: ends[-1]]
@@ -217,6 +228,8 @@ class FrameStore:
 
     def mean_frame(self, max_frames: int = 10_000) -> NDArray[np.float32]:
         """Mean of at most ``max_frames`` frames spread evenly over the store, float32 [84, 84]."""
+        if max_frames < 1:
+            raise ValueError(f"max_frames is {max_frames}; give 1 or more")
         rows = np.arange(0, len(self), -(-len(self) // max_frames))
         total = np.zeros(self.frames.shape[1:], dtype=np.uint64)
         for block in np.array_split(rows, -(-len(rows) // 256)):

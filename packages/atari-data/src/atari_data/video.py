@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+_FASTEST = 1000  # frames a second
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -29,8 +30,9 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
     Raises:
         ValueError: the source is none of these, holds no pictures, or cannot be decoded.
     """
-    if isinstance(source, np.ndarray):
-        return len(source), iter(_checked_array(source, "frames"))
+    if not isinstance(source, str | Path):
+        array = _checked_array(np.asarray(source), "frames")
+        return len(array), iter(array)
     path = Path(source)
     if path.is_dir():
         images = sorted((each for each in path.iterdir() if each.suffix.lower() in _IMAGES), key=_in_order)
@@ -54,14 +56,17 @@ def _in_order(path: Path) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: int = 15) -> None:
+def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: float = 15) -> None:
     """Write pictures, uint8 [H, W] or [H, W, 3] with even sides, as an H.264 video.
 
     The file appears whole or not at all; ``fps`` 15 is the speed of the game at four frames an action.
 
     Raises:
-        ValueError: no pictures, or PyAV is not installed.
+        ValueError: no pictures, pictures of odd or different sizes, a speed that is none, or PyAV is not
+            installed.
     """
+    if not 0 < fps <= _FASTEST:
+        raise ValueError(f"fps is {fps}; give a number above 0, at most {_FASTEST}")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -70,10 +75,18 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: i
     try:
         with av.open(str(partial), "w") as container:
             for picture in frames:
+                height, width = picture.shape[:2]
                 if stream is None:
-                    stream = container.add_stream("libx264", rate=Fraction(fps))
-                    stream.height, stream.width = picture.shape[:2]
-                    stream.pix_fmt = "yuv420p"
+                    if height % 2 or width % 2:
+                        raise ValueError(f"the pictures are {width} x {height}; H.264 takes even sides only")
+                    rate = Fraction(fps).limit_denominator(1001)
+                    stream = container.add_stream("libx264", rate=rate)
+                    stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+                if (height, width) != (stream.height, stream.width):
+                    raise ValueError(
+                        f"a picture of {width} x {height} follows some of {stream.width} x {stream.height}; "
+                        "give all one size"
+                    )
                 form = "gray" if picture.ndim == 2 else "rgb24"
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=form)
                 container.mux(stream.encode(frame))

@@ -25,7 +25,9 @@ def first_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
 
 def lost_lives(episode_ids: NDArray[np.integer], lives: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Bool [N]: True where the action of this row cost a life, for learners that end episodes there."""
-    ids = _checked(episode_ids)
+    ids, lives = _checked(episode_ids), np.asarray(lives)
+    if lives.shape != ids.shape:
+        raise ValueError(f"lives are {lives.shape}; give one for each of the {len(ids)} rows")
     lost = np.zeros(len(ids), dtype=np.bool_)
     lost[:-1] = (lives[1:] < lives[:-1]) & (ids[1:] == ids[:-1])
     return lost

@@ -66,11 +66,16 @@ def atariari_probe(
     the batches.
 
     Raises:
-        ValueError: ``names`` and labels disagree, or every variable is below the entropy threshold.
+        ValueError: names, features and labels disagree, a part is empty, or no variable reaches the entropy.
     """
     config = config or AtariARIConfig()
     if len(names) != train.labels.shape[1]:
         raise ValueError(f"{len(names)} names for {train.labels.shape[1]} label columns; they must agree")
+    for part, data in (("train", train), ("validation", validation), ("test", test)):
+        if len(data.features) != len(data.labels) or not len(data.labels):
+            raise ValueError(
+                f"{len(data.features)} {part} features for {len(data.labels)} labels; give as many, not 0"
+            )
     kept = [v for v in range(len(names)) if entropy(train.labels[:, v]) >= config.min_entropy]
     if not kept:
         raise ValueError(f"no variable has an entropy of {config.min_entropy} nats; lower min_entropy")

@@ -1,5 +1,6 @@
 """The objective of the encoder: temporal InfoNCE, inverse dynamics, layout and picture of a frame, reward."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -94,7 +95,7 @@ class ContrastiveConfig:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "inverse_hidden_dim", "layout_frequencies"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in (
             "contrastive_weight",
@@ -105,8 +106,8 @@ class ContrastiveConfig:
             "reward_weight",
             "head_start_steps",
         ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
 
 
 class ContrastiveObjective(nn.Module):
@@ -214,6 +215,17 @@ def _check(batch: ClipBatch) -> None:
             f"frames are {tuple(batch.frames.shape)}, actions {tuple(batch.actions.shape)}; "
             "expected (S, 3+T, 84, 84) and (S, T) with T >= 4"
         )
+    rewards = batch.rewards
+    if rewards is not None and rewards.shape != expected:
+        raise ValueError(f"rewards are {tuple(rewards.shape)}; expected {expected}, as the actions")
+    if batch.actions.device.type == "cpu" and not torch.compiler.is_compiling():
+        # On a GPU the look would wait for the device.
+        if not 0 <= int(batch.actions.min()) <= int(batch.actions.max()) < NUM_ACTIONS:
+            raise ValueError(f"actions are not all ids of the full action set, 0 to {NUM_ACTIONS - 1}")
+        if rewards is not None and not rewards.isfinite().all():
+            raise ValueError(
+                "rewards hold NaN or infinity; give finite numbers, or None if they are not known"
+            )
 
 
 def _not_negatives(n: int, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._artifact import load_artifact, save_artifact
+from ._weights import plain_weights, with_weights
 from .encoder import FRAME_SIZE
 from .initialization import initialize
 
@@ -102,14 +103,14 @@ class DecoderObjective(nn.Module):
 
 def save_decoder(path: str | Path, decoder: Decoder) -> None:
     """Write a decoder with its config, atomically."""
-    tensors = {name: tensor.float() for name, tensor in decoder.state_dict().items()}
-    save_artifact(path, tensors, kind="decoder", config=asdict(decoder.config))
+    save_artifact(path, plain_weights(decoder), kind="decoder", config=asdict(decoder.config))
 
 
 def load_decoder(path: str | Path) -> Decoder:
-    """Read a decoder (on CPU, in eval mode); ValueError if the file is missing, damaged or another kind."""
+    """Read a decoder (on CPU, in eval mode).
+
+    Raises:
+        ValueError: the file is missing, damaged or of another kind, or its weights do not fit its settings.
+    """
     tensors, config = load_artifact(path, kind="decoder")
-    with torch.device("meta"):  # draws nothing: the weights come from the file
-        decoder = Decoder(DecoderConfig(**config))
-    decoder.load_state_dict(tensors, assign=True)
-    return decoder.eval()
+    return with_weights(path, lambda: Decoder(DecoderConfig(**config)), tensors)

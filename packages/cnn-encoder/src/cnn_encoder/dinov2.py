@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .encoder import STACK
+
 _MODEL = "vit_small_patch14_dinov2"
 _PATCH = 14
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -39,6 +41,10 @@ class DINOv2(nn.Module):
         Returns:
             float32 (B, 384), the class token, not normalised.
         """
+        if frames.ndim not in (3, 4) or (frames.ndim == 4 and frames.shape[1] != STACK):
+            raise ValueError(
+                f"frames have shape {tuple(frames.shape)}; expected (B, 4, 84, 84) or (B, 84, 84)"
+            )
         newest = frames[:, -1] if frames.ndim == 4 else frames
         x = newest.unsqueeze(1).to(self.mean.dtype) / 255
         size = (self.image_size, self.image_size)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._artifact import METADATA_KEY, load_artifact
-from .encoder import Encoder
+from .encoder import FRAME_SIZE, STACK
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -38,36 +38,46 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 @torch.no_grad()  # not inference_mode: what comes out may go into a loss
 def embed_batches(
-    encoder: Encoder,
+    encoder: nn.Module,
     batches: Iterable[Tensor | np.ndarray],
-    background: Tensor | None,
+    background: Tensor | np.ndarray | None,
     *,
     precision: Precision = "auto",
 ) -> Iterator[Tensor]:
     """Embed batch after batch, holding one at a time.
 
     Args:
-        encoder: runs where its weights are.
+        encoder: an `Encoder`, or what stands in for one; runs where its weights are.
         batches: uint8 (B, 4, 84, 84) each, such as ``(store.stacks(rows) for rows in ...)``.
         background: float32 (84, 84) or None.
         precision: of the arithmetic; see `resolve_precision`.
 
     Yields:
         float32 (B, embedding_dim) on the encoder's device.
+
+    Raises:
+        ValueError: a batch or the background is not of these shapes.
     """
-    device = encoder.conv1.weight.device
-    dtype = resolve_precision(precision, device)
-    network = encoder if encoder.conv1.weight.dtype == dtype else copy.deepcopy(encoder).to(dtype)
+    weight = next(encoder.parameters())
+    device, dtype = weight.device, resolve_precision(precision, weight.device)
+    network = encoder if weight.dtype == dtype else copy.deepcopy(encoder).to(dtype)
     if background is not None:
-        background = background.to(device)
+        background = torch.as_tensor(background).to(device)
+        if background.shape != (FRAME_SIZE, FRAME_SIZE):
+            raise ValueError(f"background has shape {tuple(background.shape)}; expected (84, 84)")
     for batch in batches:
-        yield network(torch.as_tensor(batch).to(device, non_blocking=True), background)
+        stacks = torch.as_tensor(batch)
+        if stacks.shape[1:] != (STACK, FRAME_SIZE, FRAME_SIZE):
+            raise ValueError(f"a batch has shape {tuple(stacks.shape)}; expected (B, 4, 84, 84)")
+        with torch.autocast(device.type, enabled=False):  # `precision` says what the arithmetic is
+            embedded = network(stacks.to(device, non_blocking=True), background)
+        yield embedded
 
 
 def embed(
-    encoder: Encoder,
+    encoder: nn.Module,
     stacks: Tensor | np.ndarray | Iterable[Tensor | np.ndarray],
-    background: Tensor | None,
+    background: Tensor | np.ndarray | None,
     *,
     batch_size: int = 256,
     precision: Precision = "auto",
@@ -91,7 +101,11 @@ def embed(
 
 
 def write_embeddings(
-    path: str | Path, batches: Iterable[Tensor], *, num_frames: int, config: dict[str, Any] | None = None
+    path: str | Path,
+    batches: Iterable[Tensor | np.ndarray],
+    *,
+    num_frames: int,
+    config: dict[str, Any] | None = None,
 ) -> None:
     """Stream embeddings into an `embeddings` artifact without holding them all; atomic, with canonical bytes.
 
@@ -110,7 +124,7 @@ def write_embeddings(
     width, rows = None, 0
     try:
         with open(partial, "wb") as file:
-            for batch in batches:
+            for batch in map(torch.as_tensor, batches):
                 if width is None:
                     width = batch.shape[-1]
                     file.write(_header(num_frames, width, config or {}))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -46,7 +47,8 @@ class Encoder(nn.Module):
 
         Args:
             frames: uint8 or float (..., 4, 84, 84) gray levels 0..255, oldest first.
-            background: float (84, 84) or (..., 84, 84), the game's mean frame; None subtracts nothing.
+            background: the game's mean frame, float (84, 84), or one for each stack, (..., 84, 84) of as
+                many dimensions as the stacks' own, 1 where they share it. None subtracts nothing.
 
         Returns:
             float32 (..., embedding_dim) of norm 1.
@@ -66,7 +68,7 @@ class Encoder(nn.Module):
         x = F.relu(self.conv3(x), inplace=True)
         x = F.relu(self.hidden(x.flatten(1)), inplace=True)
         z = F.normalize(self.out(x).float(), dim=-1)
-        return z.reshape(*frames.shape[:-3], -1)
+        return z.reshape(*frames.shape[:-3], z.shape[-1])
 
     def _compute_dtype(self) -> torch.dtype:
         device = self.conv1.weight.device.type
@@ -82,10 +84,14 @@ def center_frames(frames: Tensor, background: Tensor | None, dtype: torch.dtype)
     """
     x = frames.to(dtype)
     if background is not None:
-        if background.shape[-2:] != (FRAME_SIZE, FRAME_SIZE):
+        own, stacks = background.shape[:-2], frames.shape[:-3]
+        fits = not own or (
+            len(own) == len(stacks) and all(a in (1, b) for a, b in zip(own, stacks, strict=True))
+        )
+        if background.shape[-2:] != (FRAME_SIZE, FRAME_SIZE) or not fits:
             raise ValueError(
-                f"background has shape {tuple(background.shape)}; expected (84, 84) or (..., 84, 84), "
-                "the mean frame of the game"
+                f"background has shape {tuple(background.shape)} for frames of {tuple(frames.shape)}; give "
+                f"the mean frame of the game, (84, 84), or one for each stack, {(*stacks, 84, 84)}"
             )
         return (x - background.to(x.device, dtype).unsqueeze(-3)).mul_(1 / 255)
     return x * (1 / 255)
@@ -98,10 +104,13 @@ def stack_frames(clip: Tensor) -> Tensor:
     return clip.unfold(1, STACK, 1).movedim(-1, 2)
 
 
-def mean_frame(frames: Tensor, *, chunk: int = 4096) -> Tensor:
+def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
     """The background of a game: the mean of its frames. uint8 (N, 84, 84) -> float32 (84, 84), no labels."""
-    if frames.ndim != 3 or len(frames) == 0:
-        raise ValueError(f"frames have shape {tuple(frames.shape)}; expected (N, 84, 84) with N >= 1")
+    frames = torch.as_tensor(frames)
+    if frames.dtype != torch.uint8 or frames.shape[1:] != (FRAME_SIZE, FRAME_SIZE) or len(frames) == 0:
+        raise ValueError(
+            f"frames are {frames.dtype} {tuple(frames.shape)}; expected uint8 (N, 84, 84) with N >= 1"
+        )
     total = torch.zeros(frames.shape[1:], dtype=torch.float64, device=frames.device)
     for part in frames.split(chunk):
         total += part.sum(0, dtype=torch.int64)

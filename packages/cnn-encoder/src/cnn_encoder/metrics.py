@@ -22,7 +22,8 @@ def temporal_consistency(
         generator: draws them.
 
     Returns:
-        0 where time stands still, 1 where neighbours are as far apart as strangers.
+        0 where time stands still, 1 where neighbours are as far apart as strangers; nan where all rows are
+        equal.
     """
     steps = (embeddings[1:] - embeddings[:-1]).norm(dim=-1)
     if episode_ids is not None:
@@ -67,6 +68,8 @@ def state_correlation(
     if len(embeddings) != len(states):
         raise ValueError(f"{len(embeddings)} embeddings but {len(states)} states; they must agree")
     states = states.to(embeddings.device, torch.float32)
+    if not states.isfinite().all():
+        raise ValueError("states hold NaN or infinity; leave those rows or variables out")
     states = states[:, states.std(0) > 0]
     if states.shape[1] == 0:
         raise ValueError("every state variable is constant; give at least one that changes")

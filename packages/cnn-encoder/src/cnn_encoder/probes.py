@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .initialization import initialize
 
 _CHUNK = 8192  # rows held in float64 at a time
+_WARMUP = 0.1 + 1e-9  # of all steps; exactly a tenth of 10 would be divided by
 
 
 class ProbeData(NamedTuple):
@@ -50,6 +51,7 @@ def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> P
 
     ``ridge`` is relative to the mean variance of the features, so that their scale does not matter.
     """
+    train, test = _checked(train, "train"), _checked(test, "test")
     moments = _moments(train.features)
     mask = _mask(train)
     patterns, group = mask.unique(dim=1, return_inverse=True)  # variables in play together share one solve
@@ -89,12 +91,13 @@ def _affine(features: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
 def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None = None) -> ProbeScore:
     """One network with two hidden layers for all variables, trained on standardised labels where in play."""
     config = config or MLPProbeConfig()
+    train, test = _checked(train, "train"), _checked(test, "test")
     device = train.features.device
     generator = torch.Generator().manual_seed(config.seed)
     mean, scale = _moments(train.features)
     mask = _mask(train)
     count = mask.sum(0).clamp(min=1)
-    labels = train.labels.float()
+    labels = train.labels.float().masked_fill(~mask, 0.0)  # what does not count may be anything, NaN too
     label_mean = (labels * mask).sum(0) / count
     label_std = (((labels - label_mean).square() * mask).sum(0) / count).sqrt().clamp(min=1e-6)
     target = (labels - label_mean) / label_std
@@ -107,7 +110,7 @@ def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None =
     net.to(device)
     optimizer = torch.optim.AdamW(net.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=0.1
+        optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=_WARMUP
     )
     for _ in range(config.num_steps):
         rows = torch.randint(len(labels), (config.batch_size,), generator=generator).to(device)
@@ -135,6 +138,24 @@ def score(predicted: Tensor, data: ProbeData) -> ProbeScore:
         r2.append((1 - error.square().sum() / total).item() if total > 0 else float("nan"))
         mean_error.append(error.abs().mean().item() if len(y) else float("nan"))
     return ProbeScore(r2=tuple(r2), mean_error=tuple(mean_error))
+
+
+def _checked(data: ProbeData, name: str) -> ProbeData:
+    """The data, if its parts belong together.
+
+    Raises:
+        ValueError: features, labels and mask are not of the same rows, or there are none.
+    """
+    features, labels, mask = data
+    shapes = [tuple(part.shape) for part in (features, labels)]
+    if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or not len(features):
+        raise ValueError(
+            f"the {name} features are {shapes[0]} and the labels {shapes[1]}; give (N, F) and (N, V), row "
+            "for row, N at least 1"
+        )
+    if mask is not None and (mask.shape != labels.shape or mask.dtype != torch.bool):
+        raise ValueError(f"the {name} mask is {mask.dtype} {tuple(mask.shape)}; give bool {shapes[1]}")
+    return data
 
 
 def _mask(data: ProbeData) -> Tensor:

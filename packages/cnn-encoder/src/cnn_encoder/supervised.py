@@ -36,8 +36,9 @@ class SupervisedObjective(nn.Module):
         """``statistics`` are the training labels, from which means and deviations are taken."""
         super().__init__()
         self.encoder = encoder
-        values, count = statistics.values, statistics.in_play.sum(0).clamp(min=1)
-        mean = (values * statistics.in_play).sum(0) / count
+        count = statistics.in_play.sum(0).clamp(min=1)
+        values = statistics.values.masked_fill(~statistics.in_play, 0.0)
+        mean = values.sum(0) / count
         std = (((values - mean).square() * statistics.in_play).sum(0) / count).sqrt()
         self.register_buffer("mean", mean)
         self.register_buffer("std", std.clamp(min=1e-3))
@@ -47,7 +48,8 @@ class SupervisedObjective(nn.Module):
     def forward(self, batch: SupervisedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of one batch."""
         predicted = self.head(self.encoder(batch.frames, batch.background)).float()
-        error = ((batch.labels - self.mean) / self.std - predicted).square() * batch.in_play
+        error = ((batch.labels - self.mean) / self.std - predicted).square()
+        error = error.masked_fill(~batch.in_play, 0.0)
         loss = (error.sum(0) / batch.in_play.sum(0).clamp(min=1)).mean()
         return loss, {"loss": loss.detach()}
 

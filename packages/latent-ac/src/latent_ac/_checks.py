@@ -14,10 +14,16 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, name, value, "one of " + ", ".join(map(repr, choices)))
 
 
+def require_count(name: str, value: int) -> None:
+    """Raise a ValueError unless ``value`` is a whole number of at least 1."""
+    require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
+
+
 def require_network(feature_dim: int, hidden: tuple[int, ...], feature_blocks: tuple[int, ...]) -> None:
     """Check the sizes every network of the package has."""
-    require(feature_dim >= 1, "feature_dim", feature_dim, "at least 1")
-    require(all(width >= 1 for width in hidden), "hidden", hidden, "a tuple of widths of at least 1")
+    require_count("feature_dim", feature_dim)
+    widths = all(isinstance(width, int) and width >= 1 for width in hidden)
+    require(widths, "hidden", hidden, "a tuple of whole widths of at least 1")
     require(
         not feature_blocks or (sum(feature_blocks) == feature_dim and min(feature_blocks) >= 1),
         "feature_blocks",

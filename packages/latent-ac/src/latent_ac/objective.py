@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ac import categorical
-from latent_ac._checks import require, require_choice
+from latent_ac._checks import require, require_choice, require_count
 from latent_ac.actor import Actor
 from latent_ac.critic import Critic, SlowTarget
 from latent_ac.features import Features
@@ -73,8 +73,7 @@ class AgentConfig:
             value = getattr(self, name)
             require(value >= 0, name, value, "0 or more")
         for name in ("ppo_epochs", "ppo_minibatches"):
-            value = getattr(self, name)
-            require(value >= 1, name, value, "at least 1")
+            require_count(name, getattr(self, name))
         require(self.ppo_clip > 0, "ppo_clip", self.ppo_clip, "a number above 0")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require, require_choice, require_network
+from latent_ac._checks import require, require_choice, require_count, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import FeatureNorm, hidden_stack, linear
 from latent_ac.rewards import transform_rewards
@@ -48,7 +48,7 @@ class PredictorConfig:
         """Check the values."""
         require_network(self.feature_dim, self.hidden, self.feature_blocks)
         require(len(self.hidden) >= 1, "hidden", self.hidden, "a tuple of one or more widths")
-        require(self.num_actions >= 1, "num_actions", self.num_actions, "at least 1")
+        require_count("num_actions", self.num_actions)
         require_choice("reward_head", self.reward_head, REWARD_HEADS)
         require(
             self.num_bins >= 3 and self.num_bins % 2 == 1, "num_bins", self.num_bins, "an odd number >= 3"

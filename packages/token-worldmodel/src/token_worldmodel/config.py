@@ -1,11 +1,11 @@
 """The one configuration of the world model."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Mask = Literal["hierarchical", "causal"]
 Detail = Literal["none", "last", "past"]
-
 
 _WEIGHTS = {0: 1.0, 1: 0.5}
 
@@ -46,7 +46,7 @@ class WorldModelConfig:
     def __post_init__(self) -> None:
         """Turn JSON's lists back into tuples and fill in the weights, then check every value."""
         object.__setattr__(self, "loss_weights", tuple(self.loss_weights))
-        if not isinstance(self.num_codes, int):
+        if isinstance(self.num_codes, list):
             object.__setattr__(self, "num_codes", tuple(self.num_codes))
         for name in ("num_levels", "num_actions", "max_steps", "dim", "num_layers", "num_heads", "ffn_dim"):
             value = getattr(self, name)
@@ -55,9 +55,10 @@ class WorldModelConfig:
         if not self.loss_weights:
             weights = tuple(_WEIGHTS.get(level, 0.1) for level in range(self.num_levels))
             object.__setattr__(self, "loss_weights", weights)
-        if len(self.codes) != self.num_levels or min(self.codes) < 2:
+        whole = all(isinstance(codes, int) and codes >= 2 for codes in self.codes)
+        if len(self.codes) != self.num_levels or not whole:
             raise ValueError(
-                f"num_codes is {self.num_codes}; give one number of at least 2, "
+                f"num_codes is {self.num_codes!r}; give one whole number of at least 2, "
                 f"or {self.num_levels} of them, one per level"
             )
         if self.dim % self.num_heads:
@@ -70,7 +71,8 @@ class WorldModelConfig:
             raise ValueError(f"mask is {self.mask!r}; choose one of {', '.join(get_args(Mask))}")
         if self.detail not in get_args(Detail):
             raise ValueError(f"detail is {self.detail!r}; choose one of {', '.join(get_args(Detail))}")
-        if len(self.loss_weights) != self.num_levels or min(self.loss_weights) < 0:
+        counted = all(0 <= weight < math.inf for weight in self.loss_weights)
+        if len(self.loss_weights) != self.num_levels or not counted:
             raise ValueError(
                 f"loss_weights is {self.loss_weights}; give {self.num_levels} of at least 0, one per level"
             )
@@ -78,7 +80,7 @@ class WorldModelConfig:
     @property
     def codes(self) -> tuple[int, ...]:
         """Number of codes of each level, coarse to fine."""
-        return (self.num_codes,) * self.num_levels if isinstance(self.num_codes, int) else self.num_codes
+        return self.num_codes if isinstance(self.num_codes, tuple) else (self.num_codes,) * self.num_levels
 
     @property
     def step_size(self) -> int:

@@ -57,8 +57,10 @@ def evaluate(
         Under each game's name, and under ``all``, one `LevelEvaluation` per level, coarse to fine.
 
     Raises:
-        ValueError: no batches, or windows of one step.
+        ValueError: no batches, windows of one step, or a game named as the sum of all.
     """
+    if games is not None and "all" in games:
+        raise ValueError("a game is named 'all', which stands for the sum of all games; rename it")
     codes = model.config.codes
     reader = frozen(model, model.slot_embedding.dtype)
     tallies: dict[str, list[_Tally]] = {}

@@ -1,6 +1,7 @@
 """Real play to learn from."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 from atari_data import (
@@ -32,7 +33,7 @@ def run(context: Context) -> Made:
         target = directory if context.round else directory.with_name(f".{game}.partial")
         if context.round:
             drop_rounds(directory, context.round)
-            before = set(directory.iterdir())
+            before = _shards(directory)
         else:
             shutil.rmtree(target, ignore_errors=True)
             before = set()
@@ -51,7 +52,7 @@ def run(context: Context) -> Made:
         if not context.round:
             shutil.rmtree(directory, ignore_errors=True)
             target.rename(directory)
-        made += sorted(set(directory.iterdir()) - before)
+        made += sorted(_shards(directory) - before)
         store = context.layout.frames(game)
         rewards = store.rewards[len(store) - result.num_rows :]
         metrics[game] = {
@@ -89,6 +90,10 @@ def _imported(context: Context) -> Made:
         }
         made += sorted(directory.glob("shard-*.safetensors"))
     return Made(made, metrics)
+
+
+def _shards(directory: Path) -> set[Path]:
+    return set(directory.glob("shard-*.safetensors"))
 
 
 def _policy(context: Context, game: str) -> Policy:

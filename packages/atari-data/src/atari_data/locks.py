@@ -1,0 +1,36 @@
+"""One process at a time writes into a directory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Hold ``directory``, made if missing, against other writers while the block runs.
+
+    The lock is the system's: it goes with the process, however that ends. Where a file system knows no locks,
+    none is held.
+
+    Raises:
+        ValueError: another process, or another writer of this one, holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / LOCK_FILE)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(
+            f"{directory} is being written by another process; wait until that ends, stop it, or give "
+            "another directory"
+        ) from None
+    except NotImplementedError:
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
