@@ -16,7 +16,7 @@ import torch
 from cnn_encoder import ContrastiveObjective
 from command import SMALL, options, train, wm
 from latent_ac import ActorCriticObjective, PredictorObjective
-from token_worldmodel import WorldModelObjective
+from token_worldmodel import WorldModelObjective, load_worldmodel
 from wm import evaluation, training
 from wm.config import build_config, load_config, read_preset, save_config
 
@@ -110,6 +110,17 @@ def test_a_stage_of_old_inputs_says_so_and_a_refused_one_changes_nothing(run, tm
     shown = wm("show", copy)
     assert shown.code == 0, shown.output
     assert "of other games than the run's" in shown.output
+
+
+def test_alike_codes_may_learn_together(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    together = wm(
+        "train", "worldmodel", "--run", copy, "--device", "cpu", "--set", "train.worldmodel.alike_codes=true"
+    )
+    assert together.code == 0, together.output
+    before, after = (load_worldmodel(path / "worldmodel.safetensors").state_dict() for path in (run, copy))
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["heads.0.weight"], after["heads.0.weight"])
 
 
 def test_a_run_that_is_not_named_keeps_its_settings_too(run, tmp_path, monkeypatch):

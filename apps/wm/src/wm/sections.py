@@ -177,12 +177,24 @@ class StartConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorldModelFitConfig(FitConfig):
+    """The same for the world model.
+
+    Args:
+        alike_codes: whether what is learned of a code is learned of those like it too. Tokens are foreseen
+            better then; Pong's agents play worse by it (docs/decisions/0012-likeness.md).
+    """
+
+    alike_codes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How each stage that takes gradient steps is optimised."""
 
     encoder: FitConfig = field(default_factory=FitConfig)
     decoder: FitConfig = field(default_factory=FitConfig)
-    worldmodel: FitConfig = field(default_factory=FitConfig)
+    worldmodel: WorldModelFitConfig = field(default_factory=WorldModelFitConfig)
     predictors: FitConfig = field(default_factory=FitConfig)
     agent: FitConfig = field(default_factory=FitConfig)
 

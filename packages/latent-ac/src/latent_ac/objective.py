@@ -279,8 +279,10 @@ class ActorCriticObjective(nn.Module):
                 "algorithm='ppo' needs log_probs of the behaviour policy in the batch; "
                 "take them from Actor.act_with_log_prob"
             )
-        if batch.actions.device.type == "cpu" and not torch.compiler.is_compiling():
-            self._check_values(batch)  # on a GPU the look would wait for the device
+        # The parts of a batch have been looked at as a whole; on a GPU the look would wait for the device.
+        looked_at = batch.returns is not None or batch.actions.device.type != "cpu"
+        if not looked_at and not torch.compiler.is_compiling():
+            self._check_values(batch)
 
     def _check_values(self, batch: ImaginedBatch) -> None:
         mask = batch.action_mask.expand(*batch.actions.shape, -1)

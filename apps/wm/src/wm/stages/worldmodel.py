@@ -1,5 +1,6 @@
 """Tokens to a model of the game."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
@@ -34,7 +35,8 @@ def run(context: Context) -> Made:
         model = WorldModel(config.worldmodel).to(device)
     else:
         model = load_worldmodel(known).to(device)
-    with alike_codes_learn_together(model, frozen_quantizer(layout, device).codebooks):
+    codebooks = frozen_quantizer(layout, device).codebooks
+    with alike_codes_learn_together(model, codebooks) if fit_config.alike_codes else nullcontext():
         fitted = fit(
             WorldModelObjective(model),
             lambda step: train.batch(context.first_batch + step),
