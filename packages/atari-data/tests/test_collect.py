@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +260,23 @@ def test_a_lost_shard_is_told_and_nothing_more_is_lost(tmp_path: Path):
             use()
     assert contents(tmp_path) == before
     assert len(FrameStore.open(tmp_path, rounds=1).rounds) == 1
+
+
+def test_a_failure_while_renaming_leaves_the_rounds_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run(tmp_path)
+    before, replace, calls = contents(tmp_path), os.replace, []
+
+    def fail_at_the_second(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(28, "no room left")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_at_the_second)
+    with pytest.raises(OSError, match="no room left"):
+        run(tmp_path)
+    assert contents(tmp_path) == before
+    assert len(FrameStore.open(tmp_path).rounds) == 1
 
 
 def test_numpy_integers_are_integers(tmp_path: Path):

@@ -66,6 +66,9 @@ def staged_round(directory: Path, place: Place) -> Iterator[tuple[Path, list[Pat
         yield staging, staged
         for index, path in enumerate(staged, place.first_shard):
             os.replace(path, shard_path(directory, index))
+    except BaseException:
+        _drop_shards(directory, place.first_shard)
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
