@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atari_data.games import check_game
-from atari_data.locks import only_writer
 from atari_data.playing import environment_seeds, play
 from atari_data.policies import Policy
 from atari_data.protocol import PROTOCOLS, Protocol, whole
 from atari_data.recorder import Recorder
-from atari_data.rounds import next_round, staged_round
+from atari_data.rounds import new_round
 from atari_data.shards import ShardWriter
 from atari_data.twins import Twins
 
@@ -84,36 +83,25 @@ def collect(
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; take at least 1")
     directory = Path(directory)
-    with only_writer(directory):
-        return _collect(directory, game, num_steps, policy, seed, protocol, num_envs, ram, progress)
-
-
-def _collect(
-    directory: Path,
-    game: str,
-    num_steps: int,
-    policy: Policy,
-    seed: int,
-    protocol: Protocol,
-    num_envs: int,
-    ram: bool,
-    progress: Callable[[int], None] | None,
-) -> CollectResult:
-    place = next_round(directory, game=check_game(game), protocol=protocol, ram=ram)
     num_envs = min(num_envs, num_steps)
-    seeds = environment_seeds(seed, num_envs, stream=place.round)
-    quotas = np.full(num_envs, num_steps // num_envs)
-    quotas[: num_steps % num_envs] += 1
-    twins = Twins(game, seeds, protocol) if ram else None
     origin = {
         "source": "emulator",
         "seed": seed,
         "policy": type(policy).__name__,
         "ale_py": ale_py.__version__,
     }
-    with staged_round(directory, place) as (staging, staged), ExitStack() as stack:
+    with (
+        new_round(directory, game=check_game(game), protocol=protocol, ram=ram) as place,
+        ExitStack() as stack,
+    ):
+        seeds = environment_seeds(seed, num_envs, stream=place.round)
+        quotas = np.full(num_envs, num_steps // num_envs)
+        quotas[: num_steps % num_envs] += 1
+        twins = Twins(game, seeds, protocol) if ram else None
         writers = [
-            ShardWriter(staging, f"env-{env:05d}", ram=ram, config={**place.config, **origin, "env": env})
+            ShardWriter(
+                place.staging, f"env-{env:05d}", ram=ram, config={**place.config, **origin, "env": env}
+            )
             for env in range(num_envs)
         ]
         for writer in writers:
@@ -142,7 +130,7 @@ def _collect(
                     break
         for env, writer in enumerate(writers):
             writer.close(end=env == num_envs - 1)
-            staged.extend(writer.paths)
+            place.staged.extend(writer.paths)
     episodes = sorted(episode for recorder in recorders.values() for episode in recorder.episodes)
     return CollectResult(
         num_steps=num_steps,

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from atari_data.collect import CollectResult
 from atari_data.games import NUM_ACTIONS
-from atari_data.locks import only_writer
-from atari_data.rounds import next_round, staged_round
+from atari_data.rounds import new_round
 from atari_data.shards import FRAMES, ShardWriter
 from atari_data.video import read_frames, to_frame
 from atari_data.windows import final_rows
@@ -69,13 +68,10 @@ def import_recording(
         per_action={"rewards": rewards, "terminated": terminated, "truncated": truncated},
         lives=lives,
     )
-    with ExitStack() as stack:
-        stack.enter_context(only_writer(directory))
-        place = next_round(directory, game=game, protocol=None, ram=False)
+    with new_round(directory, game=game, protocol=None, ram=False) as place, ExitStack() as stack:
         columns["episode_ids"] += place.first_episode
         config = {**place.config, "source": "recording", "seed": None, "env": 0}
-        staging, staged = stack.enter_context(staged_round(directory, place))
-        writer = ShardWriter(staging, "recording", ram=False, config=config)
+        writer = ShardWriter(place.staging, "recording", ram=False, config=config)
         stack.callback(writer.discard)
         row = 0
         for block in _batched(map(to_frame, pictures), _BLOCK):
@@ -87,7 +83,7 @@ def import_recording(
         if row != num_frames:
             raise ValueError(f"{frames} announces {num_frames} pictures and holds {row}; convert it again")
         writer.close(end=True)
-        staged.extend(writer.paths)
+        place.staged.extend(writer.paths)
     final = final_rows(columns["episode_ids"])
     lengths = np.diff(np.flatnonzero(final), prepend=-1) - 1
     return CollectResult(

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,57 @@ from atari_data.store import FrameStore
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a new round goes: its number, its first shard and first episode id, and its metadata."""
+    """Where a new round goes.
+
+    Attributes:
+        round: its number.
+        first_shard, first_episode: its first shard and first episode id.
+        config: its metadata.
+        staging: folder to write its shards into.
+        staged: their paths, in their final order, to be filled in.
+    """
 
     round: int
     first_shard: int
     first_episode: int
     config: dict[str, Any]
+    staging: Path
+    staged: list[Path] = field(default_factory=list)
 
 
-def next_round(directory: Path, *, game: str, protocol: Protocol | None, ram: bool) -> Place:
-    """Find the place of a new round in ``directory``, which may be new, empty, or hold rounds.
+@contextmanager
+def new_round(directory: Path, *, game: str, protocol: Protocol | None, ram: bool) -> Iterator[Place]:
+    """The place of a new round in ``directory``, which may be new, empty, or hold rounds, and is locked.
+
+    When the block ends well the staged shards take their places in ``directory``; when it does not, they
+    vanish. A process killed while they are being renamed leaves the folder, and a tail without the shard
+    marked as the end of its round: readers pass it over, and the next round removes both.
 
     Raises:
-        ValueError: it holds damaged shards, another game or protocol, or differs in having RAM.
+        ValueError: it is being written by another, holds damaged shards, another game or protocol, or differs
+            in having RAM.
     """
+    with only_writer(directory):
+        place = _next_place(directory, game, protocol, ram)
+        _drop_shards(directory, place.first_shard)  # what a killed process left; its folder still marks it
+        shutil.rmtree(place.staging, ignore_errors=True)
+        place.staging.mkdir()
+        try:
+            yield place
+            for index, path in enumerate(place.staged, place.first_shard):
+                os.replace(path, shard_path(directory, index))
+        except BaseException:
+            _drop_shards(directory, place.first_shard)
+            raise
+        finally:
+            shutil.rmtree(place.staging, ignore_errors=True)
+
+
+def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool) -> Place:
+    staging = directory / STAGING
     config = {"game": game, "protocol": None if protocol is None else asdict(protocol)}
     if not any(directory.glob("shard-*.safetensors")):
-        return Place(round=0, first_shard=0, first_episode=0, config={**config, "round": 0})
+        return Place(round=0, first_shard=0, first_episode=0, config={**config, "round": 0}, staging=staging)
     store = FrameStore.open(directory)
     for what, found, given in (
         ("game", store.game, game),
@@ -46,31 +80,8 @@ def next_round(directory: Path, *, game: str, protocol: Protocol | None, ram: bo
         first_shard=store.num_shards,
         first_episode=int(store.episode_ids.max()) + 1,
         config={**config, "round": len(store.rounds)},
+        staging=staging,
     )
-
-
-@contextmanager
-def staged_round(directory: Path, place: Place) -> Iterator[tuple[Path, list[Path]]]:
-    """A folder to write a round's shards into, and a list to name them in, in their final order.
-
-    When the block ends well the shards take their places in ``directory``; when it does not, they vanish. A
-    process killed while they are being renamed leaves the folder, and a tail without the shard marked as the
-    end of its round: readers pass it over, and the next round removes both. The caller is the `only_writer`.
-    """
-    staging = directory / STAGING
-    _drop_shards(directory, place.first_shard)  # what a killed process left; its folder still marks it
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    staged: list[Path] = []
-    try:
-        yield staging, staged
-        for index, path in enumerate(staged, place.first_shard):
-            os.replace(path, shard_path(directory, index))
-    except BaseException:
-        _drop_shards(directory, place.first_shard)
-        raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def drop_rounds(directory: str | Path, keep: int) -> None:

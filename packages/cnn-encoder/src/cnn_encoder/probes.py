@@ -98,7 +98,7 @@ def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None =
     mask = _mask(train)
     count = mask.sum(0).clamp(min=1)
     labels = train.labels.float().masked_fill(~mask, 0.0)  # what does not count may be anything, NaN too
-    label_mean = (labels * mask).sum(0) / count
+    label_mean = labels.sum(0) / count
     label_std = (((labels - label_mean).square() * mask).sum(0) / count).sqrt().clamp(min=1e-6)
     target = (labels - label_mean) / label_std
 

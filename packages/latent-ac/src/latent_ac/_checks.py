@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from latent_ac.two_hot import LARGEST_LIMIT
+
 
 def require(condition: bool, name: str, value: Any, allowed: str) -> None:
     """Raise a ValueError that names the setting, its value and what to give instead."""
@@ -17,6 +19,12 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def require_count(name: str, value: int) -> None:
     """Raise a ValueError unless ``value`` is a whole number of at least 1."""
     require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
+
+
+def require_bins(num_bins: int, limit: float) -> None:
+    """Check the bins of a two-hot head."""
+    require(num_bins >= 3 and num_bins % 2 == 1, "num_bins", num_bins, "an odd number >= 3")
+    require(0 < limit <= LARGEST_LIMIT, "limit", limit, f"a number above 0, at most {LARGEST_LIMIT}")
 
 
 def require_network(feature_dim: int, hidden: tuple[int, ...], feature_blocks: tuple[int, ...]) -> None:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require, require_choice, require_network
+from latent_ac._checks import require, require_bins, require_choice, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import MLP
-from latent_ac.two_hot import LARGEST_LIMIT, expectation, symexp_bins, two_hot_nll
+from latent_ac.two_hot import expectation, symexp_bins, two_hot_nll
 
 HEADS = ("two_hot", "normal", "mse")
 
@@ -39,12 +39,7 @@ class CriticConfig:
         """Check the values."""
         require_network(self.feature_dim, self.hidden, self.feature_blocks)
         require_choice("head", self.head, HEADS)
-        require(
-            self.num_bins >= 3 and self.num_bins % 2 == 1, "num_bins", self.num_bins, "an odd number >= 3"
-        )
-        require(
-            0 < self.limit <= LARGEST_LIMIT, "limit", self.limit, f"a number above 0, at most {LARGEST_LIMIT}"
-        )
+        require_bins(self.num_bins, self.limit)
 
 
 class Critic(nn.Module):

@@ -19,7 +19,6 @@ from latent_ac.rewards import transform_rewards
 ALGORITHMS = ("reinforce", "ppo")
 REWARD_TRANSFORMS = ("clip", "symlog", "raw")  # not "sign": that of an expected reward means nothing
 SLOW_TARGETS = ("returns", "regularizer")
-_FILLED = ("log_probs", "returns", "advantages")  # parts of a batch that may be missing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,9 +258,8 @@ class ActorCriticObjective(nn.Module):
                 f"{tuple(batch.actions.shape)} instead of int64 (H, B), both at least 1"
             )
         actions = self.actor.config.num_actions
-        allowed: dict[str, list[tuple[int, ...]]] = {
-            name: [(steps, size)] for name in ("rewards", "continues", *_FILLED)
-        }
+        steps_of_each = ("rewards", "continues", "log_probs", "returns", "advantages")
+        allowed: dict[str, list[tuple[int, ...]]] = {name: [(steps, size)] for name in steps_of_each}
         allowed["features"] = [(steps + 1, size, self.actor.config.feature_dim)]
         allowed["action_mask"] = [(actions,), (size, actions)]
         given = {name: getattr(batch, name) for name in allowed if getattr(batch, name) is not None}

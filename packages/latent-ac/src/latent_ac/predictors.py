@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require, require_choice, require_count, require_network
+from latent_ac._checks import require, require_bins, require_choice, require_count, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import FeatureNorm, hidden_stack, linear
 from latent_ac.rewards import transform_rewards
-from latent_ac.two_hot import LARGEST_LIMIT, expectation, symexp_bins, two_hot
+from latent_ac.two_hot import expectation, symexp_bins, two_hot_nll
 
 REWARD_HEADS = ("sign", "two_hot")
 
@@ -50,12 +50,7 @@ class PredictorConfig:
         require(len(self.hidden) >= 1, "hidden", self.hidden, "a tuple of one or more widths")
         require_count("num_actions", self.num_actions)
         require_choice("reward_head", self.reward_head, REWARD_HEADS)
-        require(
-            self.num_bins >= 3 and self.num_bins % 2 == 1, "num_bins", self.num_bins, "an odd number >= 3"
-        )
-        require(
-            0 < self.limit <= LARGEST_LIMIT, "limit", self.limit, f"a number above 0, at most {LARGEST_LIMIT}"
-        )
+        require_bins(self.num_bins, self.limit)
         require(0 <= self.class_balance <= 1, "class_balance", self.class_balance, "a number from 0 to 1")
 
 
@@ -138,9 +133,8 @@ class TransitionPredictor(nn.Module):
         Each of a target's two points weighs as its own class does: only so is q(c|x) ~ p(c|x) w_c where a
         small reward lies between zero and the first point above it.
         """
-        index, share = two_hot(targets, self.support)
-        weights = self.class_log_weights[self.support_class[index]].exp()
-        return -(weights * share * logits.log_softmax(-1).gather(-1, index)).sum(-1)
+        weights = self.class_log_weights[self.support_class].exp()
+        return two_hot_nll(weights * logits.log_softmax(-1), targets, self.support)
 
     @torch.no_grad()
     def set_class_frequencies(self, frequencies: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Tokens to a model of the game."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 
 import torch
@@ -35,8 +35,10 @@ def run(context: Context) -> Made:
         model = WorldModel(config.worldmodel).to(device)
     else:
         model = load_worldmodel(known).to(device)
-    codebooks = frozen_quantizer(layout, device).codebooks
-    with alike_codes_learn_together(model, codebooks) if fit_config.alike_codes else nullcontext():
+    coordinates: AbstractContextManager[None] = nullcontext()
+    if fit_config.alike_codes:
+        coordinates = alike_codes_learn_together(model, frozen_quantizer(layout, device).codebooks)
+    with coordinates:
         fitted = fit(
             WorldModelObjective(model),
             lambda step: train.batch(context.first_batch + step),
