@@ -174,7 +174,7 @@ def main() -> None:
         batches = (rows_with_history(part, some, 1) for some in chosen.split(256))
         features.append(embed(encoder, batches, background))
         ram = {name: part.ram[:, int(i)] for name, i in (pair.split("=") for pair in options.variables)}
-        labels.append(pick(state_labels(ram, game=options.game), chosen))
+        labels.append(pick(state_labels(ram, game=options.game, episode_ids=part.ids.numpy()), chosen))
     consistency = temporal_consistency(features[1], held_out.ids, generator=generator)
     print(f"temporal {consistency:.3f}  diversity {diversity(features[1], generator=generator):.3f}")
     stages = [Stage("embedding", features[0], features[1])]

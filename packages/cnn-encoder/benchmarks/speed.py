@@ -60,7 +60,7 @@ def plain_step(batch: ClipBatch) -> Callable[[], None]:
 
 ALONE = ContrastiveConfig(
     contrastive_weight=1.0,
-    inverse_dynamics=False,
+    inverse_weight=0.0,
     layout_weight=0.0,
     picture_weight=0.0,
     reward_weight=0.0,

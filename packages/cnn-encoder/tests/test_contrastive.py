@@ -2,7 +2,15 @@ import math
 
 import pytest
 import torch
-from cnn_encoder import ClipBatch, ContrastiveConfig, ContrastiveObjective, Encoder, EncoderConfig, info_nce
+from cnn_encoder import (
+    ClipBatch,
+    ContrastiveConfig,
+    ContrastiveObjective,
+    Encoder,
+    EncoderConfig,
+    info_nce,
+    layout,
+)
 from cnn_encoder.contrastive import _not_negatives, balanced_cross_entropy
 
 
@@ -12,7 +20,7 @@ def generator(seed=0):
 
 OFF = {
     "contrastive_weight": 0.0,
-    "inverse_dynamics": False,
+    "inverse_weight": 0.0,
     "layout_weight": 0.0,
     "picture_weight": 0.0,
     "reward_weight": 0.0,
@@ -127,6 +135,17 @@ def test_the_picture_reaches_the_encoder_once_its_head_has_begun():
         optimizer.step()
 
 
+@pytest.mark.parametrize("lag", [0, 1, 3])
+def test_the_layout_is_of_the_newest_frame_and_of_one_before_it(lag):
+    model, frames = objective(layout_lag=lag), play().frames
+    found = model._layouts(frames)
+    of_each = layout(frames[:, 3 - lag :], 4)
+    assert torch.equal(found[..., :32], of_each[:, lag:])
+    if lag:
+        assert torch.equal(found[..., 32:], of_each[:, :-lag])
+    assert found.shape[-1] == model.layout.out_features == (64 if lag else 32)
+
+
 def test_each_stretch_has_its_own_background():
     one, other = play(seed=1), play(seed=2)
     model = objective(picture_weight=0.0)  # a picture has bands of absolute brightness
@@ -158,7 +177,7 @@ def test_learns_to_tell_moments_apart():
     batch = batch._replace(rewards=torch.nn.functional.pad((columns > 40).float(), (0, 1)))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     history = []
-    for _ in range(50):
+    for _ in range(80):
         loss, metrics = model(batch)
         optimizer.zero_grad()
         loss.backward()
@@ -179,6 +198,7 @@ def test_the_same_seed_gives_the_same_numbers():
     [
         (lambda: ContrastiveConfig(temperature=0.0), r"temperature is 0\.0"),
         (lambda: ContrastiveConfig(layout_weight=-1.0), r"layout_weight is -1\.0"),
+        (lambda: ContrastiveConfig(layout_lag=4), "layout_lag is 4; it must be 0 to 3"),
         (lambda: ContrastiveConfig(picture_weight=-1.0), r"picture_weight is -1\.0"),
         (lambda: ContrastiveConfig(reward_weight=-1.0), r"reward_weight is -1\.0"),
         (lambda: info_nce(torch.zeros(3, 4), torch.zeros(2, 4), 0.1), r"\(3, 4\).*\(2, 4\)"),

@@ -9,6 +9,8 @@ def decoder():
 
 
 def test_draws_frames_in_range_on_the_background(decoder):
+    decoder.eval()
+    torch.nn.init.normal_(decoder.grow2.weight)
     z = torch.randn(2, 3, 384)
     background = torch.full((84, 84), 100.0)
     frames = decoder(z, background)
@@ -20,14 +22,19 @@ def test_draws_frames_in_range_on_the_background(decoder):
 
 
 def test_loss_by_hand(decoder):
-    for parameter in decoder.parameters():
-        torch.nn.init.zeros_(parameter)  # draws the background and nothing else
+    assert not decoder.eval().foreground(torch.randn(2, 384)).any()  # nothing but the background as yet
     background = torch.full((84, 84), 51.0)
     frame = torch.full((1, 84, 84), 51, dtype=torch.uint8)
     frame[0, 0, 0] = 102  # one pixel of foreground, (51 / 255)^2 = 0.04
     loss, metrics = DecoderObjective(decoder)(DecoderBatch(torch.zeros(1, 384), frame, background))
-    assert loss.item() == pytest.approx(11 * 0.04 / 84**2)
+    assert loss.item() == pytest.approx(5 * 0.04 / 84**2)
     assert metrics["mse"].item() == pytest.approx(0.04 / 84**2)
+
+
+def test_a_common_offset_and_the_unit_of_an_embedding_do_not_matter(decoder):
+    torch.nn.init.normal_(decoder.grow2.weight)
+    z = torch.randn(64, 384, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(decoder.foreground(z), decoder.foreground(7 + 5 * z), rtol=1e-3, atol=0.5)
 
 
 def test_sends_no_gradient_into_the_embedding_and_learns_a_frame(decoder):
@@ -51,10 +58,13 @@ def test_sends_no_gradient_into_the_embedding_and_learns_a_frame(decoder):
 
 
 def test_a_saved_decoder_comes_back_the_same(decoder, tmp_path):
+    torch.nn.init.normal_(decoder.grow2.weight)
+    z = torch.randn(2, 384)
+    decoder(3 * z)  # in training: what it divides by follows what it sees
     save_decoder(tmp_path / "decoder", decoder)
     loaded = load_decoder(tmp_path / "decoder")
-    z = torch.randn(2, 384)
-    assert torch.equal(loaded(z), decoder(z))
+    assert loaded.scale.running_var.min() > 0.9
+    assert torch.equal(loaded(z), decoder.eval()(z))
     assert loaded.config == decoder.config
     with pytest.raises(ValueError, match="foreground_weight is -1"):
         DecoderConfig(foreground_weight=-1)

@@ -40,6 +40,22 @@ def test_shows_what_each_stage_has_lost():
     assert written[2]["mlp_r2"] is None
 
 
+def test_motions_do_not_disturb_what_stands_beside_them():
+    train, test = labels_and_state(1500, 0), labels_and_state(400, 1)
+    noise = torch.randn(1500, 1, generator=torch.Generator().manual_seed(2))
+    more = StateLabels(
+        ("ball_x motion", *train.names),
+        torch.cat([noise, train.values], 1),
+        torch.cat([train.in_play[:, :1], train.in_play], 1),
+    )
+    also = StateLabels(more.names, test.values[:, [0, 0, 1, 2]], test.in_play[:, [0, 0, 1, 2]])
+    stages = [Stage("all", train.values, test.values)]
+    rows = retention(stages, more, also, CONFIG)
+    assert [row.variable for row in rows] == ["ball_x", "player_y", "enemy_score", "ball_x motion"]
+    assert rows[:2] == retention(stages, train, test, CONFIG)[:2]
+    assert rows[3].mlp_r2 < 0.1
+
+
 def test_labels_of_different_variables_are_refused():
     train = labels_and_state(10, 0)
     with pytest.raises(ValueError, match="must be the same"):

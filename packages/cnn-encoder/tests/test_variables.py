@@ -69,3 +69,21 @@ def test_breakout_does_not_draw_a_ball_that_has_passed_the_paddle():
     labels = {"ball_y": np.array([0, 1, 186, 187, 208], np.uint8), "ball_x": np.full(5, 99, np.uint8)}
     assert state_labels(labels, game="breakout").in_play[:, 1].tolist() == [False, True, True, False, False]
     assert state_labels(labels).in_play[:, 1].tolist() == [False, True, True, True, True]
+
+
+def test_motion_counts_within_an_episode_and_not_where_something_jumps():
+    labels = {
+        "ball_x": np.array([10, 14, 20, 0, 60, 64, 200, 196], np.uint8),
+        "ball_y": np.array([50, 42, 34, 0, 90, 98, 106, 114], np.uint8),
+        "enemy_score": np.array([0, 0, 1, 1, 1, 2, 2, 2], np.uint8),
+    }
+    table = state_labels(labels, episode_ids=np.array([0, 0, 0, 0, 0, 1, 1, 1]))
+    assert table.names == ("ball_x", "ball_y", "enemy_score", "ball_x motion", "ball_y motion")
+    # Row 3 has no ball, row 4 had none before, row 5 begins an episode; in row 6 the ball jumps.
+    assert table.in_play[:, 3].tolist() == [False, True, True, False, False, False, False, True]
+    assert table.in_play[:, 4].tolist() == [False, True, True, False, False, False, True, True]
+    assert table.values[table.in_play[:, 3], 3].tolist() == [4, 6, -4]
+    assert table.values[table.in_play[:, 4], 4].tolist() == [-8, -8, 8, 8]
+    assert category("ball_x motion") == category("ball_x")
+    with pytest.raises(ValueError, match="7 episode_ids for 8 rows"):
+        state_labels(labels, episode_ids=np.zeros(7, np.int64))

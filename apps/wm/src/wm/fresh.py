@@ -95,7 +95,7 @@ def fresh_play(
         state, raw = None, None
         if labelled and store.ram is not None:
             columns = labels(game, store.ram)
-            found = state_labels(columns, game=game)
+            found = state_labels(columns, game=game, episode_ids=store.episode_ids)
             state = StateLabels(found.names, found.values.to(device), found.in_play.to(device))
             raw = torch.from_numpy(np.stack(list(columns.values()), 1).astype(np.int64)).to(device)
         yield FreshPlay(store, state, raw)

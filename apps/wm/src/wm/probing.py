@@ -14,6 +14,7 @@ import torch
 from atari_data import games as ale_games
 from atari_data import labelled_games, split_episodes
 from cnn_encoder import (
+    MOTION,
     DINOv2,
     Encoder,
     LabelledFeatures,
@@ -110,7 +111,8 @@ def probe_run(
             "policy": "random" if config.collect.policy == "random" else "sticky_random",
             "emulator": config.collect.protocol,
             "in_play": "positions count on frames where their object is in play (no ball_y of 0, not both "
-            "coordinates 0); ball_y - player_y only where ball_x > 120",
+            "coordinates 0); ball_y - player_y only where ball_x > 120; motion is the change since the row "
+            "before, where the object was in play too",
             "after_levels": "code embeddings of these levels side by side, as the agent sees them",
         },
         "games": {game: measured.game(game) for game in known},
@@ -222,13 +224,14 @@ class _Probe:
     def _geometry(self, features: Tensor, play: FreshPlay) -> dict[str, float]:
         assert play.state is not None
         draw = generator(torch.device("cpu"), self.options.seed, "pairs")
+        places = [not name.endswith(MOTION) for name in play.state.names]
         ids = torch.from_numpy(np.ascontiguousarray(play.store.episode_ids)).to(features.device)
         return {
             "temporal_consistency": temporal_consistency(features, ids, num_pairs=NUM_PAIRS, generator=draw),
             "diversity": diversity(features, num_pairs=NUM_PAIRS, generator=draw),
             "norm": embedding_norm(features),
             "state_correlation": state_correlation(
-                features, play.state.values, num_pairs=NUM_PAIRS, generator=draw
+                features, play.state.values[:, places], num_pairs=NUM_PAIRS, generator=draw
             ),
         }
 

@@ -83,12 +83,12 @@ class ContrastiveConfig:
 
     temperature: float = 0.1
     contrastive_weight: float = 0.2
-    inverse_dynamics: bool = True
     inverse_weight: float = 1.0
     inverse_start_step: int = 150
     inverse_hidden_dim: int = 256
     layout_weight: float = 30.0
     layout_frequencies: int = 4
+    layout_lag: int = 3
     picture_weight: float = 10.0
     reward_weight: float = 5.0
     head_start_steps: int = 0
@@ -108,6 +108,11 @@ class ContrastiveConfig:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.layout_lag not in range(STACK):
+            raise ValueError(
+                f"layout_lag is {self.layout_lag}; it must be 0 to {STACK - 1}, "
+                "the frames that an encoder sees before the newest"
+            )
 
 
 class ContrastiveObjective(nn.Module):
@@ -119,9 +124,10 @@ class ContrastiveObjective(nn.Module):
     *Inverse dynamics*: which action led from one moment to the next. It starts late; from the first step on
     it would keep InfoNCE at chance.
 
-    *Layout*: the whitened low frequencies of what moves in the newest frame (`cnn_encoder.layout`) must be
-    linear in the embedding. A contrast is content with any code that tells moments apart, however
-    crumpled; a quantizer needs the state to be where the variance is, along few and straight directions.
+    *Layout*: the whitened low frequencies of what moves, in the newest frame and in the one ``layout_lag``
+    before it (`cnn_encoder.layout`), must be linear in the embedding. A contrast is content with any code
+    that tells moments apart, however crumpled; a quantizer needs the state to be where the variance is,
+    along few and straight directions. The newest frame alone would say where things are, not where they go.
 
     *Reward*: whether what led to a moment brought a reward, and of which sign, must be linear in the moment's
     embedding. A point is a small thing on the screen, or nothing but a thing gone, and rare: no other demand
@@ -143,7 +149,8 @@ class ContrastiveObjective(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.config = config
-        dim, num_layout = encoder.config.embedding_dim, 2 * config.layout_frequencies**2
+        dim = encoder.config.embedding_dim
+        num_layout = 2 * config.layout_frequencies**2 * (2 if config.layout_lag else 1)
         self.inverse = nn.Sequential(
             nn.Linear(2 * dim, config.inverse_hidden_dim),
             nn.ReLU(),
@@ -174,7 +181,7 @@ class ContrastiveObjective(nn.Module):
         contrast = info_nce(now, following, self.config.temperature, ignore=ignore)
         loss = self.config.contrastive_weight * contrast
         metrics = {"info_nce": contrast.detach()}
-        if self.config.inverse_dynamics:
+        if self.config.inverse_weight > 0:
             logits = self.inverse(torch.cat([now, following], -1)).float().flatten(0, 1)
             actions = batch.actions[:, :-1].flatten()
             inverse = F.cross_entropy(logits, actions)
@@ -185,7 +192,7 @@ class ContrastiveObjective(nn.Module):
             metrics["inverse_accuracy"] = (logits.argmax(-1) == actions).float().mean()
         newest = batch.frames[:, STACK - 1 :]
         if self.config.layout_weight > 0:
-            target = self.whiten(layout(newest, self.config.layout_frequencies))
+            target = self.whiten(self._layouts(batch.frames))
             error = F.smooth_l1_loss(self.layout(z).float(), target)
             loss = loss + self.config.layout_weight * error
             metrics["layout"] = error.detach()
@@ -201,6 +208,12 @@ class ContrastiveObjective(nn.Module):
             metrics["reward"] = balanced.detach()
         metrics["loss"] = loss.detach()
         return loss, metrics
+
+    def _layouts(self, frames: Tensor) -> Tensor:
+        """The layout of every newest frame and of the one ``layout_lag`` before: (S, T, 2 or 4 K * K)."""
+        lag = self.config.layout_lag
+        found = layout(frames[:, STACK - 1 - lag :], self.config.layout_frequencies)
+        return torch.cat([found[:, lag:], found[:, :-lag]], -1) if lag else found
 
     def after_step(self) -> None:
         """Count the optimiser step just made."""

@@ -20,7 +20,7 @@ class DecoderConfig:
 
     embedding_dim: int = 384
     hidden_dim: int = 512
-    foreground_weight: float = 10.0
+    foreground_weight: float = 4.0
 
     def __post_init__(self) -> None:
         for name in ("embedding_dim", "hidden_dim"):
@@ -31,7 +31,11 @@ class DecoderConfig:
 
 
 class Decoder(nn.Module):
-    """The encoder's mirror image: 384 -> 512 -> 64x7x7 -> 64x9x9 -> 32x20x20 -> 84x84, plus the background.
+    """An embedding drawn: 384 -> 512 -> 512 -> 64x7x7 -> 32x21x21 -> 84x84, plus the background.
+
+    Every dimension is scaled to variance 1 first, by running statistics: what tells two places of a ball
+    apart is small beside what all embeddings share. Grids grow by sub-pixel convolution (Shi et al. 2016),
+    with a residual block before each step.
 
     It draws the newest of the four frames. It never sends a gradient into the encoder.
     """
@@ -39,18 +43,23 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.hidden = nn.Linear(config.embedding_dim, config.hidden_dim)
+        self.scale = nn.BatchNorm1d(config.embedding_dim, affine=False)
+        self.hidden1 = nn.Linear(config.embedding_dim, config.hidden_dim)
+        self.hidden2 = nn.Linear(config.hidden_dim, config.hidden_dim)
         self.grid = nn.Linear(config.hidden_dim, 64 * 7 * 7)
-        self.deconv1 = nn.ConvTranspose2d(64, 64, 3, 1)
-        self.deconv2 = nn.ConvTranspose2d(64, 32, 4, 2)
-        self.deconv3 = nn.ConvTranspose2d(32, 1, 8, 4)
+        self.residual1 = _residual(64)
+        self.grow1 = nn.Conv2d(64, 32 * 3**2, 3, padding=1)
+        self.residual2 = _residual(32)
+        self.grow2 = nn.Conv2d(32, 4**2, 3, padding=1)
         initialize(self, generator)
+        for parameter in self.grow2.parameters():
+            nn.init.zeros_(parameter)  # the background, until something better is known
 
     def forward(self, embedding: Tensor, background: Tensor | None = None) -> Tensor:
         """Draw frames.
 
         Args:
-            embedding: (..., embedding_dim), from the encoder or a quantizer.
+            embedding: (..., embedding_dim), from the encoder or a quantizer; in training two or more.
             background: float (84, 84) or (..., 84, 84), the game's mean frame; None is black.
 
         Returns:
@@ -61,12 +70,22 @@ class Decoder(nn.Module):
 
     def foreground(self, embedding: Tensor) -> Tensor:
         """The frame minus the background, in gray levels, unclamped: (..., D) -> float32 (..., 84, 84)."""
-        x = F.relu(self.hidden(embedding.reshape(-1, self.config.embedding_dim)))
-        x = F.relu(self.grid(x)).unflatten(1, (64, 7, 7))
-        x = F.relu(self.deconv1(x))
-        x = F.relu(self.deconv2(x))
-        drawn: Tensor = 255 * self.deconv3(x).float()
+        x = self.scale(embedding.reshape(-1, self.config.embedding_dim))
+        x = F.silu(self.hidden2(F.silu(self.hidden1(x))))
+        x = self.grid(x).unflatten(1, (64, 7, 7))
+        x = F.pixel_shuffle(self.grow1(F.silu(x + self.residual1(x))), 3)
+        x = F.pixel_shuffle(self.grow2(F.silu(x + self.residual2(x))), 4)
+        drawn: Tensor = 255 * x.float()
         return drawn.reshape(*embedding.shape[:-1], FRAME_SIZE, FRAME_SIZE)
+
+
+def _residual(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.SiLU(),
+        nn.Conv2d(channels, channels, 3, padding=1),
+        nn.SiLU(),
+        nn.Conv2d(channels, channels, 3, padding=1),
+    )
 
 
 class DecoderBatch(NamedTuple):
@@ -82,7 +101,8 @@ class DecoderObjective(nn.Module):
 
         loss = mean( w * ((drawn - frame) / 255)^2 ),  w = 1 + foreground_weight * [|frame - background| > 10]
 
-    Without the weight a ball of a few pixels is cheaper to leave out than to draw.
+    Without the weight a ball of a few pixels is cheaper to leave out than to draw; with too much of it, one
+    whose place is not known for sure is drawn large and bright.
     """
 
     def __init__(self, decoder: Decoder) -> None:

@@ -12,7 +12,7 @@ def initialize(module: nn.Module, generator: torch.Generator | None) -> None:
     Weights and biases are uniform in +-1/sqrt(fan_in). ``generator=None`` uses PyTorch's global one.
     """
     for layer in module.modules():
-        if not isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
         nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
         if layer.bias is not None:

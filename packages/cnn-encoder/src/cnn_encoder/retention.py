@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .encoder import center_frames
 from .probes import MLPProbeConfig, ProbeData, linear_probe, mlp_probe
-from .variables import StateLabels, category
+from .variables import MOTION, StateLabels, category
 
 
 class Stage(NamedTuple):
@@ -42,7 +42,9 @@ class Retention:
 def retention(
     stages: Iterable[Stage], train: StateLabels, test: StateLabels, config: MLPProbeConfig | None = None
 ) -> list[Retention]:
-    """Probe every stage for every variable, stages in order, variables in order within a stage.
+    """Probe every stage for every variable, stages in order, within a stage motions after all others.
+
+    Motions have probes of their own: where a stage does not show them, they would only disturb the others.
 
     Args:
         stages: taken one at a time, so a generator need not hold them all.
@@ -52,23 +54,26 @@ def retention(
     """
     if train.names != test.names:
         raise ValueError(f"train labels are {train.names}, test labels {test.names}; they must be the same")
+    still = [v for v, name in enumerate(train.names) if not name.endswith(MOTION)]
+    moving = [v for v, name in enumerate(train.names) if name.endswith(MOTION)]
     rows = []
     for stage in stages:
-        data = ProbeData(stage.train, train.values, train.in_play)
-        held_out = ProbeData(stage.test, test.values, test.in_play)
-        linear, mlp = linear_probe(data, held_out), mlp_probe(data, held_out, config)
-        rows += [
-            Retention(
-                stage=stage.name,
-                variable=name,
-                category=category(name),
-                linear_r2=linear.r2[v],
-                mlp_r2=mlp.r2[v],
-                mlp_error=mlp.mean_error[v],
-                num_frames=int(test.in_play[:, v].sum()),
-            )
-            for v, name in enumerate(train.names)
-        ]
+        for columns in filter(None, (still, moving)):
+            data = ProbeData(stage.train, train.values[:, columns], train.in_play[:, columns])
+            held_out = ProbeData(stage.test, test.values[:, columns], test.in_play[:, columns])
+            linear, mlp = linear_probe(data, held_out), mlp_probe(data, held_out, config)
+            rows += [
+                Retention(
+                    stage=stage.name,
+                    variable=train.names[v],
+                    category=category(train.names[v]),
+                    linear_r2=linear.r2[i],
+                    mlp_r2=mlp.r2[i],
+                    mlp_error=mlp.mean_error[i],
+                    num_frames=int(test.in_play[:, v].sum()),
+                )
+                for i, v in enumerate(columns)
+            ]
     return rows
 
 

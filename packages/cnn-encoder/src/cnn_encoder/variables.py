@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +27,9 @@ _SMALL_OBJECT = re.compile(r"ball|missile|crosshairs|dove")
 # was drawn in all with ball_y up to 185, a third of those with 186, and none above.
 _BALL_DRAWN = {"breakout": (1, 186)}
 
+MOTION = " motion"  # ends the name of a variable that says how far another one moved
+_TELEPORT = 32  # RAM pixels in a step: nothing moves as far; what does was put elsewhere
+
 
 def category(variable: str) -> str:
     """The AtariARI category (Anand et al. 2019, table 2) of a variable, by its name.
@@ -33,8 +37,9 @@ def category(variable: str) -> str:
     In this order: names with score, clock, lives, meter or display are "score/clock/lives"; directions,
     angles, counts, colours, levels, rooms and everything else that is no position are "misc"; positions
     of balls, missiles and doves are "small object"; of the player, "agent"; of all others, "other
-    localisation".
+    localisation". How a position moved is of its position's category.
     """
+    variable = variable.removesuffix(MOTION)
     if _SCORE.search(variable):
         return SCORE
     if _NO_POSITION.search(variable) or not _POSITION.search(variable):
@@ -52,7 +57,12 @@ class StateLabels(NamedTuple):
     in_play: Tensor  # (N, V) bool
 
 
-def state_labels(labels: Mapping[str, NDArray[np.uint8]], *, game: str | None = None) -> StateLabels:
+def state_labels(
+    labels: Mapping[str, NDArray[np.uint8]],
+    *,
+    game: str | None = None,
+    episode_ids: NDArray[np.integer] | None = None,
+) -> StateLabels:
     """Put named labels (N,) each into one table, and choose the frames on which each variable counts.
 
     A position counts where its object is in play: where there is a ball, on frames where it is drawn
@@ -64,6 +74,9 @@ def state_labels(labels: Mapping[str, NDArray[np.uint8]], *, game: str | None = 
         labels: uint8 (N,) by variable name.
         game: its name. For "pong" the variable ``ball_y - player_y`` is added, what a player must know to
             meet the ball, on frames where the ball is in play and near (``ball_x`` > 120).
+        episode_ids: (N,), of rows that follow each other step by step. With them every position gets a
+            second variable, such as ``ball_x motion``: how far it moved since the row before, in RAM pixels a
+            step, on frames where it is in play in both rows of one episode and did not jump by 32 or more.
     """
     if not labels:
         raise ValueError("labels is empty; give at least one state variable")
@@ -87,6 +100,18 @@ def state_labels(labels: Mapping[str, NDArray[np.uint8]], *, game: str | None = 
         name = "ball_y - player_y"
         columns[name] = columns["ball_y"] - columns["player_y"]
         masks[name] = ball & (columns["ball_x"] > 120)
+    if episode_ids is not None:
+        if len(episode_ids) != len(everywhere):
+            raise ValueError(
+                f"there are {len(episode_ids)} episode_ids for {len(everywhere)} rows of labels; "
+                "give one a row"
+            )
+        goes_on = torch.as_tensor(np.asarray(episode_ids, np.int64)).diff() == 0
+        for name in [name for name in labels if category(name) in (AGENT, SMALL_OBJECT, OTHER)]:
+            moved, here = columns[name].diff(), masks[name]
+            counts = here[1:] & here[:-1] & goes_on & (moved.abs() < _TELEPORT)
+            columns[name + MOTION] = F.pad(moved, (1, 0))
+            masks[name + MOTION] = F.pad(counts, (1, 0))
     return StateLabels(tuple(columns), torch.stack([*columns.values()], 1), torch.stack([*masks.values()], 1))
 
 
