@@ -68,6 +68,7 @@ def fresh_play(
     device: torch.device,
     reporter: Reporter,
     policy: Policy | None = None,
+    motion: bool = False,
 ) -> Iterator[FreshPlay]:
     """Play ``num_steps`` steps as the run collected its own, by the same kind of random policy.
 
@@ -75,6 +76,7 @@ def fresh_play(
         seed: of the play; ``name`` tells several plays of one seed apart, and all from the run's own.
         device: where the labels go.
         policy: plays instead of the random one.
+        motion: whether the labels say how everything moves, too.
     """
     labelled = game in labelled_games()
     with tempfile.TemporaryDirectory() as directory:
@@ -95,7 +97,7 @@ def fresh_play(
         state, raw = None, None
         if labelled and store.ram is not None:
             columns = labels(game, store.ram)
-            found = state_labels(columns, game=game, episode_ids=store.episode_ids)
+            found = state_labels(columns, game=game, episode_ids=store.episode_ids if motion else None)
             state = StateLabels(found.names, found.values.to(device), found.in_play.to(device))
             raw = torch.from_numpy(np.stack(list(columns.values()), 1).astype(np.int64)).to(device)
         yield FreshPlay(store, state, raw)

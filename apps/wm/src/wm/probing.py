@@ -179,6 +179,7 @@ class _Probe:
             name=name,
             device=self.device,
             reporter=self.reporter,
+            motion=True,
         )
 
     def _stages(self, game: str, train: FreshPlay, test: FreshPlay) -> Iterator[Stage]:
