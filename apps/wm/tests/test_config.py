@@ -110,6 +110,17 @@ def test_the_learning_rate_of_the_agent_may_fall_in_the_last_round_alone():
     assert schedules[0] == schedules[1]  # nothing but the agent's
 
 
+def test_the_last_round_may_be_longer():
+    settings = ("rounds.count=3", "rounds.first_steps=1000", "rounds.finish=4", "rounds.worldmodel_steps=20")
+    config = build_config(read_preset("tiny"), *map(parse_override, settings))
+    rounds = [config.in_round(index) for index in range(3)]
+    assert [found.train.worldmodel.steps for found in rounds] == [config.train.worldmodel.steps, 20, 80]
+    for part, steps in (("predictors", 200), ("agent", 1000)):
+        assert [getattr(found.train, part).steps for found in rounds[1:]] == [steps, 4 * steps]
+    alone = build_config(read_preset("tiny"), parse_override("rounds.finish=4"))
+    assert alone.in_round(0) == build_config(read_preset("tiny")).in_round(0)
+
+
 def test_the_defaults_alone_are_a_run():
     assert build_config({}) == RunConfig()
 

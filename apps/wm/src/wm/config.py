@@ -121,8 +121,9 @@ class RunConfig:
                 train=replace(train, encoder=_so_many(train.encoder, encoder_steps)),
                 rounds=RoundsConfig(encoder_steps=encoder_steps),
             )
-        anneals = rounds.anneal and index == rounds.count - 1
-        schedule = "cosine" if anneals else train.agent.schedule
+        last = index == rounds.count - 1
+        times = rounds.finish if last else 1
+        schedule = "cosine" if rounds.anneal and last else train.agent.schedule
         encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
         share, extra = divmod(self.collect.num_steps - rounds.first_steps, rounds.count - 1)
         return replace(
@@ -131,9 +132,9 @@ class RunConfig:
             train=replace(
                 train,
                 encoder=_so_many(train.encoder, encoder_steps),
-                worldmodel=replace(train.worldmodel, steps=rounds.worldmodel_steps),
-                predictors=replace(train.predictors, steps=rounds.predictor_steps),
-                agent=replace(train.agent, steps=rounds.agent_steps, schedule=schedule),
+                worldmodel=replace(train.worldmodel, steps=times * rounds.worldmodel_steps),
+                predictors=replace(train.predictors, steps=times * rounds.predictor_steps),
+                agent=replace(train.agent, steps=times * rounds.agent_steps, schedule=schedule),
             ),
             rounds=replace(rounds, count=1, encoder_steps=encoder_steps),
         )

@@ -218,6 +218,8 @@ class RoundsConfig:
             model and the agent much of what they know, so they should come to rest early.
         worldmodel_steps: optimiser steps of the world model in each later round, from its weights so far;
             predictor_steps, agent_steps: likewise.
+        finish: the last round has so many times these steps. Nothing is collected after it, so what it makes
+            is what is scored; before, agents only have to lead to the next play.
         anneal: whether the learning rate of actor and critic falls in the last round, as a cosine to a tenth,
             whatever ``train.agent.schedule`` is before (a stable phase and a decay: Hu et al. 2024, MiniCPM).
             Their steps are noisy; at a constant rate the last policy is one of many that they pass through.
@@ -234,6 +236,7 @@ class RoundsConfig:
     worldmodel_steps: int = 500
     predictor_steps: int = 200
     agent_steps: int = 1000
+    finish: int = 1
     anneal: bool = False
     newest_share: float = 0.5
 
@@ -245,5 +248,5 @@ class RoundsConfig:
             require(getattr(self, name) >= 0, f"{name} must not be negative; got {getattr(self, name)}")
         for name in ("epsilon", "newest_share"):
             require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]; got {getattr(self, name)}")
-        for name in ("worldmodel_steps", "predictor_steps", "agent_steps"):
+        for name in ("worldmodel_steps", "predictor_steps", "agent_steps", "finish"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
