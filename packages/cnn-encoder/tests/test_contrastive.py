@@ -177,7 +177,7 @@ def test_learns_to_tell_moments_apart():
     batch = batch._replace(rewards=torch.nn.functional.pad((columns > 40).float(), (0, 1)))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     history = []
-    for _ in range(80):
+    for _ in range(50):
         loss, metrics = model(batch)
         optimizer.zero_grad()
         loss.backward()

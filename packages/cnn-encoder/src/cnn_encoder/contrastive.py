@@ -88,7 +88,7 @@ class ContrastiveConfig:
     inverse_hidden_dim: int = 256
     layout_weight: float = 30.0
     layout_frequencies: int = 4
-    layout_lag: int = 3
+    layout_lag: int = 0
     picture_weight: float = 10.0
     reward_weight: float = 5.0
     head_start_steps: int = 0
@@ -124,10 +124,11 @@ class ContrastiveObjective(nn.Module):
     *Inverse dynamics*: which action led from one moment to the next. It starts late; from the first step on
     it would keep InfoNCE at chance.
 
-    *Layout*: the whitened low frequencies of what moves, in the newest frame and in the one ``layout_lag``
-    before it (`cnn_encoder.layout`), must be linear in the embedding. A contrast is content with any code
-    that tells moments apart, however crumpled; a quantizer needs the state to be where the variance is,
-    along few and straight directions. The newest frame alone would say where things are, not where they go.
+    *Layout*: the whitened low frequencies of what moves in the newest frame (`cnn_encoder.layout`) must be
+    linear in the embedding. A contrast is content with any code that tells moments apart, however
+    crumpled; a quantizer needs the state to be where the variance is, along few and straight directions.
+    With ``layout_lag`` those of the frame so many before must be, too: then it holds where things go as well
+    as where they are.
 
     *Reward*: whether what led to a moment brought a reward, and of which sign, must be linear in the moment's
     embedding. A point is a small thing on the screen, or nothing but a thing gone, and rare: no other demand

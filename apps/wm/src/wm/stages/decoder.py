@@ -21,6 +21,7 @@ from token_worldmodel import load_tokens
 from torch import Tensor
 
 from wm.artifacts import frozen_quantizer
+from wm.config import RunConfig
 from wm.device import generator
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
@@ -64,7 +65,7 @@ def run(context: Context) -> Made:
         return DecoderBatch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     decoder = Decoder(
-        DecoderConfig(embedding_dim=config.encoder.embedding_dim),
+        decoder_config(config),
         generator=generator(torch.device("cpu"), config.seed, "decoder"),
     ).to(device)
     fitted = fit(
@@ -85,6 +86,11 @@ def run(context: Context) -> Made:
         rows = np.flatnonzero(held_out[game])
         metrics[game] = errors(decoder, source, rows[:: -(-len(rows) // METRIC_ROWS)])
     return Made([layout.decoder], metrics)
+
+
+def decoder_config(config: RunConfig) -> DecoderConfig:
+    """The decoder that suits a run's encoder; nothing else of it is for a run to set."""
+    return DecoderConfig(embedding_dim=config.encoder.embedding_dim)
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,6 @@ def errors(decoder: Decoder, source: Source, rows: NDArray[np.integer]) -> dict[
 STAGE = Stage(
     "decoder",
     ("collect", "encoder", "hrvq"),
-    lambda config: [config.train.decoder, config.collect.validation_fraction],
+    lambda config: [decoder_config(config), config.train.decoder, config.collect.validation_fraction],
     run,
 )
