@@ -225,7 +225,7 @@ class _Probe:
     def _geometry(self, features: Tensor, play: FreshPlay) -> dict[str, float]:
         assert play.state is not None
         draw = generator(torch.device("cpu"), self.options.seed, "pairs")
-        places = [not name.endswith(MOTION) for name in play.state.names]
+        places = [v for v, name in enumerate(play.state.names) if not name.endswith(MOTION)]
         ids = torch.from_numpy(np.ascontiguousarray(play.store.episode_ids)).to(features.device)
         return {
             "temporal_consistency": temporal_consistency(features, ids, num_pairs=NUM_PAIRS, generator=draw),
