@@ -95,8 +95,8 @@ def _hints(signs: RoundSigns) -> Iterator[str]:
     if learned is not None and held_out is not None and held_out > 2 * learned:
         yield (
             f"the world model has learned its play by heart: cross-entropy of L0 {learned:.2f} in training, "
-            f"{held_out:.2f} in episodes held out; train it for fewer steps or on smaller batches, raise "
-            "worldmodel.dropout or worldmodel.token_noise, or collect more"
+            f"{held_out:.2f} in episodes held out; if games get no better, train it for fewer steps or on "
+            "smaller batches, raise worldmodel.dropout or worldmodel.token_noise, or collect more"
         )
     if signs.entropy is not None and signs.entropy < 0.05:
         yield (
