@@ -28,7 +28,8 @@ def test_every_variable_is_probed_at_every_stage(probed):
         "supervised after L0-2",
     ]
     variables = {row["variable"] for row in rows if row["stage"] == "embedding"}
-    assert {"ball_x", "player_y", "enemy_y", "ball_y - player_y", "ball_x motion"} <= variables
+    assert {"ball_x", "ball_y", "player_y", "enemy_y", "ball_y - player_y"} <= variables
+    assert {"ball_x motion", "ball_y motion", "player_y motion", "enemy_y motion"} <= variables
     assert all(row["mlp_r2"] is None or row["mlp_r2"] <= 1 for row in rows)
     assert "enemy_y" in output
     assert (

@@ -85,5 +85,7 @@ def test_motion_counts_within_an_episode_and_not_where_something_jumps():
     assert table.values[table.in_play[:, 3], 3].tolist() == [4, 6, -4]
     assert table.values[table.in_play[:, 4], 4].tolist() == [-8, -8, 8, 8]
     assert category("ball_x motion") == category("ball_x")
+    assert table.columns(motion=True) == [3, 4]
+    assert table.columns(motion=False) == [0, 1, 2]
     with pytest.raises(ValueError, match="7 episode_ids for 8 rows"):
         state_labels(labels, episode_ids=np.zeros(7, np.int64))

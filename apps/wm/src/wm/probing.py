@@ -14,7 +14,6 @@ import torch
 from atari_data import games as ale_games
 from atari_data import labelled_games, split_episodes
 from cnn_encoder import (
-    MOTION,
     DINOv2,
     Encoder,
     LabelledFeatures,
@@ -225,15 +224,13 @@ class _Probe:
     def _geometry(self, features: Tensor, play: FreshPlay) -> dict[str, float]:
         assert play.state is not None
         draw = generator(torch.device("cpu"), self.options.seed, "pairs")
-        places = [v for v, name in enumerate(play.state.names) if not name.endswith(MOTION)]
+        places = play.state.values[:, play.state.columns(motion=False)]
         ids = torch.from_numpy(np.ascontiguousarray(play.store.episode_ids)).to(features.device)
         return {
             "temporal_consistency": temporal_consistency(features, ids, num_pairs=NUM_PAIRS, generator=draw),
             "diversity": diversity(features, num_pairs=NUM_PAIRS, generator=draw),
             "norm": embedding_norm(features),
-            "state_correlation": state_correlation(
-                features, play.state.values[:, places], num_pairs=NUM_PAIRS, generator=draw
-            ),
+            "state_correlation": state_correlation(features, places, num_pairs=NUM_PAIRS, generator=draw),
         }
 
 

@@ -20,11 +20,10 @@ from .metrics import diversity, embedding_norm, state_correlation, temporal_cons
 from .probes import MLPProbeConfig, ProbeData, ProbeScore, linear_probe, mlp_probe
 from .retention import Retention, Stage, pixel_features, retention, retention_table
 from .supervised import SupervisedBatch, SupervisedObjective
-from .variables import CATEGORIES, MOTION, StateLabels, category, state_labels
+from .variables import CATEGORIES, StateLabels, category, state_labels
 
 __all__ = [
     "CATEGORIES",
-    "MOTION",
     "AtariARIConfig",
     "AtariARIScore",
     "ClipBatch",

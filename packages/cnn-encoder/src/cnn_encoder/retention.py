@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .encoder import center_frames
 from .probes import MLPProbeConfig, ProbeData, linear_probe, mlp_probe
-from .variables import MOTION, StateLabels, category
+from .variables import StateLabels, category
 
 
 class Stage(NamedTuple):
@@ -54,11 +54,10 @@ def retention(
     """
     if train.names != test.names:
         raise ValueError(f"train labels are {train.names}, test labels {test.names}; they must be the same")
-    still = [v for v, name in enumerate(train.names) if not name.endswith(MOTION)]
-    moving = [v for v, name in enumerate(train.names) if name.endswith(MOTION)]
+    groups = [columns for motion in (False, True) if (columns := train.columns(motion=motion))]
     rows = []
     for stage in stages:
-        for columns in filter(None, (still, moving)):
+        for columns in groups:
             data = ProbeData(stage.train, train.values[:, columns], train.in_play[:, columns])
             held_out = ProbeData(stage.test, test.values[:, columns], test.in_play[:, columns])
             linear, mlp = linear_probe(data, held_out), mlp_probe(data, held_out, config)

@@ -27,7 +27,7 @@ _SMALL_OBJECT = re.compile(r"ball|missile|crosshairs|dove")
 # was drawn in all with ball_y up to 185, a third of those with 186, and none above.
 _BALL_DRAWN = {"breakout": (1, 186)}
 
-MOTION = " motion"  # ends the name of a variable that says how far another one moved
+_MOTION = " motion"  # ends the name of a variable that says how far another one moved
 _TELEPORT = 32  # RAM pixels in a step: nothing moves as far; what does was put elsewhere
 
 
@@ -39,7 +39,7 @@ def category(variable: str) -> str:
     of balls, missiles and doves are "small object"; of the player, "agent"; of all others, "other
     localisation". How a position moved is of its position's category.
     """
-    variable = variable.removesuffix(MOTION)
+    variable = variable.removesuffix(_MOTION)
     if _SCORE.search(variable):
         return SCORE
     if _NO_POSITION.search(variable) or not _POSITION.search(variable):
@@ -55,6 +55,10 @@ class StateLabels(NamedTuple):
     names: tuple[str, ...]  # V
     values: Tensor  # (N, V) float32, in RAM pixels for positions
     in_play: Tensor  # (N, V) bool
+
+    def columns(self, *, motion: bool) -> list[int]:
+        """Which of the V variables say how another one moved, or which do not."""
+        return [v for v, name in enumerate(self.names) if name.endswith(_MOTION) == motion]
 
 
 def state_labels(
@@ -110,8 +114,8 @@ def state_labels(
         for name in [name for name in labels if category(name) in (AGENT, SMALL_OBJECT, OTHER)]:
             moved, here = columns[name].diff(), masks[name]
             counts = here[1:] & here[:-1] & goes_on & (moved.abs() < _TELEPORT)
-            columns[name + MOTION] = F.pad(moved, (1, 0))
-            masks[name + MOTION] = F.pad(counts, (1, 0))
+            columns[name + _MOTION] = F.pad(moved, (1, 0))
+            masks[name + _MOTION] = F.pad(counts, (1, 0))
     return StateLabels(tuple(columns), torch.stack([*columns.values()], 1), torch.stack([*masks.values()], 1))
 
 
