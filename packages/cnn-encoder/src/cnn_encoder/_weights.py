@@ -24,10 +24,18 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
     try:
         with torch.device("meta"):  # draws nothing: the weights come from the file
             module = make()
-        module.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
-    except (TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except TypeError as error:
         raise ValueError(
-            f"{path} holds weights or settings that do not fit ({reason}); write it again"
+            f"{path} has settings that this version does not know ({error}); write it again"
         ) from error
+    expected = {name: t.shape for name, t in module.state_dict().items()}
+    found = {name: t.shape for name, t in tensors.items()}
+    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"{path} does not hold the weights its settings describe "
+            f"({', '.join(wrong[:3])}{more}); write it again"
+        )
+    module.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
     return module.eval()

@@ -110,8 +110,9 @@ def load_agent(path: str | Path, *, device: torch.device | str = "cpu") -> Agent
         )
         agent.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()  # of many weights that do not fit, the last
         raise ValueError(
-            f"{path} holds tensors or settings that make no agent ({error}); write it again"
+            f"{path} holds tensors or settings that make no agent ({reason}); write it again"
         ) from error
     return agent.to(device)
 
