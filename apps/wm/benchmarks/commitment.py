@@ -154,14 +154,14 @@ class Experiment:
         if weights is None:
             self._fit(objective, name, WARM_START.steps, config)
         else:
-            quantizer = HRVQ(HRVQConfig(commitment_weights=weights, seed=self.seed))
+            quantizer = HRVQ(HRVQConfig(dim=384, commitment_weights=weights, seed=self.seed))
             quantizer.initialize(self._some_embeddings())
             through = ThroughQuantizer(objective, quantizer)
             self._fit(through, name, WARM_START.steps, config)
             through.hook.remove()
         encoder, sides = frozen(objective.encoder), (self.train, self.test)
         train, test = ({g: p.embed(encoder, self.backgrounds[g]) for g, p in s.items()} for s in sides)
-        refitted = HRVQ(HRVQConfig(seed=self.seed))
+        refitted = HRVQ(HRVQConfig(dim=384, seed=self.seed))
         refitted.fit(learned := torch.cat(list(train.values())))
         if quantizer is None:
             print(frozen_encoder_ignores_weights(learned, self.seed) + "\n", flush=True)
@@ -212,7 +212,7 @@ def frozen_encoder_ignores_weights(embeddings: Tensor, seed: int) -> str:
     """Train codes on fixed embeddings with each setting's weights, and count the tokens that differ."""
     outputs = []
     for weights in filter(None, SETTINGS.values()):
-        quantizer = HRVQ(HRVQConfig(commitment_weights=weights, seed=seed)).train()
+        quantizer = HRVQ(HRVQConfig(dim=384, commitment_weights=weights, seed=seed)).train()
         random = torch.Generator().manual_seed(seed)
         for _ in range(50):
             quantizer.update(embeddings[torch.randint(len(embeddings), (320,), generator=random)])

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from hrvq import HRVQ, HRVQConfig
+from hrvq._config import Gradient
 from torch import Tensor
 from vector_quantize_pytorch import ResidualVQ
 
@@ -25,7 +26,7 @@ SHAPES = ((4096, 384, 3, 256), (65536, 384, 3, 256), (4096, 384, 8, 1024))
 LARGE = ((65536, 384, 8, 1024),)
 DECAY = 0.99
 Shape = tuple[int, int, int, int]
-Calls = dict[str, tuple[Callable[[], object], Callable[[], object]]]
+Pair = tuple[Callable[[], object], Callable[[], object]]
 
 
 def embeddings(rows: int, dim: int) -> Tensor:
@@ -35,11 +36,14 @@ def embeddings(rows: int, dim: int) -> Tensor:
     return F.normalize(x, dim=1)
 
 
-def build(rows: int, dim: int, levels: int, codes: int, device: str) -> tuple[Tensor, HRVQ, ResidualVQ]:
+def build(
+    rows: int, dim: int, levels: int, codes: int, device: str, gradient: Gradient
+) -> tuple[Tensor, HRVQ, ResidualVQ]:
     x = embeddings(rows, dim).to(device)
-    ours = HRVQ(HRVQConfig(dim=dim, levels=levels, codes=codes, decay=DECAY, commitment_weights=1.0)).to(
-        device
+    config = HRVQConfig(
+        dim=dim, levels=levels, codes=codes, decay=DECAY, commitment_weights=1.0, gradient=gradient
     )
+    ours = HRVQ(config).to(device)
     residual, codebooks = x[:4096], []
     torch.manual_seed(0)
     for _ in range(levels):  # plausible codes, fast: as spread out as what they quantize
@@ -48,7 +52,12 @@ def build(rows: int, dim: int, levels: int, codes: int, device: str) -> tuple[Te
         residual = residual - codebooks[-1][torch.cdist(residual, codebooks[-1]).argmin(1)]
     ours.set_codebooks(codebooks, [torch.full((codes,), rows / codes) for _ in range(levels)])
     theirs = ResidualVQ(
-        dim=dim, num_quantizers=levels, codebook_size=codes, decay=DECAY, threshold_ema_dead_code=2
+        dim=dim,
+        num_quantizers=levels,
+        codebook_size=codes,
+        decay=DECAY,
+        threshold_ema_dead_code=2,
+        rotation_trick=gradient == "rotation",
     ).to(device)
     for layer, level_codes in zip(theirs.layers, codebooks, strict=True):
         layer._codebook.embed.copy_(level_codes[None])
@@ -90,29 +99,38 @@ def agreement(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> float:
         return float((theirs.eval()(x[None])[1][0] == ours.encode(x)).all(1).float().mean())
 
 
-def calls(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> Calls:
-    """What is compared: (ours, theirs)."""
-    tokens = torch.randint(ours.config.codes, (len(x), ours.config.levels), device=x.device)
+def training_step(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> Pair:
+    """Forward, backward and the move of the codes."""
 
-    def their_encode() -> object:
-        with torch.no_grad():
-            return theirs.eval()(x[None])
-
-    def their_training() -> object:
-        given = x.clone().requires_grad_()
-        quantized, _, losses = theirs.train()(given[None])
-        return (quantized.square().mean() + losses.sum()).backward()
-
-    def our_training() -> object:
+    def our_step() -> object:
         given = x.clone().requires_grad_()
         out = ours.train()(given)
         (out.quantized.square().mean() + out.commitment_loss.sum()).backward()
         return ours.update(given.detach(), out.tokens)
 
+    def their_step() -> object:
+        given = x.clone().requires_grad_()
+        quantized, _, losses = theirs.train()(given[None])
+        return (quantized.square().mean() + losses.sum()).backward()
+
+    return our_step, their_step
+
+
+def calls(shape: Shape, device: str) -> dict[str, Pair]:
+    """What is compared: (ours, theirs). A training step with each of the two gradients that both have."""
+    x, ours, theirs = build(*shape, device, "straight_through")
+    rows, dim, levels, codes = shape
+    print(f"{rows} x {dim}, {levels} levels x {codes} codes; same tokens: {agreement(x, ours, theirs):.6f}")
+    tokens = torch.randint(codes, (rows, levels), device=x.device)
+
+    def their_encode() -> object:  # they have no other way to tokens than a whole forward
+        with torch.no_grad():
+            return theirs.eval()(x[None])
+
     def our_decode() -> object:
         return ours.decode(tokens)
 
-    compared: Calls = {
+    compared: dict[str, Pair] = {
         "encode": (lambda: ours.encode(x), their_encode),
         "decode": (our_decode, lambda: theirs.get_output_from_indices(tokens[None])),
         "decode (embedding)": (our_decode, lambda: embedding_decode(tokens, ours.codebooks)),
@@ -120,7 +138,9 @@ def calls(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> Calls:
     if encodec := encodec_decoder(ours.codebooks):
         torch.testing.assert_close(encodec(tokens), ours.decode(tokens))
         compared["decode (encodec)"] = (our_decode, lambda: encodec(tokens))
-    return compared | {"training step": (our_training, their_training)}
+    compared["training (straight)"] = training_step(x, ours, theirs)
+    compared["training (rotation)"] = training_step(*build(*shape, device, "rotation"))
+    return compared
 
 
 def seconds(call: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
@@ -145,17 +165,14 @@ def peak_growth(call: Callable[[], object]) -> float:
 
 
 def measure(shape: Shape, rounds: int, device: str, clock: Callable[[], float]) -> None:
-    rows, dim, levels, codes = shape
-    x, ours, theirs = build(*shape, device)
-    print(f"{rows} x {dim}, {levels} levels x {codes} codes; same tokens: {agreement(x, ours, theirs):.6f}")
-    for name, (our_call, their_call) in calls(x, ours, theirs).items():
+    for name, (our_call, their_call) in calls(shape, device).items():
         our_times, their_times = [], []
         for _ in range(rounds + 1):  # the first warms up
             our_times.append(seconds(our_call, device, clock))
             their_times.append(seconds(their_call, device, clock))
         best, theirs_best = min(our_times[1:]), min(their_times[1:])
         ratios = sorted(t / o for o, t in zip(our_times[1:], their_times[1:], strict=True))
-        line = f"  {name:18} {rows / best / 1e6:8.3f} {rows / theirs_best / 1e6:8.3f} M vectors/s"
+        line = f"  {name:19} {shape[0] / best / 1e6:8.3f} {shape[0] / theirs_best / 1e6:8.3f} M vectors/s"
         line += f"   {theirs_best / best:5.1f}x (median round {ratios[len(ratios) // 2]:.1f}x)"
         if device == "cpu" and sys.platform == "linux":
             line += f"   peak memory {peak_growth(our_call):.0f} : {peak_growth(their_call):.0f} MiB"

@@ -2,9 +2,11 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
-from hrvq import HRVQ, HRVQConfig, atlas
+from hrvq import HRVQ, HRVQConfig, atlas, usage
+from safetensors.torch import save_file
 
 
 @pytest.mark.parametrize(
@@ -34,13 +36,15 @@ from hrvq import HRVQ, HRVQConfig, atlas
 )
 def test_config(bad, message):
     with pytest.raises(ValueError, match=message):
-        HRVQConfig(**bad)
+        HRVQConfig(**{"dim": 8} | bad)
 
 
 def test_config_from_json():
-    assert HRVQConfig.from_dict({"codes": [8, 4, 2]}).codes == (8, 4, 2)
+    assert HRVQConfig.from_dict({"dim": 8, "codes": [8, 4, 2]}).codes == (8, 4, 2)
     with pytest.raises(ValueError, match="colour"):
         HRVQConfig.from_dict({"colour": 1})
+    with pytest.raises(ValueError, match="dim is missing"):
+        HRVQConfig.from_dict({"levels": 2})
 
 
 def nan_at(value):
@@ -122,9 +126,17 @@ def test_empty_codes(vectors):
 
 def test_codebooks(quantizer, random_codebooks):
     q = quantizer(random_codebooks(8, (16, 16)))
+    good = [torch.zeros(16, 8)] * 2
     for bad in ([torch.zeros(16, 8)], [torch.zeros(16, 8), torch.zeros(16, 9)], [torch.zeros(16, 8)] * 3):
-        with pytest.raises(ValueError, match="shapes"):
+        with pytest.raises(ValueError, match="codebooks have shapes"):
             q.set_codebooks(bad)
+    with pytest.raises(ValueError, match="counts have shapes"):
+        q.set_codebooks(good, [torch.ones(16)])
+    with pytest.raises(ValueError, match=r"codebooks\[1\] is of type ndarray"):
+        q.set_codebooks([good[0], good[1].numpy()])
+    for counts in (torch.zeros(16), torch.linspace(-1, 1, 16)):
+        with pytest.raises(ValueError, match="negative or all zero"):
+            q.set_codebooks(good, [torch.ones(16), counts])
     with pytest.raises(ValueError, match="NaN"):
         q.set_codebooks([torch.zeros(16, 8), torch.full((16, 8), torch.nan)])
 
@@ -136,7 +148,10 @@ def test_codebooks(quantizer, random_codebooks):
         (torch.zeros(4, 7), r"\(4, 7\)"),
         (torch.zeros(4, 8, dtype=torch.int32), "int32"),
         ([[0.0] * 8], "list; give a tensor"),
+        (None, "NoneType; give a tensor"),
+        ({"embeddings": torch.zeros(4, 8)}, "dict; give a tensor"),
         ("nowhere.safetensors", "does not exist"),
+        ("nowhere.npy", "no readable NumPy file"),
     ],
 )
 def test_sources(source, message, quantizer, random_codebooks):
@@ -153,5 +168,40 @@ def test_files_without_embeddings(tmp_path, quantizer, random_codebooks):
     for name in ("q.safetensors", "text"):
         with pytest.raises(ValueError, match="embeddings"):
             q.fit(tmp_path / name)
-    with pytest.raises(ValueError, match="epochs"):
-        q.fit(torch.zeros(4, 8), epochs=0)
+    save_file({"embeddings": torch.zeros(4, 8, dtype=torch.uint8)}, tmp_path / "bytes")
+    with pytest.raises(ValueError, match="are U8"):
+        q.fit(tmp_path / "bytes")
+    (tmp_path / "text.npy").write_text("hello")
+    with pytest.raises(ValueError, match="no readable NumPy file"):
+        q.fit(tmp_path / "text.npy")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"epochs": 0},
+        {"epochs": True},
+        {"batch_size": 1.0},
+        {"tolerance": float("nan")},
+        {"revive_below": 5},
+        {"revive_below": "a"},
+        {"seed": 1.5},
+    ],
+)
+def test_fit_options(bad, quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    before = q.table.clone()
+    with pytest.raises(ValueError, match=f"{next(iter(bad))} is"):
+        q.fit(vectors(40, 8), **bad)
+    assert torch.equal(q.table, before)
+
+
+def test_what_is_no_config():
+    with pytest.raises(ValueError, match="config is 64; give an HRVQConfig"):
+        HRVQ(64)
+
+
+def test_metrics():
+    with pytest.raises(ValueError, match="float32"):
+        usage(torch.zeros(4, 2), 4)
+    assert usage(torch.zeros(4, 2, dtype=torch.int64), np.int64(4)).tolist() == [0.25, 0.25]

@@ -24,7 +24,7 @@ def test_distortion_never_rises_with_a_level(rows, vectors):
     q = HRVQ(HRVQConfig(dim=16, levels=5, codes=32, commitment_weights=1.0))
     x = vectors(rows, 16)
     result = q.fit(x)
-    total = float((x - 0).square().sum(1).mean())
+    total = float(x.square().sum(1).mean())
     for coarse, fine in zip((total, *result.distortion), result.distortion, strict=False):
         assert fine <= coarse * (1 + 1e-6)
 
@@ -39,6 +39,21 @@ def test_separate_clusters_are_all_found():
     assert result.perplexity[0] == pytest.approx(50, rel=1e-4)
 
 
+def test_without_revival_it_is_plain_k_means_however_rare_a_cluster():
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(32, 16, generator=random) * 10
+    sizes = (2000 / torch.arange(1, 33)).int().tolist()  # 2000, 1000, 666 ... 62
+    x = torch.cat(
+        [c + torch.randn(n, 16, generator=random) * 0.01 for c, n in zip(centres, sizes, strict=True)]
+    )
+    config = HRVQConfig(dim=16, levels=1, codes=32, revive_below=0.0)
+    fitted, started = HRVQ(config), HRVQ(config)
+    assert fitted.fit(x, revive_below=0.0).distortion[0] < 16 * 0.01**2 * 1.1
+    started.initialize(x)
+    assert distortion(x, started.level_embeddings(started.encode(x))) < 16 * 0.01**2 * 1.1
+    assert HRVQ(config).fit(x).distortion[0] > 1  # the default prefers to use all codes alike
+
+
 def test_every_kind_of_source_gives_the_same_codes(vectors, tmp_path):
     x = vectors(1000, 16)
     parts = [x[:300], x[300:]]
@@ -47,8 +62,8 @@ def test_every_kind_of_source_gives_the_same_codes(vectors, tmp_path):
         save_file({"embeddings": part.contiguous()}, tmp_path / f"{index}.safetensors")
     save_file({"embeddings": x}, tmp_path / "x.safetensors")
     memory_map = np.load(tmp_path / "x.npy", mmap_mode="r")
-    sources = [x, x.numpy(), memory_map, tmp_path / "x.safetensors", str(tmp_path / "x.safetensors")]
-    sources += [x.double(), [x]]
+    files = [tmp_path / "x.npy", tmp_path / "x.safetensors"]
+    sources = [x, x.numpy(), memory_map, *files, *map(str, files), x.double(), [x]]
     tables = []
     for source in sources:
         q = HRVQ(HRVQConfig(dim=16, levels=2, codes=16, commitment_weights=1.0))

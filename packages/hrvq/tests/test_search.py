@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hrvq import HRVQ
+from hrvq import HRVQ, _nearest
 
 
 def exact_tokens(x, codebooks):
@@ -52,6 +52,13 @@ def test_near_ties_are_decided_exactly(quantizer, random_codebooks):
     assert torch.equal(quantizer([codes]).encode(x), expected)
 
 
+def test_one_long_code_puts_no_other_in_doubt(quantizer, random_codebooks, vectors):
+    """Its scores are rounded more coarsely than the others differ, but the others' are not."""
+    codes = torch.cat([random_codebooks(64, (64,))[0], torch.full((1, 64), 1e8)])
+    x = vectors(200, 64)
+    assert torch.equal(quantizer([codes]).encode(x), exact_tokens(x, [codes]))
+
+
 def test_equal_codes_give_the_lowest_index(quantizer, random_codebooks):
     codes = random_codebooks(16, (5,))[0].repeat(3, 1)
     tokens = quantizer([codes]).encode(codes)
@@ -78,6 +85,30 @@ def test_lower_matmul_precision_changes_no_token(quantizer, random_codebooks, ve
         torch.set_float32_matmul_precision("medium")
         assert torch.equal(q.encode(x), expected)
         assert torch.equal(q.encode(x[:5]), expected[:5])
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("high", 11), ("medium", 8)])
+def test_products_rounded_as_coarsely_as_the_setting_allows(
+    precision, rounded, monkeypatch, quantizer, random_codebooks, vectors
+):
+    """This CPU may compute in full precision whatever is set; another does not."""
+
+    def coarse(vectors, codes, half_norms):
+        scores = plain(vectors, codes, half_norms)
+        norms = vectors.norm(dim=1)[:, None] * codes.norm(dim=1) + half_norms
+        return scores + norms * 2.0**-rounded * (2 * torch.rand(scores.shape, generator=random) - 1)
+
+    q = quantizer(random_codebooks(16, (3000, 40)))
+    x = vectors(1000, 16)
+    expected = q.encode(x)
+    random, plain = torch.Generator().manual_seed(0), _nearest._scores
+    monkeypatch.setattr(_nearest, "_scores", coarse)
+    assert not torch.equal(q.encode(x), expected)
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert torch.equal(q.encode(x), expected)
     finally:
         torch.set_float32_matmul_precision("highest")
 
@@ -134,6 +165,16 @@ def test_forward_encode_and_decode_agree_bit_for_bit(quantizer, random_codebooks
     assert torch.equal(out.level_embeddings, q.level_embeddings(out.tokens))
     assert torch.allclose(out.level_embeddings.sum(-2), out.quantized, atol=1e-6)
     assert torch.equal(q.level_embeddings(out.tokens[..., :2]), out.level_embeddings[..., :2, :])
+
+
+def test_a_prefix_of_the_levels_is_found_alone(quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(48, (128, 64, 32)))
+    x, mask = vectors(60, 48).reshape(3, 20, 48), torch.arange(20).expand(3, 20) < 15
+    for levels in (1, 2, 3):
+        assert torch.equal(q.encode(x, mask, levels=levels), q.encode(x, mask)[..., :levels])
+    for levels in (0, 4, True):
+        with pytest.raises(ValueError, match=f"levels is {levels}; give an integer from 1 to 3"):
+            q.encode(x, levels=levels)
 
 
 def test_minus_one_decodes_to_nothing(quantizer, random_codebooks):

@@ -75,6 +75,13 @@ def test_blocks_widen_the_interval():
     assert torch.equal(again.low, blocks.low)
 
 
+def test_one_block_in_a_group_leaves_the_interval_unknown():
+    told = mutual_information(TOKENS, GROUPS, 4, blocks=torch.tensor([0, 0, 1, 2]), resamples=20)
+    assert told.estimate.isfinite().all()
+    assert told.low.isnan().all()
+    assert told.high.isnan().all()
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"\(N, L\)"):
         usage_by_group(TOKENS, GROUPS[:3], 4)
@@ -92,6 +99,7 @@ def test_a_group_without_tokens():
     for blocks in (None, torch.arange(4)):
         told = mutual_information(TOKENS, groups, 4, blocks=blocks, resamples=20)
         assert told.estimate.tolist() == mutual_information(TOKENS, GROUPS, 4, resamples=20).estimate.tolist()
+    assert shared_code_share(TOKENS, groups, 4).tolist() == [1.0, 0.0]
     divergence = jensen_shannon(TOKENS, groups, 4)
     assert divergence[:, 1].isnan().all()
     assert divergence[:, :, 1].isnan().all()

@@ -51,7 +51,7 @@ class RunConfig:
     dream: DreamConfig = field(default_factory=DreamConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
-    hrvq: HRVQConfig = field(default_factory=HRVQConfig)
+    hrvq: HRVQConfig = field(default_factory=lambda: HRVQConfig(dim=EncoderConfig().embedding_dim))
     quantize: QuantizeConfig = field(default_factory=QuantizeConfig)
     worldmodel: WorldModelConfig = field(default_factory=WorldModelConfig)
     actor: ActorConfig = field(default_factory=ActorConfig)

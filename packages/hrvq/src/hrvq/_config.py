@@ -8,11 +8,13 @@ Gradient = Literal["straight_through", "rotation"]
 Distance = Literal["euclidean", "cosine"]
 
 
-def _positive_int(value: object) -> bool:
+def positive_int(value: object) -> bool:
+    """Whether it is an integer of at least 1, and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _finite(value: object) -> bool:
+def finite(value: object) -> bool:
+    """Whether it is a number, and neither NaN nor infinite."""
     return isinstance(value, int | float) and isfinite(value)
 
 
@@ -21,7 +23,7 @@ class HRVQConfig:
     """Shape and training of an :class:`HRVQ`; one level makes it a plain VQ.
 
     Attributes:
-        dim: length of the vectors.
+        dim: length of the vectors; the only one without a default.
         levels: residual levels, coarse to fine.
         codes: codes of each level; one number stands for all levels.
         decay: of the exponential averages that move the codes (0.99: about the last 100 updates).
@@ -41,7 +43,7 @@ class HRVQConfig:
         seed: of the k-means start and of revival; both are functions of it, the step and the data.
     """
 
-    dim: int = 384
+    dim: int
     levels: int = 3
     codes: int | tuple[int, ...] = 256
     decay: float = 0.99
@@ -56,7 +58,7 @@ class HRVQConfig:
 
     def __post_init__(self) -> None:
         for name in ("dim", "levels"):
-            if not _positive_int(getattr(self, name)):
+            if not positive_int(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give an integer of at least 1")
         codes = self.codes
         if isinstance(codes, (list, tuple)):  # a list is what JSON and TOML make of a tuple
@@ -65,7 +67,7 @@ class HRVQConfig:
                 raise ValueError(
                     f"codes has {len(codes)} entries for {self.levels} levels; give one for each"
                 )
-        if not all(_positive_int(k) for k in self.codes_per_level):
+        if not all(positive_int(k) for k in self.codes_per_level):
             raise ValueError(f"codes is {codes!r}; give integers of at least 1")
         weights = self.commitment_weights
         if isinstance(weights, (list, tuple)):
@@ -75,24 +77,24 @@ class HRVQConfig:
                     f"commitment_weights has {len(weights)} entries for {self.levels} levels; "
                     "give one for each, or one number for all"
                 )
-        if not all(_finite(w) and w >= 0 for w in self.weight_per_level):
+        if not all(finite(w) and w >= 0 for w in self.weight_per_level):
             raise ValueError(f"commitment_weights is {weights!r}; give finite numbers of at least 0")
-        if not (_finite(self.decay) and 0 <= self.decay < 1):
+        if not (finite(self.decay) and 0 <= self.decay < 1):
             raise ValueError(f"decay is {self.decay!r}; give a number from 0 to below 1, such as 0.99")
-        if not (_finite(self.smoothing) and self.smoothing >= 0):
+        if not (finite(self.smoothing) and self.smoothing >= 0):
             raise ValueError(f"smoothing is {self.smoothing!r}; give a small number such as 1e-5")
-        if not (_finite(self.revive_below) and 0 <= self.revive_below < 1):
+        if not (finite(self.revive_below) and 0 <= self.revive_below < 1):
             raise ValueError(f"revive_below is {self.revive_below!r}; give a share from 0 (off) to below 1")
-        if not (self.kmeans_iterations == 0 or _positive_int(self.kmeans_iterations)):
+        if not (self.kmeans_iterations == 0 or positive_int(self.kmeans_iterations)):
             raise ValueError(
                 f"kmeans_iterations is {self.kmeans_iterations!r}; give an integer of at least 0"
             )
         for name, allowed in (("gradient", get_args(Gradient)), ("distance", get_args(Distance))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}")
-        if not (_finite(self.level_dropout) and 0 <= self.level_dropout <= 1):
+        if not (finite(self.level_dropout) and 0 <= self.level_dropout <= 1):
             raise ValueError(f"level_dropout is {self.level_dropout!r}; give a probability from 0 to 1")
-        if not (self.seed == 0 or _positive_int(self.seed)):
+        if not (self.seed == 0 or positive_int(self.seed)):
             raise ValueError(f"seed is {self.seed!r}; give an integer of at least 0")
 
     @property
@@ -112,4 +114,6 @@ class HRVQConfig:
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"unknown keys {unknown}; allowed are {sorted(cls.__dataclass_fields__)}")
+        if "dim" not in values:
+            raise ValueError("dim is missing; give the length of the vectors")
         return cls(**values)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrvq._config import finite, positive_int
 from hrvq._gradients import unit as at_unit_length
-from hrvq._kmeans import kmeans
+from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
 from hrvq._sources import Vectors, VectorSource
 from hrvq._statistics import Draw, Level, code_statistics, dead_codes, draw, merge, replace
@@ -34,7 +35,7 @@ class FitResult(NamedTuple):
     perplexity: tuple[float, ...]
     """exp of the entropy of the code counts, in codes."""
     passes: tuple[int, ...]
-    """Passes over the data."""
+    """Passes over the data, with one that draws the start and one that counts at the end."""
 
 
 class FitProgress(NamedTuple):
@@ -136,8 +137,13 @@ def fit(
 ) -> FitResult:
     """See :meth:`hrvq.HRVQ.fit`."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not isinstance(value, int) or value < 1:
+        if not positive_int(value):
             raise ValueError(f"{name} is {value!r}; give an integer of at least 1")
+    for name, share in (("tolerance", tolerance), ("revive_below", revive_below)):
+        if not (finite(share) and 0 <= share < 1):
+            raise ValueError(f"{name} is {share!r}; give a share from 0 to below 1")
+    if not (seed == 0 or positive_int(seed)):
+        raise ValueError(f"seed is {seed!r}; give an integer of at least 0")
     config, device = quantizer.config, quantizer.table.device
     source = VectorSource(vectors, config.dim)
     generator = torch.Generator(device).manual_seed(seed)
@@ -151,6 +157,7 @@ def fit(
             data.sample(_SAMPLE_PER_CODE * size, generator),
             size,
             iterations=config.kmeans_iterations,
+            unused=min(UNUSED, revive_below),
             generator=generator,
             spherical=spherical,
         )
@@ -176,7 +183,7 @@ def fit(
         counts, distortion = data.finish(codes)
         all_counts.append(counts)
         distortions.append(distortion)
-        passes.append(epoch + 2)
+        passes.append(epoch + 3)
     quantizer.set_codebooks(
         data.codes, [counts * (min(batch_size, source.rows) / source.rows) for counts in all_counts]
     )

@@ -7,8 +7,7 @@ from torch import Tensor
 from hrvq._nearest import nearest
 from hrvq._statistics import Level, code_statistics, dead_codes, draw, replace
 
-_UNUSED = 0.3  # of the mean count: a cluster as small as this is better used elsewhere
-
+UNUSED = 0.3  # of the mean count: where all codes are to be used, one as rare as this had better move
 _START_PER_CODE = 16  # vectors that the starting codes are drawn from
 
 
@@ -46,7 +45,13 @@ def spread_out(vectors: Tensor, codes: int, *, generator: torch.Generator) -> Te
 
 
 def kmeans(
-    vectors: Tensor, codes: int, *, iterations: int, generator: torch.Generator, spherical: bool = False
+    vectors: Tensor,
+    codes: int,
+    *,
+    iterations: int,
+    unused: float,
+    generator: torch.Generator,
+    spherical: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Lloyd's k-means; small clusters move to where many vectors are.
 
@@ -54,6 +59,7 @@ def kmeans(
         vectors: float32 (N, D), N >= 1; fewer than ``codes`` are allowed.
         codes: K.
         iterations: Lloyd iterations; 0 leaves the starting codes.
+        unused: in the first half of them, codes rarer than this share of the mean count move; 0 for none.
         generator: on the vectors' device.
         spherical: keep the codes on the unit sphere.
 
@@ -72,7 +78,7 @@ def kmeans(
             moved = F.normalize(moved, dim=1)
         means = torch.where(counts[:, None] > 0, moved, means)
         if iteration < iterations // 2:  # the second half only settles
-            dead = dead_codes(counts, _UNUSED)
+            dead = dead_codes(counts, unused)
             if bool(dead.any()):
                 weights = vectors.new_ones(len(vectors))
                 replace(Level(means, counts, sums), dead, draw(vectors, weights, codes, generator=generator))

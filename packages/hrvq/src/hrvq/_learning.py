@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvq._config import HRVQConfig
-from hrvq._distributed import join_rows, sum_over_ranks
-from hrvq._kmeans import kmeans
+from hrvq._distributed import from_first_rank, join_rows, sum_over_ranks
+from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
 from hrvq._statistics import Level, code_statistics, dead_codes, draw, replace, smoothed
 
@@ -34,9 +34,11 @@ def start(
             residual,
             len(level.codes),
             iterations=config.kmeans_iterations,
+            unused=UNUSED if config.revive_below > 0 else 0.0,
             generator=generator,
             spherical=index == 0 and config.distance == "cosine",
         )
+        from_first_rank(codes, counts)  # a GPU adds up in an order of its own, so each rank's would differ
         level.set(codes, counts * scale, config.smoothing)
         residual = residual - F.embedding(nearest(residual, codes), codes)
 

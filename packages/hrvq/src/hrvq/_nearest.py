@@ -5,9 +5,10 @@ product, whose rounding is bounded (Higham 2002, section 3.1), for any order of 
 
     |s_k - fl(s_k)| <= (D + 2) u (|r| |c_k| + |c_k|^2 / 2),        u = 2^-24.
 
-Where the best score leads the second by more than twice that bound the winner is certain. The few vectors
-with a doubt at any level are searched again in float64. So a vector's tokens depend on the vector and the
-codes alone: not on the batch it came in, the number of threads, or the matrix library.
+with |c_k| at most the longest code's. Where the best score leads the second by more than twice that bound
+the winner is certain. The few vectors with a doubt at any level are searched again in float64. So a vector's
+tokens depend on the vector and the codes alone: not on the batch it came in, the number of threads, or the
+matrix library.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ _ROWS_PER_BLOCK = {"cpu": 1 << 10, "device": 1 << 15}
 # Below this many rows a plain product is as fast as the convolution.
 _ROWS_FOR_CONVOLUTION = 16
 # Unit roundoff of a float32 product in PyTorch's names, old and new; that of bfloat16 for any other name.
-_ROUNDOFF = dict.fromkeys(("highest", "none", "ieee"), 2.0**-24) | dict.fromkeys(("high", "tf32"), 2.0**-11)
+_EXACT = 2.0**-24
+_ROUNDOFF = dict.fromkeys(("highest", "none", "ieee"), _EXACT) | dict.fromkeys(("high", "tf32"), 2.0**-11)
 _COARSEST = 2.0**-8
 
 
@@ -51,9 +53,15 @@ class _Level(NamedTuple):
         return cls(codes, squares / 2, squares.max().sqrt(), numbers)
 
     def error_bound(self, vectors: Tensor, unit: float) -> Tensor:
-        """Largest rounding error of a score of each vector, (N,)."""
+        """Largest rounding error of any score of each vector, (N,)."""
         norms = torch.linalg.vector_norm(vectors, dim=1)
         return (self.codes.shape[1] + 2) * unit * self.radius * (norms + self.radius / 2)
+
+    def error_bounds(self, vectors: Tensor, unit: float) -> Tensor:
+        """Largest rounding error of each score, (N, K): one long code puts no other in doubt."""
+        norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+        lengths = torch.linalg.vector_norm(self.codes, dim=1)
+        return (self.codes.shape[1] + 2) * unit * lengths * (norms + lengths / 2)
 
 
 def _search_fast(vectors: Tensor, levels: Sequence[_Level], unit: float) -> tuple[Tensor, Tensor]:
@@ -70,7 +78,10 @@ def _search_fast(vectors: Tensor, levels: Sequence[_Level], unit: float) -> tupl
         near = torch.ge(scores, threshold[:, None], out=torch.empty_like(scores))
         candidates *= near.sum(1)
         # With several candidates any code will do: the vector is searched again.
-        chosen = (near @ level.numbers).long().clamp_max_(len(level.codes) - 1)
+        if unit > _EXACT:  # the product may round the winner's index as well
+            chosen = scores.argmax(1)
+        else:
+            chosen = (near @ level.numbers).long().clamp_max_(len(level.codes) - 1)
         tokens[:, index] = chosen
         if index < len(levels) - 1:
             vectors = vectors - F.embedding(chosen, level.codes)
@@ -83,7 +94,8 @@ def _search_exactly(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     for codes in codebooks:
         level, wide = _Level.of(codes.double()), vectors.double()
         scores = wide @ level.codes.T - level.half_norms
-        tied = scores >= (scores.amax(1) - 2 * level.error_bound(wide, 2.0**-53))[:, None]
+        doubt = level.error_bounds(wide, 2.0**-53)
+        tied = scores + doubt >= (scores - doubt).amax(1, keepdim=True)
         index = torch.arange(len(codes), device=codes.device)
         tokens.append(torch.where(tied, index, len(codes) - 1).amin(1))
         vectors = vectors - F.embedding(tokens[-1], codes)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hrvq import _gradients
 from hrvq._checks import UNSIGNED, check_finite, check_tokens, check_vectors, values_can_be_checked
+from hrvq._config import positive_int
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._learning import move, start
 from hrvq._nearest import search
@@ -87,20 +88,25 @@ class HRVQ(Codes):
         )
 
     @torch.no_grad()
-    def encode(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, mask: Tensor | None = None, *, levels: int | None = None) -> Tensor:
         """Tokens of ``x``: floating (..., dim) -> int64 (..., levels), coarse to fine.
-
-        Where ``mask``, bool (...), is False the tokens are -1.
 
         Each level takes the code nearest to what the coarser levels left. The answer depends on the vector
         and the codes alone, not on the batch, the threads or the matrix library.
+
+        Args:
+            x: floating (..., dim).
+            mask: bool (...), True where a position counts; the others' tokens are -1.
+            levels: only the first so many levels are searched; all if left out.
         """
+        if not (levels is None or (positive_int(levels) and levels <= self.config.levels)):
+            raise ValueError(f"levels is {levels!r}; give an integer from 1 to {self.config.levels}")
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask)
-            tokens = self._search(rows)
+            tokens = search(rows, self.codebooks[:levels])
             if valid is not None:
                 tokens = torch.where(valid[:, None], tokens, NO_CODE)
-            return tokens.reshape(*x.shape[:-1], self.config.levels)
+            return tokens.reshape(*x.shape[:-1], tokens.shape[-1])
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
@@ -195,14 +201,16 @@ class HRVQ(Codes):
         counts and sums left behind are those of an average batch, so that :meth:`update` can go on from here.
 
         Args:
-            vectors: floating (N, dim) tensor or array (memory maps too), the path of a safetensors file
-                with a tensor named `embeddings`, or a sequence of these.
-            epochs: most passes over the data for each level, not counting two that measure.
+            vectors: floating (N, dim) tensor or array (memory maps too), the path of a `.npy` file or of a
+                safetensors file with a tensor named `embeddings`, or a list of these.
+            epochs: most passes over the data for each level, not counting one that draws the start and one
+                that counts at the end; one more in all measures the variance.
             batch_size: vectors in memory at once.
             tolerance: a level is done when a pass lowers its distortion by less than this share.
             revive_below: in the first half of the passes, codes chosen less often than this share of the
-                mean move to where codes are crowded. Higher values use the codes more evenly, at a little
-                more distortion; 0 leaves plain k-means.
+                mean move to where codes are crowded, so that all are used alike. Embeddings pay for it with
+                a little more distortion; where the vectors lie in clusters of very different size, the rare
+                ones lose codes of their own and distortion may rise much: 0 leaves plain k-means.
             seed: of the start and the revivals; the config's if left out.
             progress: called with a :class:`FitProgress` after each pass.
 

@@ -11,19 +11,20 @@ from torch import Tensor
 
 Vectors = Tensor | np.ndarray | str | Path | Sequence[Tensor | np.ndarray | str | Path]
 EMBEDDINGS = "embeddings"
+_FLOATING = ("F64", "F32", "F16", "BF16")
 
 
 class VectorSource:
     """Vectors (N, dim) in row order, never all in memory at once.
 
     Args:
-        vectors: a floating tensor or array (a memory map is read block by block), the path of a safetensors
-            file with a tensor named ``embeddings``, or a sequence of these, one after the other.
+        vectors: a floating tensor or array (a memory map is read block by block), the path of a ``.npy`` file
+            or of a safetensors file with a tensor named ``embeddings``, or a list of these, in its order.
         dim: length of the vectors.
     """
 
     def __init__(self, vectors: Vectors, dim: int) -> None:
-        parts = [vectors] if isinstance(vectors, Tensor | np.ndarray | str | Path) else list(vectors)
+        parts = list(vectors) if isinstance(vectors, list | tuple) else [vectors]
         self._parts = [_open(part) for part in parts]
         self._lengths = []
         for part in self._parts:
@@ -53,17 +54,30 @@ class VectorSource:
             start += length
 
 
+def _memory_map(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no readable NumPy file ({error}); write it with numpy.save") from error
+    return array
+
+
 def _open(part: Any) -> Any:
     if isinstance(part, str | Path):
         path = Path(part)
+        if path.suffix == ".npy":
+            return _open(_memory_map(path))
         if not path.is_file():
             raise ValueError(f"{path} does not exist; give a safetensors file with a tensor '{EMBEDDINGS}'")
         try:
-            return safe_open(path, framework="pt").get_slice(EMBEDDINGS)
+            part = safe_open(path, framework="pt").get_slice(EMBEDDINGS)
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"{path} is no safetensors file with a tensor '{EMBEDDINGS}': {error}"
             ) from error
+        if part.get_dtype() not in _FLOATING:
+            raise ValueError(f"'{EMBEDDINGS}' in {path} are {part.get_dtype()}; write floating-point numbers")
+        return part
     if not isinstance(part, Tensor | np.ndarray):
         raise ValueError(
             f"vectors are of type {type(part).__name__}; give a tensor, an array or a file's path"

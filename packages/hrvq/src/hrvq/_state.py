@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from hrvq._checks import check_tensors
 from hrvq._config import HRVQConfig
 from hrvq._files import load, save
 from hrvq._gradients import unit
@@ -25,6 +26,8 @@ class Codes(nn.Module):
 
     def __init__(self, config: HRVQConfig) -> None:
         super().__init__()
+        if not isinstance(config, HRVQConfig):
+            raise ValueError(f"config is {config!r}; give an HRVQConfig, such as HRVQConfig(dim=64)")
         self.config = config
         self._sizes = config.codes_per_level
         # All levels' codes in one table, so that decoding is one gather; its last row is "no code".
@@ -107,12 +110,20 @@ class Codes(nn.Module):
         self._check_open("set_codebooks")
         if counts is None:
             counts = [torch.ones(size) for size in self._sizes]
-        given = [(tuple(c.shape), tuple(n.shape)) for c, n in zip(codebooks, counts, strict=False)]
-        expected = [((size, self.config.dim), (size,)) for size in self._sizes]
-        if given != expected or len(codebooks) != len(counts):
-            raise ValueError(f"codebooks and counts have shapes {given}; this quantizer's are {expected}")
-        if not all(bool(tensor.isfinite().all()) for tensor in (*codebooks, *counts)):
-            raise ValueError("codebooks or counts have NaN or infinite values; give finite ones")
+        for name, given, expected in (
+            ("codebooks", codebooks, [(size, self.config.dim) for size in self._sizes]),
+            ("counts", counts, [(size,) for size in self._sizes]),
+        ):
+            check_tensors(**{f"{name}[{level}]": tensor for level, tensor in enumerate(given)})
+            shapes = [tuple(tensor.shape) for tensor in given]
+            if shapes != expected:
+                raise ValueError(f"{name} have shapes {shapes}; this quantizer's are {expected}")
+            if not all(bool(tensor.isfinite().all()) for tensor in given):
+                raise ValueError(f"{name} have NaN or infinite values; give finite ones")
+        if not all(bool((count >= 0).all()) and bool(count.any()) for count in counts):
+            raise ValueError(
+                "counts are negative or all zero at some level; give how often each code is chosen"
+            )
         for index, (level, codes, count) in enumerate(zip(self._levels(), codebooks, counts, strict=True)):
             spherical = index == 0 and self.config.distance == "cosine"
             level.set(unit(codes.float()) if spherical else codes, count, self.config.smoothing)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def _sizes(codes: int | Sequence[int], levels: int) -> tuple[int, ...]:
-    sizes = (codes,) * levels if isinstance(codes, int) else tuple(codes)
+    sizes = tuple(codes) if isinstance(codes, Sequence) else (int(codes),) * levels
     if len(sizes) != levels:
         raise ValueError(f"codes has {len(sizes)} entries and tokens {levels} levels; give one for each")
     return sizes
@@ -21,6 +21,8 @@ def code_counts(tokens: Tensor, codes: int | Sequence[int]) -> list[Tensor]:
         tokens: integer (..., L).
         codes: K, one number or one for each level.
     """
+    if tokens.is_floating_point():
+        raise ValueError(f"tokens are {tokens.dtype}; give an integer tensor")
     rows = tokens.reshape(-1, tokens.shape[-1]).long()
     counts = []
     for level, size in enumerate(_sizes(codes, rows.shape[1])):
@@ -70,7 +72,10 @@ def persistence(tokens: Tensor, episode_ids: Tensor | None = None) -> Tensor:
             raise ValueError(f"episode_ids have shape {tuple(episode_ids.shape)}; give ({len(tokens)},)")
         counts &= (episode_ids[1:] == episode_ids[:-1])[:, None]
     if not bool(counts.any()):
-        raise ValueError("no two steps follow each other in one episode; give a longer stretch")
+        raise ValueError(
+            "no two steps with codes follow each other in one episode; give a longer stretch, or tokens that "
+            "are not all -1"
+        )
     return (stays & counts).sum(0) / counts.sum(0)
 
 

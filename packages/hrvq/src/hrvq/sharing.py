@@ -57,7 +57,8 @@ def shared_code_share(
     """
     shares = []
     for counts in counts_by_group(tokens, groups, codes):
-        uses = _profiles(counts.double()) > at_least
+        present = counts.sum(1) > 0  # a number that no group has is no group
+        uses = _profiles(counts[present].double()) > at_least
         shares.append(uses.all(0).sum() / uses.any(0).sum().clamp_min(1))
     return torch.stack(shares).float()
 
@@ -132,7 +133,8 @@ def mutual_information(
         seed: of the bootstrap.
 
     Returns:
-        :class:`Interval` of (L,) in bits. The bias of the plug-in estimate is taken off (Miller 1955).
+        :class:`Interval` of (L,) in bits. The bias of the plug-in estimate is taken off (Miller 1955). Its
+        bounds are NaN where a group has one block only: nothing tells how much another would differ.
     """
     if resamples < 1 or not 0 < confidence < 1:
         raise ValueError(f"resamples is {resamples} and confidence {confidence}; give at least 1, and 0 to 1")
@@ -141,6 +143,7 @@ def mutual_information(
     counts = counts_by_group(tokens, groups, codes)
     draws = [torch.zeros(resamples, *level.shape, dtype=torch.float64) for level in counts]
     random = np.random.default_rng(seed)
+    known = True
     for group in range(len(counts[0])):
         members = groups == group
         if blocks is None:  # drawing vectors is drawing counts
@@ -153,6 +156,7 @@ def mutual_information(
                 continue
             _, block = blocks[members].cpu().unique(return_inverse=True)
             number = int(block.max()) + 1
+            known = known and number > 1
             times = random.multinomial(number, np.full(number, 1 / number), resamples)
             for index, drawn in enumerate(draws):
                 per_block = _block_counts(tokens[members, index].cpu(), block, drawn.shape[-1])
@@ -165,6 +169,8 @@ def mutual_information(
         bounds.append((estimate + replicates.quantile(tail) - replicates.mean()).clamp_min(0))
         estimates.append(estimate)
     low, high = torch.stack(bounds).T.float()
+    if not known:
+        low, high = torch.full_like(low, torch.nan), torch.full_like(high, torch.nan)
     return Interval(torch.stack(estimates).float(), low, high)
 
 
