@@ -57,6 +57,7 @@ def test_a_twin_shows_the_pixels_of_its_environment(protocol: Protocol):
             own = to_frame(twins.screen(env)).astype(int)
             if protocol.max_pool:
                 assert (tick.observations[i, -1] - own).min() >= -1
+                assert (np.abs(own - tick.observations[i, -1]) <= 1).mean() > 0.98
             else:
                 assert np.abs(own - tick.observations[i, -1]).max() <= 1
     assert compared > 50

@@ -42,6 +42,9 @@ def test_several_episodes_row_for_row_and_a_second_round(tmp_path: Path):
     assert store.episode_ids.tolist() == np.repeat([0, 1, 2, 3, 4, 5], [3, 2, 5] * 2).tolist()
     assert np.flatnonzero(store.terminated).tolist() == [1, 3, 11, 13]
     assert np.flatnonzero(store.truncated).tolist() == [8, 18]
+    acts = np.where(np.isin(np.arange(10), [2, 4, 9]), 255, ACTIONS[:10])  # on final rows: whatever was there
+    import_recording(tmp_path / "other", FRAMES[:10], acts, game="my_game", episode_ids=ids)
+    assert np.array_equal(FrameStore.open(tmp_path / "other").actions, store.actions[:10])
     assert store.actions[[2, 4, 9]].tolist() == [0, 0, 0]
     assert store.lives.tolist() == [*range(10), *range(10)]
     assert window_starts(store.episode_ids, 5).tolist() == [5, 15]

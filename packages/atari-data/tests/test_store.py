@@ -1,4 +1,6 @@
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from atari_data import (
     drop_rounds,
     final_rows,
     first_rows,
+    shard_paths,
     window_starts,
 )
 from atari_data import shards as shards_module
@@ -149,6 +152,28 @@ def test_missing_and_damaged_shards(cut: FrameStore, tmp_path: Path):
     third.unlink()
     with pytest.raises(ValueError, match=r"lacks shard-00003.safetensors; restore the files"):
         FrameStore.open(tmp_path)
+
+
+def test_a_file_that_only_resembles_a_shard_is_none(cut: FrameStore, tmp_path: Path):
+    (tmp_path / "shard-00000 (copy).safetensors").write_bytes(b"anything")
+    assert len(FrameStore.open(tmp_path)) == len(cut)
+    assert len(shard_paths(tmp_path)) == cut.num_shards
+    drop_rounds(tmp_path, 1)
+    assert len(FrameStore.open(tmp_path)) == len(cut)
+    assert (tmp_path / "shard-00000 (copy).safetensors").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_too_many_open_shards_are_told(cut: FrameStore, tmp_path: Path):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 1, limits[1]))
+    try:
+        with pytest.raises(ValueError, match=r"too many files are open.*ulimit"):
+            FrameStore.open(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_foreign_shards(tmp_path: Path):

@@ -21,6 +21,8 @@ def test_the_step_between_episodes_does_not_count():
     inside = temporal_consistency(z, ids, generator=generator())
     assert inside == pytest.approx(1 / diversity(z, generator=generator()))
     assert temporal_consistency(z, generator=generator()) > 10 * inside
+    with pytest.raises(ValueError, match=r"episode_ids have shape \(2,\); give \(3,\)"):
+        temporal_consistency(torch.randn(3, 4), torch.zeros(2))
     with pytest.raises(ValueError, match="no two consecutive"):
         temporal_consistency(z, torch.arange(4))
 

@@ -12,6 +12,7 @@ from atari_data.recording import import_recording
 from atari_data.rounds import drop_rounds
 from atari_data.sampling import MultiGameSampler
 from atari_data.scores import GameInfo, game_info, human_normalized, published_scores, score_sources
+from atari_data.shards import shard_paths
 from atari_data.store import FrameStore
 from atari_data.video import write_video
 from atari_data.windows import final_rows, first_rows, lost_lives, split_episodes, window_starts
@@ -53,6 +54,7 @@ __all__ = [
     "play_episodes",
     "published_scores",
     "score_sources",
+    "shard_paths",
     "split_episodes",
     "state_variables",
     "window_starts",

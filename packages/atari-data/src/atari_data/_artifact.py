@@ -6,6 +6,7 @@ would be.
 Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON header, data without gaps).
 """
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def open_artifact(
             entry = (file.metadata() or {}).get(METADATA_KEY)
             others = {name: file.get_tensor(name) for name in file.keys() if name != mapped}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        _check_open_files(error)
         raise ValueError(f"{path} is not a readable safetensors file ({error}); write it again") from error
     try:
         found = json.loads(entry or "")
@@ -80,13 +82,22 @@ def open_artifact(
     return config, _map_tensor(path, mapped), others
 
 
+def _check_open_files(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        raise ValueError(
+            "too many files are open, of which each shard of an open store is one; allow more (ulimit -n 4096)"
+        ) from error
+
+
 def _map_tensor(path: Path, name: str) -> NDArray[Any]:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        spec = json.loads(file.read(length)).get(name)
-    if spec is None or spec["dtype"] not in _DTYPES:
-        raise ValueError(f"{path} holds no tensor '{name}' of a known type; write it again")
-    return np.memmap(
-        path, dtype=_DTYPES[spec["dtype"]], mode="r", offset=8 + length + spec["data_offsets"][0],
-        shape=tuple(spec["shape"]),
-    )  # fmt: skip
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            spec = json.loads(file.read(length)).get(name)
+            if spec is None or spec["dtype"] not in _DTYPES:
+                raise ValueError(f"{path} holds no tensor '{name}' of a known type; write it again")
+            dtype, start = _DTYPES[spec["dtype"]], 8 + length + spec["data_offsets"][0]
+            return np.memmap(file, dtype=dtype, mode="r", offset=start, shape=tuple(spec["shape"]))
+    except OSError as error:
+        _check_open_files(error)
+        raise

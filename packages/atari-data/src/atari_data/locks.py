@@ -17,8 +17,10 @@ def only_writer(directory: Path) -> Iterator[None]:
     none is held.
 
     Raises:
-        ValueError: another process, or another writer of this one, holds it.
+        ValueError: another process, or another writer of this one, holds it, or it is a file.
     """
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file; give a directory")
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / LOCK_FILE)
     try:

@@ -110,13 +110,13 @@ def _columns(
         row = int(np.flatnonzero(final)[np.argmin(lengths)])
         raise ValueError(f"the episode at frame {row} has 1 frame; an episode has 2 or more, leave it out")
     one_short = num_frames - 1 if episode_ids is None else num_frames
-    acts = _integers(actions, "actions", num_frames, one_short)
+    acts = np.where(final, 0, _integers(actions, "actions", num_frames, one_short))
     if not 0 <= acts.min() <= acts.max() < NUM_ACTIONS:
         raise ValueError(
             f"actions go from {acts.min()} to {acts.max()}; give ids of the full action set, "
             f"0 to {NUM_ACTIONS - 1}"
         )
-    columns: dict[str, NDArray[Any]] = {"actions": np.where(final, 0, acts), "episode_ids": ids}
+    columns: dict[str, NDArray[Any]] = {"actions": acts, "episode_ids": ids}
     for name, values in per_action.items():
         column = np.zeros(num_frames) if values is None else _load(values, name, num_frames, one_short)
         if not np.isfinite(column).all():

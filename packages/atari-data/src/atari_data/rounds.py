@@ -10,7 +10,7 @@ from typing import Any
 
 from atari_data.locks import only_writer
 from atari_data.protocol import Protocol
-from atari_data.shards import STAGING, shard_path
+from atari_data.shards import STAGING, shard_path, shard_paths
 from atari_data.store import FrameStore
 
 
@@ -65,7 +65,7 @@ def new_round(directory: Path, *, game: str, protocol: Protocol | None, ram: boo
 def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool) -> Place:
     staging = directory / STAGING
     config = {"game": game, "protocol": None if protocol is None else asdict(protocol)}
-    if not any(directory.glob("shard-*.safetensors")):
+    if not shard_paths(directory):
         return Place(round=0, first_shard=0, first_episode=0, config={**config, "round": 0}, staging=staging)
     store = FrameStore.open(directory)
     for what, found, given in (
@@ -100,6 +100,6 @@ def drop_rounds(directory: str | Path, keep: int) -> None:
 
 def _drop_shards(directory: Path, first: int) -> None:
     """Delete the shards from number ``first`` on, from the end, so that there is never a gap."""
-    for path in sorted(directory.glob("shard-*.safetensors"), reverse=True):
+    for path in reversed(shard_paths(directory)):
         if path >= shard_path(directory, first):
             path.unlink()

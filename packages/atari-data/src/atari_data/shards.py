@@ -1,5 +1,6 @@
 """Shard files: which columns they have, and how a stream of rows becomes files."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,12 @@ COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {
 def shard_path(directory: Path, index: int) -> Path:
     """Where shard number ``index`` of a directory lies."""
     return directory / f"shard-{index:05d}.safetensors"
+
+
+def shard_paths(directory: Path) -> list[Path]:
+    """The shards that lie in a directory, by number; a file that only resembles one is none."""
+    found = directory.glob("shard-*.safetensors")
+    return sorted(path for path in found if re.fullmatch(r"shard-\d{5,}", path.stem))
 
 
 class ShardWriter:

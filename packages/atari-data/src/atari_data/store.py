@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from atari_data._artifact import open_artifact
 from atari_data.protocol import Protocol
-from atari_data.shards import COLUMNS, FRAMES, KIND, STAGING, shard_path
+from atari_data.shards import COLUMNS, FRAMES, KIND, STAGING, shard_path, shard_paths
 from atari_data.windows import first_rows
 
 HISTORY = 3  # frames before the newest in a stack
@@ -21,7 +21,7 @@ class ShardedFrames:
     dtype = np.dtype(np.uint8)
 
     def __init__(self, parts: Sequence[NDArray[np.uint8]]) -> None:
-        self._parts = list(parts)
+        self._parts = [np.asarray(part) for part in parts]  # still mapped, without a memmap's slow slices
         self._ends = np.cumsum([len(part) for part in parts])
         self._begins = self._ends - [len(part) for part in parts]
         self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
@@ -131,7 +131,7 @@ class FrameStore:
 
     @classmethod
     def open(cls, directory: str | Path, *, rounds: int | None = None) -> Self:
-        """Open the shards of ``directory``. Frames stay on disk; the rest is some 12 bytes a row.
+        """Open the shards of ``directory``. Frames stay on disk; the rest is 20 bytes a row, and 128 of RAM.
 
         Shards that an interrupted collection left behind (its folder ``.collecting`` is there) are passed
         over.
@@ -146,7 +146,7 @@ class FrameStore:
                 the shards belong to different games.
         """
         directory = Path(directory)
-        paths = sorted(directory.glob("shard-*.safetensors"))
+        paths = shard_paths(directory)
         if not paths:
             raise ValueError(
                 f"{directory} holds no shard-*.safetensors; collect or import frames into it first"

@@ -76,6 +76,11 @@ def atariari_probe(
             raise ValueError(
                 f"{len(data.features)} {part} features for {len(data.labels)} labels; give as many, not 0"
             )
+        if not 0 <= data.labels.min() <= data.labels.max() < NUM_CLASSES:
+            raise ValueError(
+                f"{part} labels go from {data.labels.min()} to {data.labels.max()}; give bytes of the RAM, 0 "
+                f"to {NUM_CLASSES - 1}"
+            )
     kept = [v for v in range(len(names)) if entropy(train.labels[:, v]) >= config.min_entropy]
     if not kept:
         raise ValueError(f"no variable has an entropy of {config.min_entropy} nats; lower min_entropy")

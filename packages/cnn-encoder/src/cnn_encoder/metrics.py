@@ -27,6 +27,8 @@ def temporal_consistency(
     """
     steps = (embeddings[1:] - embeddings[:-1]).norm(dim=-1)
     if episode_ids is not None:
+        if episode_ids.shape != embeddings.shape[:1]:
+            raise ValueError(f"episode_ids have shape {tuple(episode_ids.shape)}; give ({len(embeddings)},)")
         steps = steps[episode_ids[1:] == episode_ids[:-1]]
     if len(steps) == 0:
         raise ValueError("no two consecutive frames of one episode; give at least two")

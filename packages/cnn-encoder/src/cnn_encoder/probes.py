@@ -23,9 +23,9 @@ class ProbeData(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeScore:
-    """How well V variables were read, in order; nan where a variable is constant or never in play."""
+    """How well V variables were read, in order; nan where a variable is never in play."""
 
-    r2: tuple[float, ...]  # 1 - squared error / variance, on the test rows in play
+    r2: tuple[float, ...]  # 1 - squared error / variance, on the test rows in play; nan where it is constant
     mean_error: tuple[float, ...]  # mean absolute error, in the label's own units
 
 
@@ -56,30 +56,54 @@ def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> P
     mask = _mask(train)
     patterns, group = mask.unique(dim=1, return_inverse=True)  # variables in play together share one solve
     labels = train.labels.double()
-    weight = torch.zeros(train.features.shape[1] + 1, labels.shape[1], dtype=torch.float64).to(labels.device)
-    for i in range(patterns.shape[1]):
+    moment = _product(train.features, moments, labels.masked_fill(~mask, 0.0))
+    whole = _gram(train.features, moments)
+    weight = torch.empty_like(moment)
+    for i, rows in enumerate(patterns.unbind(1)):
         columns = (group == i).nonzero().squeeze(1)
-        weight[:, columns] = _ridge(train.features, labels[:, columns], patterns[:, i], moments, ridge)
+        weight[:, columns] = _ridge(train.features, moments, rows, whole, moment[:, columns], ridge)
     parts = [_affine(part, moments) @ weight for part in test.features.split(_CHUNK)]
     return score(torch.cat(parts), test)
 
 
 def _ridge(
-    features: Tensor, labels: Tensor, rows: Tensor, moments: tuple[Tensor, Tensor], ridge: float
+    features: Tensor,
+    moments: tuple[Tensor, Tensor],
+    rows: Tensor,
+    whole: Tensor,
+    moment: Tensor,
+    ridge: float,
 ) -> Tensor:
     """Weights (F + 1, C) on the chosen rows, from the normal equations; the intercept is not penalised."""
-    width = features.shape[1] + 1
-    if not rows.any():
-        return torch.full((width, labels.shape[1]), torch.nan, dtype=torch.float64, device=features.device)
-    gram = torch.zeros(width, width, dtype=torch.float64, device=features.device)
-    moment = torch.zeros(width, labels.shape[1], dtype=torch.float64, device=features.device)
-    for part in rows.nonzero().squeeze(1).split(_CHUNK):
-        x = _affine(features[part], moments)
-        gram += x.mT @ x
-        moment += x.mT @ labels[part]
-    penalty = torch.full((width,), ridge * float(rows.sum()) + 1e-9, dtype=torch.float64, device=gram.device)
+    count = int(rows.sum())
+    if count == 0:
+        return torch.full_like(moment, torch.nan)
+    if 2 * count > len(rows):  # from all rows, by taking off the few others
+        gram = whole - _gram(features[~rows], moments)
+    else:
+        gram = _gram(features[rows], moments)
+    penalty = torch.full((len(gram),), ridge * count + 1e-9, dtype=torch.float64, device=gram.device)
     penalty[-1] = 1e-9
     return torch.linalg.solve(gram + penalty.diag(), moment)
+
+
+def _gram(features: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
+    """Sum over the rows of x x^T, float64 (F + 1, F + 1)."""
+    width = features.shape[1] + 1
+    total = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+    for part in features.split(_CHUNK):
+        x = _affine(part, moments)
+        total.addmm_(x.mT, x)
+    return total
+
+
+def _product(features: Tensor, moments: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
+    """Sum over the rows of x y^T: (N, F) and (N, V) -> float64 (F + 1, V)."""
+    width = features.shape[1] + 1
+    total = torch.zeros(width, labels.shape[1], dtype=torch.float64, device=features.device)
+    for x, y in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
+        total.addmm_(_affine(x, moments).mT, y)
+    return total
 
 
 def _affine(features: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:

@@ -100,7 +100,7 @@ def state_labels(
             other = columns.get(_other_coordinate(name))
             mask = ball if other is None else ball & ((columns[name] != 0) | (other != 0))
         masks[name] = mask
-    if game == "pong":
+    if game == "pong" and {"ball_x", "ball_y", "player_y"} <= columns.keys():
         name = "ball_y - player_y"
         columns[name] = columns["ball_y"] - columns["player_y"]
         masks[name] = ball & (columns["ball_x"] > 120)

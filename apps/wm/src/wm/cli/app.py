@@ -15,6 +15,7 @@ from wm.cli.play import play
 from wm.cli.probe import probe
 from wm.cli.runs import runs, show
 from wm.cli.train import train
+from wm.files import allow_many_open_files
 from wm.interrupt import stop_on_ctrl_c
 from wm.memory import keep_freed_memory
 from wm.versions import package_version
@@ -60,5 +61,6 @@ app.command()(show)
 def main() -> None:
     """Entry point of the `wm` script."""
     keep_freed_memory()
+    allow_many_open_files()
     with stop_on_ctrl_c():
         app()

@@ -12,6 +12,7 @@ from atari_data import (
     collect,
     drop_rounds,
     final_rows,
+    shard_paths,
 )
 
 from wm.device import one_thread
@@ -88,12 +89,12 @@ def _imported(context: Context) -> Made:
             "episodes": int(final.sum()),
             "mean_return": float(returns.mean()),
         }
-        made += sorted(directory.glob("shard-*.safetensors"))
+        made += shard_paths(directory)
     return Made(made, metrics)
 
 
 def _shards(directory: Path) -> set[Path]:
-    return set(directory.glob("shard-*.safetensors"))
+    return set(shard_paths(directory))
 
 
 def _policy(context: Context, game: str) -> Policy:
