@@ -1,13 +1,18 @@
 """A recording made here, of a game that no emulator has, becomes a trained run."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from atari_data import FrameStore
 from command import SMALL, options, wm
 from PIL import Image
 from wm.choice import open_run
+from wm.config import load_config
 from wm.watching import DreamedGame, one_more
 
 SETTINGS = options(setting for setting in SMALL if not setting.startswith("collect."))
@@ -112,6 +117,47 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(files, tmp_path, c
     np.save(files / "frames.npy", recording()[0])
     np.save(files / "actions.npy", recording()[1])
     assert bring(files, tmp_path / "run").code == 0
+
+
+@pytest.mark.parametrize("preset", ["hour", "atari100k", "atari100k_cpu", "reference"])
+def test_every_preset_takes_a_recording(files, tmp_path, preset):
+    brought = bring(files, tmp_path / "run", "--preset", preset)
+    assert brought.code == 0, brought.output
+    assert load_config(tmp_path / "run" / "config.toml").rounds.count == 1
+
+
+def test_no_preset_plays_over_a_recording(files, tmp_path):
+    run = tmp_path / "run"
+    bring(files, run)
+    data = {path: path.read_bytes() for path in (run / "data").rglob("*.safetensors")}
+    kept = wm("train", "collect", "--run", run, "--preset", "tiny", "--device", "cpu")
+    assert kept.code == 0, kept.output
+    assert load_config(run / "config.toml").games == ("push",)
+    (run / "data" / "push").rename(run / "data" / "pong")  # as a recording of a game that can be played
+    asked = ("--games", "pong", "--set", "collect.policy=random")
+    refused = wm("train", "collect", "--run", run, "--device", "cpu", *asked)
+    assert refused.code == 2
+    assert "holds an imported recording" in " ".join(refused.output.split())
+    assert {path.read_bytes() for path in (run / "data").rglob("*.safetensors")} == set(data.values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_killed_import_goes_on_with_the_same_command(files, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", _KILLED, "import", run, files / "frames.npy", files / "actions.npy"]
+    killed = subprocess.run([*command, "--game", "push"], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert bring(files, run).code == 0
+    assert len(FrameStore.open(run / "data" / "push")) == 120
+
+
+_KILLED = """
+import os, signal
+from atari_data import shards
+shards.ShardWriter.close = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+from wm.cli import main
+main()
+"""
 
 
 def test_a_run_that_plays_by_itself_takes_no_recording(files, run):

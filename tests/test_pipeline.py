@@ -64,6 +64,23 @@ def test_a_changed_setting_reruns_just_what_depends_on_it(run, tmp_path):
     assert "gamma = 0.9" in (copy / "config.toml").read_text()
 
 
+def test_settings_mistaken_and_taken_back_cost_nothing(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelObjective, "after_step", stop)
+        stopped = wm("train", "--run", copy, "--device", "cpu", "--set", "train.worldmodel.steps=100000")
+    assert stopped.code == 130
+    steps = load_config(run / "config.toml").train.worldmodel.steps
+    back = wm("train", "--run", copy, "--device", "cpu", "--set", f"train.worldmodel.steps={steps}")
+    assert back.code == 0, back.output
+    for stage in STAGES:
+        assert f"{stage}: up to date, skipped" in back.output
+
+
 def test_one_seed_gives_the_same_bytes_and_another_other_ones(run, tmp_path):
     first = artifacts(run)
     assert train(tmp_path / "again").code == 0

@@ -63,6 +63,8 @@ def test_a_size_that_follows_cannot_be_set():
         ),
         ("collect.num_steps=5", r"\[collect\] num_steps must be at least 100; got 5"),
         ("games=[]", "games is empty"),
+        ("hrvq=3", "hrvq is 3; it is a section, so set hrvq.KEY=VALUE"),
+        ("worldmodel=3", "worldmodel is 3; it is a section"),
     ],
 )
 def test_what_cannot_be_is_told(override, message):
@@ -123,6 +125,27 @@ def test_the_last_round_may_be_longer():
 
 def test_the_defaults_alone_are_a_run():
     assert build_config({}) == RunConfig()
+
+
+def test_a_preset_leaves_alone_what_a_run_is_of(tmp_path):
+    """Games, seed, and that its play is imported: it says how to train."""
+    changes = {"games": ["breakout"], "seed": 3, "collect": {"policy": "imported"}, "agent": {"gamma": 0.5}}
+    save_config(tmp_path / "config.toml", build_config(read_preset("tiny"), changes))
+    config, _ = _resolve("hour", tmp_path, None, {}, "tiny")
+    expected = build_config(read_preset("hour"), {"rounds": {"count": 1}})
+    assert (config.games, config.seed, config.collect.policy) == (("breakout",), 3, "imported")
+    assert (config.agent, config.rounds) == (expected.agent, expected.rounds)
+    asked, _ = _resolve("hour", tmp_path, None, {"games": ["pong"], "seed": 1}, "tiny")
+    assert (asked.games, asked.seed) == (("pong",), 1)
+    own = tmp_path / "own.toml"
+    own.write_text('games = ["qbert"]')
+    assert _resolve(str(own), tmp_path, None, {}, "tiny")[0].games == ("qbert",)
+
+
+def test_directories_are_named_after_all_of_a_name():
+    config = build_config(read_preset("tiny"))
+    assert default_directory(config, "from-lr0.1").name == "pong-from-lr0.1-0"
+    assert default_directory(config, "mine/fast.toml").name == "pong-fast-0"
 
 
 def test_a_change_need_only_suit_the_run_that_is_found(tmp_path, monkeypatch):

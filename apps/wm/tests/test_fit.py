@@ -67,15 +67,31 @@ def test_it_learns_and_logs_a_line_a_step(tmp_path):
 
 def test_a_run_interrupted_at_any_step_ends_like_one_that_was_not(tmp_path):
     (tmp_path / "whole").mkdir()
-    _, whole = train(tmp_path / "whole", Regression())
-    for stop in (1, 7, 29):
+    measured, whole = train(tmp_path / "whole", Regression())
+    for stop in (1, 7, 29, 30):
         path = tmp_path / str(stop)
         path.mkdir()
         with pytest.raises(KeyboardInterrupt):
             train(path, Regression(interrupt_at=stop))
-        _, resumed = train(path, Regression())
+        fitted, resumed = train(path, Regression())
+        assert fitted == measured, stop
         assert int(resumed.steps) == 30
         assert torch.equal(resumed.line.weight, whole.line.weight), stop
+
+
+def test_a_few_steps_are_measured_as_well(tmp_path):
+    fitted, _ = train(tmp_path, Regression(), steps=2)
+    assert fitted.metrics["error"] > 0
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path):
+    """As in a job that a script runs in the background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _, done = train(tmp_path, Regression(interrupt_at=3))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert int(done.steps) == 30
 
 
 def test_accumulating_two_batches_equals_one_joined_batch(tmp_path):

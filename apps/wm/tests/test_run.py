@@ -57,6 +57,25 @@ def test_a_file_is_of_the_stage_that_wrote_it_last(finished):
     assert Manifest(finished).check("hrvq-1") == []
 
 
+def test_what_was_made_before_a_stage_was_begun_anew_is_taken_back_if_it_is_still_there(finished):
+    manifest = Manifest(finished)
+    manifest.begin("hrvq")
+    assert "hrvq" not in Manifest(finished).stages
+    again = Manifest(finished)
+    assert not again.reinstate("hrvq", "other settings")
+    assert again.reinstate("hrvq", "f")
+    assert Manifest(finished).check("hrvq") == []
+    assert not Manifest(finished).set_aside
+    again.begin("hrvq")
+    finished.hrvq.write_bytes(b"other")
+    assert not again.reinstate("hrvq", "f")
+    finished.hrvq.unlink()
+    assert not again.reinstate("hrvq", "f")
+    finished.hrvq.write_bytes(b"newer")
+    again.record("hrvq", StageRecord("g", again.describe([finished.hrvq]), {}))
+    assert not Manifest(finished).set_aside
+
+
 def test_a_damaged_manifest_is_named(finished):
     finished.manifest.write_text("{")
     with pytest.raises(ValueError, match=r"manifest\.json is damaged"):

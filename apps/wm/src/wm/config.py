@@ -187,13 +187,20 @@ def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:
     return structure(RunConfig, data)
 
 
+def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+    section = data.get(name, {})
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} is {section!r}; it is a section, so set {name}.KEY=VALUE")
+    return section
+
+
 def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
     """(section, key, what it follows from, value) of every size that is not free."""
     encoder = structure(EncoderConfig, data.get("encoder", {}), "encoder")
-    sizes = merge(data.get("hrvq", {}), {"dim": encoder.embedding_dim})
+    sizes = merge(_section(data, "hrvq"), {"dim": encoder.embedding_dim})
     quantizer = structure(HRVQConfig, sizes, "hrvq")
     codes = list(quantizer.codes) if isinstance(quantizer.codes, tuple) else quantizer.codes
-    sizes = merge(data.get("worldmodel", {}), {"num_levels": quantizer.levels, "num_codes": codes})
+    sizes = merge(_section(data, "worldmodel"), {"num_levels": quantizer.levels, "num_codes": codes})
     model = structure(WorldModelConfig, sizes, "worldmodel")
     dream = structure(DreamConfig, data.get("dream", {}), "dream")
     width, origin = quantizer.levels * quantizer.dim, "hrvq.levels and encoder.embedding_dim"
@@ -251,4 +258,5 @@ def save_config(path: Path, config: RunConfig) -> None:
 
 def default_directory(config: RunConfig, preset: str) -> Path:
     """``runs/<games>-<preset>-<seed>``."""
-    return Path("runs") / f"{'+'.join(config.games)}-{Path(os.path.basename(preset)).stem}-{config.seed}"
+    name = os.path.basename(preset).removesuffix(".toml")
+    return Path("runs") / f"{'+'.join(config.games)}-{name}-{config.seed}"

@@ -8,7 +8,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -96,13 +96,11 @@ class Objective(Protocol):
         """Whatever follows an optimiser step: a moving average, a schedule."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fitted:
-    """What training left: the last logged metrics, smoothed over the last tenth, and the seconds it took."""
+    """What training left: the last logged metrics, averaged over the last tenth of the steps."""
 
-    metrics: dict[str, float] = field(default_factory=dict)
-    steps: int = 0
-    seconds: float = 0.0
+    metrics: dict[str, float]
 
 
 def fit(
@@ -140,20 +138,21 @@ def fit(
     )
     trainable = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    start = _restore(checkpoint, objective, optimizer, scaler, device)
+    start, tail = _restore(checkpoint, objective, optimizer, scaler, device)
     if start:
         reporter.say(f"{stage}: goes on at step {start} of {total}")
 
     def save() -> None:
         if team.leads:
-            _save(checkpoint, objective, optimizer, scaler, step)
+            _save(checkpoint, objective, optimizer, scaler, step, tail)
 
     def require_finite(value: Tensor) -> None:
         if not torch.isfinite(value):
+            setting = f"train.{stage.split('-')[0]}"  # every round's stage has the same
             kept = " (the last good checkpoint is kept)" if checkpoint.exists() else ""
             raise ValueError(
                 f"{stage}: the loss or its gradient is {float(value)} by step {step}; lower "
-                f"train.{stage}.learning_rate or set train.{stage}.precision=float32{kept}"
+                f"{setting}.learning_rate or set {setting}.precision=float32{kept}"
             )
 
     def require_finite_gradient(norm: Tensor) -> None:
@@ -164,8 +163,7 @@ def fit(
     trained: Callable[[Any], Any] = team.wrap(objective, device)
     if config.compile:
         trained = compiled(trained)
-    began = last_saved = time.monotonic()
-    tail: dict[str, list[float]] = {}
+    last_saved = time.monotonic()
     step = start
     with reporter.task(stage, total, start) as task, deferred_interrupt() as interrupted:
         while step < total:
@@ -187,7 +185,7 @@ def fit(
                 }
                 values |= {"grad_norm": float(norm), "learning_rate": config.rate(step, total)}
                 reporter.log(stage, step, values, task)
-                if step >= 0.9 * total:
+                if step >= min(0.9 * total, total - 1):
                     for name, value in values.items():
                         tail.setdefault(name, []).append(value)
             scaler.step(optimizer)
@@ -207,7 +205,7 @@ def fit(
                 raise KeyboardInterrupt
     save()
     means = {name: sum(values) / len(values) for name, values in tail.items() if name != "learning_rate"}
-    return Fitted(means, total, time.monotonic() - began)
+    return Fitted(means)
 
 
 def compiled(module: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -234,9 +232,12 @@ def compiled(module: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return forward
 
 
-def _save(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, step: int) -> None:
+def _save(
+    path: Path, objective: nn.Module, optimizer: Any, scaler: Any, step: int, tail: dict[str, list[float]]
+) -> None:
     state = {
         "step": step,
+        "tail": tail,
         "objective": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
@@ -248,15 +249,18 @@ def _save(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, step: i
         partial.write_bytes(buffer.getbuffer())
 
 
-def _restore(path: Path, objective: nn.Module, optimizer: Any, scaler: Any, device: torch.device) -> int:
+def _restore(
+    path: Path, objective: nn.Module, optimizer: Any, scaler: Any, device: torch.device
+) -> tuple[int, dict[str, list[float]]]:
+    """The step to go on at, and the metrics logged so far of those that are averaged at the end."""
     if not path.exists():
-        return 0
+        return 0, {}
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-        return int(state["step"])
+        return int(state["step"]), state.get("tail", {})
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(

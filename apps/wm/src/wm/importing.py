@@ -38,20 +38,22 @@ def import_into_run(
             f"{directory} is a run that plays the game itself (collect.policy is {before.collect.policy}); "
             "give a new directory"
         )
-    _with_game(before, game, preset, 0)  # a bad name or preset shows before anything is written
+    config = _with_game(before, game, preset, 0)  # a bad name or preset shows before anything is written
     require_writable(directory)
     with only_writer(directory):
+        if not begun:
+            save_config(layout.config, config)  # killed from here on, the same command goes on
         try:
+            Manifest(layout).forget(["collect"])  # there is more to read, or will be before anyone asks
             result = import_recording(layout.data(game), frames, actions, game=game, **columns)
         except BaseException:
             if not begun:
                 shutil.rmtree(directory / "data", ignore_errors=True)
+                layout.config.unlink()
             raise
         store = layout.frames(game)
         final = final_rows(store.episode_ids)
-        config = _with_game(before, game, preset, int((~final).sum()))
-        save_config(layout.config, config)
-        Manifest(layout).forget(["collect"])
+        save_config(layout.config, _with_game(before, game, preset, int((~final).sum())))
     console.print(
         f"{game}: {result.num_rows} frames, {result.num_steps} actions, {result.num_episodes} episodes "
         f"imported; {directory} now holds {len(store)} frames of {int(final.sum())} episodes",
@@ -70,5 +72,6 @@ def _with_game(config: RunConfig | None, game: str, preset: str, steps: int) -> 
     base = read_preset(preset) if config is None else unstructure(config)
     games = [game] if config is None else list(dict.fromkeys([*config.games, game]))
     most = max(100, steps, 0 if config is None else config.collect.num_steps)
-    changes = {"games": games, "collect": {"policy": "imported", "num_steps": most}}
+    # No agent can play on in a recording, so there is one round.
+    changes = {"games": games, "collect": {"policy": "imported", "num_steps": most}, "rounds": {"count": 1}}
     return build_config(base, changes)

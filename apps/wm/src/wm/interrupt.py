@@ -42,7 +42,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM wait for the end of a step, so that what is saved is a whole step's state.
 
     Yields a function that tells whether one has arrived; a second Ctrl-C is immediate. Off the main thread,
-    where Python delivers no signals, it never tells of one.
+    where Python delivers no signals, it never tells of one; of a signal that is ignored neither.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
@@ -55,11 +55,12 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         arrived = True
 
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in heard}
     try:
         yield lambda: arrived
     finally:
-        if arrived and previous[signal.SIGINT] is _stop:
+        if arrived and previous.get(signal.SIGINT) is _stop:
             previous[signal.SIGINT] = _leave  # this was the first one
         for number, old in previous.items():
             signal.signal(number, old)

@@ -229,13 +229,13 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
     if not context.team.leads:
         return _follow(stage, context, manifest)
     require_inputs(stage, manifest, context.layout.root)
-    if up_to_date(stage, context, manifest):
+    context = replace(context, fingerprint=_fingerprint(stage, context, manifest))
+    if up_to_date(stage, context, manifest) or manifest.reinstate(stage.name, context.fingerprint):
         context.reporter.say(f"{stage.name}: up to date, skipped")
         context.team.as_leader_says(False)
         return False
-    context = replace(context, fingerprint=_fingerprint(stage, context, manifest))
     context.team.as_leader_says(True)
-    manifest.forget([stage.name])
+    manifest.begin(stage.name)
     forget_peak_memory(context.device)
     began = time.monotonic()
     made = stage.run(context)

@@ -139,6 +139,7 @@ class Manifest:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.stages: dict[str, StageRecord] = {}
+        self.set_aside: dict[str, StageRecord] = {}
         self.read()
 
     def read(self) -> None:
@@ -151,7 +152,10 @@ class Manifest:
         if layout.manifest.exists():
             try:
                 data = json.loads(layout.manifest.read_text())
-                self.stages = {name: StageRecord(**record) for name, record in data["stages"].items()}
+                self.stages, self.set_aside = (
+                    {name: StageRecord(**record) for name, record in data.get(part, {}).items()}
+                    for part in ("stages", "set_aside")
+                )
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"{layout.manifest} is damaged ({error}); delete it and the stages run again"
@@ -170,7 +174,28 @@ class Manifest:
             name: known for name, known in self.stages.items() if not made & known.artifacts.keys()
         }
         self.stages[stage] = record
+        self.set_aside.pop(stage, None)
         self._write()
+
+    def begin(self, stage: str) -> None:
+        """A stage runs: it has made nothing yet, and what it made before is set aside."""
+        if stage in self.stages:
+            self.set_aside[stage] = self.stages.pop(stage)
+            self._write()
+
+    def reinstate(self, stage: str, fingerprint: str) -> bool:
+        """Take back what a stage made before it was begun anew and stopped, if it fits and is still there."""
+        record = self.set_aside.get(stage)
+        if record is None or record.fingerprint != fingerprint:
+            return False
+        paths = [self.layout.root / key for key in record.artifacts]
+        found = self.describe(path for path in paths if path.is_file())
+        if _digests(found) != _digests(record.artifacts):
+            return False
+        record.artifacts = found
+        self.stages[stage] = self.set_aside.pop(stage)
+        self._write()
+        return True
 
     def forget(self, stages: Iterable[str]) -> None:
         """Drop records, so that these stages run again."""
@@ -219,17 +244,23 @@ class Manifest:
     def hashes(self, stages: Iterable[str]) -> dict[str, str]:
         """path -> sha256 of every artifact these stages recorded."""
         return {
-            key: known["sha256"] for stage in stages for key, known in self.stages[stage].artifacts.items()
+            key: digest for stage in stages for key, digest in _digests(self.stages[stage].artifacts).items()
         }
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self.layout.root).as_posix()
 
     def _write(self) -> None:
-        stages = {name: finite(vars(record)) for name, record in self.stages.items()}
-        write_text(
-            self.layout.manifest, json.dumps({"schema": MANIFEST_SCHEMA, "stages": stages}, indent=1) + "\n"
+        stages, aside = (
+            {name: finite(vars(record)) for name, record in records.items()}
+            for records in (self.stages, self.set_aside)
         )
+        data = {"schema": MANIFEST_SCHEMA, "stages": stages, "set_aside": aside}
+        write_text(self.layout.manifest, json.dumps(data, indent=1) + "\n")
+
+
+def _digests(artifacts: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {key: known["sha256"] for key, known in artifacts.items()}
 
 
 def finite(value: Any) -> Any:

@@ -12,6 +12,7 @@ from atari_data import LOCK_FILE, only_writer
 from rich.console import Console
 
 from wm.config import (
+    PRESETS,
     RunConfig,
     build_config,
     default_directory,
@@ -48,7 +49,8 @@ def train_run(
     """Train a run from nothing, or go on with one.
 
     A run that exists keeps its configuration, whether it is named or found under the name it would be given;
-    a preset given anew replaces it, other options change it. A run that starts from another's parts has that
+    a preset given anew replaces it, but for the games, the seed and that its play is imported; other options
+    change it. A run that starts from another's parts has that
     one's configuration, unless a preset is given.
 
     Raises:
@@ -130,7 +132,19 @@ def _resolve(
         base = read_toml(layout.config)
     else:
         base, _ = _beginning(preset, start, default_preset)
+        if layout.config.exists() and preset in PRESETS:
+            base = merge(base, _what_it_is_of(read_toml(layout.config)))
     return build_config(base, changes), layout
+
+
+def _what_it_is_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Of a run's configuration what a preset, which says how to train, leaves alone."""
+    kept: dict[str, Any] = {key: config[key] for key in ("games", "seed") if key in config}
+    collect = config.get("collect", {})
+    if collect.get("policy") == "imported":
+        kept["collect"] = {key: collect[key] for key in ("policy", "num_steps") if key in collect}
+        kept["rounds"] = {"count": 1}
+    return kept
 
 
 def _beginning(preset: str | None, start: Path | None, default_preset: str) -> tuple[dict[str, Any], str]:

@@ -85,7 +85,7 @@ def open_artifact(
 def _check_open_files(error: Exception) -> None:
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         raise ValueError(
-            "too many files are open, of which each shard of an open store is one; allow more (ulimit -n 4096)"
+            "too many files are open, of which each shard of an open store is one; allow more (ulimit -n)"
         ) from error
 
 

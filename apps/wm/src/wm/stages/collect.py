@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from atari_data import (
     PROTOCOLS,
+    FrameStore,
     Policy,
     RandomPolicy,
     StickyRandomPolicy,
@@ -30,6 +31,7 @@ def run(context: Context) -> Made:
         return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
+        _spare_recording(directory)
         # Beside the old data until it is whole: a stop half way loses neither.
         target = directory if context.round else directory.with_name(f".{game}.partial")
         if context.round:
@@ -91,6 +93,15 @@ def _imported(context: Context) -> Made:
         }
         made += shard_paths(directory)
     return Made(made, metrics)
+
+
+def _spare_recording(directory: Path) -> None:
+    """Raise ValueError if play that cannot be had again lies where play is to be collected."""
+    if shard_paths(directory) and FrameStore.open(directory).protocol is None:
+        raise ValueError(
+            f"{directory} holds an imported recording, which collecting would replace; train on it with "
+            "--set collect.policy=imported, or collect into another run"
+        )
 
 
 def _shards(directory: Path) -> set[Path]:

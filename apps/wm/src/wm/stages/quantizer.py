@@ -58,7 +58,7 @@ def _fit(context: Context, train: Tensor) -> HRVQ:
 
         def progress(done: FitProgress) -> None:
             task.text = f"level {done.level}  distortion {done.distortion:.4f}"
-            task.update(done.level * done.epochs + done.epoch)
+            task.update(done.level * done.epochs + done.epoch + 1)
 
         quantizer.fit(
             train,
