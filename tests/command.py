@@ -23,10 +23,10 @@ def options(settings: Iterable[str]) -> list[str]:
 
 
 class Result:
-    """Exit code and everything printed."""
+    """Exit code, everything printed, and what of it went to stderr."""
 
-    def __init__(self, code: int, output: str) -> None:
-        self.code, self.output = code, output
+    def __init__(self, code: int, output: str, stderr: str) -> None:
+        self.code, self.output, self.stderr = code, output, stderr
 
 
 def wm(*arguments: object) -> Result:
@@ -34,7 +34,7 @@ def wm(*arguments: object) -> Result:
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return Result(done.exit_code, done.output)
+    return Result(done.exit_code, done.output, done.stderr)
 
 
 def train(directory: Path, *arguments: object) -> Result:

@@ -18,7 +18,7 @@ from token_worldmodel import save_worldmodel as save_model
 
 def refused(result, *parts):
     assert result.code == 2, result.output
-    text = " ".join(result.output.split())
+    text = " ".join(result.stderr.split())
     assert "Traceback" not in text
     for part in parts:
         assert part in text, text
@@ -30,6 +30,8 @@ def refused(result, *parts):
         (["--games", "pnog"], ["pnog", "pong"]),
         (["--games", "MsPacman"], ["ms_pacman"]),
         (["--games", "pong,pong"], ["twice"]),
+        (["--games", ""], ["--games takes ALE names with commas between", "got ''"]),
+        (["--games", "pong,"], ["--games takes ALE names with commas between", "got 'pong,'"]),
         (["wroldmodel"], ["unknown stage 'wroldmodel'", "worldmodel"]),
         (["seed=1"], ["unknown stage 'seed=1'", "did you mean `--set seed=1`?"]),
         (["--preset", "huge"], ["unknown preset 'huge'", "tiny, hour, reference, atari100k"]),
@@ -59,6 +61,18 @@ def test_a_directory_that_is_no_run(tmp_path):
     refused(wm("train", "--run", tmp_path, "--preset", "tiny"), "is not empty and holds no run")
     refused(wm("train", "--run", tmp_path / "thesis.txt", "--preset", "tiny"), "is a file")
     assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_what_went_wrong_is_no_part_of_what_is_printed(tmp_path):
+    refused = wm("show", tmp_path / "nowhere")
+    assert refused.stderr == refused.output
+    refused = wm("bench", "--submit-command", "sbatch", "--device", "cpu", "--out", tmp_path)
+    assert refused.stderr == refused.output
+
+
+def test_a_path_that_no_system_takes(tmp_path):
+    for command in (["show"], ["eval"], ["runs"], ["train", "--preset", "tiny", "--run"]):
+        refused(wm(*command, tmp_path / ("x" * 300)), "x" * 300)
 
 
 def test_a_run_that_another_process_writes(run, tmp_path):
@@ -95,6 +109,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(run, tmp_path):
     ):
         refused(wm(command, run, option, tmp_path), "is a directory; give a file")
         refused(wm(command, run, option, tmp_path / "file" / "x"), "is a file, so")
+        refused(wm(command, run, option, tmp_path / ("x" * 300)), "File name too long; choose another place")
     for option in ("--episodes", "--temperature", "--seed", "--max-frames"):
         asked = wm("eval", run, "--stage", "worldmodel", option, "100")
         refused(asked, f"{option} is about play", "leave it out")
@@ -205,7 +220,7 @@ def test_damaged_text_files_are_named(run, tmp_path, name, text):
 
 def test_no_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root, who may write anywhere
-    refused(train(tmp_path / "run"), "no permission to write", "run", "choose another place")
+    refused(train(tmp_path / "run"), "run: no permission; put that right or give another path")
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -222,7 +237,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_afterwards(tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace)
-        refused(train(tmp_path / "run"), "no room left on", "make room")
+        refused(train(tmp_path / "run"), ": No space left on device; put that right")
     assert not list((tmp_path / "run").rglob("*.tmp"))
     again = train(tmp_path / "run")
     assert again.code == 0, again.output

@@ -88,16 +88,18 @@ def test_jobs_leave_what_runs_one_after_another_leave(finished, tmp_path):
     assert "jobs on" not in again.output
 
 
-def test_a_job_that_fails_is_named_and_the_others_finish(finished, tmp_path):
+@pytest.mark.parametrize("engine", [(), ("--engine", "submitit")])
+def test_a_run_that_fails_is_named_and_the_others_finish(finished, tmp_path, engine):
     out = tmp_path / "b"
     shutil.copytree(finished[0] / "pong-tiny-1", out / "pong-tiny-1", copy_function=shutil.copy2)
     (out / "pong-tiny-1" / "bench.json").unlink()  # it has to play again
     (out / "pong-tiny-0").write_text("in the way")
-    done = wm(*BENCH, "--out", out, *SETTINGS, "--engine", "submitit")
+    done = wm(*BENCH, "--out", out, *SETTINGS, *engine)
     text = " ".join(done.output.split())
     assert done.code == 2, text
     assert "1 of 2 runs failed" in text
-    assert f"pong-tiny-0 ({out / 'pong-tiny-0'} is a file; --run takes a directory; log " in text
+    assert f"pong-tiny-0 ({out / 'pong-tiny-0'} is a file; --run takes a directory" in text
+    assert ("; log " in text) == bool(engine)
     assert (out / "pong-tiny-1" / "bench.json").exists()
     assert (out / "pong-tiny-0").read_text() == "in the way"
 
@@ -130,6 +132,7 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         (["--engine", "submitit"], "--engine submitit needs --preset"),
         (["--engine-set", "timeout_min=1"], "--engine-set is for --engine submitit"),
         ([*JOBS, "--submit-command", "{command}"], "give one of them"),
+        ([*JOBS, "--engine-set", "queue"], "--engine-set takes key=value; got 'queue'"),
         ([*JOBS, "--engine-set", "queue=1"], "--engine-set does not suit submitit: Parameter 'queue'"),
         ([*JOBS, "--engine-set", 'timeout_min="x"'], "--engine-set does not suit submitit"),
         (["--seeds", "0,x"], "--seeds takes whole numbers"),

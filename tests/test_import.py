@@ -72,6 +72,10 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert "collect: up to date, skipped" in again.output
     assert "agent: up to date, skipped" in again.output
     assert wm("show", run).code == 0
+    refused = wm("eval", run, "--device", "cpu", "--json", tmp_path / "score.json")
+    assert refused.code == 2
+    assert "is a run of push, no game of ALE that could be played; `wm eval" in refused.stderr
+    assert not (tmp_path / "score.json").exists()
     assert bring(files, run).code == 0  # more episodes; the next training sees them
     assert "collect" not in json.loads((run / "manifest.json").read_text())["stages"]
 

@@ -99,6 +99,7 @@ def test_several_games_share_one_model(tmp_path):
     for game in ("breakout", "ms_pacman"):
         assert (tmp_path / "run" / "tokens" / f"{game}.safetensors").exists()
         assert f"{game}:" in result.output
+    assert "at most 100%; others may use the rest" in result.output
 
 
 def test_stages_run_one_by_one_and_say_what_they_need(tmp_path):
@@ -126,7 +127,20 @@ def test_a_stage_of_old_inputs_says_so_and_a_refused_one_changes_nothing(run, tm
     assert other.code == 0, other.output
     shown = wm("show", copy)
     assert shown.code == 0, shown.output
-    assert "of other games than the run's" in shown.output
+    assert shown.output.count("of other games than the run's") == 4  # encoder, hrvq, worldmodel, decoder
+    assert "pong:" not in shown.output
+    assert "pong" not in wm("runs", tmp_path).output
+
+
+def test_what_reads_a_run_says_which_parts_do_not_belong_together(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    whole = wm("eval", copy, "--stage", "worldmodel", "--device", "cpu")
+    assert "belong together" not in whole.output
+    assert wm("train", "hrvq", "--run", copy, "--device", "cpu", "--set", "hrvq.seed=5").code == 0
+    mixed = wm("eval", copy, "--stage", "worldmodel", "--device", "cpu")
+    assert "worldmodel, agent, decoder: made before settings or inputs changed" in " ".join(
+        mixed.output.split()
+    )
 
 
 def test_alike_codes_may_learn_together(run, tmp_path):
@@ -283,6 +297,33 @@ def test_looking_at_runs(run):
     assert "settings: tiny" in shown.output
     assert "worldmodel.dim=" in shown.output
     assert "out of date" not in shown.output
+
+
+def unknown(value):
+    """Metrics whose measured numbers are all null, as a manifest keeps NaN."""
+    if isinstance(value, dict):
+        return {key: unknown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [unknown(item) for item in value]
+    return None if isinstance(value, float) else value
+
+
+def test_a_run_whose_numbers_are_unknown_is_shown_and_goes_on(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    for name in STAGES:
+        metrics = manifest["stages"][name]["metrics"]
+        manifest["stages"][name]["metrics"] = metrics | (
+            {"peak_memory_gib": None} if name == "evaluate" else unknown(metrics)
+        )
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    shown = wm("show", copy)
+    assert shown.code == 0, shown.output
+    assert "peak ? GiB" in shown.output
+    assert "copy last ?, commonest code ?" in shown.output
+    again = train(copy)
+    assert again.code == 0, again.output
+    assert again.output.count("up to date, skipped") == len(STAGES)
 
 
 def test_a_list_of_runs_tells_them_apart(run, tmp_path):

@@ -1,3 +1,5 @@
+import errno
+import json
 import shutil
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import torch
 from atari_data import Protocol, RandomPolicy, play_episodes
 from command import wm
-from wm import episode_film
+from wm import episode_film, evaluation
 from wm.config import load_config
 from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.run import Layout
@@ -67,6 +69,27 @@ def test_eval_films_the_best_and_the_median_episode(run, tmp_path):
         assert pictures[0].shape == (432, 720, 3)
         assert len(pictures) > 20
         assert np.abs(pictures[5].astype(int) - pictures[-1]).max() > 50
+
+
+def test_scores_are_there_before_the_film_and_whatever_comes_of_it(run, tmp_path, monkeypatch):
+    run = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    (run / "videos").write_text("in the way")
+    command = ("eval", run, "--episodes", 1, "--max-frames", 100, "--video", "--device", "cpu")
+    refused = wm(*command)
+    assert refused.code == 2
+    assert "videos is a file" in refused.output
+    assert "play pong" not in refused.output
+    (run / "videos").unlink()
+
+    def full(stem, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(stem))
+
+    monkeypatch.setattr(evaluation, "write_film", full)
+    filmed = wm(*command, "--json", tmp_path / "score.json")
+    assert filmed.code == 2
+    assert "pong-best: No space left on device" in filmed.stderr
+    assert "agent (measured)" in filmed.output
+    assert json.loads((tmp_path / "score.json").read_text())["games"]["pong"]["agent"]["distinct"] == 1
 
 
 def test_without_pyav_the_film_is_a_gif(run, tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
 """Each sign of trouble by numbers that show it, and by numbers that do not."""
 
+import io
 from dataclasses import replace
 
 import pytest
-from wm.config import build_config, read_preset
+from rich.console import Console
+from wm.config import RunConfig, build_config, read_preset
 from wm.run import Layout, Manifest, StageRecord
 from wm.settings import parse_override
-from wm.signs import RoundSigns, hints, read_signs
+from wm.signs import RoundSigns, hints, read_signs, signs_after, signs_table
+from wm.stages import stages_of
 
 HEALTHY = RoundSigns(
     round=0,
@@ -66,8 +69,8 @@ def test_what_is_not_known_is_no_trouble(unknown):
     assert hints(HEALTHY._replace(**unknown)) == []
 
 
-def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
-    """The signs of two rounds of a game whose points are worth 10, or 1."""
+def two_rounds(tmp_path, head: str, *, unit: bool) -> tuple[RunConfig, Manifest]:
+    """Two rounds of a game whose points are worth 10, or 1."""
     config = build_config(
         read_preset("tiny"),
         parse_override("rounds.count=2"),
@@ -86,7 +89,10 @@ def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
     predictors = {
         f"reward_{kind}_{sign}": 1.0 for kind in ("recall", "count") for sign in ("negative", "positive")
     }
-    model = {"train": {"cross_entropy_0": 0.5}, "validation": {"all": [{"cross_entropy": 0.6}]}}
+    model = {
+        "train": {"cross_entropy_0": 0.5},
+        "validation": {"ms_pacman": [], "all": [{"cross_entropy": 0.6}]},
+    }
     agent = {"predictors": predictors, "train": {"reward": 0.1, "entropy_fraction": 0.5}}
     scores = {"games": {"ms_pacman": {"agent": {"mean": 50.0 * worth, "lengths": [500, 500]}}}}
     record = StageRecord("f", {}, {})
@@ -100,7 +106,50 @@ def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
         "agent": replace(record, metrics=agent),
         "evaluate": replace(record, metrics=scores),
     }
-    return read_signs(config, manifest)
+    return config, manifest
+
+
+def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
+    return read_signs(*two_rounds(tmp_path, head, unit=unit))
+
+
+def test_rounds_of_other_games_are_left_out(tmp_path):
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
+    config = replace(config, games=("breakout",))
+    assert read_signs(config, manifest) == []
+    last = stages_of(config)[-1]
+    assert signs_after(last, config, manifest) == []
+    for name in ("collect-0", "worldmodel-0"):  # the first round has run since
+        metrics = manifest.stages[name].metrics
+        by_game = metrics.get("validation", metrics)
+        by_game["breakout"] = by_game["ms_pacman"]
+    manifest.stages["collect"] = replace(manifest.stages["collect"], metrics={"ms_pacman": {}})
+    assert [(found.round, found.real_reward) for found in read_signs(config, manifest)] == [(0, None)]
+
+
+def test_after_play_only_the_dream_is_judged(tmp_path):
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
+    for name in ("agent-0", "agent"):
+        manifest.stages[name].metrics["train"].update(reward=1.0, entropy_fraction=0.01)
+    stages = {stage.name: stage for stage in stages_of(config)}
+    found = {name: signs_after(stage, config, manifest) for name, stage in stages.items()}
+    beginnings = {name: [hint.split(":")[0] for hint in hints] for name, hints in found.items() if hints}
+    flatters, collapsed = "the dream flatters", "the policy has collapsed"
+    assert beginnings == {
+        "agent-0": [flatters, collapsed],
+        "collect": [flatters],
+        "agent": [flatters, collapsed],
+        "evaluate": [flatters],
+    }
+
+
+def test_numbers_that_are_not_known_are_question_marks(tmp_path):
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
+    manifest.stages["agent"].metrics["train"].update(reward=None, entropy_fraction=None)
+    manifest.stages["agent"].metrics["predictors"]["reward_recall_negative"] = None
+    console = Console(file=io.StringIO(), width=160)
+    console.print(signs_table(config, manifest))
+    assert "? of 1" in console.file.getvalue()
 
 
 def test_play_is_told_in_the_unit_of_the_dream(tmp_path):

@@ -116,14 +116,29 @@ def bench_as_jobs(
 
 
 def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, console: Console) -> None:
-    """Run every pair that has not finished, then aggregate, print and write ``bench.json``."""
+    """Run every pair that has not finished, then aggregate, print and write ``bench.json``.
+
+    Raises:
+        ValueError: a run failed; the others have finished.
+    """
     runs: dict[str, dict[int, Any]] = {game: {} for game in options.games}
+    failed: list[str] = []
     total = len(options.games) * len(options.seeds)
     for seed in options.seeds:
         for game in options.games:
-            done = sum(map(len, runs.values()))
+            done = sum(map(len, runs.values())) + len(failed)
             console.print(f"run {done + 1} of {total}: {game}, seed {seed}", style="bold")
-            runs[game][seed] = run_one(options, game, seed, device_name, console)
+            try:
+                runs[game][seed] = run_one(options, game, seed, device_name, console)
+            except ValueError as error:
+                if total == 1:
+                    raise
+                failed.append(f"{options.directory(game, seed).name} ({error})")
+                console.print(f"failed: {error}")
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {total} runs failed, the same command goes on with them: {', '.join(failed)}"
+        )
     result = summarise(options, runs)
     print_bench(result, console)
     # One command of many, each with a part of the pairs, must not overwrite the whole.

@@ -78,7 +78,7 @@ def run_jobs(
 def _executor(options: BenchOptions, settings: Sequence[str]) -> submitit.AutoExecutor:
     parameters: dict[str, Any] = DEFAULTS | {"name": f"wm-{options.out.name}"}
     for text in settings:
-        parameters |= parse_override(text)
+        parameters |= parse_override(text, "--engine-set takes key=value")
     executor = submitit.AutoExecutor(folder=options.out / "jobs")
     try:
         executor.update_parameters(**parameters)

@@ -1,5 +1,6 @@
 """The terminal that commands speak to."""
 
+import math
 import sys
 
 from rich.console import Console
@@ -7,7 +8,15 @@ from rich.console import Console
 WIDTH_OF_NO_TERMINAL = 160  # tables are not folded there
 
 
-def make_console() -> Console:
-    """Text comes out as it is: brackets and numbers in it, as in the name of a run, are no markup."""
-    width = None if sys.stdout.isatty() else WIDTH_OF_NO_TERMINAL
-    return Console(width=width, markup=False, highlight=False)
+def make_console(*, stderr: bool = False) -> Console:
+    """Text comes out as it is: brackets and numbers in it, as in the name of a run, are no markup.
+
+    With ``stderr`` it is for what went wrong, so that what a command prints can be piped on.
+    """
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_OF_NO_TERMINAL
+    return Console(stderr=stderr, width=width, markup=False, highlight=False)
+
+
+def shown(value: float | None, form: str) -> str:
+    """A number in this format, such as ``.1%``; "?" if it is unknown: NaN, which a manifest keeps as null."""
+    return "?" if value is None or not math.isfinite(value) else format(value, form)

@@ -1,6 +1,6 @@
 """Failures become a sentence and an exit code, here only: 2 for what a user can cause, 130 for Ctrl-C."""
 
-import errno
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,16 +8,18 @@ import typer
 from rich.console import Console
 from safetensors import SafetensorError
 
+from wm.console import make_console
+
 INTERRUPTED = 130
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_REMEDY = "put that right or give another path, and run the command again"
 
 
 @contextmanager
 def friendly_errors(console: Console, *, resumes: bool = False) -> Iterator[None]:
-    """Show errors of use as one sentence, without a traceback. Defects of ours keep theirs.
+    """Show errors of use as one sentence on stderr, without a traceback. Defects of ours keep theirs.
 
-    With ``resumes``, a command that is interrupted says that it will go on.
+    With ``resumes``, a command that is interrupted says that it will go on. A ``console`` that does not write
+    to stdout gets the errors too.
     """
     try:
         yield
@@ -27,24 +29,26 @@ def friendly_errors(console: Console, *, resumes: bool = False) -> Iterator[None
         # Python 3.11 wraps what is raised while a class is made, as in the midst of an import.
         _say(console, "interrupted; the same command goes on from here" if resumes else "interrupted")
         raise typer.Exit(INTERRUPTED) from None
-    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        _say(console, f"error: {' '.join(str(error).split())}")
-        raise typer.Exit(2) from None
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) in _NOT_ALLOWED:
-            _say(console, f"error: no permission to write {_place(error)}; choose another place")
-            raise typer.Exit(2) from None
-        full = getattr(error, "errno", None) in _NO_ROOM or "No space left on device" in str(error)
-        if not full:
+    except BrokenPipeError:
+        raise  # who reads, such as `head`, has had enough; typer ends the command without a word
+    except (ValueError, OSError, SafetensorError) as error:
+        if isinstance(error, SafetensorError) and "(os error " not in str(error):
             raise
-        remedy = "make room or choose another --run, and the same command goes on"
-        _say(console, f"error: no room left on {_place(error)}; {remedy}")
+        _say(console, f"error: {_sentence(error)}")
         raise typer.Exit(2) from None
 
 
-def _place(error: Exception) -> str:
-    return getattr(error, "filename", None) or "the run's disk"
+def _sentence(error: Exception) -> str:
+    """What an error says; what the system says is put together with the path and with what can be done."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
+        text = ": ".join((*([" to ".join(paths)] if paths else []), error.strerror))
+    elif not isinstance(error, SafetensorError):
+        return text
+    return f"{text}; {_REMEDY}"
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, style="red", soft_wrap=True)
+    to = make_console(stderr=True) if console.file is sys.stdout else console
+    to.print(text, style="red", soft_wrap=True)

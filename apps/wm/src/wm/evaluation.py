@@ -1,7 +1,7 @@
 """Scores in the real game: the protocol, the run's agent, the random agent, and what others published."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from wm.files import write_text
 from wm.policy import load_policy
 from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.reporter import Reporter
-from wm.run import Layout
+from wm.run import Layout, finite
 from wm.statistics import summarize
 from wm.viewer import Viewer
 
@@ -44,14 +44,14 @@ def evaluate_games(
     device: torch.device,
     reporter: Reporter,
     max_frames: int | None = None,
-    films: Path | None = None,
+    recorded: dict[str, RecordedPolicy] | None = None,
     remembered: Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]] = lambda _, play: play(),
 ) -> dict[str, Any]:
     """Play ``episodes`` whole episodes of each game, by the agent and at random, from the same seeds.
 
-    An episode ends by the game's rules or after ``max_frames`` emulated frames (the run's, if left out). With
-    ``films``, the agent's best and median episodes are filmed into that directory, each beside its dream.
-    What is ``remembered`` under a name is not played again (`Context.remembered`).
+    An episode ends by the game's rules or after ``max_frames`` emulated frames (the run's, if left out). The
+    agent's play is left in ``recorded``, by game, for `film_games`. What is ``remembered`` under a name is
+    not played again (`Context.remembered`).
 
     Returns:
         The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
@@ -88,25 +88,8 @@ def evaluate_games(
                 reporter=reporter,
             )
             games[game][name] = remembered(f"{game}-{name}", play)
-        if films is not None:
-            wanted = best_and_median(games[game]["agent"]["returns"])
-            with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
-                seen = see_again(
-                    game,
-                    agent,
-                    wanted,
-                    num_episodes=episodes,
-                    seed=seed,
-                    protocol=protocol,
-                    num_envs=num_envs,
-                )
-                viewer = Viewer.load(layout, device)
-                for name, film in seen.items():
-                    dream = dream_again(layout, config, game, film, seed=seed, device=device)
-                    title = f"{name} of {episodes} episodes"
-                    path = write_film(films / f"{game}-{name}", film, dream, viewer, game, title)
-                    reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
-                    task.advance()
+        if recorded is not None:
+            recorded[game] = agent
         games[game]["human_normalized"] = human_normalized(game, games[game]["agent"]["mean"])
     return {
         "protocol": {
@@ -125,6 +108,43 @@ def evaluate_games(
     }
 
 
+def film_games(
+    layout: Layout,
+    config: RunConfig,
+    result: dict[str, Any],
+    recorded: dict[str, RecordedPolicy],
+    directory: Path,
+    *,
+    device: torch.device,
+    reporter: Reporter,
+) -> None:
+    """Film the agent's best and median episodes into ``directory``, each beside its dream.
+
+    ``result`` and ``recorded`` are what `evaluate_games` returned and left of the agent's play.
+    """
+    played = result["protocol"]
+    episodes, seed = played["episodes"], played["seed"]
+    for game, agent in recorded.items():
+        wanted = best_and_median(result["games"][game]["agent"]["returns"])
+        with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
+            seen = see_again(
+                game,
+                agent,
+                wanted,
+                num_episodes=episodes,
+                seed=seed,
+                protocol=replace(PROTOCOLS[played["name"]], max_frames=played["max_frames"]),
+                num_envs=min(config.evaluate.num_envs, episodes),
+            )
+            viewer = Viewer.load(layout, device)
+            for name, film in seen.items():
+                dream = dream_again(layout, config, game, film, seed=seed, device=device)
+                title = f"{name} of {episodes} episodes"
+                path = write_film(directory / f"{game}-{name}", film, dream, viewer, game, title)
+                reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
+                task.advance()
+
+
 def play_whole_games(
     game: str,
     policy: Policy,
@@ -139,7 +159,8 @@ def play_whole_games(
 ) -> dict[str, Any]:
     """Summary (``statistics.summarize``) of the episodes, their ``lengths``, and how many the limit ``cut``.
 
-    ``task`` is what progress says.
+    ``distinct`` counts those that differ in return or length: a greedy policy plays the same game again
+    wherever no chance is in the protocol. ``task`` is what progress says.
     """
     with reporter.task(task, episodes) as progress, one_thread(device):
         played = play_episodes(
@@ -152,7 +173,9 @@ def play_whole_games(
             progress=progress.update,
         )
     cut = int((~played.terminated).sum())
-    return summarize(played.returns) | {"lengths": played.lengths.tolist(), "cut": cut}
+    lengths = played.lengths.tolist()
+    distinct = len(set(zip(played.returns.tolist(), lengths, strict=True)))
+    return summarize(played.returns) | {"lengths": lengths, "cut": cut, "distinct": distinct}
 
 
 def evaluate_run(
@@ -167,7 +190,11 @@ def evaluate_run(
     device_name: str,
     console: Console,
 ) -> None:
-    """What `wm eval` does: play, print beside published scores, write JSON if asked."""
+    """What `wm eval` does: play, print beside published scores, write JSON if asked, then film if asked.
+
+    Raises:
+        ValueError: the run has no agent, no game of ALE, or, to film with, no decoder or no place for films.
+    """
     config, layout = open_run(directory)
     if not layout.agent.exists():
         raise ValueError(f"{directory} has no trained agent yet; run `wm train --run {directory}` first")
@@ -175,38 +202,50 @@ def evaluate_run(
         raise ValueError(
             f"{directory} has no decoder to draw with; run `wm train decoder --run {directory}` first"
         )
+    if not set(config.games) & set(ale_games()):
+        raise ValueError(
+            f"{directory} is a run of {', '.join(config.games)}, no game of ALE that could be played; "
+            f"`wm eval {directory} --stage worldmodel` measures its world model"
+        )
+    films = directory / "videos"
+    if video and films.exists() and not films.is_dir():
+        raise ValueError(
+            f"{films} is a file, where --video makes a directory; move it away or leave --video out"
+        )
+    device, reporter = pick_device(device_name), Reporter(console)
+    recorded: dict[str, RecordedPolicy] = {}
     result = evaluate_games(
         layout,
         config,
         episodes=episodes,
         temperature=config.evaluate.temperature if temperature is None else temperature,
         seed=seed,
-        device=pick_device(device_name),
-        reporter=Reporter(console),
+        device=device,
+        reporter=reporter,
         max_frames=max_frames,
-        films=directory / "videos" if video else None,
+        recorded=recorded,
     )
     for game in result["games"]:
         console.print(score_table(game, result))
     if json_file is not None:
-        write_text(json_file, json.dumps(result, indent=1) + "\n")
+        write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
         console.print(f"written to {json_file}")
+    if video:  # last: whatever comes of the films, the scores are there
+        film_games(layout, config, result, recorded, films, device=device, reporter=reporter)
 
 
 def score_table(game: str, result: dict[str, Any]) -> Table:
     """A game's scores: ours and the random agent's as measured, then published means of 100k agent steps."""
     protocol, scores = result["protocol"], result["games"][game]
+    who = f"agent of round {protocol['agent_of_round']}, " if protocol.get("agent_steps_choosing") else ""
     table = Table(
-        title=f"{game}: {protocol['episodes']} episodes of at most {protocol['max_frames']} frames, "
+        title=f"{game}: {who}{protocol['episodes']} episodes of at most {protocol['max_frames']} frames, "
         f"{protocol['name']} (sticky {protocol['sticky']}, "
         f"no-ops up to {protocol['noop_max']}), temperature {protocol['temperature']}, "
         f"seed {protocol['seed']}",
         title_justify="left",
     )
-    cut = scores["agent"].get("cut", 0)
-    if cut:
-        table.caption = f"{cut} of the agent's episodes were cut by that limit; whole ones may score more"
-        table.caption_justify = "left"
+    table.caption, table.caption_justify = "\n".join(_notes(scores["agent"], protocol["episodes"])), "left"
     for column in ("", "mean", "95 % interval", "median", "std", "human-normalised"):
         table.add_column(column, justify="left" if not column else "right")
     for name in ("agent", "random"):
@@ -228,6 +267,18 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
             f"{system} (published)", f"{mean:.2f}", spread, "", "", _normalized(game, mean), style="dim"
         )
     return table
+
+
+def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
+    """What to know of the agent's numbers; an evaluation of an older version does not tell all."""
+    cut, distinct = score.get("cut", 0), score.get("distinct", episodes)
+    if cut:
+        yield f"{cut} of the agent's episodes were cut by that limit; whole ones may score more"
+    if distinct < episodes / 2:
+        yield (
+            f"of the agent's {episodes} episodes only {distinct} are distinct by return and length; the "
+            "interval takes all as independent and is too narrow"
+        )
 
 
 def _normalized(game: str, score: float) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wm.config import RunConfig, load_config, nearest_preset
+from wm.console import shown
 from wm.pipeline import Context, stale
 from wm.report import print_report
 from wm.reporter import Reporter
@@ -53,8 +54,10 @@ def _summary(layout: Layout, console: Console) -> tuple[str, ...]:
     left = len(stale(stages, _context(config, layout, console), manifest))
     last = max((record.finished for record in manifest.stages.values()), default="")
     scores = manifest.stages["evaluate"].metrics["games"] if "evaluate" in manifest.stages else {}
+    scores = {game: scores[game] for game in config.games if game in scores}  # not of games it had before
     returns = ", ".join(
-        f"{game} {s['agent']['mean']:.1f} ({s['random']['mean']:.1f})" for game, s in scores.items()
+        f"{game} {shown(s['agent']['mean'], '.1f')} ({shown(s['random']['mean'], '.1f')})"
+        for game, s in scores.items()
     )
     preset, changed = nearest_preset(config)
     known = [preset, *_changes(changed)] if len(changed) <= FEW else [preset, f"{len(changed)} changed"]

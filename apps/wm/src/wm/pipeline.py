@@ -216,6 +216,19 @@ def stale(stages: Iterable[Stage], context: Context, manifest: Manifest) -> list
     return [stage.name for stage in stages if not up_to_date(stage, _context(stage, context), manifest)]
 
 
+def outdated(stages: Iterable[Stage], context: Context, manifest: Manifest) -> list[str]:
+    """Those of the stages that have run, but with other settings or inputs than there are now.
+
+    Asks the manifest alone, not the files. ``context`` is the whole run's.
+    """
+    ran = [stage for stage in stages if {stage.name, *stage.needs} <= manifest.stages.keys()]
+    return [
+        stage.name
+        for stage in ran
+        if manifest.stages[stage.name].fingerprint != _fingerprint(stage, _context(stage, context), manifest)
+    ]
+
+
 def up_to_date(stage: Stage, context: Context, manifest: Manifest) -> bool:
     """Whether the stage's recorded artifacts are all there and were made from these inputs and settings."""
     record = manifest.stages.get(stage.name)

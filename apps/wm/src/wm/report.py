@@ -7,13 +7,15 @@ from rich.console import Console
 from rich.table import Table
 
 from wm.config import RunConfig
+from wm.console import shown
 from wm.evaluation import score_table
 from wm.run import Manifest
 from wm.signs import hints, read_signs, signs_table
 from wm.stages import stages_of
 
 Row = tuple[str, str, str, str]
-_BY_GAME = ("collect", "encoder", "hrvq", "decoder")  # stages whose metrics are under the games' names
+# Stages whose metrics are under the games' names: the world model's in its validation.
+_BY_GAME = ("collect", "encoder", "hrvq", "worldmodel", "decoder")
 
 
 def print_report(config: RunConfig, manifest: Manifest, console: Console, only: str | None = None) -> None:
@@ -25,25 +27,30 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         record, rows = manifest.stages.get(name), _STAGE_ROWS.get(name)
         if record is None or rows is None or only not in (None, name):
             continue
-        if name in _BY_GAME and not record.metrics.keys() >= set(config.games):
+        by_game = record.metrics.get("validation", record.metrics)
+        if name in _BY_GAME and not by_game.keys() >= set(config.games):
             # The games were changed, and not all stages have run since.
             table.add_row(name, "of other games than the run's", "run it again", "")
         else:
             for row in rows(config, record.metrics):
                 table.add_row(*row)
-        took = f"{record.seconds:.0f} s, peak {record.metrics['peak_memory_gib']:.1f} GiB on {record.device}"
+        peak = shown(record.metrics["peak_memory_gib"], ".1f")
+        took = f"{record.seconds:.0f} s, peak {peak} GiB on {record.device}"
         table.add_row("", "took", took, "", style="dim", end_section=True)
     if table.row_count:
         console.print(table)
     if config.rounds.count > 1 and only is None:
-        console.print(signs_table(config, manifest))
+        rounds = signs_table(config, manifest)
+        if rounds.row_count:
+            console.print(rounds)
         for signs in read_signs(config, manifest):
             for hint in hints(signs):
                 console.print(f"round {signs.round}: {hint}")
     evaluated = manifest.stages.get("evaluate")
     if evaluated is not None and only in (None, "evaluate"):
-        for game in evaluated.metrics["games"]:
-            console.print(score_table(game, evaluated.metrics))
+        for game in config.games:
+            if game in evaluated.metrics["games"]:
+                console.print(score_table(game, evaluated.metrics))
 
 
 def _start(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
@@ -56,7 +63,7 @@ def _collect(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
         by = (
             f"policy {config.collect.policy}" if config.rounds.count == 1 else "the agent of the round before"
         )
-        mean = "none ended" if m["mean_return"] is None else f"{m['mean_return']:.2f}"
+        mean = "none ended" if m["mean_return"] is None else shown(m["mean_return"], ".2f")
         text = f"{m['steps']} steps, {m['episodes']} whole episodes, mean return {mean}"
         yield "collect", f"{game}: play", text, by
 
@@ -68,15 +75,17 @@ def _encoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
             ("temporal_consistency", "temporal consistency (lower is smoother)"),
             ("diversity", "diversity (ideal 1.41)"),
         ):
-            yield "encoder", f"{game}: {name}", f"{trained[key]:.3f}", f"random encoder {untrained[key]:.3f}"
+            baseline = f"random encoder {shown(untrained[key], '.3f')}"
+            yield "encoder", f"{game}: {name}", shown(trained[key], ".3f"), baseline
 
 
 def _hrvq(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     sizes = config.hrvq.codes_per_level
+    most = "at most 100%" + ("; others may use the rest" if len(config.games) > 1 else "")
     for game in config.games:
         m = metrics[game]
-        used = ", ".join(f"{share:.0%}" for share in m["usage"])
-        yield "hrvq", f"{game}: codes used by level", used, "all games together fill every code"
+        used = ", ".join(shown(share, ".0%") for share in m["usage"])
+        yield "hrvq", f"{game}: codes used by level", used, most
         yield (
             "hrvq",
             f"{game}: perplexity by level",
@@ -100,38 +109,39 @@ def _decoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
         m = metrics[game]
         for key, name in kinds:
             text = f"{_numbers(m[key], 1)} ({depths})"
-            yield "decoder", f"{game}: {name}", text, f"background alone {m[f'background_{key}']:.1f}"
+            baseline = f"background alone {shown(m[f'background_{key}'], '.1f')}"
+            yield "decoder", f"{game}: {name}", text, baseline
 
 
 def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     """Accuracy beside copy-last, and on changed tokens, where copying is always wrong."""
     for game in config.games:
-        for level, m in enumerate(metrics["validation"].get(game, [])):
+        for level, m in enumerate(metrics["validation"][game]):
             where = f"{game}: L{level}"
-            copied = f"copy last {m['copy_accuracy']:.1%}, commonest code {m['unigram_accuracy']:.1%}"
-            yield "worldmodel", f"{where} accuracy", f"{m['accuracy']:.1%}", copied
-            guessed = f"copy last 0.0%, commonest code {m['changed_unigram_accuracy']:.1%}"
-            yield "worldmodel", f"{where} accuracy on changed", f"{m['changed_accuracy']:.1%}", guessed
-            guessed = f"copy last {m['copy_cross_entropy']:.2f}, unigram {m['unigram_cross_entropy']:.2f}"
-            yield "worldmodel", f"{where} cross-entropy (nats)", f"{m['cross_entropy']:.2f}", guessed
+            share = {key: shown(value, ".1%") for key, value in m.items() if key.endswith("accuracy")}
+            nats = {key: shown(value, ".2f") for key, value in m.items() if key.endswith("cross_entropy")}
+            copied = f"copy last {share['copy_accuracy']}, commonest code {share['unigram_accuracy']}"
+            yield "worldmodel", f"{where} accuracy", share["accuracy"], copied
+            guessed = f"copy last 0.0%, commonest code {share['changed_unigram_accuracy']}"
+            yield "worldmodel", f"{where} accuracy on changed", share["changed_accuracy"], guessed
+            guessed = f"copy last {nats['copy_cross_entropy']}, unigram {nats['unigram_cross_entropy']}"
+            yield "worldmodel", f"{where} cross-entropy (nats)", nats["cross_entropy"], guessed
 
 
 def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     m = metrics["predictors"]
     for label in ("negative", "positive"):
         count = m[f"reward_count_{label}"]
-        recall, precision = (_share(m[f"reward_{kind}_{label}"]) for kind in ("recall", "precision"))
+        recall, precision = (shown(m[f"reward_{kind}_{label}"], ".0%") for kind in ("recall", "precision"))
         found = f"recall {recall}, precision {precision}"
-        yield "agent", f"{label} rewards", found, f"of {count:.0f}; always zero: recall 0%"
-    train = metrics["train"]
-    value = f"{train['imagined_return']:.3f}" if "imagined_return" in train else "?"
-    yield "agent", "imagined return", value, ""
+        yield "agent", f"{label} rewards", found, f"of {shown(count, '.0f')}; always zero: recall 0%"
+    yield "agent", "imagined return", shown(metrics["train"].get("imagined_return"), ".3f"), ""
 
 
 def _choose(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     candidates = metrics["candidates"]
     rounds = " / ".join(str(candidate["round"]) for candidate in candidates)
-    for game in candidates[0]["games"]:
+    for game in (game for game in config.games if game in candidates[0]["games"]):
         means = _numbers([candidate["games"][game]["mean"] for candidate in candidates], 2)
         name = f"{game}: mean of {config.choose.episodes} games, agent of round {rounds}"
         yield "choose", name, means, f"round {metrics['round']} chosen"
@@ -149,9 +159,5 @@ _STAGE_ROWS = {
 }
 
 
-def _share(value: float | None) -> str:
-    return "undefined" if value is None or value != value else f"{value:.0%}"
-
-
 def _numbers(values: Any, digits: int) -> str:
-    return " / ".join(f"{value:.{digits}f}" for value in values)
+    return " / ".join(shown(value, f".{digits}f") for value in values)

@@ -50,15 +50,18 @@ def unstructure(value: Any) -> Any:
     return value
 
 
-def parse_override(text: str) -> dict[str, Any]:
+def parse_override(text: str, takes: str = "--set takes section.key=value") -> dict[str, Any]:
     """``'worldmodel.num_layers=4'`` to ``{'worldmodel': {'num_layers': 4}}``; the value is read as TOML.
 
-    A value that is no TOML (a bare word) is taken as a string.
+    A value that is no TOML (a bare word) is taken as a string. ``takes`` is what an error names as right.
+
+    Raises:
+        ValueError: there is no ``=``, or a part of the key is empty.
     """
     key, equals, raw = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise ValueError(f"--set takes section.key=value; got {text!r}")
+        raise ValueError(f"{takes}; got {text!r}")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:

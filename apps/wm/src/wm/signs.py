@@ -1,12 +1,13 @@
 """Signs of trouble in the loop of collecting and dreaming, each with a plain hint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from wm.choice import chooses
 from wm.config import RunConfig
+from wm.console import shown
 from wm.pipeline import Stage
 from wm.run import Manifest
 
@@ -43,7 +44,7 @@ class RoundSigns(NamedTuple):
 
 
 def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
-    """The signs of every round whose agent is trained."""
+    """The signs of every round whose agent is trained, but for rounds of other games than the run's."""
     found = []
     for index in range(config.rounds.count):
         suffix, after = _suffix(config, index), _suffix(config, index + 1)
@@ -52,6 +53,8 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
         )
         if collected is None or model is None or agent is None:
             break
+        if not _of_its_games(config, collected.metrics, model.metrics["validation"]):
+            continue
         last = index + 1 == config.rounds.count
         real = _whole_games(config, manifest, index) if last else _collected(config, manifest, after)
         train, predictors = agent.metrics["train"], agent.metrics["predictors"]
@@ -79,10 +82,11 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
 
 def hints(signs: RoundSigns) -> list[str]:
     """What is wrong, and what usually helps; empty if nothing is."""
-    return list(_hints(signs))
+    return [*_of_play(signs), *_of_training(signs)]
 
 
-def _hints(signs: RoundSigns) -> Iterator[str]:
+def _of_play(signs: RoundSigns) -> Iterator[str]:
+    """What real play tells of the dream."""
     imagined, real = signs.imagined_reward, signs.real_reward
     # A tenth of a point in a hundred steps is noise in any game.
     if imagined is not None and real is not None and imagined - real > 0.5 * abs(real) + 0.001:
@@ -91,6 +95,10 @@ def _hints(signs: RoundSigns) -> Iterator[str]:
             "longer or the agent less in a round, set dream.temperature nearer 1, shorten dream.horizon, or "
             "collect more"
         )
+
+
+def _of_training(signs: RoundSigns) -> Iterator[str]:
+    """What training tells of the world model and the agent."""
     learned, held_out = signs.cross_entropy
     if learned is not None and held_out is not None and held_out > 2 * learned:
         yield (
@@ -125,13 +133,13 @@ def _hints(signs: RoundSigns) -> Iterator[str]:
 
 def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str]:
     """The hints a finished stage gives rise to: an agent's own, and those of play about the agent before."""
-    signs = read_signs(config, manifest)
-    if stage.name.startswith("agent"):
-        return hints(signs[stage.round]) if len(signs) > stage.round else []
+    signs = {found.round: found for found in read_signs(config, manifest)}
+    if stage.base == "agent" and stage.round in signs:
+        return hints(signs[stage.round])
     last = _last_play(config)
     about = stage.round if stage.name == last else stage.round - 1
-    if stage.base in ("collect", last) and 0 <= about < len(signs):
-        return [hint for hint in hints(signs[about]) if "flatters" in hint]
+    if stage.base in ("collect", last) and about in signs:
+        return list(_of_play(signs[about]))
     return []
 
 
@@ -152,19 +160,19 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
         table.add_column(column, overflow="fold")
     for signs in read_signs(config, manifest):
         returns = ", ".join(
-            f"{game} {_number(value, 2)}" if len(config.games) > 1 else _number(value, 2)
+            f"{game} {shown(value, '.2f')}" if len(config.games) > 1 else shown(value, ".2f")
             for game, value in signs.collected_return.items()
         )
         table.add_row(
             str(signs.round),
             str(signs.steps),
             returns,
-            _number(signs.imagined_reward, 4),
-            _number(signs.real_reward, 4),
-            "?" if signs.entropy is None else f"{signs.entropy:.0%}",
-            f"{_number(signs.value_error, 3)} ({_number(signs.return_spread, 3)})",
+            shown(signs.imagined_reward, ".4f"),
+            shown(signs.real_reward, ".4f"),
+            shown(signs.entropy, ".0%"),
+            f"{shown(signs.value_error, '.3f')} ({shown(signs.return_spread, '.3f')})",
             *(
-                f"{recall:.0%} of {count:.0f}" if count and recall is not None else "none seen"
+                f"{shown(recall, '.0%')} of {count:.0f}" if count else "none seen"
                 for recall, count in zip(signs.recall, signs.counts, strict=True)
             ),
         )
@@ -175,12 +183,17 @@ def _suffix(config: RunConfig, index: int) -> str:
     return "" if index == config.rounds.count - 1 else f"-{index}"
 
 
+def _of_its_games(config: RunConfig, *by_game: Mapping[str, Any]) -> bool:
+    """Whether all of these tell of each of the run's games, which may have been changed since."""
+    return all(found.keys() >= set(config.games) for found in by_game)
+
+
 def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | None:
     """Mean reward of a collected step, in the unit of the dream."""
     record, key = manifest.stages.get("collect" + suffix), "mean_reward"
     if config.predictor.reward_head == "sign":
         key = "mean_reward_sign"
-    if record is None or any(key not in record.metrics[game] for game in config.games):
+    if record is None or any(key not in record.metrics.get(game, {}) for game in config.games):
         return None
     return _mean([record.metrics[game][key] for game in config.games])
 
@@ -196,24 +209,21 @@ def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | N
     Its games are those in which it was a candidate, else the evaluation.
     """
     record, collected = manifest.stages.get(_last_play(config)), manifest.stages.get("collect")
-    if record is None or collected is None:
+    if record is None or collected is None or not _of_its_games(config, collected.metrics):
         return None
     if chooses(config):
-        scores = [found["games"] for found in record.metrics["candidates"] if found["round"] == index]
-        scores = [score for games in scores for score in games.values()]
+        games = {c["round"]: c["games"] for c in record.metrics["candidates"]}.get(index, {})
     else:
-        scores = [game["agent"] for game in record.metrics["games"].values()]
+        games = {game: found["agent"] for game, found in record.metrics["games"].items()}
+    if not _of_its_games(config, games):
+        return None
     if config.predictor.reward_head == "sign" and not all(
         collected.metrics[game].get("unit_rewards", False) for game in config.games
     ):
         return None
-    rates = [score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores]
-    return _mean(rates) if rates else None
+    scores = [games[game] for game in config.games]
+    return _mean([score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores])
 
 
 def _mean(values: list[Any]) -> float:
     return float(sum(values) / len(values))
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "?" if value is None else f"{value:.{digits}f}"

@@ -27,5 +27,7 @@ def atlas(
     console = make_console()
     with friendly_errors(console):
         from wm.atlas_page import write_atlas
+        from wm.outdated import remark_outdated
 
+        remark_outdated(run, console)
         write_atlas(run, out=out, levels=level or [], examples=examples, device_name=device, console=console)

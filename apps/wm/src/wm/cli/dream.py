@@ -27,5 +27,7 @@ def dream(
     console = make_console()
     with friendly_errors(console):
         from wm.film import film_run
+        from wm.outdated import remark_outdated
 
+        remark_outdated(run, console)
         film_run(run, game=game, out=out, horizon=horizon, seed=seed, device_name=device, console=console)

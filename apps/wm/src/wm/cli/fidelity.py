@@ -37,7 +37,9 @@ def fidelity(
     console = make_console()
     with friendly_errors(console):
         from wm.fidelity import FidelityOptions, fidelity_run
+        from wm.outdated import remark_outdated
 
+        remark_outdated(run, console)
         options = FidelityOptions(
             horizon=horizon,
             context=context or 0,

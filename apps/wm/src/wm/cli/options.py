@@ -15,6 +15,12 @@ def a_file(path: Path | None) -> Path | None:
     """
     if path is None:
         return None
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # too long a name, say
+        raise typer.BadParameter(f"{path}: {error.strerror}; choose another place") from None
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a directory; give a file")
     there = next(parent for parent in path.absolute().parents if parent.exists())

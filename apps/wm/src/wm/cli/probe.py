@@ -37,8 +37,10 @@ def probe(
     """
     console = make_console()
     with friendly_errors(console):
+        from wm.outdated import remark_outdated
         from wm.probing import ProbeOptions, probe_run
 
+        remark_outdated(run, console)
         options = ProbeOptions(
             frames=frames,
             steps=probe_steps,

@@ -66,9 +66,14 @@ def train(
     with friendly_errors(console, resumes=True):
         from wm.training import train_run
 
+        names = None if games is None else [name.strip() for name in games.split(",")]
+        if names is not None and not all(names):
+            raise ValueError(
+                f"--games takes ALE names with commas between, such as pong,breakout; got {games!r}"
+            )
         train_run(
             stage=stage,
-            games=games.split(",") if games else None,
+            games=names,
             preset=preset,
             directory=run,
             start=start,

@@ -1,0 +1,29 @@
+"""What is said before a run is read whose parts may not belong together."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from wm.config import load_config
+from wm.pipeline import Context, outdated
+from wm.reporter import Reporter
+from wm.run import Layout, Manifest
+from wm.stages import stages_of
+
+
+def remark_outdated(directory: Path, console: Console) -> None:
+    """Name the stages that ran before settings or inputs changed, as `wm train STAGE` may leave them.
+
+    Raises:
+        ValueError: it is no run, or its configuration, manifest or choice is damaged.
+    """
+    layout = Layout(directory)
+    config = load_config(layout.config)
+    stages = [stage for stage in stages_of(config) if stage.name != "evaluate"]  # nothing is made from it
+    context = Context(config, layout, torch.device("cpu"), Reporter(console))
+    if old := outdated(stages, context, Manifest(layout)):
+        console.print(
+            f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
+            f"`wm train --run {directory}` brings them up to date"
+        )

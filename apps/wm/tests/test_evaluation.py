@@ -1,0 +1,43 @@
+"""What is said of scores, by episodes made up."""
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from atari_data import Protocol
+from rich.console import Console
+from wm import evaluation
+from wm.reporter import Reporter
+
+
+def scored(monkeypatch, returns, lengths):
+    """The summary of episodes of these returns and lengths."""
+    ended = np.ones(len(returns), bool)
+    episodes = SimpleNamespace(returns=np.array(returns), lengths=np.array(lengths), terminated=ended)
+    monkeypatch.setattr(evaluation, "play_episodes", lambda *_, **__: episodes)
+    return evaluation.play_whole_games(
+        "pong", None, len(returns), task="play", seed=0, protocol=Protocol(), num_envs=1,
+        device=torch.device("cpu"), reporter=Reporter(Console(file=io.StringIO())),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("returns", "lengths", "distinct"),
+    [
+        ([1.0, 1.0, 1.0, 2.0, 2.0], [7, 7, 7, 7, 7], 2),
+        ([1.0, 1.0, 1.0, 2.0, 2.0], [7, 8, 7, 7, 7], 3),
+    ],
+)
+def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths, distinct):
+    score = scored(monkeypatch, returns, lengths)
+    assert score["distinct"] == distinct
+    protocol = {
+        "name": "atari100k", "sticky": 0.0, "noop_max": 30, "max_frames": 400, "episodes": len(returns),
+        "temperature": 0.0, "seed": 0, "agent_of_round": 0,
+    }  # fmt: skip
+    games = {"pong": {"agent": score, "random": score}}
+    table = evaluation.score_table("pong", {"protocol": protocol, "games": games})
+    note = "of the agent's 5 episodes only 2 are distinct by return and length; the interval takes all"
+    assert (note in table.caption) == (distinct == 2)
