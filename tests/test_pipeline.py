@@ -287,6 +287,7 @@ def test_eval_plays_and_writes_json(run, tmp_path):
 
 def test_looking_at_runs(run):
     assert "pong" in wm("runs", run.parent).output
+    assert "it is a run itself" in wm("runs", run).output
     shown = wm("show", run)
     assert shown.code == 0
     assert "worldmodel.safetensors" in shown.output

@@ -44,7 +44,9 @@ def list_runs(directory: Path, console: Console) -> None:
     if table.row_count:
         console.print(table)
     else:
-        console.print(f"no runs in {directory}; `wm train` makes one")
+        itself = f"it is a run itself, see `wm show {directory}`"
+        remark = itself if Layout(directory).config.exists() else "`wm train` makes one"
+        console.print(f"no runs in {directory}; {remark}")
 
 
 def _summary(layout: Layout, console: Console) -> tuple[str, ...]:
