@@ -122,6 +122,7 @@ def test_minibatches_of_ppo() -> None:
     batch = dream(module)
     parts = list(module.minibatches(batch, generator=torch.Generator().manual_seed(0)))
     assert len(parts) == module.steps_per_batch == 6
+    whole = next(iter(objective(algorithm="ppo").minibatches(batch)))
     assert [part.actions.shape for part in parts] == [(H, B // 2)] * 6
     for epoch in range(3):  # every trajectory once an epoch, with its own targets and mask
         pair = parts[2 * epoch : 2 * epoch + 2]
@@ -129,8 +130,9 @@ def test_minibatches_of_ppo() -> None:
         position = (seen[:, None] == batch.features[0][None]).all(-1).float().argmax(1)
         assert sorted(position.tolist()) == list(range(B))
         assert torch.equal(torch.cat([p.action_mask for p in pair]), batch.action_mask[position])
-        assert torch.equal(torch.cat([p.rewards for p in pair], 1), batch.rewards[:, position])
-    whole = next(iter(objective(algorithm="ppo").minibatches(batch)))
+        for name in ("rewards", "actions", "log_probs", "returns", "advantages"):
+            found = torch.cat([getattr(p, name) for p in pair], 1)
+            assert torch.equal(found, getattr(whole, name)[:, position]), name
     torch.testing.assert_close(gradient(module, whole), gradient(module, batch))
 
 

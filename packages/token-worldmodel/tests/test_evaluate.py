@@ -59,7 +59,6 @@ def test_numbers_by_hand(constant_model) -> None:
     assert level_1.accuracy == level_1.copy_accuracy == level_1.unigram_accuracy == 1.0
     assert level_1.copy_cross_entropy == level_1.unigram_cross_entropy == 0.0
     assert math.isnan(level_1.changed_accuracy)
-    assert result["all"] == result["Pong"] or math.isnan(result["all"][1].changed_accuracy)
     assert result["all"][0] == level_0
 
 

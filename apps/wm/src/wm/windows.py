@@ -1,9 +1,9 @@
 """Windows of tokens, as every stage that learns from them draws them."""
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories, load_tokens
 
 from wm.pipeline import Context
@@ -46,13 +46,13 @@ def token_sampler(
     )
 
 
-def first_of_each_game(
+def some_of_each_game(
     sampler: TokenSampler, limit: int, *, stride: int | None = None
 ) -> Iterator[TokenBatch]:
-    """At most ``limit`` batches of every game of a sweep, which goes game by game."""
-    seen: Counter[int] = Counter()
+    """At most ``limit`` batches of every game of a sweep, spread evenly from oldest to newest play."""
+    by_game: dict[int, list[TokenBatch]] = {}
     for batch in sampler.sweep(stride):
-        game = int(batch.game_index[0])
-        seen[game] += 1
-        if seen[game] <= limit:
-            yield batch
+        by_game.setdefault(int(batch.game_index[0]), []).append(batch)
+    for batches in by_game.values():
+        for index in np.linspace(0, len(batches) - 1, min(limit, len(batches))).round().astype(int):
+            yield batches[index]

@@ -37,7 +37,7 @@ class AgentConfig:
         slow_target: "returns", the slow critic bootstraps the returns (steadier; the default); "regularizer",
             the critic itself does, and is drawn towards its slow copy (DreamerV3).
         slow_coef: weight of that pull; only for "regularizer".
-        return_decay: share of the return percentiles kept at each step.
+        return_decay: share of the return percentiles kept at each dream.
         ppo_epochs: passes over one dream; only for "ppo", as are the next two.
         ppo_minibatches: parts a dream is cut into, by trajectory, in each pass.
         ppo_clip: width of the trust region.

@@ -143,12 +143,13 @@ class TransitionPredictor(nn.Module):
         w_c is proportional to f_c ** -class_balance, scaled so that the mean weight of a transition is 1.
 
         Raises:
-            ValueError: there is not one for each class.
+            ValueError: there is not one for each class, or (asked on a CPU only) one is not above 0.
         """
-        if frequencies.shape != (self.num_classes,):
+        fits = frequencies.shape == (self.num_classes,)
+        if not fits or (frequencies.device.type == "cpu" and not bool((frequencies > 0).all())):
+            given = f"are {frequencies.tolist()}" if fits else f"have shape {tuple(frequencies.shape)}"
             raise ValueError(
-                f"frequencies have shape {tuple(frequencies.shape)}; give one, above 0, for each of "
-                f"{', '.join(self.class_names)}"
+                f"frequencies {given}; give one, above 0, for each of {', '.join(self.class_names)}"
             )
         frequencies = frequencies.to(self.class_log_weights) / frequencies.sum()
         log_weights = -self.config.class_balance * frequencies.log()

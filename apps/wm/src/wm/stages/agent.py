@@ -20,7 +20,7 @@ from wm.device import generator
 from wm.dreams import Dreamer
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
-from wm.windows import first_of_each_game, load_all_tokens, token_sampler
+from wm.windows import load_all_tokens, some_of_each_game, token_sampler
 
 # Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself,
 # more rarely than the others by their length.
@@ -60,7 +60,7 @@ def run(context: Context) -> Made:
         agent.continue_,
         (
             transitions(batch, quantizer, config.dream.life_loss_ends)
-            for batch in first_of_each_game(held_out, VALIDATION_BATCHES, stride=1)
+            for batch in some_of_each_game(held_out, VALIDATION_BATCHES, stride=1)
         ),
     )
 

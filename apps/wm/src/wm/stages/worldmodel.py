@@ -18,7 +18,7 @@ from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype, derive_seed
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
-from wm.windows import first_of_each_game, load_all_tokens, token_sampler
+from wm.windows import load_all_tokens, some_of_each_game, token_sampler
 
 VALIDATION_BATCHES = 40
 
@@ -60,7 +60,7 @@ def run(context: Context) -> Made:
         context, tokens, length=length, batch_size=fit_config.batch_size, split="validation"
     )
     with autocast(autocast_dtype(fit_config.precision, device), device):
-        measured = evaluate(model, first_of_each_game(held_out, VALIDATION_BATCHES), config.games)
+        measured = evaluate(model, some_of_each_game(held_out, VALIDATION_BATCHES), config.games)
     levels = {name: [asdict(level) for level in found] for name, found in measured.items()}
     return Made([layout.worldmodel], {"train": fitted.metrics, "validation": levels})
 
