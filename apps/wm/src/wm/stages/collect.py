@@ -31,13 +31,13 @@ def run(context: Context) -> Made:
         return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
-        _spare_recording(directory)
         # Beside the old data until it is whole: a stop half way loses neither.
         target = directory if context.round else directory.with_name(f".{game}.partial")
         if context.round:
             drop_rounds(directory, context.round)
             before = _shards(directory)
         else:
+            _spare_recording(directory)
             shutil.rmtree(target, ignore_errors=True)
             before = set()
         task_name = f"{context.name('collect')} {game}"
@@ -97,7 +97,11 @@ def _imported(context: Context) -> Made:
 
 def _spare_recording(directory: Path) -> None:
     """Raise ValueError if play that cannot be had again lies where play is to be collected."""
-    if shard_paths(directory) and FrameStore.open(directory).protocol is None:
+    try:
+        recorded = FrameStore.open(directory, rounds=1).protocol is None
+    except ValueError:  # nothing is there, or nothing that could be read
+        return
+    if recorded:
         raise ValueError(
             f"{directory} holds an imported recording, which collecting would replace; train on it with "
             "--set collect.policy=imported, or collect into another run"
