@@ -71,6 +71,10 @@ def test_what_was_made_before_a_stage_was_begun_anew_is_taken_back_if_it_is_stil
     assert not again.reinstate("hrvq", "f")
     finished.hrvq.unlink()
     assert not again.reinstate("hrvq", "f")
+    finished.hrvq.write_bytes(b"codes")
+    again.forget(["hrvq"])
+    assert not again.reinstate("hrvq", "f")
+    again.set_aside["hrvq"] = StageRecord("f", {}, {})
     finished.hrvq.write_bytes(b"newer")
     again.record("hrvq", StageRecord("g", again.describe([finished.hrvq]), {}))
     assert not Manifest(finished).set_aside

@@ -198,10 +198,11 @@ class Manifest:
         return True
 
     def forget(self, stages: Iterable[str]) -> None:
-        """Drop records, so that these stages run again."""
-        known = [stage for stage in stages if stage in self.stages]
+        """Drop records, so that these stages run again, whatever they made."""
+        known = [stage for stage in stages if stage in self.stages or stage in self.set_aside]
         for stage in known:
-            del self.stages[stage]
+            self.stages.pop(stage, None)
+            self.set_aside.pop(stage, None)
         if known:
             self._write()
 

@@ -50,8 +50,7 @@ def train_run(
 
     A run that exists keeps its configuration, whether it is named or found under the name it would be given;
     a preset given anew replaces it, but for the games, the seed and that its play is imported; other options
-    change it. A run that starts from another's parts has that
-    one's configuration, unless a preset is given.
+    change it. A run that starts from another's parts has that one's configuration, unless a preset is given.
 
     Raises:
         ValueError: whatever in the arguments, the configuration or the run's files is not as it must be.
