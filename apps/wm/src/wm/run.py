@@ -153,8 +153,8 @@ class Manifest:
             try:
                 data = json.loads(layout.manifest.read_text())
                 self.stages, self.set_aside = (
-                    {name: StageRecord(**record) for name, record in data.get(part, {}).items()}
-                    for part in ("stages", "set_aside")
+                    {name: StageRecord(**record) for name, record in records.items()}
+                    for records in (data["stages"], data.get("set_aside", {}))
                 )
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(

@@ -63,7 +63,7 @@ def train_run(
     for text in overrides:
         changes = merge(changes, parse_override(text))
     if games is not None:
-        changes["games"] = [game.strip() for game in games]
+        changes["games"] = games
     if seed is not None:
         changes["seed"] = seed
     if start is not None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wm.cli.options import DeviceOption, JsonOption
+from wm.cli.options import DeviceOption, JsonOption, names_of_games
 from wm.console import make_console
 from wm.errors import friendly_errors
 
@@ -76,7 +76,7 @@ def bench(
             raise ValueError("--engine runs the runs and --submit-command only prints them; give one of them")
         chosen = "atari100k" if pick_device(device).type == "cuda" else "tiny"
         options = BenchOptions(
-            games=tuple(game.strip() for game in games.split(",")),
+            games=tuple(names_of_games(games)),
             seeds=tuple(int(part) for part in seeds.split(",")),
             preset=preset or chosen,
             out=out,

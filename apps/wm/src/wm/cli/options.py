@@ -31,6 +31,18 @@ def a_file(path: Path | None) -> Path | None:
     return path
 
 
+def names_of_games(text: str) -> list[str]:
+    """What `--games` names.
+
+    Raises:
+        ValueError: a name is empty.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ValueError(f"--games takes ALE names with commas between, such as pong,breakout; got {text!r}")
+    return names
+
+
 RunArgument = Annotated[
     Path, typer.Argument(help="Run directory, as made by `wm train`.", show_default=False)
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption
+from wm.cli.options import DeviceOption, names_of_games
 from wm.console import make_console
 from wm.errors import friendly_errors
 
@@ -66,14 +66,9 @@ def train(
     with friendly_errors(console, resumes=True):
         from wm.training import train_run
 
-        names = None if games is None else [name.strip() for name in games.split(",")]
-        if names is not None and not all(names):
-            raise ValueError(
-                f"--games takes ALE names with commas between, such as pong,breakout; got {games!r}"
-            )
         train_run(
             stage=stage,
-            games=names,
+            games=None if games is None else names_of_games(games),
             preset=preset,
             directory=run,
             start=start,
