@@ -29,6 +29,7 @@ ROUNDS = options(
         "rounds.predictor_steps=3",
         "rounds.agent_steps=12",  # enough that the last tenth, whose mean is kept, has a logged step
         "train.agent.steps=12",
+        "agent.anchor_coef=0.1",
     )
 )
 NAMES = [
@@ -83,6 +84,18 @@ def test_later_rounds_go_on_from_earlier_ones(looped):
     for name in ("encoder", "hrvq"):
         paths = [looped / "rounds" / "00" / f"{name}.safetensors", looped / f"{name}.safetensors"]
         assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_only_later_rounds_are_held_near_the_policy_they_begin_with(looped):
+    lines = [json.loads(line) for line in (looped / "metrics.jsonl").read_text().splitlines()]
+    moved = {
+        name: [line["anchor_kl"] for line in lines if line["stage"] == name and "anchor_kl" in line]
+        for name in ("agent-0", "agent-1", "agent")
+    }
+    assert moved["agent-0"] == []
+    for later in ("agent-1", "agent"):
+        assert abs(moved[later][0]) < 1e-6  # it begins at its anchor,
+        assert moved[later][-1] > 0  # and leaves it
 
 
 def test_signs_compare_what_was_dreamed_with_what_was_played(looped):

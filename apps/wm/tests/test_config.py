@@ -82,9 +82,11 @@ def test_rounds_share_the_steps_and_only_later_ones_see_their_settings():
     config = build_config(read_preset("atari100k"))
     shares = [config.in_round(index).collect.num_steps for index in range(config.rounds.count)]
     assert sum(shares) == config.collect.num_steps == 100_000
-    other = build_config(read_preset("atari100k"), parse_override("rounds.agent_steps=7"))
+    changes = [parse_override(setting) for setting in ("rounds.agent_steps=7", "agent.anchor_coef=0.5")]
+    other = build_config(read_preset("atari100k"), *changes)
     assert other.in_round(0) == config.in_round(0)
     assert other.in_round(1).train.agent.steps == 7
+    assert other.in_round(1).agent.anchor_coef == 0.5
 
 
 def test_the_encoder_is_trained_on_in_the_first_of_the_later_rounds():

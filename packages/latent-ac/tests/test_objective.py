@@ -17,6 +17,7 @@ from latent_ac import (
     log_prob,
     survival,
 )
+from latent_ac.categorical import kl_divergence
 
 H, B, F = 5, 6, 8
 
@@ -74,6 +75,44 @@ def test_loss_is_what_its_parts_say(slow_target: str) -> None:
     torch.testing.assert_close(metrics["return_scale"].item(), scale)
     torch.testing.assert_close(metrics["imagined_return"], returns[0].mean())
     assert all(m.ndim == 0 and not m.requires_grad for m in metrics.values())
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+def test_the_anchor_adds_its_divergence_and_does_not_learn(algorithm: str) -> None:
+    free = objective(algorithm=algorithm)
+    anchor = Actor(free.actor.config, generator=torch.Generator().manual_seed(5))
+    config = replace(free.config, anchor_coef=0.3)
+    held = ActorCriticObjective(free.actor, free.critic, config, anchor=anchor)
+    batch = dream(free)
+    loss, metrics = held(batch)
+    states, mask = batch.features[:-1], batch.action_mask
+    kl = kl_divergence(held.actor(states, mask), anchor(states, mask))
+    weights = survival(batch.continues)
+    mean = (weights * kl).sum() / weights.sum()
+    torch.testing.assert_close(metrics["anchor_kl"], mean.detach())
+    torch.testing.assert_close(loss, free(batch)[0] + 0.3 * mean)
+    loss.backward()
+    assert all(p.grad is None and not p.requires_grad for p in anchor.parameters())
+
+
+def test_an_anchor_that_is_the_actor_itself_pulls_nowhere() -> None:
+    free = objective()
+    held = ActorCriticObjective(
+        free.actor, free.critic, replace(free.config, anchor_coef=0.3), anchor=copy.deepcopy(free.actor)
+    )
+    batch = dream(free)
+    torch.testing.assert_close(gradient(free, batch), gradient(held, batch))
+    assert held(batch)[1]["anchor_kl"] == 0
+
+
+def test_an_anchor_must_be_there_and_fit() -> None:
+    free = objective()
+    held = replace(free.config, anchor_coef=0.3)
+    with pytest.raises(ValueError, match="anchor_coef"):
+        ActorCriticObjective(free.actor, free.critic, held)
+    other = Actor(ActorConfig(feature_dim=9))
+    with pytest.raises(ValueError, match=r"anchor.*\(9, 18\)"):
+        ActorCriticObjective(free.actor, free.critic, held, anchor=other)
 
 
 def test_first_ppo_step_is_the_reinforce_step() -> None:

@@ -119,6 +119,7 @@ class RunConfig:
                 self,
                 collect=replace(self.collect, num_steps=num_steps),
                 train=replace(train, encoder=_so_many(train.encoder, encoder_steps)),
+                agent=replace(self.agent, anchor_coef=0.0),
                 rounds=RoundsConfig(encoder_steps=encoder_steps),
             )
         last = index == rounds.count - 1

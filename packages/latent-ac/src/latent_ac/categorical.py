@@ -67,6 +67,16 @@ def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tenso
     return chosen, ent
 
 
+def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
+    """KL(pi || other) = sum_a pi(a) (log pi(a) - log other(a)) in nats, (..., A) twice -> (...).
+
+    Both logits are of the same mask: an action that neither allows adds nothing.
+    """
+    log_probs = logits.log_softmax(-1)
+    difference = log_probs - other.log_softmax(-1)  # NaN where both are -inf, so it goes before the product
+    return (log_probs.exp() * difference.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
+
+
 def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
     """Actions, int64 (...), drawn from softmax(logits / temperature) by the Gumbel-max rule.
 

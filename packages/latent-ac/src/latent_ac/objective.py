@@ -30,6 +30,9 @@ class AgentConfig:
         gamma: discount.
         lambda_: mixture of the lambda-return.
         entropy_coef: weight of the entropy bonus, beside advantages scaled to a return range of at most 1.
+        anchor_coef: weight of KL(pi || anchor), in the unit of entropy_coef; 0 for none. However long it
+            practises, pi gets no further than anchor * exp(advantage / anchor_coef), for advantages under pi
+            (mirror descent; Geist et al., 2019, https://arxiv.org/abs/1901.11275).
         critic_coef: weight of the critic's loss; it shares no parameter with the actor's.
         reward_transform: "clip", "symlog" or "raw", applied to the rewards of the batch (see
             ``transform_rewards``); clip, so that one entropy_coef serves every game.
@@ -47,6 +50,7 @@ class AgentConfig:
     gamma: float = 0.997
     lambda_: float = 0.95
     entropy_coef: float = 3e-4
+    anchor_coef: float = 0.0
     critic_coef: float = 1.0
     reward_transform: str = "clip"
     slow_decay: float = 0.98
@@ -68,7 +72,7 @@ class AgentConfig:
         for name in ("slow_decay", "return_decay"):
             value = getattr(self, name)
             require(0 <= value < 1, name, value, "a number from 0 to below 1")
-        for name in ("entropy_coef", "critic_coef", "slow_coef"):
+        for name in ("entropy_coef", "anchor_coef", "critic_coef", "slow_coef"):
             value = getattr(self, name)
             require(value >= 0, name, value, "0 or more")
         for name in ("ppo_epochs", "ppo_minibatches"):
@@ -114,8 +118,8 @@ class ImaginedBatch:
 class ActorCriticObjective(nn.Module):
     """objective(batch) -> (loss, metrics); ``after_step()`` moves the slow critic and the return scale.
 
-    The loss is policy loss - entropy_coef H(pi) + critic_coef critic loss, each a mean over the steps of the
-    batch weighted by the probability that they are still played.
+    The loss is policy loss - entropy_coef H(pi) + anchor_coef KL(pi || anchor) + critic_coef critic loss,
+    each a mean over the steps of the batch weighted by the probability that they are still played.
 
     REINFORCE takes one optimiser step on each dream. PPO takes ``steps_per_batch``: loop over
     ``minibatches(batch, generator=...)``, which fixes returns and advantages once and yields every minibatch
@@ -126,13 +130,26 @@ class ActorCriticObjective(nn.Module):
         actor: the policy to train.
         critic: the value function to train.
         config: how.
+        anchor: the policy that ``anchor_coef`` holds the actor near; it does not learn. For instance a copy
+            of the actor that collected the world model's newest play: where that one goes, the dream is true.
+
+    Raises:
+        ValueError: ``anchor_coef`` without an anchor, or an anchor of other features or actions.
     """
 
-    def __init__(self, actor: Actor, critic: Critic, config: AgentConfig) -> None:
+    def __init__(
+        self, actor: Actor, critic: Critic, config: AgentConfig, *, anchor: Actor | None = None
+    ) -> None:
         super().__init__()
+        if anchor is None:
+            require(not config.anchor_coef, "anchor_coef", config.anchor_coef, "0 where no anchor is given")
+        else:
+            sizes = [(policy.config.feature_dim, policy.config.num_actions) for policy in (anchor, actor)]
+            require(sizes[0] == sizes[1], "anchor's (feature_dim, num_actions)", sizes[0], f"{sizes[1]}")
         self.actor = actor
         self.critic = critic
         self.config = config
+        self.anchor = anchor if anchor is None else anchor.requires_grad_(False)
         self.slow_critic = SlowTarget(critic, config.slow_decay)
         self.normalizer = ReturnNormalizer(config.return_decay)
         self._observed: Tensor | None = None
@@ -206,6 +223,12 @@ class ActorCriticObjective(nn.Module):
             pull = self.critic.loss(outputs, self.slow_critic(states))
             critic_loss = critic_loss + config.slow_coef * weighted_mean(pull, weights)
         loss = policy_loss - config.entropy_coef * entropy + config.critic_coef * critic_loss
+        if self.anchor is not None:
+            with torch.no_grad():
+                anchor_logits = self.anchor(states, batch.action_mask)
+            anchor_kl = weighted_mean(categorical.kl_divergence(logits, anchor_logits), weights)
+            loss = loss + config.anchor_coef * anchor_kl
+            metrics["anchor_kl"] = anchor_kl.detach()
 
         with torch.no_grad():
             percentiles = self.normalizer.percentiles if self._observed is None else self._observed

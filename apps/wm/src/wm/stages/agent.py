@@ -3,6 +3,7 @@
 import torch
 from hrvq import HRVQ
 from latent_ac import (
+    Actor,
     ActorCriticObjective,
     Agent,
     CodeFeatures,
@@ -75,7 +76,9 @@ def run(context: Context) -> Made:
             for game, columns in tokens.items()
         ]
     ).to(device)
-    learner = ActorCriticObjective(agent.actor, agent.critic, config.agent).to(device)
+    learner = ActorCriticObjective(agent.actor, agent.critic, config.agent, anchor=_anchor(context)).to(
+        device
+    )
     dreamer = Dreamer(
         model=frozen_worldmodel(layout, device),
         quantizer=quantizer,
@@ -112,6 +115,15 @@ def _agent(context: Context) -> Agent:
     config = context.config
     draw = generator(torch.device("cpu"), config.seed, "agent")
     return Agent(config.actor, config.critic, config.predictor, generator=draw).to(context.device)
+
+
+def _anchor(context: Context) -> Actor | None:
+    """The policy that a later round begins with, if it is to stay near: the dream is true of its play."""
+    if not context.config.agent.anchor_coef:
+        return None
+    known = context.known("agent")
+    assert known is not None, "round 0 has no anchor_coef"
+    return load_agent(known, device=context.device).actor
 
 
 def transitions(batch: TokenBatch, quantizer: HRVQ, life_loss_ends: bool) -> TransitionBatch:
