@@ -75,6 +75,7 @@ def two_rounds(tmp_path, head: str, *, unit: bool) -> tuple[RunConfig, Manifest]
         read_preset("tiny"),
         parse_override("rounds.count=2"),
         parse_override(f'predictor.reward_head="{head}"'),
+        parse_override(f'agent.reward_transform="{"clip" if head == "sign" else "raw"}"'),
         parse_override('games=["ms_pacman"]'),
     )
     worth = 1 if unit else 10
@@ -111,6 +112,19 @@ def two_rounds(tmp_path, head: str, *, unit: bool) -> tuple[RunConfig, Manifest]
 
 def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
     return read_signs(*two_rounds(tmp_path, head, unit=unit))
+
+
+def test_a_squashed_reward_is_not_compared_with_play(tmp_path):
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
+    config = replace(config, agent=replace(config.agent, reward_transform="symlog"))
+    assert [found.imagined_reward for found in read_signs(config, manifest)] == [None, None]
+
+
+def test_a_clipped_reward_is_compared_with_signs(tmp_path):
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=False)
+    assert read_signs(config, manifest)[0].real_reward == 1.0  # a tenth of ten
+    config = replace(config, agent=replace(config.agent, reward_transform="clip"))
+    assert [found.real_reward for found in read_signs(config, manifest)] == [0.1, None]
 
 
 def test_rounds_of_other_games_are_left_out(tmp_path):

@@ -13,9 +13,10 @@ EPISODES, STEPS = 40, 24  # rows are STEPS + 1: the final observation too
 
 
 def play():
-    """Episodes that end in a point lost, after a life lost half-way."""
+    """Episodes that end in a point lost, after a life gained and, half-way, two lost at once."""
     rows = STEPS + 1
-    last = np.arange(EPISODES * rows) % rows == STEPS - 1
+    at = np.arange(EPISODES * rows) % rows
+    last = at == STEPS - 1
     return TokenTrajectories(
         tokens=np.zeros((EPISODES * rows, 1), np.int16),
         actions=np.zeros(EPISODES * rows, np.uint8),
@@ -23,7 +24,7 @@ def play():
         terminated=last,
         truncated=np.zeros_like(last),
         episode_ids=np.repeat(np.arange(EPISODES, dtype=np.int32), rows),
-        lives=np.where(np.arange(EPISODES * rows) % rows <= STEPS // 2, 2, 1).astype(np.uint8),
+        lives=np.select([at <= STEPS // 4, at <= STEPS // 2], [2, 3], 1).astype(np.uint8),
     )
 
 

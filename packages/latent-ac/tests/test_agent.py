@@ -61,6 +61,10 @@ def test_predict_takes_whole_trajectories() -> None:
     for t in range(3):
         step = made.reward(features[t], actions[t], features[t + 1])
         torch.testing.assert_close(rewards[t], step, atol=1e-4, rtol=1e-4)
+    clipped, same = made.predict(features, actions, transform="clip")
+    inside = made.reward(features[:-1], actions, features[1:], transform="clip")
+    torch.testing.assert_close(clipped, inside, atol=1e-4, rtol=1e-4)
+    assert torch.equal(same, continues)
     assert ((continues >= 0) & (continues <= 1)).all()
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from latent_ac import Actor, ActorConfig, action_mask, entropy, log_prob, mask_logits
-from latent_ac.categorical import kl_divergence, log_prob_and_entropy, sample
+from latent_ac.categorical import kl_divergence, kl_from_uniform, log_prob_and_entropy, sample
 
 ALLOWED = [0, 2, 5]
 
@@ -72,6 +72,19 @@ def test_a_policy_held_by_its_divergence_settles_where_theory_says() -> None:
         (gradient,) = torch.autograd.grad(gained, logits)
         assert gradient.isfinite().all()
         assert (gradient.abs().max() < 1e-6) == at_rest
+
+
+def test_divergence_from_uniform_pulls_back_what_is_all_but_gone() -> None:
+    # Over the allowed: 1/3 each against (1/8, 2/8, 5/8).
+    logits = masked(torch.tensor([0.0, 9.0, math.log(2), 9.0, 9.0, math.log(5)]))
+    by_hand = -math.log(3) - (math.log(1 / 8) + math.log(2 / 8) + math.log(5 / 8)) / 3
+    assert kl_from_uniform(logits).item() == pytest.approx(by_hand)
+    assert kl_from_uniform(masked(torch.zeros(6))).item() == pytest.approx(0.0, abs=1e-6)
+    gone = masked(torch.tensor([0.0, 0.0, 40.0, 0.0, 0.0, 0.0])).requires_grad_()
+    (of_entropy,) = torch.autograd.grad(entropy(gone), gone)
+    (of_uniform,) = torch.autograd.grad(kl_from_uniform(gone), gone)
+    assert of_entropy.abs().max() < 1e-12
+    torch.testing.assert_close(of_uniform, torch.tensor([-1 / 3, 0.0, 2 / 3, 0.0, 0.0, -1 / 3]))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])

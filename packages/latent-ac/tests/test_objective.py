@@ -92,17 +92,38 @@ def test_the_anchor_adds_its_divergence_and_does_not_learn(algorithm: str) -> No
     torch.testing.assert_close(metrics["anchor_kl"], mean.detach())
     torch.testing.assert_close(loss, free(batch)[0] + 0.3 * mean)
     loss.backward()
-    assert all(p.grad is None and not p.requires_grad for p in anchor.parameters())
+    assert held.anchor is not None
+    assert all(p.grad is None and not p.requires_grad for p in held.anchor.parameters())
 
 
-def test_an_anchor_that_is_the_actor_itself_pulls_nowhere() -> None:
+def test_an_actor_anchored_where_it_is_may_leave_and_is_pulled_back() -> None:
     free = objective()
     held = ActorCriticObjective(
-        free.actor, free.critic, replace(free.config, anchor_coef=0.3), anchor=copy.deepcopy(free.actor)
+        free.actor, free.critic, replace(free.config, anchor_coef=0.3), anchor=free.actor
     )
     batch = dream(free)
-    torch.testing.assert_close(gradient(free, batch), gradient(held, batch))
+    torch.testing.assert_close(gradient(free, batch), gradient(held, batch))  # at the anchor, no pull
     assert held(batch)[1]["anchor_kl"] == 0
+    with torch.no_grad():
+        free.actor.mlp.output.weight.mul_(2)
+    assert held(batch)[1]["anchor_kl"] > 0.01
+    assert not torch.equal(gradient(free, batch), gradient(held, batch))
+
+
+def test_every_action_is_kept_alive() -> None:
+    """KL(uniform || pi): -mean log pi - log n over the allowed actions."""
+    free = objective(entropy_coef=0.0)
+    held = ActorCriticObjective(free.actor, free.critic, replace(free.config, uniform_coef=0.3))
+    batch = dream(free)
+    loss, metrics = held(batch)
+    logits = held.actor(batch.features[:-1], batch.action_mask)
+    allowed = batch.action_mask.expand(logits.shape)
+    log_probs = logits.log_softmax(-1).masked_fill(~allowed, 0.0)
+    far = -log_probs.sum(-1) / allowed.sum(-1) - allowed.sum(-1).log()
+    weights = survival(batch.continues)
+    mean = (weights * far).sum() / weights.sum()
+    torch.testing.assert_close(metrics["uniform_kl"], mean.detach())
+    torch.testing.assert_close(loss, free(batch)[0] + 0.3 * mean)
 
 
 def test_an_anchor_must_be_there_and_fit() -> None:
@@ -163,6 +184,10 @@ def test_minibatches_of_ppo() -> None:
     assert len(parts) == module.steps_per_batch == 6
     whole = next(iter(objective(algorithm="ppo").minibatches(batch)))
     assert [part.actions.shape for part in parts] == [(H, B // 2)] * 6
+    halves = [frozenset(map(tuple, part.features[0].tolist())) for part in parts[::2]]
+    assert len(set(halves)) > 1  # each epoch cuts them anew,
+    other = module.minibatches(batch, generator=torch.Generator().manual_seed(1))
+    assert not torch.equal(next(other).features, parts[0].features)  # as the generator says
     for epoch in range(3):  # every trajectory once an epoch, with its own targets and mask
         pair = parts[2 * epoch : 2 * epoch + 2]
         seen = torch.cat([p.features[0] for p in pair])

@@ -85,6 +85,30 @@ def test_probabilities_stay_calibrated_under_any_class_balance(head: str, balanc
         assert weights[2] > weights[0] > weights[1]
 
 
+def test_a_predictor_that_hopes_for_too_much_has_a_positive_bias() -> None:
+    """Untrained it expects a reward of 0 and goes on in half the cases; play loses a point and goes on."""
+    batch = paddle_and_ball(0)
+    size = len(batch.actions)
+    batch = replace(batch, rewards=-torch.ones(size), continues=torch.ones(size))
+    report = evaluate_predictors(*predictors(), [batch])
+    assert report["reward_bias"] == pytest.approx(1.0)
+    assert report["continue_bias"] == pytest.approx(-0.5)
+
+
+def test_what_was_seen_fades_by_its_decay() -> None:
+    objective = PredictorObjective(*predictors(), decay=0.75)
+    objective(paddle_and_ball(0))
+    objective.after_step()
+    before = objective.reward_confusion.clone()
+    alone = copy.deepcopy(objective)  # it calls what the other calls,
+    alone.decay = 0.0  # and forgets at once
+    for each in (objective, alone):
+        each(paddle_and_ball(1))
+        each.after_step()
+    assert alone.reward_confusion.sum() == 512
+    torch.testing.assert_close(objective.reward_confusion, 0.75 * before + alone.reward_confusion)
+
+
 def test_class_weights_hand_computed() -> None:
     reward, _ = predictors(class_balance=1.0)
     reward.set_class_frequencies(torch.tensor([10.0, 80.0, 10.0]))

@@ -79,6 +79,12 @@ class RunConfig:
             self.agent.algorithm != "ppo" or dreams >= parts,
             f"train.agent.batch_size is {dreams}; it must be at least agent.ppo_minibatches = {parts}",
         )
+        transform = self.agent.reward_transform
+        require(
+            self.predictor.reward_head != "sign" or transform == "clip",
+            f"agent.reward_transform is {transform}, and the predictor knows only the signs of rewards; set "
+            "predictor.reward_head=two_hot, or agent.reward_transform=clip",
+        )
         longest, dreamed = self.worldmodel.max_steps, self.dream.context + self.dream.horizon
         require(
             self.windows.length <= longest,
@@ -104,6 +110,11 @@ class RunConfig:
             f"collect.num_steps = {self.collect.num_steps} less rounds.first_steps = "
             f"{self.rounds.first_steps} leaves {rest} for {later} later rounds; each needs at least 100",
         )
+
+    @property
+    def dreams_in_signs(self) -> bool:
+        """Whether a dream's rewards are signs: ALE's rewards are whole numbers, so clipped ones are."""
+        return self.predictor.reward_head == "sign" or self.agent.reward_transform == "clip"
 
     def in_round(self, index: int) -> "RunConfig":
         """The settings of one round's stages, as of a run of its own that plays its share of the steps.

@@ -28,6 +28,7 @@ class Dreamer:
         masks: bool (games, 18), the actions each game allows.
         contexts: draws real windows of ``config.context`` + 1 steps.
         learner: says how many optimiser steps one dream serves.
+        reward_transform: of the rewards that the predictor expects.
         first_batch: index of the batch of contexts at step 0.
     """
 
@@ -41,12 +42,14 @@ class Dreamer:
         contexts: TokenSampler,
         config: DreamConfig,
         learner: ActorCriticObjective,
+        reward_transform: str,
         seed: int,
         first_batch: int,
         precision: Precision,
     ) -> None:
         self.model, self.quantizer, self.agent = model, quantizer, agent
         self.masks, self.contexts, self.config, self.learner = masks, contexts, config, learner
+        self.reward_transform = reward_transform
         self.seed, self.first_batch, self.device = seed, first_batch, masks.device
         self.dtype = autocast_dtype(precision, self.device)
         self._parts: Iterator[ImaginedBatch] = iter(())
@@ -85,7 +88,7 @@ class Dreamer:
         states = agent_state(dream.states.transpose(0, 1), self.config)
         features = CodeFeatures(dream.tokens.transpose(0, 1), tables, states)
         actions = dream.actions.T.contiguous()
-        rewards, continues = self.agent.predict(features, actions)
+        rewards, continues = self.agent.predict(features, actions, transform=self.reward_transform)
         log_probs = None
         if self.learner.config.algorithm == "ppo":
             log_probs = log_prob(self.agent.actor(features[:-1], mask), actions)

@@ -20,8 +20,8 @@ class RoundSigns(NamedTuple):
         collected_return: mean return of the whole episodes that the round collected, by game.
         imagined_reward: mean reward of a dreamed step, all games together.
         real_reward: mean reward of a real step by this round's agent: of the next round's collecting, or of
-            the whole games after the last round. In the unit of the dream: where the predictor knows only the
-            signs of rewards, the mean sign, which whole games tell only if every reward is 1 or -1.
+            the whole games after the last round. In the unit of the dream: where that has only the signs of
+            rewards, the mean sign, which whole games tell only if every reward is 1 or -1.
         entropy: of the policy, as a share of that of uniform play.
         value_error: mean error of the critic on imagined returns.
         return_spread: of the imagined returns, from the 5th to the 95th percentile.
@@ -64,7 +64,8 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
                 round=index,
                 steps=first.get("steps_in_all", first["steps"]),
                 collected_return={game: collected.metrics[game]["mean_return"] for game in config.games},
-                imagined_reward=train.get("reward"),
+                # Squashed rewards have a unit in which play is not counted.
+                imagined_reward=train.get("reward") if config.agent.reward_transform != "symlog" else None,
                 real_reward=real,
                 entropy=train.get("entropy_fraction"),
                 value_error=train.get("value_error"),
@@ -150,7 +151,7 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
         "round",
         "real steps",
         "return collected",
-        f"{'reward sign' if config.predictor.reward_head == 'sign' else 'reward'} a step: imagined",
+        f"{'reward sign' if config.dreams_in_signs else 'reward'} a step: imagined",
         "played",
         "entropy",
         "value error (spread)",
@@ -191,7 +192,7 @@ def _of_its_games(config: RunConfig, *by_game: Mapping[str, Any]) -> bool:
 def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | None:
     """Mean reward of a collected step, in the unit of the dream."""
     record, key = manifest.stages.get("collect" + suffix), "mean_reward"
-    if config.predictor.reward_head == "sign":
+    if config.dreams_in_signs:
         key = "mean_reward_sign"
     if record is None or any(key not in record.metrics.get(game, {}) for game in config.games):
         return None
@@ -217,7 +218,7 @@ def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | N
         games = {game: found["agent"] for game, found in record.metrics["games"].items()}
     if not _of_its_games(config, games):
         return None
-    if config.predictor.reward_head == "sign" and not all(
+    if config.dreams_in_signs and not all(
         collected.metrics[game].get("unit_rewards", False) for game in config.games
     ):
         return None

@@ -58,7 +58,9 @@ class Agent(nn.Module):
         self.continue_ = ContinuePredictor(predictor, generator=generator)
 
     @torch.no_grad()
-    def predict(self, features: Features, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(
+        self, features: Features, actions: Tensor, *, transform: str = "raw"
+    ) -> tuple[Tensor, Tensor]:
         """Expected rewards and continuation probabilities of whole trajectories, float32 (H, B) each.
 
         One pass over all steps at once: a dream need not ask for them while it runs.
@@ -66,9 +68,11 @@ class Agent(nn.Module):
         Args:
             features: (H+1, B, F) as the actor's; no more of them is read than the predictors know.
             actions: int64 (H, B).
+            transform: of the rewards, inside the expectation (see ``RewardPredictor.forward``). Of a reward
+                of 7 that comes once in ten times "clip" expects .1; clipping what "raw" expects gives .7.
 
         Raises:
-            ValueError: the shapes do not fit.
+            ValueError: the shapes do not fit, or the transform is unknown.
         """
         if actions.ndim != 2 or features.shape[:-1] != (len(actions) + 1, actions.shape[1]):
             raise ValueError(
@@ -79,7 +83,8 @@ class Agent(nn.Module):
         if features.shape[-1] > width:
             features = features.codes if isinstance(features, CodeFeatures) else features[..., :width]
         now, after = features[:-1], features[1:]
-        return self.reward(now, actions, after), self.continue_(now, actions, after)
+        rewards = self.reward(now, actions, after, transform=transform)
+        return rewards, self.continue_(now, actions, after)
 
 
 def save_agent(path: str | Path, agent: Agent) -> None:

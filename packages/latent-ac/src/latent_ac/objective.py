@@ -1,5 +1,6 @@
 """One objective for REINFORCE and PPO: actor and critic learn from a batch of imagined trajectories."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -30,9 +31,12 @@ class AgentConfig:
         gamma: discount.
         lambda_: mixture of the lambda-return.
         entropy_coef: weight of the entropy bonus, beside advantages scaled to a return range of at most 1.
-        anchor_coef: weight of KL(pi || anchor), in the unit of entropy_coef; 0 for none. However long it
-            practises, pi gets no further than anchor * exp(advantage / anchor_coef), for advantages under pi
-            (mirror descent; Geist et al., 2019, https://arxiv.org/abs/1901.11275).
+        uniform_coef: weight of KL(uniform || pi), in the same unit; 0 for none. Where the probability of an
+            action has gone to nothing, the gradients of policy loss and entropy have gone with it; that of
+            this term has not (log barrier; Agarwal et al., 2021, https://arxiv.org/abs/1908.00261, sec. 5).
+        anchor_coef: weight c of KL(pi || anchor), in the same unit; 0 for none. However long it practises, pi
+            comes to rest at anchor * exp(A / c), for its own scaled advantages A and with neither of the
+            terms above (mirror descent; Geist et al., 2019, https://arxiv.org/abs/1901.11275).
         critic_coef: weight of the critic's loss; it shares no parameter with the actor's.
         reward_transform: "clip", "symlog" or "raw", applied to the rewards of the batch (see
             ``transform_rewards``); clip, so that one entropy_coef serves every game.
@@ -50,6 +54,7 @@ class AgentConfig:
     gamma: float = 0.997
     lambda_: float = 0.95
     entropy_coef: float = 3e-4
+    uniform_coef: float = 0.0
     anchor_coef: float = 0.0
     critic_coef: float = 1.0
     reward_transform: str = "clip"
@@ -72,7 +77,7 @@ class AgentConfig:
         for name in ("slow_decay", "return_decay"):
             value = getattr(self, name)
             require(0 <= value < 1, name, value, "a number from 0 to below 1")
-        for name in ("entropy_coef", "anchor_coef", "critic_coef", "slow_coef"):
+        for name in ("entropy_coef", "uniform_coef", "anchor_coef", "critic_coef", "slow_coef"):
             value = getattr(self, name)
             require(value >= 0, name, value, "0 or more")
         for name in ("ppo_epochs", "ppo_minibatches"):
@@ -118,8 +123,9 @@ class ImaginedBatch:
 class ActorCriticObjective(nn.Module):
     """objective(batch) -> (loss, metrics); ``after_step()`` moves the slow critic and the return scale.
 
-    The loss is policy loss - entropy_coef H(pi) + anchor_coef KL(pi || anchor) + critic_coef critic loss,
-    each a mean over the steps of the batch weighted by the probability that they are still played.
+    The loss is policy loss - entropy_coef H(pi) + uniform_coef KL(uniform || pi) + anchor_coef
+    KL(pi || anchor) + critic_coef critic loss, each a mean over the steps of the batch weighted by the
+    probability that they are still played.
 
     REINFORCE takes one optimiser step on each dream. PPO takes ``steps_per_batch``: loop over
     ``minibatches(batch, generator=...)``, which fixes returns and advantages once and yields every minibatch
@@ -130,8 +136,8 @@ class ActorCriticObjective(nn.Module):
         actor: the policy to train.
         critic: the value function to train.
         config: how.
-        anchor: the policy that ``anchor_coef`` holds the actor near; it does not learn. For instance a copy
-            of the actor that collected the world model's newest play: where that one goes, the dream is true.
+        anchor: the policy that ``anchor_coef`` holds the actor near, of which a copy is kept. For instance
+            the actor as it is: if it collected the world model's newest play, the dream is true there.
 
     Raises:
         ValueError: ``anchor_coef`` without an anchor, or an anchor of other features or actions.
@@ -149,7 +155,8 @@ class ActorCriticObjective(nn.Module):
         self.actor = actor
         self.critic = critic
         self.config = config
-        self.anchor = anchor if anchor is None else anchor.requires_grad_(False)
+        # A copy: the anchor is to stay where it is if it is this actor, and may learn elsewhere if it is not.
+        self.anchor = None if anchor is None else copy.deepcopy(anchor).requires_grad_(False)
         self.slow_critic = SlowTarget(critic, config.slow_decay)
         self.normalizer = ReturnNormalizer(config.return_decay)
         self._observed: Tensor | None = None
@@ -185,7 +192,7 @@ class ActorCriticObjective(nn.Module):
             if parts == 1:
                 yield batch
                 continue
-            order = torch.randperm(size, generator=generator).to(batch.actions.device)
+            order = torch.randperm(size, generator=generator).to(batch.actions.device, non_blocking=True)
             for index in order.tensor_split(parts):
                 yield batch.trajectories(index)
 
@@ -223,6 +230,10 @@ class ActorCriticObjective(nn.Module):
             pull = self.critic.loss(outputs, self.slow_critic(states))
             critic_loss = critic_loss + config.slow_coef * weighted_mean(pull, weights)
         loss = policy_loss - config.entropy_coef * entropy + config.critic_coef * critic_loss
+        if config.uniform_coef:
+            far = weighted_mean(categorical.kl_from_uniform(logits), weights)
+            loss = loss + config.uniform_coef * far
+            metrics["uniform_kl"] = far.detach()
         if self.anchor is not None:
             with torch.no_grad():
                 anchor_logits = self.anchor(states, batch.action_mask)

@@ -1,9 +1,10 @@
 """The world model as a gym: reward and continue predictors from play, then actor and critic from dreams."""
 
+from dataclasses import replace
+
 import torch
 from hrvq import HRVQ
 from latent_ac import (
-    Actor,
     ActorCriticObjective,
     Agent,
     CodeFeatures,
@@ -76,9 +77,11 @@ def run(context: Context) -> Made:
             for game, columns in tokens.items()
         ]
     ).to(device)
-    learner = ActorCriticObjective(agent.actor, agent.critic, config.agent, anchor=_anchor(context)).to(
-        device
-    )
+    # The predictor takes the transform inside its expectation, where it belongs.
+    learning = replace(config.agent, reward_transform="raw")
+    # A later round stays near the policy it begins with, for the dream is truest of that one's play.
+    anchor = agent.actor if learning.anchor_coef else None
+    learner = ActorCriticObjective(agent.actor, agent.critic, learning, anchor=anchor).to(device)
     dreamer = Dreamer(
         model=frozen_worldmodel(layout, device),
         quantizer=quantizer,
@@ -87,6 +90,7 @@ def run(context: Context) -> Made:
         contexts=contexts,
         config=config.dream,
         learner=learner,
+        reward_transform=config.agent.reward_transform,
         seed=config.seed,
         first_batch=context.first_batch,
         precision=fit_config.precision,
@@ -115,15 +119,6 @@ def _agent(context: Context) -> Agent:
     config = context.config
     draw = generator(torch.device("cpu"), config.seed, "agent")
     return Agent(config.actor, config.critic, config.predictor, generator=draw).to(context.device)
-
-
-def _anchor(context: Context) -> Actor | None:
-    """The policy that a later round begins with, if it is to stay near: the dream is true of its play."""
-    if not context.config.agent.anchor_coef:
-        return None
-    known = context.known("agent")
-    assert known is not None, "round 0 has no anchor_coef"
-    return load_agent(known, device=context.device).actor
 
 
 def transitions(batch: TokenBatch, quantizer: HRVQ, life_loss_ends: bool) -> TransitionBatch:
