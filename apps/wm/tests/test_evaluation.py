@@ -35,9 +35,16 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     assert score["distinct"] == distinct
     protocol = {
         "name": "atari100k", "sticky": 0.0, "noop_max": 30, "max_frames": 400, "episodes": len(returns),
-        "temperature": 0.0, "seed": 0, "agent_of_round": 0,
+        "temperature": 0.0, "epsilon": 0.001, "seed": 0, "agent_of_round": 3,
+        "agent_steps_collected": 900, "agent_steps_choosing": 70,
     }  # fmt: skip
     games = {"pong": {"agent": score, "random": score}}
     table = evaluation.score_table("pong", {"protocol": protocol, "games": games})
     note = "of the agent's 5 episodes only 2 are distinct by return and length; the interval takes all"
     assert (note in table.caption) == (distinct == 2)
+    told = "pong, 900 real steps and 70 to choose by: agent of round 3, 5 episodes of at most 400 frames"
+    assert str(table.title).startswith(told)
+    assert "temperature 0.0, epsilon 0.001, seed 0" in str(table.title)
+    old = {name: value for name, value in protocol.items() if name[:5] != "agent" and name != "epsilon"}
+    title = str(evaluation.score_table("pong", {"protocol": old, "games": games}).title)
+    assert title.startswith("pong: 5 episodes")

@@ -175,6 +175,7 @@ def run_one(
         config,
         episodes=options.episodes,
         temperature=config.evaluate.temperature,
+        epsilon=config.evaluate.epsilon,
         seed=derive_seed(seed, "bench") % 2**31,
         device=pick_device(device_name),
         reporter=Reporter(console),
@@ -196,6 +197,9 @@ def _finished(options: BenchOptions, game: str, seed: int) -> dict[str, Any] | N
         return scored if same and scored["protocol"]["episodes"] == options.episodes else None
     except (FileNotFoundError, ValueError, KeyError):
         return None  # damaged, or its agent is gone: play again
+
+
+OF_EACH_RUN = ("seed", "agent_of_round", "agent_steps_choosing")  # the rest of a protocol is shared
 
 
 def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
@@ -220,7 +224,14 @@ def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> d
             "preset": options.preset,
             "seeds": list(options.seeds),
             "overrides": list(options.overrides),
-            **{key: value for key, value in _first(runs)["protocol"].items() if key != "seed"},
+            **{key: value for key, value in _first(runs)["protocol"].items() if key not in OF_EACH_RUN},
+        },
+        "real_steps": {
+            game: [
+                scored["protocol"]["agent_steps_collected"] + scored["protocol"]["agent_steps_choosing"]
+                for scored in of_game.values()
+            ]
+            for game, of_game in runs.items()
         },
         "scores": scores,
         "random": {game: [s["random"]["mean"] for s in of_game.values()] for game, of_game in runs.items()},

@@ -25,8 +25,8 @@ def _games(result: dict[str, Any]) -> Table:
     table = Table(
         title=f"mean over {len(protocol['seeds'])} seeds of {protocol['episodes']} episodes of at most "
         f"{protocol['max_frames']} frames; "
-        f"{protocol['preset']}, {protocol['name']}, temperature {protocol['temperature']}; "
-        "published systems at 100k agent steps",
+        f"{protocol['preset']}, {protocol['name']}, temperature {protocol['temperature']}, "
+        f"epsilon {protocol['epsilon']}; {_steps(result)} real agent steps, published systems at 100k",
         title_justify="left",
     )
     for column in ("game", "ours", "seeds", "random (measured)", "human", *systems):
@@ -43,6 +43,11 @@ def _games(result: dict[str, Any]) -> Table:
             *("" if values is None else f"{_mean(values):.1f}" for values in published),
         )
     return table
+
+
+def _steps(result: dict[str, Any]) -> str:
+    steps = [count for of_game in result["real_steps"].values() for count in of_game]
+    return str(min(steps)) if min(steps) == max(steps) else f"{min(steps)} to {max(steps)}"
 
 
 def _aggregates(result: dict[str, Any]) -> Table:

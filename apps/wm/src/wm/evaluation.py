@@ -40,6 +40,7 @@ def evaluate_games(
     *,
     episodes: int,
     temperature: float,
+    epsilon: float,
     seed: int,
     device: torch.device,
     reporter: Reporter,
@@ -67,7 +68,15 @@ def evaluate_games(
         reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
     for game in (game for game in config.games if game not in absent):
         agent = RecordedPolicy(
-            load_policy(layout, game, config.dream, temperature=temperature, seed=seed, device=device)
+            load_policy(
+                layout,
+                game,
+                config.dream,
+                temperature=temperature,
+                epsilon=epsilon,
+                seed=seed,
+                device=device,
+            )
         )
         policies: dict[str, Policy] = {
             "agent": agent,
@@ -99,6 +108,7 @@ def evaluate_games(
             "max_frames": protocol.max_frames,
             "episodes": episodes,
             "temperature": temperature,
+            "epsilon": epsilon,
             "seed": seed,
             "agent_steps_collected": config.collect.num_steps,
             "agent_steps_choosing": 0 if choice is None else choice["agent_steps"],
@@ -183,6 +193,7 @@ def evaluate_run(
     *,
     episodes: int,
     temperature: float | None,
+    epsilon: float | None,
     seed: int,
     max_frames: int,
     json_file: Path | None,
@@ -219,6 +230,7 @@ def evaluate_run(
         config,
         episodes=episodes,
         temperature=config.evaluate.temperature if temperature is None else temperature,
+        epsilon=config.evaluate.epsilon if epsilon is None else epsilon,
         seed=seed,
         device=device,
         reporter=reporter,
@@ -235,13 +247,21 @@ def evaluate_run(
 
 
 def score_table(game: str, result: dict[str, Any]) -> Table:
-    """A game's scores: ours and the random agent's as measured, then published means of 100k agent steps."""
+    """A game's scores: ours and the random agent's as measured, then published means of 100k agent steps.
+
+    An evaluation of an older version does not tell all that is looked for.
+    """
     protocol, scores = result["protocol"], result["games"][game]
     who = f"agent of round {protocol['agent_of_round']}, " if protocol.get("agent_steps_choosing") else ""
+    collected = protocol.get("agent_steps_collected")
+    steps = "" if collected is None else f", {collected} real steps"
+    if protocol.get("agent_steps_choosing"):
+        steps += f" and {protocol['agent_steps_choosing']} to choose by"
     table = Table(
-        title=f"{game}: {who}{protocol['episodes']} episodes of at most {protocol['max_frames']} frames, "
-        f"{protocol['name']} (sticky {protocol['sticky']}, "
+        title=f"{game}{steps}: {who}{protocol['episodes']} episodes of at most "
+        f"{protocol['max_frames']} frames, {protocol['name']} (sticky {protocol['sticky']}, "
         f"no-ops up to {protocol['noop_max']}), temperature {protocol['temperature']}, "
+        f"epsilon {protocol.get('epsilon', 0.0)}, "
         f"seed {protocol['seed']}",
         title_justify="left",
     )
@@ -262,9 +282,9 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
         )
     for system, values in published_scores(game).items():
         mean = sum(values) / len(values)
-        spread = f"{min(values):.1f} to {max(values):.1f} ({len(values)} seeds)" if len(values) > 1 else ""
+        spread = f"all {len(values)} seeds: {min(values):.1f} to {max(values):.1f}" if len(values) > 1 else ""
         table.add_row(
-            f"{system} (published)", f"{mean:.2f}", spread, "", "", _normalized(game, mean), style="dim"
+            f"{system} (published, 100k)", f"{mean:.2f}", spread, "", "", _normalized(game, mean), style="dim"
         )
     return table
 

@@ -202,6 +202,7 @@ class _Fidelity:
                 game,
                 self.config.dream,
                 temperature=self.config.evaluate.temperature,
+                epsilon=self.config.evaluate.epsilon,
                 seed=derive_seed(self.options.seed, "agent", name),
                 device=self.device,
             )

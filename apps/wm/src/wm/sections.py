@@ -110,18 +110,22 @@ class EvaluateConfig:
         episodes: whole episodes per game, for the agent and for the random agent.
         num_envs: emulators stepped together.
         temperature: of the agent's choice among actions; 0 is greedy.
+        epsilon: share of the agent's actions that are drawn evenly instead. A policy that is sure of a move
+            that changes nothing waits for ever: in Breakout it may never serve. Dopamine and SPR take 0.001.
         max_frames: emulated frames after which an episode is cut; 108000 (30 minutes) is the standard.
     """
 
     episodes: int = 30
     num_envs: int = 16
     temperature: float = 1.0
+    epsilon: float = 0.0
     max_frames: int = 108_000
 
     def __post_init__(self) -> None:
         require(self.episodes >= 1, f"episodes must be at least 1; got {self.episodes}")
         require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
         require(self.temperature >= 0, f"temperature must not be negative; got {self.temperature}")
+        require(0 <= self.epsilon <= 1, f"epsilon must be 0 to 1; got {self.epsilon}")
         require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
 
 

@@ -18,6 +18,7 @@ class RoundSigns(NamedTuple):
     Args:
         steps: real agent steps per game collected so far.
         collected_return: mean return of the whole episodes that the round collected, by game.
+        collected_games: how many these were. Of few, the short ones alone may have come to an end.
         imagined_reward: mean reward of a dreamed step, all games together.
         real_reward: mean reward of a real step by this round's agent: of the next round's collecting, or of
             the whole games after the last round. In the unit of the dream: where that has only the signs of
@@ -33,6 +34,7 @@ class RoundSigns(NamedTuple):
     round: int
     steps: int
     collected_return: dict[str, float | None]
+    collected_games: dict[str, int]
     imagined_reward: float | None
     real_reward: float | None
     entropy: float | None
@@ -64,6 +66,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
                 round=index,
                 steps=first.get("steps_in_all", first["steps"]),
                 collected_return={game: collected.metrics[game]["mean_return"] for game in config.games},
+                collected_games={game: collected.metrics[game]["episodes"] for game in config.games},
                 # Squashed rewards have a unit in which play is not counted.
                 imagined_reward=train.get("reward") if config.agent.reward_transform != "symlog" else None,
                 real_reward=real,
@@ -150,7 +153,7 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
     for column in (
         "round",
         "real steps",
-        "return collected",
+        "return collected (games)",
         f"{'reward sign' if config.dreams_in_signs else 'reward'} a step: imagined",
         "played",
         "entropy",
@@ -160,8 +163,9 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
     ):
         table.add_column(column, overflow="fold")
     for signs in read_signs(config, manifest):
+        several = len(config.games) > 1
         returns = ", ".join(
-            f"{game} {shown(value, '.2f')}" if len(config.games) > 1 else shown(value, ".2f")
+            f"{game} " * several + f"{shown(value, '.2f')} ({signs.collected_games[game]})"
             for game, value in signs.collected_return.items()
         )
         table.add_row(

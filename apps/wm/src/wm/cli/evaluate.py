@@ -23,6 +23,15 @@ def evaluate(
             min=0.0, help="Of the policy's choice; 0 is greedy. Default: the run's.", show_default=False
         ),
     ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of actions drawn evenly instead. Default: the run's.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the environments and the policy.")] = 1000,
     max_frames: Annotated[
         int, typer.Option(min=100, help="Emulated frames after which an episode is cut.")
@@ -58,6 +67,7 @@ def evaluate(
             run,
             episodes=episodes,
             temperature=temperature,
+            epsilon=epsilon,
             seed=seed,
             max_frames=max_frames,
             json_file=json_file,
@@ -69,7 +79,7 @@ def evaluate(
 
 def _only_of_the_game(context: typer.Context) -> None:
     """Refuse what was asked of play that will not take place."""
-    for name in ("episodes", "temperature", "seed", "max_frames", "video"):
+    for name in ("episodes", "temperature", "epsilon", "seed", "max_frames", "video"):
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             option = f"--{name.replace('_', '-')}"

@@ -51,11 +51,17 @@ def run(context: Context) -> Made:
 
 
 def _play(context: Context, layout: Layout, index: int, game: str, seed: int) -> dict[str, Any]:
-    """Returns and lengths of whole games by one round's agent, at the temperature of the evaluation."""
+    """Returns and lengths of whole games by one round's agent, who plays as in the evaluation."""
     config, device = context.config, context.device
     choose, evaluate = config.choose, config.evaluate
     policy = load_policy(
-        layout, game, config.dream, temperature=evaluate.temperature, seed=seed, device=device
+        layout,
+        game,
+        config.dream,
+        temperature=evaluate.temperature,
+        epsilon=evaluate.epsilon,
+        seed=seed,
+        device=device,
     )
     return play_whole_games(
         game,
@@ -88,6 +94,7 @@ STAGE = Stage(
     lambda config: [
         config.choose,
         config.evaluate.temperature,
+        config.evaluate.epsilon,
         config.evaluate.num_envs,
         config.collect.protocol,
     ],

@@ -15,6 +15,7 @@ def run(context: Context) -> Made:
         context.config,
         episodes=config.episodes,
         temperature=config.temperature,
+        epsilon=config.epsilon,
         seed=context.seed("evaluate") % 2**31,
         device=context.device,
         reporter=context.reporter,
