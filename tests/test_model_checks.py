@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from command import wm
@@ -54,6 +56,14 @@ def test_a_model_that_sees_the_future_is_found(model, batch, monkeypatch):
     assert {"L0 changes nothing before it", "an action changes nothing before it"} <= set(
         failed(model, batch)
     )
+
+
+@pytest.mark.parametrize("changes", [{"loss_weights": (1.0, 0.5, 0.0)}, {"num_actions": 1}])
+def test_what_a_configuration_leaves_out_is_not_missed(model, batch, changes):
+    odd = WorldModel(replace(model.config, **changes))
+    if "num_actions" in changes:
+        batch = replace(batch, actions=torch.zeros_like(batch.actions))
+    assert failed(odd, batch) == []
 
 
 def test_nan_and_dead_weights_are_found(model, batch):

@@ -46,6 +46,7 @@ def test_weights_that_are_not_given_fit_any_number_of_levels() -> None:
         ({"mask": "none"}, "mask is 'none'; choose one of hierarchical, causal"),
         ({"detail": "all"}, "detail is 'all'; choose one of none, last, past"),
         ({"num_levels": 4, "loss_weights": (1.0, 0.5)}, "loss_weights is .*; give 4 of at least 0"),
+        ({"loss_weights": (0.0, 0.0, 0.0)}, "one per level, not all 0"),
         ({"loss_weights": (1.0, -0.5, 0.1)}, "loss_weights is .*; give 3 of at least 0"),
     ],
 )

@@ -1,5 +1,6 @@
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -60,6 +61,39 @@ def test_numbers_by_hand(constant_model) -> None:
     assert level_1.copy_cross_entropy == level_1.unigram_cross_entropy == 0.0
     assert math.isnan(level_1.changed_accuracy)
     assert result["all"][0] == level_0
+
+
+def test_calibration_errors_of_different_confidence_do_not_cancel() -> None:
+    """Told 0 it is 3/4 sure and always wrong, told 1 it is 1/4 sure (the largest of 7) and always right."""
+    model = WorldModel(WorldModelConfig(num_levels=1, num_codes=7, dim=8, num_layers=1, num_heads=1)).eval()
+    told = torch.tensor([[0.75, *[0.25 / 6] * 6], [0.25, *[0.75 / 6] * 6]]).log()
+
+    def heads(x: torch.Tensor, level: int) -> torch.Tensor:
+        return told[batch.actions]
+
+    tokens = torch.tensor([[[0], [1]], [[0], [0]]])
+    batch = replace(batch_of(tokens, torch.tensor([0, 0])), actions=torch.tensor([[0, 0], [1, 1]]))
+    with patch.object(WorldModel, "predict", lambda self, x, level: heads(x, level)):
+        (level,) = evaluate(model, [batch])["all"]
+    assert level.accuracy == 0.5
+    assert level.calibration_error == pytest.approx((0.75 + 0.75) / 2)  # together, .5 sure and .5 right
+
+
+def test_dropout_is_off_and_the_model_stays_in_training(make_model, make_window) -> None:
+    model = make_model(dropout=0.5)
+    tokens, _ = make_window(model, 4, 6)
+    batches = [batch_of(tokens, torch.zeros(4, dtype=torch.int64))]
+    calm = evaluate(model, batches)
+    assert evaluate(model.train(), batches) == calm
+    assert model.training
+
+
+def test_names_must_tell_the_games_apart(constant_model) -> None:
+    batches = [batch_of(torch.zeros(2, 3, 2, dtype=torch.int64), torch.tensor([0, 1]))]
+    with pytest.raises(ValueError, match="Pong, Pong; give each a name of its own"):
+        evaluate(constant_model, batches, ["Pong", "Pong"])
+    with pytest.raises(ValueError, match="a window is of game 1, and games names 1"):
+        evaluate(constant_model, batches, ["Pong"])
 
 
 def test_games_apart_and_together(constant_model) -> None:

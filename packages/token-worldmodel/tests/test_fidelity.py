@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from token_worldmodel import event_fidelity, replay, token_fidelity, value_fidelity
+from token_worldmodel import event_fidelity, replay, replay_policy, token_fidelity, value_fidelity
 
 
 def test_token_agreement_by_hand() -> None:
@@ -58,6 +58,14 @@ def test_replay_plays_what_was_played(make_model, make_window) -> None:
     assert dream.tokens.shape == tokens[:, 3:].shape
     torch.testing.assert_close(dream.states[:, 0], model(tokens[:, :4], actions[:, :4]).state[:, 3])
     assert token_fidelity(dream.tokens, tokens[:, 3:]).agreement.shape == (5, 3)
+
+
+def test_a_replay_that_is_used_up_says_so() -> None:
+    policy = replay_policy(torch.arange(4).reshape(2, 2))
+    state = torch.zeros(2, 1)
+    assert [policy(state, state).tolist() for _ in range(2)] == [[0, 2], [1, 3]]
+    with pytest.raises(ValueError, match="all 2 actions are played"):
+        policy(state, state)
 
 
 def test_refuses(make_model, make_window) -> None:

@@ -114,6 +114,32 @@ def test_choices_follow_the_probabilities() -> None:
     torch.testing.assert_close(frequencies, probabilities, rtol=0, atol=0.01)
 
 
+def test_every_token_of_a_dream_has_a_draw_of_its_own(make_model) -> None:
+    """Of 4 codes, all but evenly likely: two tokens agree in a quarter of dreams, unless by one draw."""
+    model = make_model(num_codes=(4, 4, 4))
+    with torch.no_grad():
+        for head in model.heads:
+            head.weight.mul_(1e-3)
+            head.bias.zero_()
+    start = torch.zeros(4096, 1, 3, dtype=torch.int64)
+    dream = imagine(model, start, start[:, :0, 0], by_first_token, 3, generator=seeded())
+    drawn = dream.tokens[:, 1:].flatten(1)  # (B, H * L)
+    for one in range(9):
+        for other in range(one):
+            assert abs(float((drawn[:, one] == drawn[:, other]).float().mean()) - 0.25) < 0.03
+
+
+def test_log_probs_are_those_at_temperature_1(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 4, 3)
+    dream = imagine(model, tokens, actions[:, :-1], by_first_token, 1, generator=seeded(), temperature=0.5)
+    window = torch.cat([tokens, dream.tokens[:, 1:]], 1)
+    played = torch.cat([actions[:, :-1], dream.actions, torch.zeros(4, 1, dtype=torch.int64)], 1)
+    logits = model(window, played).logits[0][:, -2]
+    expected = logits.log_softmax(-1).gather(-1, dream.tokens[:, 1, :1])[:, 0]
+    torch.testing.assert_close(dream.log_probs[:, 0, 0], expected, rtol=0, atol=2e-5)
+
+
 def test_choices_by_hand_and_at_the_edges() -> None:
     logits = torch.tensor([-torch.inf, 0.0, 0.0, -torch.inf]).expand(5, 4)
     draws = torch.tensor([0.0, 0.49, 0.5, 0.51, 1.0 - 2**-24])
@@ -136,6 +162,29 @@ def test_autocast_sets_the_precision(make_model, make_window) -> None:
         same = imagine(model, tokens, actions[:, :-1], policy, 4, generator=seeded())
     assert torch.equal(dream.states, same.states)
     assert in_policy == [True] * 4
+    # The step after the context, from the same tokens: narrow products move it.
+    exact = imagine(model, tokens, actions[:, :-1], by_first_token, 4, generator=seeded())
+    assert not torch.equal(dream.states[:, 1], exact.states[:, 1])
+
+
+def test_a_compiled_model_dreams_as_the_plain_one_does(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+    dreams = [
+        imagine(m, tokens, actions[:, :-1], by_first_token, 2, generator=seeded(), dtype=torch.bfloat16)
+        for m in (model, torch.compile(model))
+    ]
+    assert torch.equal(dreams[0].states, dreams[1].states)
+
+
+def test_a_dream_in_float64(make_model, make_window) -> None:
+    model = make_model().double()
+    tokens, actions = make_window(model, 3, 4)
+    dream = imagine(model, tokens, actions[:, :-1], by_first_token, 1, generator=seeded())
+    window = torch.cat([tokens, dream.tokens[:, 1:]], 1)
+    played = torch.cat([actions[:, :-1], dream.actions, torch.zeros(3, 1, dtype=torch.int64)], 1)
+    expected = model(window, played).hidden[:, -2]
+    torch.testing.assert_close(dream.states[:, 1], expected.float(), rtol=0, atol=1e-6)
 
 
 def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:

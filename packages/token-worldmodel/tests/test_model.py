@@ -137,6 +137,24 @@ def test_dropout_only_in_training(make_model, make_window) -> None:
     assert not torch.equal(model(*window).hidden, model(*window).hidden)
 
 
+def test_dropout_reaches_the_branches_of_every_layer(make_model, make_window, monkeypatch) -> None:
+    model = make_model(dropout=0.5)
+    window = make_window(model, 2, 5)
+    kept: list[tuple[int, ...]] = []
+
+    def drop(x: torch.Tensor, share: float, training: bool = True) -> torch.Tensor:
+        assert share == 0.5
+        if training:
+            kept.append(tuple(x.shape))
+        return x
+
+    monkeypatch.setattr("torch.nn.functional.dropout", drop)
+    model.train()(*window)
+    assert len(kept) == 1 + 2 * len(model.blocks)  # embedding, and both branches of each layer
+    model.eval()(*window)
+    assert len(kept) == 1 + 2 * len(model.blocks)
+
+
 def test_token_noise_only_in_training(make_model, make_window) -> None:
     model = make_model(token_noise=0.5)
     window = make_window(model, 2, 6)
@@ -200,3 +218,11 @@ def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:
 def test_refuses(make_model, tokens, actions, message) -> None:
     with pytest.raises(ValueError, match=message):
         make_model()(tokens.long(), actions.long())
+
+
+def test_refuses_other_types(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, 4)
+    for window in ((tokens.short(), actions), (tokens, actions.byte())):
+        with pytest.raises(ValueError, match=r"give both as torch\.int64"):
+            model(*window)

@@ -69,6 +69,8 @@ def test_split_follows_the_rule_of_the_project() -> None:
     np.testing.assert_array_equal(split_episodes(ids, 0.5, 3), ids == 5)
     np.testing.assert_array_equal(split_episodes(ids, 0.001, 3), ids == 5)  # one must validate
     assert not split_episodes(np.array([7, 7]), 0.5, 0).any()
+    # .5 alone would leave out the second and take the third; what validation lacks and has decides: .75, .33.
+    np.testing.assert_array_equal(split_episodes(ids, 0.5, 181), ids == 5)
 
 
 def test_the_newest_play_has_its_share_of_the_windows(make_trajectories) -> None:

@@ -56,6 +56,24 @@ def test_training_does_not_reach_a_tracker(make_model, make_window, dtype) -> No
         other.act(actions[:, step])
 
 
+def test_its_products_are_as_narrow_as_asked(make_model) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert StateTracker(make_model(), 1, 3, dtype)._model.blocks[0].qkv.weight.dtype == dtype
+
+
+def test_an_action_left_out_is_told(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, 3)
+    tracker, first = StateTracker(model, 2, 3), torch.ones(2, dtype=torch.bool)
+    tracker.observe(tokens[:, 0], first)
+    tracker.observe(tokens[:, 0], first)  # both begin anew: no action is missed
+    with pytest.raises(ValueError, match="call act before the next observe"):
+        tracker.observe(tokens[:, 1], torch.tensor([True, False]))
+    tracker.act(actions[:, 0])
+    state = tracker.observe(tokens[:, 1], ~first)
+    torch.testing.assert_close(state, model(tokens[:, :2], actions[:, :2]).state[:, -1], rtol=0, atol=1e-5)
+
+
 def test_what_is_refused_changes_nothing(make_model, make_window) -> None:
     model = make_model()
     tokens, actions = make_window(model, 3, 6)

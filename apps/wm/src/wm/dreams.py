@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from hrvq import HRVQ
 from latent_ac import ActorCriticObjective, Agent, CodeFeatures, ImaginedBatch, log_prob
-from token_worldmodel import TokenSampler, WorldModel, imagine
+from token_worldmodel import TokenSampler, WorldModel, frozen, imagine
 from torch import Tensor
 
 from wm.device import Precision, autocast, autocast_dtype, generator
@@ -47,11 +47,12 @@ class Dreamer:
         first_batch: int,
         precision: Precision,
     ) -> None:
-        self.model, self.quantizer, self.agent = model, quantizer, agent
+        self.quantizer, self.agent = quantizer, agent
         self.masks, self.contexts, self.config, self.learner = masks, contexts, config, learner
         self.reward_transform = reward_transform
         self.seed, self.first_batch, self.device = seed, first_batch, masks.device
         self.dtype = autocast_dtype(precision, self.device)
+        self.model = frozen(model, self.dtype or torch.float32)  # cast once, not for each dream
         self._parts: Iterator[ImaginedBatch] = iter(())
 
     def batch(self, step: int) -> ImaginedBatch:

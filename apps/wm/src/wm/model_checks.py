@@ -73,6 +73,8 @@ def _mask(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
         if level < levels - 1:
             seen = bool(effect[level + 1][middle])
             yield Check(f"L{level} is seen by L{level + 1} of its step", seen, f"step {middle}")
+    if model.config.num_actions == 1:
+        return  # there is nothing to change an action to
     actions = batch.actions.clone()
     actions[:, middle] = (actions[:, middle] + 1) % model.config.num_actions
     effect = moved(batch.tokens, actions)
@@ -96,7 +98,13 @@ def _gradients(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
     finally:
         for parameter, before in zip(model.parameters(), wanted, strict=True):
             parameter.requires_grad_(before)
-    missing = [name for name, grad in named if grad is None or not bool(grad.any())]
+    weights = model.config.loss_weights
+    untaught = tuple(f"heads.{level}." for level, weight in enumerate(weights) if not weight)
+    missing = [
+        name
+        for name, grad in named
+        if not name.startswith(untaught) and (grad is None or not bool(grad.any()))
+    ]
     broken = [name for name, grad in named if grad is not None and not bool(grad.isfinite().all())]
     yield Check("every parameter learns", not missing, ", ".join(missing) or f"all {len(named)}")
     yield Check("gradients are finite", not broken, ", ".join(broken) or f"all {len(named)}")

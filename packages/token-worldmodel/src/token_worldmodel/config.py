@@ -71,10 +71,11 @@ class WorldModelConfig:
             raise ValueError(f"mask is {self.mask!r}; choose one of {', '.join(get_args(Mask))}")
         if self.detail not in get_args(Detail):
             raise ValueError(f"detail is {self.detail!r}; choose one of {', '.join(get_args(Detail))}")
-        counted = all(0 <= weight < math.inf for weight in self.loss_weights)
+        counted = all(0 <= weight < math.inf for weight in self.loss_weights) and any(self.loss_weights)
         if len(self.loss_weights) != self.num_levels or not counted:
             raise ValueError(
-                f"loss_weights is {self.loss_weights}; give {self.num_levels} of at least 0, one per level"
+                f"loss_weights is {self.loss_weights}; give {self.num_levels} of at least 0, "
+                "one per level, not all 0"
             )
 
     @property

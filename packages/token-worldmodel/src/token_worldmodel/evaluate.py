@@ -57,10 +57,13 @@ def evaluate(
         Under each game's name, and under ``all``, one `LevelEvaluation` per level, coarse to fine.
 
     Raises:
-        ValueError: no batches, windows of one step, or a game named as the sum of all.
+        ValueError: no batches, windows of one step, a game without a name, or a name that two games have or
+            that stands for the sum of all.
     """
     if games is not None and "all" in games:
         raise ValueError("a game is named 'all', which stands for the sum of all games; rename it")
+    if games is not None and len(set(games)) < len(games):
+        raise ValueError(f"games are {', '.join(games)}; give each a name of its own")
     codes = model.config.codes
     reader = frozen(model, model.slot_embedding.dtype)
     tallies: dict[str, list[_Tally]] = {}
@@ -70,6 +73,8 @@ def evaluate(
         output = reader(batch.tokens, batch.actions)
         for game in batch.game_index.unique().tolist():
             rows = batch.game_index == game
+            if games is not None and game >= len(games):
+                raise ValueError(f"a window is of game {game}, and games names {len(games)}; name every game")
             name = str(game) if games is None else games[game]
             tally = tallies.setdefault(name, [_Tally(k, batch.tokens.device) for k in codes])
             for level, logits in enumerate(output.logits):

@@ -92,9 +92,21 @@ def replay(
 
 
 def replay_policy(actions: Tensor) -> Policy:
-    """A policy that plays the columns of actions (B, H) one after the other, whatever it sees."""
+    """A policy that plays the columns of actions (B, H) one after the other, once, whatever it sees.
+
+    It raises ValueError when they are used up.
+    """
     columns = iter(actions.unbind(1))
-    return lambda tokens, state: next(columns)
+
+    def policy(tokens: Tensor, state: Tensor) -> Tensor:
+        column = next(columns, None)
+        if column is None:
+            raise ValueError(
+                f"all {actions.shape[1]} actions are played; dream no further, and make another policy"
+            )
+        return column
+
+    return policy
 
 
 def token_fidelity(dreamed: Tensor, real: Tensor) -> TokenFidelity:

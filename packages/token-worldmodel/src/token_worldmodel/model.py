@@ -168,6 +168,8 @@ def check_window(config: WorldModelConfig, tokens: Tensor, actions: Tensor) -> N
             f"tokens have shape {tuple(tokens.shape)}; "
             f"this model takes (batch, steps, {config.num_levels} levels)"
         )
+    if tokens.dtype != torch.int64 or actions.dtype != torch.int64:
+        raise ValueError(f"tokens are {tokens.dtype}, actions {actions.dtype}; give both as torch.int64")
     if actions.shape != tokens.shape[:2]:
         raise ValueError(
             f"actions have shape {tuple(actions.shape)}; "
@@ -197,14 +199,23 @@ def check_range(ids: Tensor, count: int, name: str) -> None:
 def frozen(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     """The model for inference: no dropout, no gradients, its matrices in ``dtype``.
 
-    Embeddings, norms and the residual stream are float32. What needs no cast is shared, not copied: a step of
-    training reaches it, and only a copy stays as it was.
+    Embeddings, norms and the residual stream are float32, or float64 where ``dtype`` is. What needs no cast
+    is shared, not copied: a step of training reaches it, and only a copy stays as it was. A model that is
+    frozen like this already is returned as it is.
     """
-
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper gives weights other names
+    rest = torch.promote_types(dtype, torch.float32)
+    kinds = {
+        name: dtype
+        if name.startswith("heads.") or (name.startswith("blocks.") and "norm" not in name)
+        else rest
+        for name, _ in model.named_parameters()
+    }
+    held = model.named_parameters()
+    if not model.training and all(p.dtype == kinds[name] and not p.requires_grad for name, p in held):
+        return model
     copies: dict[int, Any] = {id(model.config): model.config}
     for name, parameter in model.named_parameters():
-        matrix = name.startswith("heads.") or (name.startswith("blocks.") and "norm" not in name)
-        held = parameter.detach().to(dtype if matrix else torch.float32)
-        copies[id(parameter)] = nn.Parameter(held, requires_grad=False)
+        copies[id(parameter)] = nn.Parameter(parameter.detach().to(kinds[name]), requires_grad=False)
     # A copy of the modules that finds every parameter already copied: nothing is initialised twice.
     return copy.deepcopy(model, copies).eval()

@@ -38,7 +38,7 @@ class StateTracker:
         self._tokens = torch.zeros(batch_size, context, config.num_levels, dtype=torch.int64, device=device)
         self._actions = torch.zeros(batch_size, context, dtype=torch.int64, device=device)
         self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
-        self._seen = False
+        self._seen = self._acted = False
 
     @torch.no_grad()
     def observe(self, tokens: Tensor, begins: Tensor) -> Tensor:
@@ -52,7 +52,8 @@ class StateTracker:
             float32 (B, D), the state: zeros for a play that begins.
 
         Raises:
-            ValueError: other shapes or types, or tokens the model does not know; nothing has changed then.
+            ValueError: other shapes or types, tokens the model does not know, or a play that goes on and was
+                not told its last action; nothing has changed then.
         """
         config, plays = self._model.config, len(self._lengths)
         if tokens.shape != (plays, config.num_levels) or tokens.dtype != torch.int64:
@@ -63,7 +64,11 @@ class StateTracker:
             raise ValueError(f"begins is {begins.dtype} {tuple(begins.shape)}; give bool ({plays},)")
         for level, codes in enumerate(config.codes):
             check_range(tokens[:, level], codes, f"tokens of level {level}")
-        self._seen = True
+        if not self._acted and not bool(begins.all()):  # looked at only then: a GPU is not waited for
+            raise ValueError(
+                "the actions after the last step are not known; call act before the next observe"
+            )
+        self._seen, self._acted = True, False
         self._lengths.masked_fill_(begins, 0)
         context = self._tokens.shape[1]
         full = self._lengths == context
@@ -91,3 +96,4 @@ class StateTracker:
             raise ValueError(f"actions have shape {tuple(actions.shape)}; give ({len(self._lengths)},)")
         check_range(actions, self._model.config.num_actions, "actions")
         self._actions[torch.arange(len(actions), device=actions.device), self._lengths - 1] = actions
+        self._acted = True
