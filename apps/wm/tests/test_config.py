@@ -1,6 +1,7 @@
 import pytest
 from wm.config import (
     PRESETS,
+    YOUNGER,
     RunConfig,
     build_config,
     default_directory,
@@ -8,7 +9,9 @@ from wm.config import (
     read_preset,
     save_config,
 )
-from wm.settings import merge, parse_override
+from wm.settings import merge, parse_override, unstructure
+from wm.stages.agent import STAGE as AGENT
+from wm.stages.evaluate import STAGE as EVALUATE
 from wm.training import _resolve
 
 
@@ -74,6 +77,20 @@ def test_a_size_that_follows_cannot_be_set():
 def test_what_cannot_be_is_told(override, message):
     with pytest.raises(ValueError, match=message):
         build_config(read_preset("tiny"), parse_override(override))
+
+
+def test_settings_younger_than_a_run_leave_its_fingerprints_alone():
+    """What a run that was made before them recorded is what these settings at rest have, and only at rest."""
+    config = build_config(read_preset("tiny"))
+    agent, evaluate = (unstructure([s.settings(config)], YOUNGER)[0] for s in (AGENT, EVALUATE))
+    assert "ppo_clip" in agent[3]
+    assert not {"uniform_coef", "anchor_coef"} & agent[3].keys()
+    assert not {"epsilon"} & evaluate[0].keys()
+    settings = ("agent.uniform_coef=0.1", "evaluate.epsilon=0.1")
+    config = build_config(read_preset("tiny"), *(parse_override(setting) for setting in settings))
+    agent, evaluate = (unstructure([s.settings(config)], YOUNGER)[0] for s in (AGENT, EVALUATE))
+    assert agent[3]["uniform_coef"] == evaluate[0]["epsilon"] == 0.1
+    assert unstructure(config)["agent"]["anchor_coef"] == 0.0  # the run's own file has every setting
 
 
 def test_without_a_loop_no_setting_of_rounds_counts():

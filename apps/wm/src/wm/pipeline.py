@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from wm.choice import final_layout
-from wm.config import RunConfig
+from wm.config import YOUNGER, RunConfig
 from wm.device import derive_seed, forget_peak_memory, peak_memory_gib
 from wm.distributed import ALONE, Team
 from wm.files import write_text
@@ -287,7 +287,7 @@ def _fingerprint(stage: Stage, context: Context, manifest: Manifest) -> str:
             "stage": stage.name,
             "games": list(context.config.games),
             "seed": context.config.seed,
-            "settings": unstructure(stage.settings(context.config)),
+            "settings": unstructure(stage.settings(context.config), YOUNGER),
             "parents": manifest.hashes(stage.needs),
         }
     )

@@ -5,6 +5,7 @@ import difflib
 import math
 import tomllib
 import types
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -40,13 +41,21 @@ def structure(cls: type[T], data: dict[str, Any], where: str = "") -> T:
         raise ValueError(f"[{where}] {error}" if where else str(error)) from error
 
 
-def unstructure(value: Any) -> Any:
-    """The inverse of :func:`structure`; tuples become lists and ``None`` fields are left out."""
+def unstructure(value: Any, but: Mapping[type, Mapping[str, Any]] = types.MappingProxyType({})) -> Any:
+    """The inverse of :func:`structure`; tuples become lists and ``None`` fields are left out.
+
+    So are the fields named in ``but``, by their dataclass, where they have the value given there.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        idle = but.get(type(value), {})
         pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {name: unstructure(item) for name, item in pairs if item is not None}
+        return {
+            name: unstructure(item, but)
+            for name, item in pairs
+            if item is not None and not (name in idle and item == idle[name])
+        }
     if isinstance(value, tuple | list):
-        return [unstructure(item) for item in value]
+        return [unstructure(item, but) for item in value]
     return value
 
 

@@ -94,9 +94,9 @@ STAGE = Stage(
     lambda config: [
         config.choose,
         config.evaluate.temperature,
-        config.evaluate.epsilon,
         config.evaluate.num_envs,
         config.collect.protocol,
+        *([config.evaluate.epsilon] if config.evaluate.epsilon else []),  # younger than the others
     ],
     run,
 )
