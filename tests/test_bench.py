@@ -75,6 +75,20 @@ def test_runs_finish_once_and_stand_in_one_table(finished):
     assert json.loads((out / "bench.json").read_text()) == result
 
 
+def test_files_of_an_older_version_are_read(finished, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "old", copy_function=shutil.copy2)
+    for path in out.glob("*/bench.json"):
+        scored = json.loads(path.read_text())
+        for name in ("epsilon", "agent_steps_collected", "agent_steps_choosing"):
+            del scored["protocol"][name]
+        path.write_text(json.dumps(scored))
+    again = wm(*BENCH, "--out", out, *SETTINGS)
+    assert again.code == 0, again.output
+    assert again.output.count("finished before, skipped") == 2
+    was, found = (json.loads((place / "bench.json").read_text()) for place in (finished[0], out))
+    assert (found["real_steps"], found["scores"]) == (was["real_steps"], was["scores"])
+
+
 def test_jobs_leave_what_runs_one_after_another_leave(finished, tmp_path):
     command = (*BENCH, "--out", tmp_path / "b", *SETTINGS, "--engine", "submitit", "--engine-set")
     done = wm(*command, "timeout_min=9")

@@ -50,7 +50,13 @@ def test_candidates_play_the_same_games_and_their_steps_are_counted(first):
     steps = 0
     for candidate, layout in zip(choice["candidates"], (Layout(first, 0), Layout(first)), strict=True):
         policy = load_policy(
-            layout, "pong", config.dream, temperature=1.0, seed=choice["seed"], device=device("cpu")
+            layout,
+            "pong",
+            config.dream,
+            temperature=1.0,
+            epsilon=0.0,
+            seed=choice["seed"],
+            device=device("cpu"),
         )
         played = play_episodes(
             "pong",

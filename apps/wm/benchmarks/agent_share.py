@@ -18,7 +18,7 @@ from latent_ac import ActorCriticObjective, Agent
 from token_worldmodel import TokenBatch, WorldModel, imagine
 from wm.config import build_config, read_preset
 from wm.device import autocast, autocast_dtype, frozen, pick_device
-from wm.dreams import Dreamer
+from wm.dreams import Dreamer, learning
 
 
 class Contexts:
@@ -57,7 +57,7 @@ def main() -> None:
     quantizer.set_codebooks([torch.randn(256, config.hrvq.dim) for _ in range(config.hrvq.levels)])
     quantizer = frozen(quantizer).to(device)
     agent = Agent(config.actor, config.critic, config.predictor).to(device)
-    learner = ActorCriticObjective(agent.actor, agent.critic, config.agent).to(device)
+    learner = ActorCriticObjective(agent.actor, agent.critic, learning(config.agent)).to(device)
     optimizer = torch.optim.AdamW(learner.parameters(), 1e-4, fused=True)
     dreamer = Dreamer(
         model=model,
@@ -67,6 +67,7 @@ def main() -> None:
         contexts=Contexts(args.batch, config.dream.context + 1, config.hrvq.levels, 256, device),
         config=config.dream,
         learner=learner,
+        reward_transform=config.agent.reward_transform,
         seed=0,
         first_batch=0,
         precision="auto",

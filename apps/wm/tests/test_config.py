@@ -67,8 +67,8 @@ def test_a_size_that_follows_cannot_be_set():
         ("collect.num_steps=5", r"\[collect\] num_steps must be at least 100; got 5"),
         ("games=[]", "games is empty"),
         (
-            "agent.reward_transform=raw",
-            "agent.reward_transform is raw, and the predictor knows only the signs",
+            "agent.reward_transform=symlog",
+            "agent.reward_transform is symlog, and the predictor knows only the signs",
         ),
         ("hrvq=3", "hrvq is 3; it is a section, so set hrvq.KEY=VALUE"),
         ("worldmodel=3", "worldmodel is 3; it is a section"),

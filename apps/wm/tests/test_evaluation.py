@@ -9,7 +9,9 @@ import torch
 from atari_data import Protocol
 from rich.console import Console
 from wm import evaluation
+from wm.config import build_config, read_preset
 from wm.reporter import Reporter
+from wm.run import Layout
 
 
 def scored(monkeypatch, returns, lengths):
@@ -48,3 +50,20 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     old = {name: value for name, value in protocol.items() if name[:5] != "agent" and name != "epsilon"}
     title = str(evaluation.score_table("pong", {"protocol": old, "games": games}).title)
     assert title.startswith("pong: 5 episodes")
+
+
+def test_temperature_and_epsilon_reach_the_policy(monkeypatch, tmp_path):
+    asked = {}
+
+    def load_policy(layout, game, dream, **how):
+        asked.update(how)
+        return lambda obs, env_ids: np.zeros(len(obs), np.int64)
+
+    monkeypatch.setattr(evaluation, "load_policy", load_policy)
+    config = build_config(read_preset("tiny"), {"evaluate": {"num_envs": 1}})
+    result = evaluation.evaluate_games(
+        Layout(tmp_path), config, episodes=1, temperature=0.25, epsilon=0.125, seed=3, max_frames=100,
+        device=torch.device("cpu"), reporter=Reporter(Console(file=io.StringIO())),
+    )  # fmt: skip
+    assert (asked["temperature"], asked["epsilon"], asked["seed"]) == (0.25, 0.125, 3)
+    assert (result["protocol"]["temperature"], result["protocol"]["epsilon"]) == (0.25, 0.125)

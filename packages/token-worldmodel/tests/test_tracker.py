@@ -65,9 +65,11 @@ def test_an_action_left_out_is_told(make_model, make_window) -> None:
     model = make_model()
     tokens, actions = make_window(model, 2, 3)
     tracker, first = StateTracker(model, 2, 3), torch.ones(2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="begins is true at a play's first step"):
+        tracker.observe(tokens[:, 0], ~first)
     tracker.observe(tokens[:, 0], first)
     tracker.observe(tokens[:, 0], first)  # both begin anew: no action is missed
-    with pytest.raises(ValueError, match="call act before the next observe"):
+    with pytest.raises(ValueError, match="call act between two observes"):
         tracker.observe(tokens[:, 1], torch.tensor([True, False]))
     tracker.act(actions[:, 0])
     state = tracker.observe(tokens[:, 1], ~first)

@@ -194,6 +194,9 @@ def _finished(options: BenchOptions, game: str, seed: int) -> dict[str, Any] | N
     try:
         scored: dict[str, Any] = json.loads((directory / RESULT).read_text())
         same = scored["agent_sha256"] == sha256(final_layout(directory, config).agent)
+        # What a file of an older version leaves out.
+        steps = {"agent_steps_collected": config.collect.num_steps, "agent_steps_choosing": 0}
+        scored["protocol"] = {"epsilon": 0.0, **steps, **scored["protocol"]}
         return scored if same and scored["protocol"]["episodes"] == options.episodes else None
     except (FileNotFoundError, ValueError, KeyError):
         return None  # damaged, or its agent is gone: play again

@@ -88,7 +88,7 @@ class RunConfig:
         )
         transform = self.agent.reward_transform
         require(
-            self.predictor.reward_head != "sign" or transform == "clip",
+            self.predictor.reward_head != "sign" or transform != "symlog",
             f"agent.reward_transform is {transform}, and the predictor knows only the signs of rewards; set "
             "predictor.reward_head=two_hot, or agent.reward_transform=clip",
         )
@@ -120,7 +120,7 @@ class RunConfig:
 
     @property
     def dreams_in_signs(self) -> bool:
-        """Whether a dream's rewards are signs: ALE's rewards are whole numbers, so clipped ones are."""
+        """Whether a dream's rewards count as signs: ALE's rewards are whole numbers, so clipped ones are."""
         return self.predictor.reward_head == "sign" or self.agent.reward_transform == "clip"
 
     def in_round(self, index: int) -> "RunConfig":

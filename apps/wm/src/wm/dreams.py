@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from hrvq import HRVQ
-from latent_ac import ActorCriticObjective, Agent, CodeFeatures, ImaginedBatch, log_prob
+from latent_ac import ActorCriticObjective, Agent, AgentConfig, CodeFeatures, ImaginedBatch, log_prob
 from token_worldmodel import TokenSampler, WorldModel, frozen, imagine
 from torch import Tensor
 
@@ -18,6 +19,15 @@ def agent_state(state: Tensor, config: DreamConfig) -> Tensor | None:
     return state / math.sqrt(state.shape[-1]) if config.hidden_state else None
 
 
+def learning(config: AgentConfig) -> AgentConfig:
+    """The settings of a learner in a `Dreamer`'s dreams, whose rewards are transformed already.
+
+    The predictor takes the transform inside its expectation: of a point of 7 that comes once in ten times the
+    clipped reward is .1, and clipping the expected .7 would not tell that.
+    """
+    return replace(config, reward_transform="raw")
+
+
 class Dreamer:
     """Dreams on from real contexts with the policy as it is now.
 
@@ -27,7 +37,7 @@ class Dreamer:
         agent: its actor chooses, its predictors judge; nothing of it is changed here.
         masks: bool (games, 18), the actions each game allows.
         contexts: draws real windows of ``config.context`` + 1 steps.
-        learner: says how many optimiser steps one dream serves.
+        learner: says how many optimiser steps one dream serves; it is made with `learning`'s settings.
         reward_transform: of the rewards that the predictor expects.
         first_batch: index of the batch of contexts at step 0.
     """

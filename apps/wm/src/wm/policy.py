@@ -96,7 +96,7 @@ def load_policy(
     config: DreamConfig,
     *,
     temperature: float,
-    epsilon: float = 0.0,
+    epsilon: float,
     seed: int,
     device: torch.device,
 ) -> RunPolicy:

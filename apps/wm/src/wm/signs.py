@@ -113,7 +113,7 @@ def _of_training(signs: RoundSigns) -> Iterator[str]:
     if signs.entropy is not None and signs.entropy < 0.05:
         yield (
             f"the policy has collapsed: its entropy is {signs.entropy:.0%} of uniform play's; raise "
-            "agent.entropy_coef or train the agent less in a round"
+            "agent.uniform_coef or agent.entropy_coef, or train the agent less in a round"
         )
     if signs.entropy is not None and signs.entropy > 0.98:
         yield (

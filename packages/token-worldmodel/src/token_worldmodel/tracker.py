@@ -65,9 +65,10 @@ class StateTracker:
         for level, codes in enumerate(config.codes):
             check_range(tokens[:, level], codes, f"tokens of level {level}")
         if not self._acted and not bool(begins.all()):  # looked at only then: a GPU is not waited for
-            raise ValueError(
-                "the actions after the last step are not known; call act before the next observe"
+            missing = (
+                "call act between two observes" if self._seen else "begins is true at a play's first step"
             )
+            raise ValueError(f"a play goes on whose last action is not known; {missing}")
         self._seen, self._acted = True, False
         self._lengths.masked_fill_(begins, 0)
         context = self._tokens.shape[1]

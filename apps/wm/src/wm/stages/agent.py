@@ -1,7 +1,5 @@
 """The world model as a gym: reward and continue predictors from play, then actor and critic from dreams."""
 
-from dataclasses import replace
-
 import torch
 from hrvq import HRVQ
 from latent_ac import (
@@ -19,7 +17,7 @@ from token_worldmodel import TokenBatch
 from wm.actions import allowed_actions
 from wm.artifacts import frozen_quantizer, frozen_worldmodel
 from wm.device import generator
-from wm.dreams import Dreamer
+from wm.dreams import Dreamer, learning
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.windows import load_all_tokens, some_of_each_game, token_sampler
@@ -77,11 +75,12 @@ def run(context: Context) -> Made:
             for game, columns in tokens.items()
         ]
     ).to(device)
-    # The predictor takes the transform inside its expectation, where it belongs.
-    learning = replace(config.agent, reward_transform="raw")
-    # A later round stays near the policy it begins with, for the dream is truest of that one's play.
-    anchor = agent.actor if learning.anchor_coef else None
-    learner = ActorCriticObjective(agent.actor, agent.critic, learning, anchor=anchor).to(device)
+    # A later round stays near the policy it begins with, on whose play the dream is truest. (Where the codes
+    # have moved, that policy is a little off the one that played: docs/decisions/0014-alive-and-near.md.)
+    anchor = agent.actor if config.agent.anchor_coef else None
+    learner = ActorCriticObjective(agent.actor, agent.critic, learning(config.agent), anchor=anchor).to(
+        device
+    )
     dreamer = Dreamer(
         model=frozen_worldmodel(layout, device),
         quantizer=quantizer,
@@ -149,6 +148,8 @@ STAGE = Stage(
         config.train.agent,
         config.collect.validation_fraction,
         config.rounds.newest_share,
+        # What such an agent learns from is not what it was in older versions.
+        *(["transform inside"] if config.predictor.reward_head == "two_hot" else []),
     ],
     run,
     continues=("agent",),

@@ -1,0 +1,100 @@
+"""Batches of imagined play, as a learner gets them."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hrvq import HRVQ, HRVQConfig
+from latent_ac import (
+    ActorConfig,
+    ActorCriticObjective,
+    Agent,
+    AgentConfig,
+    CriticConfig,
+    PredictorConfig,
+    action_mask,
+)
+from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig
+from wm.dreams import Dreamer, learning
+from wm.sections import DreamConfig
+
+CPU = torch.device("cpu")
+CONTEXT, HORIZON, DREAMS = 3, 4, 6
+
+
+@pytest.fixture
+def dreamer():
+    """Of a small world and an agent that expects rewards of all sizes, practising by PPO."""
+    draw = torch.Generator().manual_seed(0)
+    quantizer = HRVQ(HRVQConfig(dim=5, levels=2, codes=7))
+    quantizer.set_codebooks([torch.randn(7, 5, generator=draw) for _ in range(2)])
+    sizes = {"feature_dim": 10, "hidden": (16,)}
+    agent = Agent(
+        ActorConfig(**sizes, output_gain=2.0),
+        CriticConfig(**sizes),
+        PredictorConfig(**sizes, reward_head="two_hot"),
+        generator=draw,
+    )
+    torch.nn.init.normal_(agent.reward.output.weight, std=3.0, generator=draw)
+    torch.manual_seed(0)
+    model = WorldModel(
+        WorldModelConfig(num_levels=2, num_codes=7, dim=16, num_layers=1, num_heads=2, max_steps=8)
+    )
+    unused = torch.zeros(DREAMS, CONTEXT + 1)
+    window = TokenBatch(
+        tokens=torch.randint(7, (DREAMS, CONTEXT + 1, 2), generator=draw),
+        actions=torch.randint(18, (DREAMS, CONTEXT + 1), generator=draw),
+        rewards=unused,
+        terminated=unused.bool(),
+        truncated=unused.bool(),
+        final=unused.bool(),
+        lives=unused.long(),
+        game_index=torch.tensor([0, 1, 0, 1, 1, 0]),
+    )
+    config = AgentConfig(algorithm="ppo", reward_transform="symlog")
+    return Dreamer(
+        model=model.eval(),
+        quantizer=quantizer,
+        agent=agent,
+        masks=torch.stack([action_mask([0, 3]), action_mask([1, 4, 5])]),
+        contexts=SimpleNamespace(batch=lambda index: window),
+        config=DreamConfig(context=CONTEXT, horizon=HORIZON),
+        learner=ActorCriticObjective(agent.actor, agent.critic, learning(config)),
+        reward_transform=config.reward_transform,
+        seed=0,
+        first_batch=0,
+        precision="float32",
+    )
+
+
+def test_rewards_are_transformed_once_inside_the_expectation(dreamer):
+    dream = dreamer.dream(0)
+    now, after = dream.features[:-1], dream.features[1:]
+    inside = dreamer.agent.reward(now, dream.actions, after, transform="symlog")
+    torch.testing.assert_close(dream.rewards, inside)
+    assert not torch.allclose(inside, dreamer.agent.reward(now, dream.actions, after))
+    assert dreamer.learner.config.reward_transform == "raw"  # it leaves them as they are
+
+
+def test_a_dream_begins_where_its_context_ends_and_plays_each_games_actions(dreamer):
+    dream = dreamer.dream(0)
+    window = dreamer.contexts.batch(0)
+    assert dream.actions.shape == (HORIZON, DREAMS)
+    assert torch.equal(dream.features[0].tokens, window.tokens[:, CONTEXT - 1])
+    allowed = dreamer.masks[window.game_index]
+    assert torch.equal(dream.action_mask, allowed)
+    assert allowed.expand(HORIZON, -1, -1).gather(-1, dream.actions[..., None]).all()
+
+
+def test_practice_begins_at_the_policy_that_dreamed(dreamer):
+    """The probability kept with each action is the one the learner's first step finds: a ratio of 1."""
+    metrics = dreamer.learner(dreamer.batch(0))[1]
+    assert abs(float(metrics["approx_kl"])) < 1e-6
+    assert metrics["clip_fraction"] == 0
+
+
+def test_a_dream_is_a_function_of_its_index(dreamer):
+    first, again, other = (dreamer.dream(index) for index in (0, 0, 1))
+    assert torch.equal(first.actions, again.actions)
+    assert torch.equal(first.features.tokens, again.features.tokens)
+    assert not torch.equal(first.features.tokens, other.features.tokens)
