@@ -78,9 +78,8 @@ def run(context: Context) -> Made:
     # A later round stays near the policy it begins with, on whose play the dream is truest. (Where the codes
     # have moved, that policy is a little off the one that played: docs/decisions/0014-alive-and-near.md.)
     anchor = agent.actor if config.agent.anchor_coef else None
-    learner = ActorCriticObjective(agent.actor, agent.critic, learning(config.agent), anchor=anchor).to(
-        device
-    )
+    learner = ActorCriticObjective(agent.actor, agent.critic, learning(config.agent), anchor=anchor)
+    learner.to(device)
     dreamer = Dreamer(
         model=frozen_worldmodel(layout, device),
         quantizer=quantizer,
