@@ -47,6 +47,8 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     told = "pong, 900 real steps and 70 to choose by: agent of round 3, 5 episodes of at most 400 frames"
     assert str(table.title).startswith(told)
     assert "temperature 0.0, epsilon 0.001, seed 0" in str(table.title)
+    names = list(table.columns[0].cells)
+    assert {"Human (published)", "IRIS (published, 100k)"} <= set(names)
     old = {name: value for name, value in protocol.items() if name[:5] != "agent" and name != "epsilon"}
     title = str(evaluation.score_table("pong", {"protocol": old, "games": games}).title)
     assert title.startswith("pong: 5 episodes")
