@@ -14,11 +14,11 @@ import time
 
 import torch
 from hrvq import HRVQ
-from latent_ac import ActorCriticObjective, Agent
+from latent_ac import Agent
 from token_worldmodel import TokenBatch, WorldModel, imagine
 from wm.config import build_config, read_preset
 from wm.device import autocast, autocast_dtype, frozen, pick_device
-from wm.dreams import Dreamer, learning
+from wm.dreams import Dreamer
 
 
 class Contexts:
@@ -57,8 +57,6 @@ def main() -> None:
     quantizer.set_codebooks([torch.randn(256, config.hrvq.dim) for _ in range(config.hrvq.levels)])
     quantizer = frozen(quantizer).to(device)
     agent = Agent(config.actor, config.critic, config.predictor).to(device)
-    learner = ActorCriticObjective(agent.actor, agent.critic, learning(config.agent)).to(device)
-    optimizer = torch.optim.AdamW(learner.parameters(), 1e-4, fused=True)
     dreamer = Dreamer(
         model=model,
         quantizer=quantizer,
@@ -66,12 +64,13 @@ def main() -> None:
         masks=torch.ones(1, 18, dtype=torch.bool, device=device),
         contexts=Contexts(args.batch, config.dream.context + 1, config.hrvq.levels, 256, device),
         config=config.dream,
-        learner=learner,
-        reward_transform=config.agent.reward_transform,
+        learning=config.agent,
         seed=0,
         first_batch=0,
         precision="auto",
     )
+    learner = dreamer.learner
+    optimizer = torch.optim.AdamW(learner.parameters(), 1e-4, fused=True)
     dtype = autocast_dtype("auto", device)
     steps = learner.steps_per_batch
 

@@ -7,7 +7,6 @@ import torch
 from hrvq import HRVQ, HRVQConfig
 from latent_ac import (
     ActorConfig,
-    ActorCriticObjective,
     Agent,
     AgentConfig,
     CriticConfig,
@@ -15,7 +14,7 @@ from latent_ac import (
     action_mask,
 )
 from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig
-from wm.dreams import Dreamer, learning
+from wm.dreams import Dreamer
 from wm.sections import DreamConfig
 
 CPU = torch.device("cpu")
@@ -51,7 +50,6 @@ def dreamer():
         lives=unused.long(),
         game_index=torch.tensor([0, 1, 0, 1, 1, 0]),
     )
-    config = AgentConfig(algorithm="ppo", reward_transform="symlog")
     return Dreamer(
         model=model.eval(),
         quantizer=quantizer,
@@ -59,8 +57,7 @@ def dreamer():
         masks=torch.stack([action_mask([0, 3]), action_mask([1, 4, 5])]),
         contexts=SimpleNamespace(batch=lambda index: window),
         config=DreamConfig(context=CONTEXT, horizon=HORIZON),
-        learner=ActorCriticObjective(agent.actor, agent.critic, learning(config)),
-        reward_transform=config.reward_transform,
+        learning=AgentConfig(algorithm="ppo", reward_transform="symlog"),
         seed=0,
         first_batch=0,
         precision="float32",

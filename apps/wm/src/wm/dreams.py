@@ -19,28 +19,28 @@ def agent_state(state: Tensor, config: DreamConfig) -> Tensor | None:
     return state / math.sqrt(state.shape[-1]) if config.hidden_state else None
 
 
-def learning(config: AgentConfig) -> AgentConfig:
-    """The settings of a learner in a `Dreamer`'s dreams, whose rewards are transformed already.
-
-    The predictor takes the transform inside its expectation: of a point of 7 that comes once in ten times the
-    clipped reward is .1, and clipping the expected .7 would not tell that.
-    """
-    return replace(config, reward_transform="raw")
-
-
 class Dreamer:
-    """Dreams on from real contexts with the policy as it is now.
+    """Dreams on from real contexts with the policy as it is now, for the learner it makes.
+
+    ``reward_transform`` is taken here, inside the predictor's expectation: of a point of 7 that comes once in
+    ten times the clipped reward is .1, and clipping the expected .7 would not tell that.
 
     Args:
         model: the world model, frozen.
         quantizer: turns tokens into features.
-        agent: its actor chooses, its predictors judge; nothing of it is changed here.
+        agent: its actor chooses, its predictors judge; only ``learner`` changes it.
         masks: bool (games, 18), the actions each game allows.
         contexts: draws real windows of ``config.context`` + 1 steps.
-        learner: says how many optimiser steps one dream serves; it is made with `learning`'s settings.
-        reward_transform: of the rewards that the predictor expects.
+        learning: how actor and critic learn. With ``anchor_coef`` the policy stays near what it is now: on
+            play of its own the dream is truest. (Where the codes have moved since, it is a little off the
+            policy that played: docs/decisions/0014-alive-and-near.md.)
         first_batch: index of the batch of contexts at step 0.
+
+    Attributes:
+        learner: the objective that `batch` serves.
     """
+
+    learner: ActorCriticObjective
 
     def __init__(
         self,
@@ -51,16 +51,21 @@ class Dreamer:
         masks: Tensor,
         contexts: TokenSampler,
         config: DreamConfig,
-        learner: ActorCriticObjective,
-        reward_transform: str,
+        learning: AgentConfig,
         seed: int,
         first_batch: int,
         precision: Precision,
     ) -> None:
         self.quantizer, self.agent = quantizer, agent
-        self.masks, self.contexts, self.config, self.learner = masks, contexts, config, learner
-        self.reward_transform = reward_transform
+        self.masks, self.contexts, self.config = masks, contexts, config
+        self.reward_transform = learning.reward_transform
         self.seed, self.first_batch, self.device = seed, first_batch, masks.device
+        self.learner = ActorCriticObjective(
+            agent.actor,
+            agent.critic,
+            replace(learning, reward_transform="raw"),
+            anchor=agent.actor if learning.anchor_coef else None,
+        ).to(self.device)
         self.dtype = autocast_dtype(precision, self.device)
         self.model = frozen(model, self.dtype or torch.float32)  # cast once, not for each dream
         self._parts: Iterator[ImaginedBatch] = iter(())

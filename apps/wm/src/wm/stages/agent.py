@@ -3,7 +3,6 @@
 import torch
 from hrvq import HRVQ
 from latent_ac import (
-    ActorCriticObjective,
     Agent,
     CodeFeatures,
     PredictorObjective,
@@ -17,7 +16,7 @@ from token_worldmodel import TokenBatch
 from wm.actions import allowed_actions
 from wm.artifacts import frozen_quantizer, frozen_worldmodel
 from wm.device import generator
-from wm.dreams import Dreamer, learning
+from wm.dreams import Dreamer
 from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.windows import load_all_tokens, some_of_each_game, token_sampler
@@ -75,11 +74,6 @@ def run(context: Context) -> Made:
             for game, columns in tokens.items()
         ]
     ).to(device)
-    # A later round stays near the policy it begins with, on whose play the dream is truest. (Where the codes
-    # have moved, that policy is a little off the one that played: docs/decisions/0014-alive-and-near.md.)
-    anchor = agent.actor if config.agent.anchor_coef else None
-    learner = ActorCriticObjective(agent.actor, agent.critic, learning(config.agent), anchor=anchor)
-    learner.to(device)
     dreamer = Dreamer(
         model=frozen_worldmodel(layout, device),
         quantizer=quantizer,
@@ -87,14 +81,13 @@ def run(context: Context) -> Made:
         masks=masks,
         contexts=contexts,
         config=config.dream,
-        learner=learner,
-        reward_transform=config.agent.reward_transform,
+        learning=config.agent,
         seed=config.seed,
         first_batch=context.first_batch,
         precision=fit_config.precision,
     )
     fitted = fit(
-        learner,
+        dreamer.learner,
         dreamer.batch,
         fit_config,
         stage=context.name("agent"),
@@ -103,7 +96,7 @@ def run(context: Context) -> Made:
         reporter=context.reporter,
         checkpoint=context.checkpoint("actor-critic"),
         total_steps=fit_config.resolve_steps(sum(contexts.num_windows.values())),
-        unit=learner.steps_per_batch,
+        unit=dreamer.learner.steps_per_batch,
     )
     save_agent(layout.agent, agent.eval())
     return Made([layout.agent], {"predictors": measured, "train": fitted.metrics})
