@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from cnn_encoder import (
     AtariARIConfig,
     LabelledFeatures,
@@ -11,6 +12,7 @@ from cnn_encoder import (
     unseen_frames,
     weighted_f1,
 )
+from cnn_encoder.atariari import _fit
 
 
 def test_entropy_in_nats():
@@ -67,10 +69,41 @@ def test_what_lies_in_a_weak_direction_is_read_as_well():
     assert found.mean > 0.99
 
 
+def test_bytes_as_the_ram_has_them_are_labels():
+    config = AtariARIConfig(max_epochs=3)
+    parts = [draw(200, seed) for seed in range(3)]
+    as_bytes = [LabelledFeatures(features, labels.byte()) for features, labels in parts]
+    names = ["ball_x", "enemy_score", "num_lives"]
+    assert atariari_probe(*as_bytes, names, config) == atariari_probe(*parts, names, config)
+
+
+def test_more_epochs_never_cost_the_validation():
+    """Of noise a probe learns the training rows by heart; what counts are the weights before it did."""
+    rng = torch.Generator().manual_seed(0)
+    x, x_validation = torch.randn(2, 60, 40, generator=rng)
+    labels, labels_validation = torch.randint(0, 3, (2, 60, 1), generator=rng)
+    losses = []
+    for epochs in (1, 3, 30):
+        config = AtariARIConfig(learning_rate=0.05, max_epochs=epochs, patience=30)
+        weight, bias = _fit(x, labels, x_validation, labels_validation, config)
+        losses.append(F.cross_entropy(x_validation @ weight + bias, labels_validation[:, 0]).item())
+    assert losses[0] >= losses[1] >= losses[2]
+
+
 def test_wrong_input_is_one_clear_sentence():
     data = draw(20, 0)
-    with pytest.raises(ValueError, match="2 names for 3 label columns"):
+    with pytest.raises(ValueError, match=r"train features .* with 2 names, \(N, 2\)"):
         atariari_probe(data, data, data, ["a", "b"])
+    with pytest.raises(ValueError, match="names are a, b, a; each must be another"):
+        atariari_probe(data, data, data, ["a", "b", "a"])
+    for name, other in (
+        ("test", data._replace(labels=data.labels[:, :2])),
+        ("validation", data._replace(labels=data.labels[:, 0])),
+        ("test", data._replace(features=data.features[:, :9])),
+    ):
+        parts = {"train": data, "validation": data, "test": data, name: other}
+        with pytest.raises(ValueError, match=f"{name} features are .*; expected"):
+            atariari_probe(*parts.values(), ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"entropy of 9\.0 nats"):
         atariari_probe(data, data, data, ["a", "b", "c"], AtariARIConfig(min_entropy=9.0))
     with pytest.raises(ValueError, match="patience is 0"):

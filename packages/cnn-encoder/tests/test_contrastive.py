@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cnn_encoder import (
     ClipBatch,
     ContrastiveConfig,
@@ -149,6 +150,56 @@ def test_the_layout_is_of_the_newest_frame_and_of_one_before_it(lag):
     assert found.shape[-1] == model.layout.out_features == (64 if lag else 32)
 
 
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_before_an_episodes_first_frame_things_stood_where_they_are_in_it(known):
+    """Black history is no scene: as one it would be a single moving thing as large as the screen."""
+    model, frames = objective(layout_lag=3), play().frames
+    begun, first = frames.clone(), 3 - known
+    begun[0, :first] = 0
+    stood = frames.clone()
+    stood[0, :first] = frames[0, first]
+    assert torch.equal(model._layouts(begun), model._layouts(stood))
+    assert not begun[0, :first].any()  # the batch is as it was
+
+
+class Where(torch.nn.Module):
+    """An embedding that tells where the square of `wander` is in a moment's newest frame, and no more."""
+
+    config = EncoderConfig(embedding_dim=6)
+
+    def embed_clips(self, clips, background):
+        return F.one_hot(clips[:, 3:, 40].float().argmax(-1) // 14, 6).float()
+
+
+def wander(seed, stretches=1, steps=48):
+    """A square that an action moves so many places on, round six of them; a reward wherever it is first."""
+    actions = torch.randint(0, 6, (stretches, steps + 3), generator=generator(seed))
+    place = F.pad(actions.cumsum(1) % 6, (1, 0))
+    frames = torch.full((stretches, steps + 3, 84, 84), 50, dtype=torch.uint8)
+    for s in range(stretches):
+        for t in range(steps + 3):
+            frames[s, t, 38:46, 14 * place[s, t] : 14 * place[s, t] + 8] = 200
+    rewards = (place[:, 4:] == 0).float()  # what actions[:, t] brings is seen at t + 1
+    return ClipBatch(frames, actions[:, 3:], torch.full((stretches, 84, 84), 50.0), rewards)
+
+
+def test_every_demand_is_of_its_own_moment():
+    """Where the square is tells nothing of other moments: a head that is asked for those learns nothing."""
+    config = ContrastiveConfig(contrastive_weight=0.0, inverse_start_step=0)
+    model = ContrastiveObjective(Where(), config, generator=generator())
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    for step in range(60):
+        optimizer.zero_grad()
+        model(wander(step))[0].backward()
+        optimizer.step()
+        model.after_step()
+    found = model.eval()(wander(1000))[1]
+    assert found["inverse_accuracy"] > 0.95  # one in six by chance
+    assert found["reward"] < 0.3  # log 2
+    assert found["layout"] < 0.02  # 0.1
+    assert found["picture"] < 0.02  # 0.06
+
+
 def test_each_stretch_has_its_own_background():
     one, other = play(seed=1), play(seed=2)
     model = objective(picture_weight=0.0)  # a picture has bands of absolute brightness
@@ -163,15 +214,30 @@ def test_each_stretch_has_its_own_background():
 
 
 def test_only_the_heads_learn_during_their_head_start():
-    model, batch = objective(head_start_steps=1, inverse_start_step=0), play()
-    for step in range(2):
-        model.zero_grad()
+    """Nor does weight decay move the encoder, and its optimiser state begins when it does."""
+    model, batch = objective(head_start_steps=2, inverse_start_step=0), wander(0)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.1)
+    for step in range(3):
+        optimizer.zero_grad()
         model(batch)[0].backward()
-        moved = any(bool(parameter.grad.any()) for parameter in model.encoder.parameters())
-        assert moved == (step == 1)
-        assert bool(model.layout.weight.grad.any())
-        assert bool(model.inverse[0].weight.grad.any())
+        optimizer.step()
         model.after_step()
+        same = {name for name, value in model.named_parameters() if torch.equal(value, before[name])}
+        of_encoder = {name for name in before if name.startswith("encoder.")}
+        assert same == (of_encoder if step < 2 else set())
+    assert {int(optimizer.state[parameter]["step"]) for parameter in model.encoder.parameters()} == {1}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_a_head_start_goes_on_where_it_was(steps):
+    first, resumed = objective(head_start_steps=2), objective(head_start_steps=2)
+    for _ in range(steps):
+        first.after_step()
+    resumed.load_state_dict(first.state_dict())
+    for model in (first, resumed):
+        model(play())[0].backward()
+        assert (model.encoder.conv1.weight.grad is None) == (steps < 2)
 
 
 def test_learns_to_tell_moments_apart():
@@ -207,6 +273,7 @@ def test_the_same_seed_gives_the_same_numbers():
         (lambda: info_nce(torch.zeros(3, 4), torch.zeros(2, 4), 0.1), r"\(3, 4\).*\(2, 4\)"),
         (lambda: objective()(play()._replace(actions=torch.zeros(2, 11))), r"\(2, 11\).*\(S, T\)"),
         (lambda: objective()(play(steps=3)), "T >= 4"),
+        (lambda: objective()(play()._replace(frames=play().frames / 255)), "torch.float32.*expected uint8"),
     ],
 )
 def test_wrong_input_is_one_clear_sentence(call, message):

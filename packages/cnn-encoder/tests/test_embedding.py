@@ -84,8 +84,10 @@ def test_nothing_to_embed_is_one_clear_sentence(encoder):
 
 def test_what_is_no_batch_or_no_background_is_refused():
     encoder, stacks = Encoder(EncoderConfig()), torch.zeros(6, 4, 84, 84, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"a batch has shape \(4, 84, 84\)"):
+    with pytest.raises(ValueError, match=r"a batch is torch\.uint8 \(4, 84, 84\); expected"):
         embed(encoder, list(stacks), None)
+    with pytest.raises(ValueError, match="a batch is torch"):  # of 0 to 1 it would be all but black
+        embed(encoder, stacks / 255, None)
     with pytest.raises(ValueError, match=r"background has shape \(6, 84, 84\)"):
         embed(encoder, stacks, torch.zeros(6, 84, 84), batch_size=3)
     assert torch.equal(embed(encoder, stacks, np.zeros((84, 84), np.float32)), embed(encoder, stacks, None))

@@ -73,6 +73,16 @@ def test_stack_frames_is_a_view_of_every_four_consecutive_frames():
     assert stacks.data_ptr() == clip.data_ptr()
 
 
+@pytest.mark.parametrize("own", [None, (84, 84), (2, 84, 84)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_clip_is_embedded_as_its_stacks_are(encoder, own, dtype):
+    clips = random_frames(2, 7)
+    background = None if own is None else 255 * torch.rand(own, generator=torch.Generator().manual_seed(3))
+    per_stack = background.unsqueeze(1) if own == (2, 84, 84) else background
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert torch.equal(encoder.embed_clips(clips, background), encoder(stack_frames(clips), per_stack))
+
+
 def test_mean_frame_is_the_mean_over_chunks():
     frames = random_frames(11)
     torch.testing.assert_close(mean_frame(frames, chunk=4), frames.float().mean(0))
@@ -99,6 +109,8 @@ def test_a_saved_encoder_comes_back_the_same(encoder, tmp_path):
         (lambda e: e(torch.zeros(2, 3, 84, 84)), r"\(2, 3, 84, 84\).*expected"),
         (lambda e: e(torch.zeros(2, 4, 84, 84), torch.zeros(80, 80)), r"\(80, 80\).*mean frame"),
         (lambda e: stack_frames(torch.zeros(1, 3, 84, 84)), r"\(1, 3, 84, 84\).*T >= 1"),
+        (lambda e: e.embed_clips(torch.zeros(2, 7, 80, 84)), r"\(2, 7, 80, 84\).*T >= 1"),
+        (lambda e: e.embed_clips(torch.zeros(2, 7, 84, 84), torch.zeros(3, 84, 84)), "or one for each"),
         (lambda e: mean_frame(torch.zeros(0, 84, 84)), r"N >= 1"),
         (lambda e: EncoderConfig(embedding_dim=0), "embedding_dim is 0"),
         (lambda e: load_encoder("missing.safetensors"), "does not exist"),

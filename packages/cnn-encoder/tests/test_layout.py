@@ -24,11 +24,15 @@ def stretch(size, positions, level=200, still=50):
     return frames
 
 
+def plain(level):
+    return torch.full((84, 84), level, dtype=torch.uint8)
+
+
 def test_what_stands_still_is_the_background():
     frames = stretch(8, [(30, 2 * t) for t in range(20)])
     frames[:, 60:70, 10:20] = 90  # a wall
     background = still_background(frames)
-    assert background.dtype == torch.float32
+    assert background.dtype == torch.uint8
     assert (background[60:70, 10:20] == 90).all()
     assert ((background == 50) | (background == 90)).all()
 
@@ -36,22 +40,22 @@ def test_what_stands_still_is_the_background():
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 9, 10])
 def test_the_background_is_the_lower_median_of_every_pixel(count):
     frames = torch.randint(0, 256, (2, count, 84, 84), dtype=torch.uint8, generator=generator())
-    assert torch.equal(still_background(frames, stride=1), frames.median(1).values.float())
-    assert torch.equal(still_background(frames, stride=4), frames[:, ::4].median(1).values.float())
+    assert torch.equal(still_background(frames, stride=1), frames.median(1).values)
+    assert torch.equal(still_background(frames, stride=4), frames[:, ::4].median(1).values)
 
 
 def test_a_share_is_of_all_contrasts_in_the_window():
     frames = torch.randint(0, 256, (2, 84, 84), dtype=torch.uint8, generator=generator())
     contrast = (frames.float() - 100).abs().sub(12).clamp(min=0)
     around = 25 * F.avg_pool2d(contrast[:, None], 5, stride=1, padding=2)[:, 0]  # beyond the edge is nothing
-    share = moving_parts(frames, torch.full((84, 84), 100.0))[:, 0]
+    share = moving_parts(frames, plain(100))[:, 0]
     torch.testing.assert_close(share, contrast / (around + 60))
 
 
 def test_moving_parts_of_one_pixel_by_hand():
     frame = torch.full((84, 84), 100, dtype=torch.uint8)
     frame[20, 30] = 172  # 72 above the background, 60 above the contrast that counts
-    share, bright = moving_parts(frame, torch.full((84, 84), 100.0))
+    share, bright = moving_parts(frame, plain(100))
     assert share[20, 30].item() == pytest.approx(60 / (60 + 60))
     assert bright[20, 30].item() == pytest.approx(0.5 * 72 / 100)
     assert share.sum() == share[20, 30]
@@ -60,11 +64,11 @@ def test_moving_parts_of_one_pixel_by_hand():
 
 def test_noise_is_not_a_thing():
     frame = torch.randint(90, 111, (84, 84), generator=generator()).to(torch.uint8)
-    assert moving_parts(frame, torch.full((84, 84), 100.0)).abs().max() == 0
+    assert moving_parts(frame, plain(100)).abs().max() == 0
 
 
 def test_a_dark_thing_has_the_share_of_a_bright_one_and_the_opposite_brightness():
-    background = torch.full((84, 84), 100.0)
+    background = plain(100)
     share, bright = moving_parts(stretch(3, [(40, 40)], level=160, still=100)[0], background)
     dark_share, dark = moving_parts(stretch(3, [(40, 40)], level=40, still=100)[0], background)
     torch.testing.assert_close(share, dark_share)
@@ -72,7 +76,7 @@ def test_a_dark_thing_has_the_share_of_a_bright_one_and_the_opposite_brightness(
 
 
 def test_a_small_thing_weighs_about_as_much_as_one_that_fills_the_window():
-    background = torch.full((84, 84), 50.0)
+    background = plain(50)
     weights = [moving_parts(stretch(n, [(40, 40)])[0], background)[0].sum().item() for n in (1, 2, 3)]
     assert 0.65 < weights[0] < weights[1] < weights[2] < 1  # by contrast they would be as 1 to 4 to 9
 

@@ -18,6 +18,12 @@ def test_a_picture_by_hand():
     torch.testing.assert_close(columns[0, 1, 0, 1:3], torch.tensor([(1 - upper) / 2, upper / 2]))
 
 
+def test_a_background_of_double_precision_will_do():
+    frames = torch.randint(0, 256, (1, 2, 84, 84), dtype=torch.uint8)
+    background = frames.float().mean(1, keepdim=True)
+    assert torch.equal(picture(frames, background.double()), picture(frames, background))
+
+
 def test_profiles_hold_every_clear_pixel_once():
     generator = torch.Generator().manual_seed(0)
     frames = torch.randint(20, 256, (2, 3, 84, 84), generator=generator).byte()

@@ -70,6 +70,28 @@ def test_a_variable_never_in_play_is_nan_and_harms_no_other(probe):
     assert math.isnan(found.r2[1])
 
 
+def test_mlp_probe_is_scored_on_what_it_has_not_seen():
+    rng = torch.Generator().manual_seed(0)
+    noise = [ProbeData(torch.randn(100, 30, generator=rng), torch.randn(100, 1, generator=rng)) for _ in "ab"]
+    assert mlp_probe(noise[0], noise[0], SMALL).r2[0] > 0.9  # learned by heart
+    assert mlp_probe(*noise, SMALL).r2[0] < 0
+
+
+@PROBES
+def test_a_probe_takes_features_that_still_have_a_gradient(probe):
+    train, test = draw(200, 0), draw(50, 1)
+    once = ProbeData(train.features.clone().requires_grad_() * 1, train.labels)
+    assert probe(once, test) == probe(train, test)
+
+
+@PROBES
+def test_train_and_test_are_of_one_form(probe):
+    train, test = draw(200, 0), draw(50, 1)
+    for part, wrong in (("features", test.features[:, :4]), ("labels", test.labels[:, 1:])):
+        with pytest.raises(ValueError, match=f"the train {part} have . columns and the test {part} .; give"):
+            probe(train, test._replace(**{part: wrong}))
+
+
 def test_mlp_probe_repeats_itself():
     config = MLPProbeConfig(num_steps=20, seed=3)
     assert mlp_probe(draw(100, 0), draw(50, 1), config) == mlp_probe(draw(100, 0), draw(50, 1), config)

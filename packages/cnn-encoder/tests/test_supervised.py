@@ -30,10 +30,14 @@ def test_labels_that_do_not_count_may_be_anything():
     values, in_play = torch.randn(6, 1), torch.tensor([[True]] * 4 + [[False]] * 2)
     unknown = values.masked_fill(~in_play, torch.nan)
     frames = torch.randint(0, 256, (6, 4, 84, 84), dtype=torch.uint8)
-    losses = []
+    losses, slopes = [], []
     for labels in (values, unknown):
         encoder = Encoder(EncoderConfig(), generator=torch.Generator().manual_seed(0))
         statistics = StateLabels(names=("ball_x",), values=labels, in_play=in_play)
         objective = SupervisedObjective(encoder, statistics, generator=torch.Generator().manual_seed(1))
         losses.append(objective(SupervisedBatch(frames, labels, in_play, torch.zeros(84, 84)))[0])
+        losses[-1].backward()
+        slopes.append(encoder.conv1.weight.grad)
     assert torch.equal(*losses)
+    assert torch.equal(*slopes)
+    assert slopes[0].any()

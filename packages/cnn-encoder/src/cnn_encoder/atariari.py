@@ -66,26 +66,33 @@ def atariari_probe(
     the batches.
 
     Raises:
-        ValueError: names, features and labels disagree, a part is empty, or no variable reaches the entropy.
+        ValueError: names, features and labels disagree, or two names are one, a part is empty, or no variable
+            reaches the entropy.
     """
     config = config or AtariARIConfig()
-    if len(names) != train.labels.shape[1]:
-        raise ValueError(f"{len(names)} names for {train.labels.shape[1]} label columns; they must agree")
+    if len(set(names)) != len(names):
+        raise ValueError(f"names are {', '.join(names)}; each must be another")
+    width = train.features.shape[-1]
     for part, data in (("train", train), ("validation", validation), ("test", test)):
+        if data.labels.shape[1:] != (len(names),) or data.features.shape[1:] != (width,):
+            raise ValueError(
+                f"{part} features are {tuple(data.features.shape)} and labels {tuple(data.labels.shape)}; "
+                f"expected (N, {width}) and, with {len(names)} names, (N, {len(names)})"
+            )
         if len(data.features) != len(data.labels) or not len(data.labels):
             raise ValueError(
                 f"{len(data.features)} {part} features for {len(data.labels)} labels; give as many, not 0"
             )
-        if not 0 <= data.labels.min() <= data.labels.max() < NUM_CLASSES:
+        lowest, highest = int(data.labels.min()), int(data.labels.max())
+        if not 0 <= lowest <= highest < NUM_CLASSES:
             raise ValueError(
-                f"{part} labels go from {data.labels.min()} to {data.labels.max()}; give bytes of the RAM, 0 "
-                f"to {NUM_CLASSES - 1}"
+                f"{part} labels go from {lowest} to {highest}; give bytes of the RAM, 0 to {NUM_CLASSES - 1}"
             )
     kept = [v for v in range(len(names)) if entropy(train.labels[:, v]) >= config.min_entropy]
     if not kept:
         raise ValueError(f"no variable has an entropy of {config.min_entropy} nats; lower min_entropy")
     train, validation, test = (
-        LabelledFeatures(data.features.float(), data.labels[:, kept].long())
+        LabelledFeatures(data.features.detach().float(), data.labels[:, kept].long())
         for data in (train, validation, test)
     )
     white = _Whitening(train.features)

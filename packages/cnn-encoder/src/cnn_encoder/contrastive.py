@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import STACK, Encoder, stack_frames
+from .encoder import STACK, Encoder
 from .initialization import initialize
 from .layout import RunningWhitening, layout
 from .picture import PICTURE_SIZE, RunningScale, picture
@@ -169,14 +169,16 @@ class ContrastiveObjective(nn.Module):
             nn.init.zeros_(self.picture.bias)
             self.scale = RunningScale(PICTURE_SIZE)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._head_start_left = config.head_start_steps
+        self.register_load_state_dict_post_hook(_find_head_start)
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of one batch; in training mode the whitening follows the batch."""
         _check(batch)
         background = batch.background.unsqueeze(1)  # (S, 1, 84, 84)
-        z = self.encoder(stack_frames(batch.frames), background)  # (S, T, D)
-        if self.config.head_start_steps:
-            z = torch.where(self.step >= self.config.head_start_steps, z, z.detach())
+        # During the head start no gradient at all: by one of zeros an optimiser would still move the weights.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._head_start_left == 0):
+            z = self.encoder.embed_clips(batch.frames, batch.background)  # (S, T, D)
         now, following = z[:, :-1], z[:, 1:]
         ignore = _not_negatives(now.shape[1], z.device)
         contrast = info_nce(now, following, self.config.temperature, ignore=ignore)
@@ -213,21 +215,40 @@ class ContrastiveObjective(nn.Module):
     def _layouts(self, frames: Tensor) -> Tensor:
         """The layout of every newest frame and of the one ``layout_lag`` before: (S, T, 2 or 4 K * K)."""
         lag = self.config.layout_lag
-        found = layout(frames[:, STACK - 1 - lag :], self.config.layout_frequencies)
+        found = layout(_filled(frames[:, STACK - 1 - lag :], lag), self.config.layout_frequencies)
         return torch.cat([found[:, lag:], found[:, :-lag]], -1) if lag else found
 
     def after_step(self) -> None:
         """Count the optimiser step just made."""
         self.step += 1
+        self._head_start_left = max(0, self._head_start_left - 1)
+
+
+def _find_head_start(objective: ContrastiveObjective, *_: object) -> None:
+    """Bring what is left of the head start in line with a state that was loaded."""
+    objective._head_start_left = max(0, objective.config.head_start_steps - int(objective.step))
+
+
+def _filled(frames: Tensor, history: int) -> Tensor:
+    """The frames (S, R, 84, 84), where the first ``history`` rows are black the row after in their place.
+
+    Before an episode's first frame there is no other, and black is what stacks are filled up with. As a scene
+    to lay out it would be nothing but one huge moving thing.
+    """
+    frames = frames.clone() if history else frames
+    for row in reversed(range(history)):
+        black = frames[:, row].flatten(1).amax(1) == 0
+        frames[:, row] = torch.where(black[:, None, None], frames[:, row + 1], frames[:, row])
+    return frames
 
 
 def _check(batch: ClipBatch) -> None:
     stretches, rows = batch.frames.shape[:2]
     expected = (stretches, rows - STACK + 1)
-    if batch.actions.shape != expected or expected[1] < 4:
+    if batch.frames.dtype != torch.uint8 or batch.actions.shape != expected or expected[1] < 4:
         raise ValueError(
-            f"frames are {tuple(batch.frames.shape)}, actions {tuple(batch.actions.shape)}; "
-            "expected (S, 3+T, 84, 84) and (S, T) with T >= 4"
+            f"frames are {batch.frames.dtype} {tuple(batch.frames.shape)}, actions "
+            f"{tuple(batch.actions.shape)}; expected uint8 (S, 3+T, 84, 84) and (S, T) with T >= 4"
         )
     rewards = batch.rewards
     if rewards is not None and rewards.shape != expected:

@@ -56,7 +56,7 @@ def embed_batches(
         float32 (B, embedding_dim) on the encoder's device.
 
     Raises:
-        ValueError: a batch or the background is not of these shapes.
+        ValueError: a batch or the background is not as above.
     """
     weight = next(encoder.parameters())
     device, dtype = weight.device, resolve_precision(precision, weight.device)
@@ -67,8 +67,10 @@ def embed_batches(
             raise ValueError(f"background has shape {tuple(background.shape)}; expected (84, 84)")
     for batch in batches:
         stacks = torch.as_tensor(batch)
-        if stacks.shape[1:] != (STACK, FRAME_SIZE, FRAME_SIZE):
-            raise ValueError(f"a batch has shape {tuple(stacks.shape)}; expected (B, 4, 84, 84)")
+        if stacks.dtype != torch.uint8 or stacks.shape[1:] != (STACK, FRAME_SIZE, FRAME_SIZE):
+            raise ValueError(
+                f"a batch is {stacks.dtype} {tuple(stacks.shape)}; expected uint8 (B, 4, 84, 84)"
+            )
         with torch.autocast(device.type, enabled=False):  # `precision` says what the arithmetic is
             embedded = network(stacks.to(device, non_blocking=True), background)
         yield embedded

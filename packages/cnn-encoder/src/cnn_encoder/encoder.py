@@ -61,14 +61,34 @@ class Encoder(nn.Module):
                 f"frames have shape {tuple(frames.shape)}; "
                 f"expected (..., {STACK}, {FRAME_SIZE}, {FRAME_SIZE})"
             )
-        x = center_frames(frames, background, self._compute_dtype())
-        x = x.reshape(-1, STACK, FRAME_SIZE, FRAME_SIZE)
+        return self._network(center_frames(frames, background, self._compute_dtype()))
+
+    def embed_clips(self, clips: Tensor, background: Tensor | None = None) -> Tensor:
+        """Embed every moment of clips of consecutive frames: ``self(stack_frames(clips), background)``.
+
+        Each frame is centred once, not in each of the four stacks that hold it.
+
+        Args:
+            clips: uint8 or float (B, 3+T, 84, 84).
+            background: float (84, 84), or one for each clip, (B, 84, 84). None subtracts nothing.
+
+        Returns:
+            float32 (B, T, embedding_dim) of norm 1.
+
+        Raises:
+            ValueError: a shape is not as above.
+        """
+        return self._network(stack_frames(center_frames(clips, background, self._compute_dtype())))
+
+    def _network(self, stacks: Tensor) -> Tensor:
+        """Centred stacks (..., 4, 84, 84) -> (..., embedding_dim)."""
+        x = stacks.reshape(-1, STACK, FRAME_SIZE, FRAME_SIZE)
         x = F.relu(self.conv1(x), inplace=True)
         x = F.relu(self.conv2(x), inplace=True)
         x = F.relu(self.conv3(x), inplace=True)
         x = F.relu(self.hidden(x.flatten(1)), inplace=True)
         z = F.normalize(self.out(x).float(), dim=-1)
-        return z.reshape(*frames.shape[:-3], z.shape[-1])
+        return z.reshape(*stacks.shape[:-3], z.shape[-1])
 
     def _compute_dtype(self) -> torch.dtype:
         device = self.conv1.weight.device.type
@@ -91,7 +111,7 @@ def center_frames(frames: Tensor, background: Tensor | None, dtype: torch.dtype)
         if background.shape[-2:] != (FRAME_SIZE, FRAME_SIZE) or not fits:
             raise ValueError(
                 f"background has shape {tuple(background.shape)} for frames of {tuple(frames.shape)}; give "
-                f"the mean frame of the game, (84, 84), or one for each stack, {(*stacks, 84, 84)}"
+                f"the mean frame of the game, (84, 84), or one for each stack or clip, {(*stacks, 84, 84)}"
             )
         return (x - background.to(x.device, dtype).unsqueeze(-3)).mul_(1 / 255)
     return x * (1 / 255)
@@ -99,7 +119,7 @@ def center_frames(frames: Tensor, background: Tensor | None, dtype: torch.dtype)
 
 def stack_frames(clip: Tensor) -> Tensor:
     """All stacks of four in clips of consecutive frames, as a view: (B, 3+T, 84, 84) -> (B, T, 4, 84, 84)."""
-    if clip.ndim != 4 or clip.shape[1] < STACK:
+    if clip.ndim != 4 or clip.shape[1] < STACK or clip.shape[2:] != (FRAME_SIZE, FRAME_SIZE):
         raise ValueError(f"clip has shape {tuple(clip.shape)}; expected (B, 3+T, 84, 84) with T >= 1")
     return clip.unfold(1, STACK, 1).movedim(-1, 2)
 

@@ -11,9 +11,9 @@ from .running import RunningMean
 # In grey levels of 0..255. What differs less from the background than CONTRAST is not a thing; a thing whose
 # contrasts within a window sum to SMALL counts half. A ball of one pixel at grey 44 sums to about 30, a
 # paddle to thousands: without the division by the window the paddle would be all there is to see.
-_CONTRAST = 12.0
+_CONTRAST = 12
 _WINDOW = 5
-_SMALL = 60.0
+_SMALL = 60
 
 
 def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
@@ -23,11 +23,11 @@ def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
         frames: uint8 (..., T, 84, 84), consecutive.
 
     Returns:
-        float32 (..., 84, 84).
+        uint8 (..., 84, 84).
     """
     looked_at = frames[..., ::stride, :, :]
     if frames.is_cuda:
-        return looked_at.median(-3).values.float()
+        return looked_at.median(-3).values
     rows = list(looked_at.unbind(-3))
     # Sorted by exchanging neighbours, whole frames at a time: for so few frames a fraction of the time that
     # PyTorch takes on a CPU to sort every pixel's column by itself.
@@ -35,7 +35,7 @@ def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
         for low in range(turn % 2, len(rows) - 1, 2):
             first, second = rows[low : low + 2]
             rows[low : low + 2] = torch.minimum(first, second), torch.maximum(first, second)
-    return rows[(len(rows) - 1) // 2].float()
+    return rows[(len(rows) - 1) // 2]
 
 
 def moving_parts(frames: Tensor, background: Tensor) -> Tensor:
@@ -47,21 +47,21 @@ def moving_parts(frames: Tensor, background: Tensor) -> Tensor:
     A thing that fits the window sums to one over its pixels; a larger one counts by its area in windows.
 
     Args:
-        frames: uint8 or float (..., 84, 84).
-        background: (..., 84, 84), broadcast against ``frames``.
+        frames: uint8 (..., 84, 84).
+        background: uint8 (..., 84, 84), broadcast against ``frames``.
 
     Returns:
         float32 (..., 2, 84, 84): the share, which says where things are, and the share times
         (frame - background) / 100, which tells things of different brightness apart.
     """
-    difference = frames.float() - background.float()
+    difference = frames.short() - background  # grey levels and their sums are exact in 16 bits
     contrast = (difference.abs() - _CONTRAST).clamp_(min=0)
-    share = contrast / (_window_sums(contrast) + _SMALL)
-    return torch.stack([share, share * difference / 100], -3)
+    share = contrast / _window_sums(contrast).add_(_SMALL)
+    return torch.stack([share, (share * difference).div_(100)], -3)
 
 
 def _window_sums(maps: Tensor) -> Tensor:
-    """The sum over the window around each pixel, float32 (..., 84, 84) -> (..., 84, 84)."""
+    """The sum over the window around each pixel, (..., 84, 84) -> the same."""
     for axis in (-1, -2):
         sums = maps.clone()
         for shift in range(1, _WINDOW // 2 + 1):

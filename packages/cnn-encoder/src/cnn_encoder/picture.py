@@ -33,7 +33,7 @@ def picture(frames: Tensor, background: Tensor) -> Tensor:
         float32 (S, T, 672), in pixels: 42 rows of 8 bands, then 42 columns of 8 bands.
     """
     with torch.autocast(frames.device.type, enabled=False):
-        shown = ((frames - background).abs_() - _FAINT).div_(_CLEAR - _FAINT).clamp_(0, 1)
+        shown = ((frames - background.float()).abs_() - _FAINT).div_(_CLEAR - _FAINT).clamp_(0, 1)
         bands = _bands(frames.device)
         # A bag is a row's pixels looked up among the bands: one pass, where a map per band would take eight.
         profiles = [

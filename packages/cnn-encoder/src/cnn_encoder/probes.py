@@ -51,7 +51,7 @@ def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> P
 
     ``ridge`` is relative to the mean variance of the features, so that their scale does not matter.
     """
-    train, test = _checked(train, "train"), _checked(test, "test")
+    train, test = _checked(train, test)
     moments = _moments(train.features)
     mask = _mask(train)
     patterns, group = mask.unique(dim=1, return_inverse=True)  # variables in play together share one solve
@@ -115,7 +115,7 @@ def _affine(features: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
 def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None = None) -> ProbeScore:
     """One network with two hidden layers for all variables, trained on standardised labels where in play."""
     config = config or MLPProbeConfig()
-    train, test = _checked(train, "train"), _checked(test, "test")
+    train, test = _checked(train, test)
     device = train.features.device
     generator = torch.Generator().manual_seed(config.seed)
     mean, scale = _moments(train.features)
@@ -164,12 +164,24 @@ def score(predicted: Tensor, data: ProbeData) -> ProbeScore:
     return ProbeScore(r2=tuple(r2), mean_error=tuple(mean_error))
 
 
-def _checked(data: ProbeData, name: str) -> ProbeData:
-    """The data, if its parts belong together.
+def _checked(train: ProbeData, test: ProbeData) -> tuple[ProbeData, ProbeData]:
+    """Both, if they and their parts belong together.
 
     Raises:
-        ValueError: features, labels and mask are not of the same rows, or there are none.
+        ValueError: features, labels and mask are not of the same rows, there are none, or the two differ in
+            the width of their features or labels.
     """
+    train, test = _rows_checked(train, "train"), _rows_checked(test, "test")
+    for part in ("features", "labels"):
+        widths = getattr(train, part).shape[1], getattr(test, part).shape[1]
+        if widths[0] != widths[1]:
+            raise ValueError(
+                f"the train {part} have {widths[0]} columns and the test {part} {widths[1]}; give as many"
+            )
+    return train, test
+
+
+def _rows_checked(data: ProbeData, name: str) -> ProbeData:
     features, labels, mask = data
     shapes = [tuple(part.shape) for part in (features, labels)]
     if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or not len(features):
@@ -179,7 +191,7 @@ def _checked(data: ProbeData, name: str) -> ProbeData:
         )
     if mask is not None and (mask.shape != labels.shape or mask.dtype != torch.bool):
         raise ValueError(f"the {name} mask is {mask.dtype} {tuple(mask.shape)}; give bool {shapes[1]}")
-    return data
+    return ProbeData(features.detach(), labels.detach(), mask)  # a probe does not reach what it probes
 
 
 def _mask(data: ProbeData) -> Tensor:

@@ -48,7 +48,8 @@ class SupervisedObjective(nn.Module):
     def forward(self, batch: SupervisedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of one batch."""
         predicted = self.head(self.encoder(batch.frames, batch.background)).float()
-        error = ((batch.labels - self.mean) / self.std - predicted).square()
+        labels = batch.labels.masked_fill(~batch.in_play, 0.0)  # there they may be NaN, and so its gradient
+        error = ((labels - self.mean) / self.std - predicted).square()
         error = error.masked_fill(~batch.in_play, 0.0)
         loss = (error.sum(0) / batch.in_play.sum(0).clamp(min=1)).mean()
         return loss, {"loss": loss.detach()}
