@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import atari_data.store as store_module
 import numpy as np
 import pytest
 from ale_py.vector_env import AtariVectorEnv
@@ -15,6 +16,7 @@ from atari_data import (
     first_rows,
 )
 from atari_data.playing import environment_seeds
+from atari_data.shards import shard_paths
 
 SHORT = Protocol(sticky=0.25, max_frames=603)
 
@@ -182,10 +184,37 @@ def test_a_process_killed_while_renaming_leaves_the_rounds_before(tmp_path: Path
     assert len(FrameStore.open(tmp_path / "killed").rounds) == 1
     run(tmp_path / "killed")
     assert contents(tmp_path / "killed") == two
-    for name in list(two)[2:]:
-        (tmp_path / "two" / name).unlink()
-    with pytest.raises(ValueError, match="holds only an interrupted collection"):
-        FrameStore.open(tmp_path / "two")
+
+
+def test_a_process_killed_while_renaming_its_first_round_leaves_nothing(tmp_path: Path):
+    run(tmp_path)
+    one = contents(tmp_path)
+    (tmp_path / list(one)[-1]).unlink()
+    (tmp_path / ".collecting").mkdir()
+    with pytest.raises(ValueError, match="holds only an interrupted collection; collect again"):
+        FrameStore.open(tmp_path)
+    run(tmp_path)
+    assert contents(tmp_path) == one
+
+
+def test_a_round_that_ends_while_it_is_read_is_whole_or_not_there(tmp_path: Path, monkeypatch):
+    """The last shard and the folder's end come after the reader has listed the shards."""
+    run(tmp_path)
+    run(tmp_path)
+    last = tmp_path / list(contents(tmp_path))[-1]
+    hidden = last.rename(tmp_path / "elsewhere")
+    (tmp_path / ".collecting").mkdir()
+
+    def listed_before_the_end(directory):
+        paths = shard_paths(directory)
+        hidden.rename(last)
+        (tmp_path / ".collecting").rmdir()
+        return paths
+
+    monkeypatch.setattr(store_module, "shard_paths", listed_before_the_end)
+    assert len(FrameStore.open(tmp_path).rounds) == 1
+    monkeypatch.undo()
+    assert len(FrameStore.open(tmp_path).rounds) == 2
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def test_a_seed_gives_the_same_episodes_and_progress_counts_them():
     assert seen == sorted(seen)
 
 
-def test_recorded_episodes_have_a_screen_for_every_observation():
+def test_recorded_episodes_have_a_screen_for_every_observation(monkeypatch):
+    taken, step = [], Twin.step
+    monkeypatch.setattr(Twin, "step", lambda twin, action: taken.append(action) or step(twin, action))
     screens: dict[int, list[np.ndarray]] = {}
     rewards: dict[int, float] = {}
     ends: list[int] = []
@@ -66,6 +68,7 @@ def test_recorded_episodes_have_a_screen_for_every_observation():
         2: result.lengths[2] + 1,
     }
     assert rewards == {1: result.returns[1], 2: result.returns[2]}
+    assert len(taken) == result.lengths[:3].sum()  # nobody follows an environment past its last recorded one
     assert sorted(ends) == [1, 2]
     assert screens[1][0].shape == (210, 160, 3)
     fresh = Twin("breakout", 0, SHORT).emulator

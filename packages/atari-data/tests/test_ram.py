@@ -100,12 +100,15 @@ def test_bad_labels():
         labels("pong", np.zeros((1, 64), dtype=np.uint8))
 
 
-def test_the_ram_of_a_final_row_is_that_of_its_picture(tmp_path: Path):
-    """Where a game ends within an action the picture is the one before, and the emulator has gone on."""
-    collect(tmp_path, "breakout", 3000, RandomPolicy("breakout", 0, 4), seed=0, num_envs=4, ram=True)
+@pytest.mark.parametrize("flag", ["terminated", "truncated"])
+def test_the_ram_of_a_final_row_is_that_of_its_picture(flag: str, tmp_path: Path):
+    """Where an episode ends within an action the picture is the one before, and the emulator has gone on."""
+    protocol = Protocol() if flag == "terminated" else Protocol(max_frames=403)
+    policy = RandomPolicy("breakout", 0, 4)
+    collect(tmp_path, "breakout", 3000, policy, seed=0, num_envs=4, ram=True, protocol=protocol)
     store = FrameStore.open(tmp_path)
     final = np.flatnonzero(final_rows(store.episode_ids))
-    final = final[store.terminated[final - 1]]
+    final = final[getattr(store, flag)[final - 1]]
     same = np.array([np.array_equal(store.frames[int(row)], store.frames[int(row) - 1]) for row in final])
     assert same.sum() > 5
     np.testing.assert_array_equal(store.ram[final[same]], store.ram[final[same] - 1])

@@ -80,7 +80,8 @@ def play_episodes(
     recorded = set(record_episodes) if record is not None else set()
     if wrong := sorted(recorded - set(range(num_episodes))):
         raise ValueError(f"record_episodes holds {wrong[0]}; there are episodes 0 to {num_episodes - 1}")
-    twins = Twins(game, seeds, protocol, sorted({episode % num_envs for episode in recorded}))
+    last_recorded = {episode % num_envs: episode for episode in sorted(recorded)}
+    twins = Twins(game, seeds, protocol, sorted(last_recorded))
     returns = np.zeros(num_episodes)
     lengths = np.zeros(num_episodes, dtype=np.int64)
     terminated = np.zeros(num_episodes, dtype=np.bool_)
@@ -96,6 +97,9 @@ def play_episodes(
         lengths[current[envs]] += ~over
         terminated[current[envs]] = tick.terminated[playing]
         current[envs[over]] += num_envs
+        for env in envs[over].tolist():
+            if current[env] > last_recorded.get(env, num_episodes):
+                twins.release(env)
         if over.any():
             num_ended += int(over.sum())
             if progress is not None:

@@ -78,7 +78,7 @@ class Recorder:
         if ram is not None:
             rows["ram"][:, row] = ram
             if row > 0:
-                self._keep_ram_of_the_picture(tick.terminated, row)
+                self._keep_ram_of_the_picture(over, row)
         self._filled += 1
         self.num_rows[quota_met] = self._written + self._filled
         self._taken += acting
@@ -100,10 +100,10 @@ class Recorder:
             return True
         return False
 
-    def _keep_ram_of_the_picture(self, terminated: NDArray[np.bool_], row: int) -> None:
-        """Where a game ends within an action the environment shows the picture before; so does the RAM."""
+    def _keep_ram_of_the_picture(self, over: NDArray[np.bool_], row: int) -> None:
+        """Where an episode ends within an action the environment shows the picture before; RAM too."""
         frames, ram = self._rows[FRAMES], self._rows["ram"]
-        for env in np.flatnonzero(terminated):
+        for env in np.flatnonzero(over):
             if np.array_equal(frames[env, row], frames[env, row - 1]):
                 ram[env, row] = ram[env, row - 1]
 

@@ -11,7 +11,7 @@ from typing import Any
 from atari_data.locks import only_writer
 from atari_data.protocol import Protocol
 from atari_data.shards import STAGING, shard_path, shard_paths
-from atari_data.store import FrameStore
+from atari_data.store import FrameStore, read_shard
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ def new_round(directory: Path, *, game: str, protocol: Protocol | None, ram: boo
 def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool) -> Place:
     staging = directory / STAGING
     config = {"game": game, "protocol": None if protocol is None else asdict(protocol)}
-    if not shard_paths(directory):
+    if not _whole_rounds(directory):
         return Place(round=0, first_shard=0, first_episode=0, config={**config, "round": 0}, staging=staging)
     store = FrameStore.open(directory)
     for what, found, given in (
@@ -81,6 +81,14 @@ def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool
         first_episode=int(store.episode_ids.max()) + 1,
         config={**config, "round": len(store.rounds)},
         staging=staging,
+    )
+
+
+def _whole_rounds(directory: Path) -> bool:
+    """Whether there are shards, and more than the first round's of a process killed while renaming them."""
+    paths = shard_paths(directory)
+    return bool(paths) and not (
+        (directory / STAGING).exists() and not any(read_shard(path)[0]["end"] for path in paths)
     )
 
 

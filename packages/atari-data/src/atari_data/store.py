@@ -146,6 +146,8 @@ class FrameStore:
                 the shards belong to different games.
         """
         directory = Path(directory)
+        # Before the shards are listed: it goes when a round is whole, and then so is any list made later.
+        collecting = (directory / STAGING).exists()
         paths = shard_paths(directory)
         if not paths:
             raise ValueError(
@@ -165,17 +167,18 @@ class FrameStore:
             shards.append(shard)
             if config["end"]:
                 ends.append(len(shards))
-        if not ends:
-            raise ValueError(f"{directory} holds only an interrupted collection; collect again")
-        if ends[-1] < len(shards) and not (directory / STAGING).exists():
-            gone, begun = (shard_path(directory, number).name for number in (len(shards), ends[-1]))
+        whole = ends[-1] if ends else 0
+        if whole < len(shards) and not collecting:
+            gone, begun = (shard_path(directory, number).name for number in (len(shards), whole))
             raise ValueError(
                 f"{directory} lacks the end of its last round, from {gone} on; restore the files, or delete "
                 f"those from {begun} on"
             )
+        if not ends:
+            raise ValueError(f"{directory} holds only an interrupted collection; collect again")
         if rounds is not None and not 1 <= rounds <= len(ends):
             raise ValueError(f"{directory} holds {len(ends)} rounds; rounds is {rounds}")
-        configs, shards = configs[: ends[-1]], shards[: ends[-1]]
+        configs, shards = configs[:whole], shards[:whole]
         for path, config, shard in zip(paths, configs, shards, strict=False):
             for key in ("game", "protocol"):
                 if config[key] != configs[0][key]:

@@ -58,8 +58,9 @@ class Twins:
         self._twins = {env: Twin(game, int(seeds[env]), protocol) for env in chosen}
         self._next: dict[int, int | None] = {}  # the action each twin takes next; None: it resets
 
-    def __getitem__(self, env: int) -> Twin:
-        return self._twins[env]
+    def release(self, env: int) -> None:
+        """Follow this environment no longer."""
+        self._twins.pop(env, None)
 
     def follow(self, tick: Tick) -> None:
         """Bring the twins of this tick's environments to the moment of its observations.
