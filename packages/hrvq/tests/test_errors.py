@@ -26,7 +26,7 @@ from safetensors.torch import save_file
         ({"revive_below": "0.1"}, "revive_below is '0.1'"),
         ({"commitment_weights": None}, "commitment_weights is None"),
         ({"smoothing": -1.0}, "smoothing is -1.0"),
-        ({"revive_below": 1.0}, "revive_below is 1.0"),
+        ({"revive_below": 0.5}, "revive_below is 0.5"),
         ({"kmeans_iterations": -1}, "kmeans_iterations is -1"),
         ({"gradient": "none"}, "straight_through, rotation"),
         ({"distance": "manhattan"}, "euclidean, cosine"),
@@ -139,6 +139,12 @@ def test_codebooks(quantizer, random_codebooks):
             q.set_codebooks(good, [torch.ones(16), counts])
     with pytest.raises(ValueError, match="NaN"):
         q.set_codebooks([torch.zeros(16, 8), torch.full((16, 8), torch.nan)])
+    before = copy.deepcopy(q.state_dict())
+    with pytest.raises(ValueError, match="codebooks have NaN or infinite values in float32"):
+        q.set_codebooks([torch.full((16, 8), 1e300, dtype=torch.float64)] * 2)
+    with pytest.raises(ValueError, match="counts have NaN or infinite values in float32"):
+        q.set_codebooks(good, [torch.full((16,), 1e300, dtype=torch.float64)] * 2)
+    assert all(torch.equal(before[name], value) for name, value in q.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -171,9 +177,10 @@ def test_files_without_embeddings(tmp_path, quantizer, random_codebooks):
     save_file({"embeddings": torch.zeros(4, 8, dtype=torch.uint8)}, tmp_path / "bytes")
     with pytest.raises(ValueError, match="are U8"):
         q.fit(tmp_path / "bytes")
-    (tmp_path / "text.npy").write_text("hello")
-    with pytest.raises(ValueError, match="no readable NumPy file"):
-        q.fit(tmp_path / "text.npy")
+    for content in ("hello", ""):
+        (tmp_path / "text.npy").write_text(content)
+        with pytest.raises(ValueError, match="no readable NumPy file"):
+            q.fit(tmp_path / "text.npy")
 
 
 @pytest.mark.parametrize(
@@ -194,6 +201,16 @@ def test_fit_options(bad, quantizer, random_codebooks, vectors):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} is"):
         q.fit(vectors(40, 8), **bad)
     assert torch.equal(q.table, before)
+
+
+def test_any_whole_number_is_a_seed(quantizer, random_codebooks, vectors):
+    quantizer(random_codebooks(8, (16,))).fit(vectors(40, 8), epochs=1, seed=2**64)
+
+
+@pytest.mark.parametrize("bad", [{"examples": 2.5}, {"examples": True}, {"batch_size": 1.5}])
+def test_atlas_options(bad, quantizer, random_codebooks, vectors):
+    with pytest.raises(ValueError, match=f"{next(iter(bad))} .*{next(iter(bad.values()))}"):
+        atlas(quantizer(random_codebooks(8, (16,))), vectors(40, 8), **bad)
 
 
 def test_what_is_no_config():

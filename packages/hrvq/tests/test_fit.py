@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hrvq import HRVQ, HRVQConfig, distortion, perplexity, usage
+from hrvq import HRVQ, HRVQConfig, _fitting, distortion, perplexity, usage
 from safetensors.torch import save_file
 
 
@@ -17,6 +17,22 @@ def test_result_is_what_the_metrics_say(vectors):
     assert result.explained == pytest.approx([1 - float(d / variance) for d in result.distortion], abs=1e-5)
     assert result.usage == pytest.approx(usage(tokens, (32, 16, 8)).tolist())
     assert result.perplexity == pytest.approx(perplexity(tokens, (32, 16, 8)).tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 3e4])
+def test_what_is_explained_does_not_depend_on_where_the_vectors_lie(offset):
+    """Two of 16 numbers vary; float32 squares of the others would hide it."""
+    x = torch.full((3000, 16), offset)
+    x[:, :2] += torch.randn(3000, 2, generator=torch.Generator().manual_seed(0))
+    result = HRVQ(HRVQConfig(dim=16, levels=1, codes=16)).fit(x, epochs=2)
+    centred = x.double() - x.double().mean(0)
+    variance = float(centred.square().sum(1).mean())
+    assert result.explained[0] == pytest.approx(1 - result.distortion[0] / variance, abs=1e-6)
+    assert 0.5 < result.explained[0] < 0.95
+
+
+def test_equal_vectors_are_explained_whole():
+    assert HRVQ(HRVQConfig(dim=3, levels=1, codes=2)).fit(torch.full((10, 3), 0.1)).explained == (1.0,)
 
 
 @pytest.mark.parametrize("rows", [1, 5, 40, 3000])
@@ -47,11 +63,41 @@ def test_without_revival_it_is_plain_k_means_however_rare_a_cluster():
         [c + torch.randn(n, 16, generator=random) * 0.01 for c, n in zip(centres, sizes, strict=True)]
     )
     config = HRVQConfig(dim=16, levels=1, codes=32, revive_below=0.0)
-    fitted, started = HRVQ(config), HRVQ(config)
-    assert fitted.fit(x, revive_below=0.0).distortion[0] < 16 * 0.01**2 * 1.1
+    reviving = HRVQConfig(dim=16, levels=1, codes=32)
+    assert HRVQ(reviving).fit(x, revive_below=0.0).distortion[0] < 16 * 0.01**2 * 1.1
+    assert HRVQ(config).fit(x).distortion[0] < 16 * 0.01**2 * 1.1  # the config's 0 is fit's
+    started = HRVQ(config)
     started.initialize(x)
     assert distortion(x, started.level_embeddings(started.encode(x))) < 16 * 0.01**2 * 1.1
-    assert HRVQ(config).fit(x).distortion[0] > 1  # the default prefers to use all codes alike
+    for fitted in (HRVQ(reviving).fit(x), HRVQ(config).fit(x, revive_below=0.42)):
+        assert fitted.distortion[0] > 1  # the default prefers to use all codes alike
+
+
+def test_codes_that_move_to_where_codes_are_crowded_even_out_their_use(monkeypatch):
+    x = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0)) ** 3  # dense within, thin without
+    perplexity = []
+    for crowding in (_fitting._CROWDING, 0):
+        monkeypatch.setattr(_fitting, "_CROWDING", crowding)
+        result = HRVQ(HRVQConfig(dim=4, levels=1, codes=64)).fit(x, epochs=4, seed=1)
+        perplexity += result.perplexity
+    assert perplexity[0] > perplexity[1] + 1
+
+
+def test_the_second_half_of_the_passes_only_settles(vectors):
+    """Lloyd's passes never make it worse; revivals do, at first."""
+    found = []
+    q = HRVQ(HRVQConfig(dim=16, levels=1, codes=64))
+    q.fit(
+        vectors(3000, 16),
+        epochs=8,
+        tolerance=0.0,
+        revive_below=0.9,
+        seed=1,
+        progress=lambda p: found.append(p.distortion),
+    )
+    assert len(found) == 8
+    assert found[:4] != sorted(found[:4], reverse=True)
+    assert found[4:] == sorted(found[4:], reverse=True)
 
 
 def test_every_kind_of_source_gives_the_same_codes(vectors, tmp_path):
@@ -87,6 +133,7 @@ def test_seed_decides_and_progress_is_told(vectors):
     assert not torch.equal(tables[0], tables[2])
     assert [(p.level, p.epoch) for p in seen[-6:]] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     assert seen[-1].distortion >= result.distortion[-1]
+    assert result.passes == (5, 5)
 
 
 def test_update_goes_on_from_a_fit(vectors):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hrvq import _nearest
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -139,4 +140,23 @@ def test_compiles_whole_and_once(options, quantizer, random_codebooks, vectors):
         (expected.quantized.sum() + expected.commitment_loss.sum()).backward()
         assert torch.allclose(x.grad, y.grad, atol=1e-6)
         q.update(x.detach(), out.tokens)
+    assert frames == 1
+
+
+@pytest.mark.filterwarnings("ignore:Guards may run slower")
+def test_one_graph_for_any_number_of_rows(monkeypatch, quantizer, random_codebooks, vectors):
+    """Blocks, which bound the memory otherwise, would fix their number."""
+    monkeypatch.setattr(_nearest, "_ROWS_PER_BLOCK", {"cpu": 1024, "device": 16})
+    q = quantizer(random_codebooks(12, (8, 8)))
+    frames = 0
+
+    def backend(graph, _):
+        nonlocal frames
+        frames += 1
+        return graph.forward
+
+    compiled = torch.compile(q, backend=backend, fullgraph=True, dynamic=True)
+    for rows in (40, 100, 150, 20):
+        x = vectors(rows, 12)
+        assert torch.equal(compiled(x).tokens, q(x).tokens)
     assert frames == 1

@@ -53,6 +53,25 @@ def test_kmeans_start_finds_separate_clusters():
     assert q.counts.tolist() == [20.0] * 8
 
 
+def test_a_start_far_from_the_origin_from_many_vectors():
+    """The mean of a code is that of its vectors to float32's last digits, however many they are."""
+    x = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0)) + 100
+    q = HRVQ(HRVQConfig(dim=2, levels=1, codes=1, kmeans_iterations=1))
+    q.initialize(x)
+    assert torch.allclose(q.codebooks[0][0], x.double().mean(0).float(), rtol=0, atol=1e-4)
+    assert q.counts.tolist() == [200_000]
+
+
+def test_the_seed_decides_where_codes_start(vectors):
+    tables = []
+    for seed in (1, 1, 2, 2**70):
+        q = HRVQ(HRVQConfig(dim=8, levels=1, codes=16, kmeans_iterations=0, seed=seed))
+        q.update(vectors(100, 8))
+        tables.append(q.table)
+    assert torch.equal(tables[0], tables[1])
+    assert not torch.equal(tables[0], tables[2])
+
+
 @pytest.mark.parametrize("x", [torch.ones(1, 6), torch.ones(50, 6), torch.zeros(3, 6), torch.randn(5, 6)])
 def test_few_or_equal_vectors_never_crash(x):
     q = HRVQ(HRVQConfig(dim=6, levels=3, codes=16))
@@ -79,7 +98,7 @@ def test_dead_codes_come_back_where_vectors_are(rows, vectors):
 
 
 def test_fewer_vectors_than_dead_codes_revive_one_each(quantizer, vectors):
-    q = quantizer([torch.zeros(8, 4)], decay=0.5, revive_below=0.5)
+    q = quantizer([torch.zeros(8, 4)], decay=0.5, revive_below=0.49)
     before = torch.full((8, 4), 50.0) + torch.arange(8)[:, None]
     q.set_codebooks([before], [torch.tensor([100.0, 1, 1, 1, 1, 1, 1, 1])])
     x = vectors(3, 4)
@@ -174,8 +193,11 @@ def test_a_start_from_many_vectors_may_weigh_as_much_as_a_batch(vectors):
         q.update(x[:100] + 1)
     slow, fast = ((q.table - before).norm() for q, before in moved)
     assert fast > 10 * slow
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        whole.initialize(x, batch_size=0)
+    for bad in (0, 1.5, float("nan"), float("inf"), "a"):
+        before = whole.counts.clone()
+        with pytest.raises(ValueError, match=f"batch_size is {bad!r}"):
+            whole.initialize(x, batch_size=bad)
+        assert torch.equal(whole.counts, before)
 
 
 def test_level_dropout(quantizer, random_codebooks, vectors):

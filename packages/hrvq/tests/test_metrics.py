@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hrvq import bits, code_counts, distortion, perplexity, persistence, usage
@@ -28,6 +29,15 @@ def test_codes_may_be_a_list():
     assert usage(TOKENS, [4, 8]).tolist() == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
+def test_arrays_and_small_integers_do_as_well(dtype):
+    array, episodes = TOKENS.numpy().astype(dtype), np.array([0, 0, 1, 1], dtype=dtype)
+    array.flags.writeable = False  # as of a memory map
+    for tokens, ids in ((array, episodes), (torch.from_numpy(array.copy()), torch.from_numpy(episodes))):
+        assert usage(tokens, np.array([4, 8])).tolist() == [0.5, 0.5]
+        assert persistence(tokens, ids).tolist() == [1.0, 0.0]
+
+
 def test_steps_from_or_to_no_code_do_not_count():
     tokens = torch.tensor([[0, -1], [0, -1], [2, -1], [-1, -1], [-1, 1], [1, -1]])
     first, second = persistence(tokens).tolist()
@@ -47,6 +57,9 @@ def test_distortion_by_hand():
     x = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
     embeddings = torch.tensor([[[3.0, 0.0], [0.0, 3.0]], [[0.0, 0.0], [0.0, 1.0]]])
     assert distortion(x, embeddings).tolist() == [(16 + 1) / 2, (1 + 0) / 2]
+    padded = torch.cat([torch.full((3, 2), torch.nan), x]), torch.cat([torch.zeros(3, 2, 2), embeddings])
+    assert distortion(*padded, torch.arange(5) > 2).tolist() == [(16 + 1) / 2, (1 + 0) / 2]
+    assert distortion(*padded, torch.arange(5) > 9).isnan().all()
 
 
 def test_errors():
@@ -54,6 +67,14 @@ def test_errors():
         usage(TOKENS, 3)
     with pytest.raises(ValueError, match="2 levels"):
         usage(TOKENS, (4, 4, 4))
+    for codes in (16.9, "16", (4, 1.5), 0, None):
+        with pytest.raises(ValueError, match="codes is"):
+            usage(TOKENS, codes)
+    for tokens in (TOKENS.float(), TOKENS.numpy() / 2, TOKENS > 0, TOKENS.tolist(), TOKENS - 2, TOKENS[0, 0]):
+        with pytest.raises(ValueError, match="tokens"):
+            usage(tokens, 4)
+        with pytest.raises(ValueError, match="tokens"):
+            persistence(tokens)
     with pytest.raises(ValueError, match=r"\(T, L\)"):
         persistence(TOKENS[None])
     with pytest.raises(ValueError, match="episode_ids"):
@@ -62,3 +83,6 @@ def test_errors():
         persistence(TOKENS, torch.arange(4))
     with pytest.raises(ValueError, match="level_embeddings"):
         distortion(torch.zeros(3, 2), torch.zeros(2, 3, 2))
+    for mask in (torch.ones(3), torch.ones(2, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="mask is"):
+            distortion(torch.zeros(3, 2), torch.zeros(3, 1, 2), mask)

@@ -1,5 +1,9 @@
 """The same codes do the same as in vector-quantize-pytorch."""
 
+import re
+from pathlib import Path
+
+import hrvq
 import pytest
 import torch
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
@@ -89,3 +93,25 @@ def test_cosine_with_one_level(quantizer, random_codebooks, vectors):
     ours = quantizer(codes, distance="cosine")
     assert torch.equal(ours.encode(x)[:, 0], tokens[0])
     assert torch.allclose(ours(x).quantized, quantized[0], atol=1e-6)
+
+
+def test_the_readmes_way_in_for_trained_codes(vectors):
+    """Same tokens, and the next update is theirs too."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (block,) = re.findall(r"^```python\n(def from_residual_vq.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    namespace = dict(vars(hrvq))
+    exec(block, namespace)
+    torch.manual_seed(0)
+    theirs = ResidualVQ(dim=24, num_quantizers=2, codebook_size=16, kmeans_init=True, decay=0.9).train()
+    for seed in range(5):
+        theirs(vectors(256, 24, seed)[None])
+    ours = namespace["from_residual_vq"](theirs, decay=0.9, revive_below=0.0)
+    x = vectors(256, 24, seed=9)
+    with torch.no_grad():
+        quantized, tokens, _ = theirs.eval()(x[None])
+    assert (ours.encode(x) == tokens[0]).float().mean() > 0.99
+    assert torch.allclose(ours.decode(tokens[0]), quantized[0], atol=1e-6)
+    theirs.train()(x[None])
+    ours.update(x, tokens[0])
+    for layer, codes in zip(theirs.layers, ours.codebooks, strict=True):
+        assert torch.allclose(layer._codebook.embed[0], codes, atol=1e-4)

@@ -52,6 +52,32 @@ def test_near_ties_are_decided_exactly(quantizer, random_codebooks):
     assert torch.equal(quantizer([codes]).encode(x), expected)
 
 
+@pytest.mark.parametrize("offset", [3.0, 100.0, 3e4, 1e6])
+def test_vectors_far_from_the_origin(offset, monkeypatch, quantizer, random_codebooks, vectors):
+    """Scores about the codes' mean are as good there as anywhere, on every path."""
+    coarse, fine = random_codebooks(32, (64, 64))
+    codebooks, x = [coarse + offset, fine], vectors(1000, 32) + offset
+    # float32 leaves few distinct numbers that far away, so two codes may be equally near; the lowest wins.
+    expected = exact_tokens(x, codebooks)
+    q = quantizer(codebooks)
+    assert torch.equal(q.encode(x), expected)
+    if offset < 1e6:
+        _, certain = _nearest._search_fast(x, [_nearest._Level.of(codes) for codes in codebooks], 2.0**-24)
+        assert certain.float().mean() > 0.98  # a search in float64 is slow
+    parts = [q.encode(part) for part in x.split(3)]
+    assert torch.equal(torch.cat(parts), expected)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(q.encode(x), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_fixed_shapes_at_any_scale(scale, monkeypatch, quantizer, random_codebooks, vectors):
+    codebooks = [codes * scale for codes in random_codebooks(32, (64, 64))]
+    x = vectors(200, 32) * scale
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(quantizer(codebooks).encode(x), exact_tokens(x, codebooks))
+
+
 def test_one_long_code_puts_no_other_in_doubt(quantizer, random_codebooks, vectors):
     """Its scores are rounded more coarsely than the others differ, but the others' are not."""
     codes = torch.cat([random_codebooks(64, (64,))[0], torch.full((1, 64), 1e8)])

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hrvq import counts_by_group, jensen_shannon, mutual_information, shared_code_share, usage_by_group
@@ -50,6 +51,63 @@ def test_bias_of_many_codes_is_taken_off():
     assert mutual_information(tokens, groups, 256, resamples=50).estimate < 0.04
 
 
+def independent(groups, codes, episodes, frames, seed=0):
+    """Episodes that keep to 8 codes of their own, whatever their group: tokens (N, 1), groups, episodes."""
+    random = torch.Generator().manual_seed(seed)
+    favourites = torch.randint(codes, (episodes, 8), generator=random)
+    tokens = favourites.gather(1, torch.randint(8, (episodes, frames), generator=random))
+    episode = torch.arange(episodes)
+    return tokens.reshape(-1, 1), *(e.repeat_interleave(frames) for e in (episode % groups, episode))
+
+
+@pytest.mark.parametrize(("groups", "codes", "frames"), [(4, 256, 500), (2, 16, 200)])
+def test_episodes_that_know_nothing_of_their_group_tell_nothing(groups, codes, frames):
+    """Frames of one episode are alike, so 40 of them differ by group as 40 frames would, not as thousands."""
+    estimates = []
+    for seed in range(5):
+        tokens, group, episodes = independent(groups, codes, 40, frames, seed)
+        told = mutual_information(tokens, group, codes, blocks=episodes, resamples=100, seed=seed)
+        assert told.low == 0
+        estimates.append(float(told.estimate))
+    assert sum(estimates) / 5 < 0.04
+
+
+def test_fewer_vectors_than_cells_tell_nothing_either():
+    """1000 vectors in 5 x 256 cells: the plug-in estimate is near 0.7 bits."""
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.randint(256, (1000, 1), generator=random)
+    told = mutual_information(tokens, torch.randint(5, (1000,), generator=random), 256, resamples=100)
+    assert told.estimate < 0.03
+    assert told.low == 0
+
+
+def test_what_episodes_do_tell_is_kept():
+    """A binary channel that errs in one episode of five: 1 - H(0.2) = 0.278 bits."""
+    found, hits = [], 0
+    for seed in range(10):
+        random = torch.Generator().manual_seed(seed)
+        groups = torch.randint(2, (200,), generator=random)
+        tokens = groups ^ (torch.rand(200, generator=random) < 0.2)
+        tokens, groups, episodes = (t.repeat_interleave(20) for t in (tokens, groups, torch.arange(200)))
+        told = mutual_information(tokens[:, None], groups, 2, blocks=episodes, resamples=100)
+        found.append(float(told.estimate))
+        hits += bool(told.low < 0.278 < told.high)
+    assert sum(found) / 10 == pytest.approx(0.278, abs=0.03)
+    assert hits >= 8
+
+
+def test_the_interval_lies_about_the_estimate_and_narrows_with_less_confidence():
+    """Also where resampling adds more bias than the interval is wide: 256 codes, 600 vectors."""
+    random = torch.Generator().manual_seed(0)
+    groups = torch.randint(3, (600,), generator=random)
+    tokens = (torch.randint(128, (600,), generator=random) + 64 * groups)[:, None]
+    wide, narrow = (
+        mutual_information(tokens, groups, 256, resamples=200, confidence=confidence)
+        for confidence in (0.95, 0.5)
+    )
+    assert wide.low < narrow.low < narrow.estimate < narrow.high < wide.high
+
+
 def test_interval_covers_the_truth_as_often_as_it_says():
     random = torch.Generator().manual_seed(0)
     hits = 0
@@ -70,7 +128,8 @@ def test_blocks_widen_the_interval():
     frames = mutual_information(tokens[:, None], groups, 2)
     blocks = mutual_information(tokens[:, None], groups, 2, blocks=episodes)
     assert (blocks.high - blocks.low) > 4 * (frames.high - frames.low)
-    assert torch.allclose(blocks.estimate, frames.estimate)
+    each = mutual_information(tokens[::50, None], groups[::50], 2, blocks=episodes[::50])
+    assert torch.allclose(blocks.estimate, each.estimate)
     again = mutual_information(tokens[:, None], groups, 2, blocks=episodes)
     assert torch.equal(again.low, blocks.low)
 
@@ -80,6 +139,28 @@ def test_one_block_in_a_group_leaves_the_interval_unknown():
     assert told.estimate.isfinite().all()
     assert told.low.isnan().all()
     assert told.high.isnan().all()
+    alone = torch.tensor([0, 1, 1, 1, 1])
+    for blocks in (None, torch.arange(5)):
+        told = mutual_information(alone[:, None], alone, 2, blocks=blocks, resamples=20)
+        assert told.low.isnan().all()
+
+
+def test_blocks_may_be_numbered_within_each_group():
+    tokens, groups, episodes = independent(2, 16, 12, 30)
+    within = mutual_information(tokens, groups, 16, blocks=episodes // 2, resamples=50)
+    across = mutual_information(tokens, groups, 16, blocks=episodes, resamples=50)
+    assert torch.equal(torch.stack(within).isfinite(), torch.ones(3, 1, dtype=torch.bool))
+    assert torch.equal(torch.stack(within), torch.stack(across))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_arrays_and_small_integers_do_as_well(dtype):
+    arrays = [tensor.numpy().astype(dtype) for tensor in (TOKENS, GROUPS, torch.arange(4))]
+    expected = mutual_information(TOKENS, GROUPS, 4, blocks=torch.arange(4), resamples=20)
+    for tokens, groups, blocks in (arrays, map(torch.from_numpy, arrays)):
+        told = mutual_information(tokens, groups, np.array([4, 4]), blocks=blocks, resamples=20)
+        assert torch.equal(torch.stack(told), torch.stack(expected))
+        assert jensen_shannon(tokens, groups, 4)[1, 0, 1] == 1
 
 
 def test_errors():
@@ -89,8 +170,13 @@ def test_errors():
         usage_by_group(TOKENS, GROUPS - 1, 4)
     with pytest.raises(ValueError, match="blocks"):
         mutual_information(TOKENS, GROUPS, 4, blocks=GROUPS[:2])
-    with pytest.raises(ValueError, match="resamples is 0"):
-        mutual_information(TOKENS, GROUPS, 4, resamples=0)
+    for resamples in (0, 1.5):
+        with pytest.raises(ValueError, match=f"resamples is {resamples}"):
+            mutual_information(TOKENS, GROUPS, 4, resamples=resamples)
+    with pytest.raises(ValueError, match="confidence 'a'"):
+        mutual_information(TOKENS, GROUPS, 4, confidence="a")
+    with pytest.raises(ValueError, match=r"groups are torch\.float32"):
+        counts_by_group(TOKENS, GROUPS + 0.5, 4)
 
 
 def test_a_group_without_tokens():

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from hrvq import HRVQ, HRVQConfig
+from hrvq import HRVQ, HRVQConfig, atlas, usage
 from torch import nn
 
 
@@ -21,6 +21,38 @@ def test_a_converted_model_keeps_its_codes(dtype, quantizer, random_codebooks, v
     assert model[1].decode(out.tokens).dtype == torch.float32
     model[1].update(x, out.tokens)
     assert model[1].counts.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_programs_defaults_change_nothing(dtype, vectors):
+    x = vectors(200, 12)
+
+    def work():
+        q = HRVQ(HRVQConfig(dim=12, levels=2, codes=16, level_dropout=0.5, revive_below=0.4))
+        q.fit(x, epochs=2)
+        q.initialize(x)
+        out = q(x, generator=torch.Generator().manual_seed(0))
+        q.update(x)
+        page = atlas(q, x)[1]
+        q.set_codebooks(q.codebooks)
+        return [*out, page.examples, *q.state_dict().values(), usage(out.tokens, 16), q.encode(x)]
+
+    expected = work()
+    try:
+        torch.set_default_dtype(dtype)
+        found = work()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in expected]
+    assert all(map(torch.equal, found, expected))
+
+
+def test_the_programs_default_device_changes_nothing(quantizer, random_codebooks, vectors):
+    q, x = quantizer(random_codebooks(12, (16, 16))), vectors(20, 12)
+    expected = q(x)
+    with torch.device("meta"):
+        assert torch.equal(q.encode(x), expected.tokens)
+        assert torch.equal(q(x).quantized, expected.quantized)
 
 
 def test_whoever_copies_the_buffers_copies_the_quantizer(vectors):
@@ -40,6 +72,21 @@ def test_whoever_copies_the_buffers_copies_the_quantizer(vectors):
     assert torch.equal(q.table, other.table)
     assert torch.equal(q.table, resumed.table)
     assert torch.equal(q.get_extra_state(), other.get_extra_state())
+
+
+def test_buffers_copied_onto_a_used_quantizer_bring_their_step(vectors):
+    """The step decides where dead codes move, so copies of one quantizer must agree about it."""
+    q = HRVQ(HRVQConfig(dim=8, levels=1, codes=32, decay=0.5, revive_below=0.4))
+    q.update(vectors(100, 8))
+    other = copy.deepcopy(q)
+    for seed in range(5):
+        q.update(vectors(40, 8, seed))
+    for mine, yours in zip(other.buffers(), q.buffers(), strict=True):
+        mine.copy_(yours)
+    for each in (q, other):
+        each.update(vectors(40, 8, seed=9) + 1)
+        assert int(each.get_extra_state()) == 7
+    assert torch.equal(q.table, other.table)
 
 
 def test_an_averaged_model_can_be_used(vectors):

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 
+from hrvq._config import positive_int
 from hrvq._gradients import unit
 from hrvq._quantizer import HRVQ
 from hrvq._sources import Vectors, VectorSource
@@ -34,12 +35,14 @@ def atlas(
         One :class:`LevelAtlas` for each level. Equally near vectors come in row order, and a vector that
         repeats an earlier one is an example like any other.
     """
-    if examples < 1 or batch_size < 1:
-        raise ValueError(f"examples is {examples} and batch_size {batch_size}; give at least 1")
+    if not (positive_int(examples) and positive_int(batch_size)):
+        raise ValueError(
+            f"examples is {examples!r} and batch_size {batch_size!r}; give integers of at least 1"
+        )
     device, sizes = quantizer.table.device, quantizer.config.codes_per_level
     counts = [torch.zeros(size, dtype=torch.int64, device=device) for size in sizes]
     nearest = [torch.full((size, examples), -1, device=device) for size in sizes]
-    distance = [torch.full((size, examples), torch.inf, device=device) for size in sizes]
+    distance = [torch.full((size, examples), torch.inf, dtype=torch.float32, device=device) for size in sizes]
     for start, block in VectorSource(vectors, quantizer.config.dim).blocks(batch_size, device):
         tokens = quantizer.encode(block)
         rest = unit(block) if quantizer.config.distance == "cosine" else block

@@ -3,6 +3,7 @@
 Values are looked at on the CPU only: on a GPU the answer would stall the stream.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,19 @@ def check_tensors(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} is of type {type(value).__name__}; give a torch tensor")
+
+
+def integers(name: str, value: object) -> Tensor:
+    """An integer tensor or array of any width as int64; a tensor stays on its device."""
+    if not isinstance(value, Tensor | np.ndarray):
+        raise ValueError(f"{name} are of type {type(value).__name__}; give an integer tensor or array")
+    if isinstance(value, np.ndarray):
+        fits = value.dtype.kind in "iu"
+    else:
+        fits = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+    if not fits:
+        raise ValueError(f"{name} are {value.dtype}; give an integer tensor or array")
+    return torch.from_numpy(value.astype(np.int64)) if isinstance(value, np.ndarray) else value.long()
 
 
 def check_vectors(x: Tensor, mask: Tensor | None, *, dim: int, device: torch.device) -> None:

@@ -32,7 +32,8 @@ class HRVQConfig:
             the codes.
         smoothing: Laplace smoothing of the code counts, so that an unused code has a finite mean.
         revive_below: a code whose average count falls below this share of the mean count is moved onto
-            a random vector of the current batch; 0 switches revival off.
+            a random vector of the current batch; 0 switches revival off, of ``fit`` too unless told
+            otherwise. Below 0.5, the share that a moved code starts with: it would be moved for ever.
         kmeans_iterations: Lloyd iterations of the k-means start.
         gradient: how the gradient passes the quantizer, "straight_through" or "rotation"
             (Fifty et al. 2024, https://arxiv.org/abs/2410.06424).
@@ -83,8 +84,8 @@ class HRVQConfig:
             raise ValueError(f"decay is {self.decay!r}; give a number from 0 to below 1, such as 0.99")
         if not (finite(self.smoothing) and self.smoothing >= 0):
             raise ValueError(f"smoothing is {self.smoothing!r}; give a small number such as 1e-5")
-        if not (finite(self.revive_below) and 0 <= self.revive_below < 1):
-            raise ValueError(f"revive_below is {self.revive_below!r}; give a share from 0 (off) to below 1")
+        if not (finite(self.revive_below) and 0 <= self.revive_below < 0.5):
+            raise ValueError(f"revive_below is {self.revive_below!r}; give a share from 0 (off) to below 0.5")
         if not (self.kmeans_iterations == 0 or positive_int(self.kmeans_iterations)):
             raise ValueError(
                 f"kmeans_iterations is {self.kmeans_iterations!r}; give an integer of at least 0"

@@ -12,7 +12,7 @@ from hrvq._gradients import unit as at_unit_length
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
 from hrvq._sources import Vectors, VectorSource
-from hrvq._statistics import Draw, Level, code_statistics, dead_codes, draw, merge, replace
+from hrvq._statistics import Draw, Level, dead_codes, draw, merge, replace, total_statistics
 
 if TYPE_CHECKING:
     from hrvq._quantizer import HRVQ
@@ -21,6 +21,7 @@ _SAMPLE_PER_CODE = 64
 # Revived codes move to vectors drawn in proportion to the cube of how many share their code: among crowded
 # codes, where one more evens out the use of all. Drawn evenly, the same use would take more revivals.
 _CROWDING = 3
+_REVIVE_BELOW = 0.42  # of the mean count, if neither the caller nor the config says otherwise
 
 
 class FitResult(NamedTuple):
@@ -78,9 +79,13 @@ class LevelwiseKMeans:
         """Mean squared distance of what is left of the vectors from its mean."""
         total = torch.zeros((), dtype=torch.float64, device=self._device)
         squares = torch.zeros((), dtype=torch.float64, device=self._device)
+        origin = None
         for _, block in self._residuals():
-            total = total + block.sum(0, dtype=torch.float64)
-            squares = squares + block.square().sum(dtype=torch.float64)
+            wide = block.double()
+            # Far from the origin E|x|^2 and |E x|^2 agree in all their digits, so look from nearby.
+            origin = wide[0] if origin is None else origin
+            total = total + (wide - origin).sum(0)
+            squares = squares + (wide - origin).square().sum()
         rows = self.source.rows
         return float(squares / rows - (total / rows).square().sum())
 
@@ -104,7 +109,7 @@ class LevelwiseKMeans:
         for _, block in self._residuals():
             tokens = nearest(block, codes)
             errors = (block - F.embedding(tokens, codes)).square().sum(1)
-            block_counts, block_sums = code_statistics(block, tokens, size)
+            block_counts, block_sums = total_statistics(block, tokens, size)
             counts += block_counts
             sums += block_sums
             total += errors.sum(dtype=torch.float64)
@@ -131,7 +136,7 @@ def fit(
     epochs: int,
     batch_size: int,
     tolerance: float,
-    revive_below: float,
+    revive_below: float | None,
     seed: int,
     progress: Callable[[FitProgress], object] | None,
 ) -> FitResult:
@@ -139,14 +144,16 @@ def fit(
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not positive_int(value):
             raise ValueError(f"{name} is {value!r}; give an integer of at least 1")
+    config, device = quantizer.config, quantizer.table.device
+    if revive_below is None:
+        revive_below = _REVIVE_BELOW if config.revive_below > 0 else 0.0
     for name, share in (("tolerance", tolerance), ("revive_below", revive_below)):
         if not (finite(share) and 0 <= share < 1):
             raise ValueError(f"{name} is {share!r}; give a share from 0 to below 1")
     if not (seed == 0 or positive_int(seed)):
         raise ValueError(f"seed is {seed!r}; give an integer of at least 0")
-    config, device = quantizer.config, quantizer.table.device
     source = VectorSource(vectors, config.dim)
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed % 2**63)
     unit = config.distance == "cosine"
     data = LevelwiseKMeans(source, batch_size=batch_size, device=device, unit=unit)
     variance = data.variance()

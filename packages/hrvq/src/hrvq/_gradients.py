@@ -109,6 +109,6 @@ def commitment(
     if counted is None:
         counted = torch.ones(level_embeddings.shape[:2], dtype=torch.bool, device=x.device)
     used = counted.float()
-    weight = torch.tensor(weights, device=x.device) / x.shape[1]
+    weight = torch.tensor(weights, dtype=torch.float32, device=x.device) / x.shape[1]
     losses: Tensor = _Commitment.apply(x, level_embeddings, used * (weight / used.sum(0).clamp_min(1)))
     return losses

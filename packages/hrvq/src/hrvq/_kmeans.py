@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvq._nearest import nearest
-from hrvq._statistics import Level, code_statistics, dead_codes, draw, replace
+from hrvq._statistics import Level, dead_codes, draw, replace, total_statistics
 
 UNUSED = 0.3  # of the mean count: where all codes are to be used, one as rare as this had better move
 _START_PER_CODE = 16  # vectors that the starting codes are drawn from
@@ -72,7 +72,7 @@ def kmeans(
         means = F.normalize(means, dim=1)
     for iteration in range(iterations):
         tokens = nearest(vectors, means)
-        counts, sums = code_statistics(vectors, tokens, codes)
+        counts, sums = (total.float() for total in total_statistics(vectors, tokens, codes))
         moved = sums / counts.clamp_min(1)[:, None]
         if spherical:
             moved = F.normalize(moved, dim=1)
@@ -82,5 +82,5 @@ def kmeans(
             if bool(dead.any()):
                 weights = vectors.new_ones(len(vectors))
                 replace(Level(means, counts, sums), dead, draw(vectors, weights, codes, generator=generator))
-    counts, _ = code_statistics(vectors, nearest(vectors, means), codes)
-    return means, counts
+    counts, _ = total_statistics(vectors, nearest(vectors, means), codes)
+    return means, counts.float()

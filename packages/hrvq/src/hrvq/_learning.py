@@ -58,7 +58,7 @@ def move(
         counts, sums = code_statistics(residual, chosen, len(level.codes))
         sum_over_ranks(counts, sums)
         # A batch with nothing to count leaves everything as it was. A tensor, not an `if`: see below.
-        share = (1 - config.decay) * (counts.sum() > 0)
+        share = (1 - config.decay) * (counts.sum() > 0).to(counts.dtype)
         level.counts.lerp_(counts, share)
         level.sums.lerp_(sums, share)
         average = smoothed(level.counts, config.smoothing)[:, None]

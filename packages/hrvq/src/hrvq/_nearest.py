@@ -3,12 +3,13 @@
 With s_k = r.c_k - |c_k|^2 / 2 the nearest code has the largest score. Scores come from one float32 matrix
 product, whose rounding is bounded (Higham 2002, section 3.1), for any order of summation, by
 
-    |s_k - fl(s_k)| <= (D + 2) u (|r| |c_k| + |c_k|^2 / 2),        u = 2^-24.
+    |s_k - fl(s_k)| <= (D + 6) u (|r| |c_k| + |c_k|^2 / 2),        u = 2^-24.
 
-with |c_k| at most the longest code's. Where the best score leads the second by more than twice that bound
-the winner is certain. The few vectors with a doubt at any level are searched again in float64. So a vector's
-tokens depend on the vector and the codes alone: not on the batch it came in, the number of threads, or the
-matrix library.
+with |c_k| at most the longest code's. Where all codes lie to one side, r and c_k are taken from the codes'
+mean: distances stay the same, the lengths in the bound shrink, and 4 of the D + 6 are for rounding the
+differences and the lengths. Where the best score leads the second by more than twice that bound the winner is
+certain. The few vectors with a doubt at any level are searched again in float64. So a vector's tokens depend
+on the vector and the codes alone: not on the batch it came in, the number of threads, or the matrix library.
 """
 
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ _ROWS_FOR_CONVOLUTION = 16
 _EXACT = 2.0**-24
 _ROUNDOFF = dict.fromkeys(("highest", "none", "ieee"), _EXACT) | dict.fromkeys(("high", "tf32"), 2.0**-11)
 _COARSEST = 2.0**-8
+# Codes lie to one side if their mean is longer, squared, than this share of the longest.
+_TO_ONE_SIDE = 0.5
+_FAR = 2.0**-10  # size of the codes about their mean, by its length, below which even float64 suffers
 
 
 def _scores(vectors: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
@@ -42,26 +46,43 @@ def _scores(vectors: Tensor, codes: Tensor, half_norms: Tensor) -> Tensor:
 
 class _Level(NamedTuple):
     codes: Tensor  # (K, D)
-    half_norms: Tensor  # (K,), |c|^2 / 2
-    radius: Tensor  # (), the largest |c|
+    centre: Tensor | None  # (D,), what is taken from vectors and codes before they are multiplied
+    shifted: Tensor  # (K, D), the codes less the centre
+    half_norms: Tensor  # (K,), |c|^2 / 2 of the shifted codes
+    radius: Tensor  # (), the largest |c| of them
     numbers: Tensor  # (K,), 0, 1, 2 ...
 
     @classmethod
     def of(cls, codes: Tensor) -> "_Level":
-        squares = codes.square().sum(1)
+        lengths, mean = torch.linalg.vector_norm(codes, dim=1), codes.mean(0)
         numbers = torch.arange(len(codes), device=codes.device, dtype=codes.dtype)
-        return cls(codes, squares / 2, squares.max().sqrt(), numbers)
+        radius, centre, shifted = lengths.max(), None, codes
+        if float(mean.dot(mean)) > _TO_ONE_SIDE * float(radius) ** 2:
+            centre, shifted = mean, codes - mean
+            lengths = torch.linalg.vector_norm(shifted, dim=1)
+            radius = lengths.max()
+        return cls(codes, centre, shifted, lengths.square() / 2, radius, numbers)
 
     def error_bound(self, vectors: Tensor, unit: float) -> Tensor:
-        """Largest rounding error of any score of each vector, (N,)."""
+        """Largest rounding error of any score of each vector, less the centre: (N,)."""
         norms = torch.linalg.vector_norm(vectors, dim=1)
-        return (self.codes.shape[1] + 2) * unit * self.radius * (norms + self.radius / 2)
+        return (self.codes.shape[1] + 6) * unit * self.radius * (norms + self.radius / 2)
 
-    def error_bounds(self, vectors: Tensor, unit: float) -> Tensor:
-        """Largest rounding error of each score, (N, K): one long code puts no other in doubt."""
-        norms = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-        lengths = torch.linalg.vector_norm(self.codes, dim=1)
-        return (self.codes.shape[1] + 2) * unit * lengths * (norms + lengths / 2)
+
+class _FixedLevel(NamedTuple):
+    """For scores that are right up to one factor, whatever the codes' size and place."""
+
+    codes: Tensor  # (K, D)
+    centre: Tensor  # (D,)
+    weights: Tensor  # (K, D), the codes less the centre, by the square of their size
+    half_norms: Tensor  # (K,), half their squared length, by the same
+
+    @classmethod
+    def of(cls, codes: Tensor) -> "_FixedLevel":
+        centre = codes.double().mean(0).to(codes.dtype)
+        size = (codes - centre).abs().amax().clamp_min(1e-30)  # squares of large codes would overflow
+        scaled = (codes - centre) / size
+        return cls(codes, centre, scaled / size, scaled.square().sum(1) / 2)
 
 
 def _search_fast(vectors: Tensor, levels: Sequence[_Level], unit: float) -> tuple[Tensor, Tensor]:
@@ -70,11 +91,12 @@ def _search_fast(vectors: Tensor, levels: Sequence[_Level], unit: float) -> tupl
     Which scores come within twice the bound of the best is a mask of zeros and ones; where it has a single
     one, mask . (0, 1, 2 ...) is the winner's index: half the time of an argmax and a second maximum.
     """
-    tokens = torch.empty(len(vectors), len(levels), dtype=torch.int64)
-    candidates = torch.ones(len(vectors))
+    tokens = torch.empty(len(vectors), len(levels), dtype=torch.int64, device=vectors.device)
+    candidates = vectors.new_ones(len(vectors))
     for index, level in enumerate(levels):
-        scores = _scores(vectors, level.codes, level.half_norms)
-        threshold = scores.amax(1) - 2 * level.error_bound(vectors, unit)
+        shifted = vectors if level.centre is None else vectors - level.centre
+        scores = _scores(shifted, level.shifted, level.half_norms)
+        threshold = scores.amax(1) - 2 * level.error_bound(shifted, unit)
         near = torch.ge(scores, threshold[:, None], out=torch.empty_like(scores))
         candidates *= near.sum(1)
         # With several candidates any code will do: the vector is searched again.
@@ -88,25 +110,32 @@ def _search_fast(vectors: Tensor, levels: Sequence[_Level], unit: float) -> tupl
     return tokens, candidates == 1
 
 
-def _search_exactly(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
+def _search_exactly(vectors: Tensor, levels: Sequence[_Level]) -> Tensor:
     """In float64; codes that even float64 cannot tell apart count as equal, and the lowest of them wins."""
     tokens = []
-    for codes in codebooks:
-        level, wide = _Level.of(codes.double()), vectors.double()
-        scores = wide @ level.codes.T - level.half_norms
-        doubt = level.error_bounds(wide, 2.0**-53)
-        tied = scores + doubt >= (scores - doubt).amax(1, keepdim=True)
+    for level in levels:
+        wide, codes = vectors.double(), level.codes.double()
+        rounding = (codes.shape[1] + 6) * 2.0**-53
+        if level.centre is None or level.radius >= _FAR * torch.linalg.vector_norm(level.centre):
+            norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+            lengths = torch.linalg.vector_norm(codes, dim=1)
+            scores = wide @ codes.T - lengths.square() / 2
+            doubt = rounding * lengths * (norms + lengths / 2)  # one long code puts no other in doubt
+            tied = scores + doubt >= (scores - doubt).amax(1, keepdim=True)
+        else:  # differences, not a product, in which float64 would lose what float32 has found certain
+            distances = torch.cdist(wide, codes, compute_mode="donot_use_mm_for_euclid_dist")
+            tied = distances <= distances.amin(1, keepdim=True) * (1 + rounding)
         index = torch.arange(len(codes), device=codes.device)
         tokens.append(torch.where(tied, index, len(codes) - 1).amin(1))
-        vectors = vectors - F.embedding(tokens[-1], codes)
+        vectors = vectors - F.embedding(tokens[-1], level.codes)
     return torch.stack(tokens, 1)
 
 
-def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_Level]) -> Tensor:
+def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_FixedLevel]) -> Tensor:
     """Where shapes must not depend on data: the two best codes of every vector are compared in float64."""
     tokens = []
     for level in levels:
-        scores = _scores(vectors, level.codes, level.half_norms)
+        scores = _scores(vectors - level.centre, level.weights, level.half_norms)
         first = scores.argmax(1)
         second = scores.scatter_(1, first[:, None], -torch.inf).argmax(1)
         wide, codes = vectors.double(), level.codes
@@ -137,17 +166,19 @@ def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
         int64 (N, levels); among equally near codes the lowest. Residuals are float32 differences, which
         every device rounds alike.
     """
-    levels = [_Level.of(codes) for codes in codebooks]
-    on_cpu = vectors.device.type == "cpu" and not torch.compiler.is_compiling()
-    blocks = vectors.split(_ROWS_PER_BLOCK["cpu" if on_cpu else "device"])
-    if not on_cpu:
-        return torch.cat([_search_in_fixed_shapes(block, levels) for block in blocks])
-    unit = _unit_roundoff()
+    if vectors.device.type != "cpu" or torch.compiler.is_compiling():
+        fixed = [_FixedLevel.of(codes) for codes in codebooks]
+        if torch.compiler.is_compiling():  # a graph with so many blocks would fit no other number of rows
+            return _search_in_fixed_shapes(vectors, fixed)
+        blocks = vectors.split(_ROWS_PER_BLOCK["device"])
+        return torch.cat([_search_in_fixed_shapes(block, fixed) for block in blocks])
+    levels, unit = [_Level.of(codes) for codes in codebooks], _unit_roundoff()
+    blocks = vectors.split(_ROWS_PER_BLOCK["cpu"])
     found = [_search_fast(block, levels, unit) for block in blocks]
     tokens, certain = (torch.cat(parts) for parts in zip(*found, strict=True))
     rows = (~certain).nonzero().squeeze(1)
     for part in rows.split(len(blocks[0])) if len(rows) else ():
-        tokens[part] = _search_exactly(vectors[part], codebooks)
+        tokens[part] = _search_exactly(vectors[part], levels)
     return tokens
 
 

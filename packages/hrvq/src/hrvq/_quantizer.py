@@ -56,7 +56,7 @@ class HRVQ(Codes):
             x: floating (..., dim).
             mask: bool (...), True where a position counts; the others quantize to zero, get token -1 and
                 no gradient.
-            generator: of the level dropout (training mode only).
+            generator: of the level dropout (training mode only); ``torch.compile`` takes none.
 
         Returns:
             :class:`HRVQOutput`; distances and losses are float32, under autocast too.
@@ -135,9 +135,9 @@ class HRVQ(Codes):
                 scaled to it; as they are, a start from 100 batches weighs against the next few hundred.
         """
         self._check_open("initialize")
-        if batch_size is not None and batch_size < 1:
+        if not (batch_size is None or positive_int(batch_size)):
             raise ValueError(
-                f"batch_size is {batch_size}; give the number of vectors of an update, 1 or more"
+                f"batch_size is {batch_size!r}; give the number of vectors of an update, 1 or more"
             )
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask, for_update=True)
@@ -191,7 +191,7 @@ class HRVQ(Codes):
         epochs: int = 10,
         batch_size: int = 8192,
         tolerance: float = 1e-3,
-        revive_below: float = 0.42,
+        revive_below: float | None = None,
         seed: int | None = None,
         progress: Callable[[FitProgress], object] | None = None,
     ) -> FitResult:
@@ -210,7 +210,8 @@ class HRVQ(Codes):
             revive_below: in the first half of the passes, codes chosen less often than this share of the
                 mean move to where codes are crowded, so that all are used alike. Embeddings pay for it with
                 a little more distortion; where the vectors lie in clusters of very different size, the rare
-                ones lose codes of their own and distortion may rise much: 0 leaves plain k-means.
+                ones lose codes of their own and distortion may rise much: 0 leaves plain k-means. If left
+                out, 0.42, or 0 where the config's is 0.
             seed: of the start and the revivals; the config's if left out.
             progress: called with a :class:`FitProgress` after each pass.
 
@@ -274,6 +275,7 @@ class HRVQ(Codes):
 
     def _draw_depth(self, rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
         """How many levels each vector keeps, (N,)."""
-        drops = torch.rand(rows, device=device, generator=generator) < self.config.level_dropout
+        chance = torch.rand(rows, dtype=torch.float32, device=device, generator=generator)
+        drops = chance < self.config.level_dropout
         cut = torch.randint(1, self.config.levels, (rows,), device=device, generator=generator)
         return torch.where(drops, cut, self.config.levels)

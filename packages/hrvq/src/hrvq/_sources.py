@@ -57,7 +57,7 @@ class VectorSource:
 def _memory_map(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:  # EOFError: of a file of no bytes
         raise ValueError(f"{path} is no readable NumPy file ({error}); write it with numpy.save") from error
     return array
 

@@ -31,16 +31,16 @@ class Codes(nn.Module):
         self.config = config
         self._sizes = config.codes_per_level
         # All levels' codes in one table, so that decoding is one gather; its last row is "no code".
-        total = sum(self._sizes)
-        self.register_buffer("table", torch.zeros(total + 1, config.dim))
-        self.register_buffer("counts", torch.zeros(total))
-        self.register_buffer("sums", torch.zeros(total, config.dim))
+        total, dtype = sum(self._sizes), torch.float32  # whatever the program's default is
+        self.register_buffer("table", torch.zeros(total + 1, config.dim, dtype=dtype))
+        self.register_buffer("counts", torch.zeros(total, dtype=dtype))
+        self.register_buffer("sums", torch.zeros(total, config.dim, dtype=dtype))
         self.register_buffer("_starts", self._first_rows(), persistent=False)
         self.register_buffer("_progress", torch.zeros((), dtype=torch.int64), persistent=False)
         # The bool apart from the number: a compiled module guards what it asks, and this changes once.
         self._initialized = False
         self._frozen = False
-        self._steps = 0  # starts and updates done
+        self._steps = 0  # starts and updates done; on a CPU the buffer says so, elsewhere asking it waits
 
     def _first_rows(self) -> Tensor:
         starts = list(accumulate(self._sizes, initial=0))[:-1]
@@ -109,7 +109,7 @@ class Codes(nn.Module):
         """
         self._check_open("set_codebooks")
         if counts is None:
-            counts = [torch.ones(size) for size in self._sizes]
+            counts = [self.table.new_ones(size) for size in self._sizes]
         for name, given, expected in (
             ("codebooks", codebooks, [(size, self.config.dim) for size in self._sizes]),
             ("counts", counts, [(size,) for size in self._sizes]),
@@ -118,9 +118,9 @@ class Codes(nn.Module):
             shapes = [tuple(tensor.shape) for tensor in given]
             if shapes != expected:
                 raise ValueError(f"{name} have shapes {shapes}; this quantizer's are {expected}")
-            if not all(bool(tensor.isfinite().all()) for tensor in given):
-                raise ValueError(f"{name} have NaN or infinite values; give finite ones")
-        if not all(bool((count >= 0).all()) and bool(count.any()) for count in counts):
+            if not all(bool(tensor.float().isfinite().all()) for tensor in given):
+                raise ValueError(f"{name} have NaN or infinite values in float32; give finite ones")
+        if not all(bool((count >= 0).all()) and bool(count.float().any()) for count in counts):
             raise ValueError(
                 "counts are negative or all zero at some level; give how often each code is chosen"
             )
@@ -150,10 +150,12 @@ class Codes(nn.Module):
     def _advance(self) -> None:
         self._steps += 1
         self._initialized = True
-        self._progress.fill_(self._steps)
+        self._progress += 1  # on the device, because whoever copied buffers into it changed it there
 
     def _generator(self) -> torch.Generator:
         """Randomness of the next step: a function of the seed and the step, so resuming repeats it."""
+        if self._progress.device.type == "cpu":
+            self._steps = int(self._progress)
         seed = (self.config.seed * 1_000_003 + self._steps) % 2**63
         return torch.Generator(self.table.device).manual_seed(seed)
 

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from hrvq._distributed import span, top_rows
 
+_ROWS_PER_SUM = 16_384  # whose sum float32 still holds well
+
 
 def code_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor, Tensor]:
     """How often each code was chosen, and the sum of the vectors that chose it.
@@ -22,6 +24,17 @@ def code_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor
     bins = torch.where(tokens < 0, codes, tokens)  # one bin more, thrown away: shapes stay fixed
     counts = vectors.new_zeros(codes + 1).index_add_(0, bins, vectors.new_ones(len(bins)))[:codes]
     sums = vectors.new_zeros(codes + 1, vectors.shape[1]).index_add_(0, bins, vectors)[:codes]
+    return counts, sums
+
+
+def total_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor, Tensor]:
+    """The same of any number of vectors, in float64: float32 sums of a million lose the fifth digit."""
+    counts = torch.zeros(codes, dtype=torch.float64, device=vectors.device)
+    sums = torch.zeros(codes, vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    for part, chosen in zip(vectors.split(_ROWS_PER_SUM), tokens.split(_ROWS_PER_SUM), strict=True):
+        part_counts, part_sums = code_statistics(part, chosen, codes)
+        counts += part_counts
+        sums += part_sums
     return counts, sums
 
 
@@ -68,7 +81,8 @@ def draw(
         across_ranks: draw from the joined batch of all ranks; their generators are in the same state.
     """
     start, total = span(len(vectors), vectors.device) if across_ranks else (0, len(vectors))
-    uniform = torch.rand(total, generator=generator, device=vectors.device)[start : start + len(vectors)]
+    uniform = torch.rand(total, dtype=torch.float32, generator=generator, device=vectors.device)
+    uniform = uniform[start : start + len(vectors)]
     # Noise below 1 keeps the logarithm negative: 0/0 would be a key of nan.
     keys = uniform.clamp(1e-12, 1 - 1e-7).log() / weights
     return Draw(*top_rows(vectors, keys, count, across_ranks=across_ranks))

@@ -1,31 +1,50 @@
 """How well tokens are used, and how much they keep. Tokens are integer (..., L); -1 stands for no code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import log
+from operator import index
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from hrvq._checks import integers
 
-def _sizes(codes: int | Sequence[int], levels: int) -> tuple[int, ...]:
-    sizes = tuple(codes) if isinstance(codes, Sequence) else (int(codes),) * levels
+
+def level_sizes(codes: int | Sequence[int], levels: int) -> tuple[int, ...]:
+    """Codes of each level, spelled out; also from NumPy's integers and arrays."""
+    try:
+        sizes = tuple(map(index, codes)) if isinstance(codes, Iterable) else (index(codes),) * levels
+    except TypeError as error:
+        raise ValueError(f"codes is {codes!r}; give an integer, or one for each level") from error
+    if min(sizes, default=1) < 1:
+        raise ValueError(f"codes is {codes!r}; give integers of at least 1")
     if len(sizes) != levels:
         raise ValueError(f"codes has {len(sizes)} entries and tokens {levels} levels; give one for each")
     return sizes
 
 
-def code_counts(tokens: Tensor, codes: int | Sequence[int]) -> list[Tensor]:
+def integer_tokens(tokens: Tensor | np.ndarray) -> Tensor:
+    """Integer (..., L) of any width as int64, of a tensor or an array; -1 or more."""
+    whole = integers("tokens", tokens)
+    if whole.ndim < 1:
+        raise ValueError("tokens are a single number; give (..., L), one for each level")
+    if whole.numel() and int(whole.min()) < -1:
+        raise ValueError(f"tokens run from {int(whole.min())}; allowed are -1 for no code, and 0 on")
+    return whole
+
+
+def code_counts(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> list[Tensor]:
     """How often each code occurs: for each level int64 (K,).
 
     Args:
         tokens: integer (..., L).
         codes: K, one number or one for each level.
     """
-    if tokens.is_floating_point():
-        raise ValueError(f"tokens are {tokens.dtype}; give an integer tensor")
-    rows = tokens.reshape(-1, tokens.shape[-1]).long()
+    whole = integer_tokens(tokens)
+    rows = whole.reshape(-1, whole.shape[-1])
     counts = []
-    for level, size in enumerate(_sizes(codes, rows.shape[1])):
+    for level, size in enumerate(level_sizes(codes, rows.shape[1])):
         chosen = rows[:, level]
         chosen = chosen[chosen >= 0]
         if len(chosen) and int(chosen.max()) >= size:
@@ -34,40 +53,42 @@ def code_counts(tokens: Tensor, codes: int | Sequence[int]) -> list[Tensor]:
     return counts
 
 
-def _shares(tokens: Tensor, codes: int | Sequence[int]) -> list[Tensor]:
-    return [counts / counts.sum().clamp_min(1) for counts in code_counts(tokens, codes)]
+def _shares(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> list[Tensor]:
+    return [counts.float() / counts.sum().clamp_min(1) for counts in code_counts(tokens, codes)]
 
 
-def usage(tokens: Tensor, codes: int | Sequence[int]) -> Tensor:
+def usage(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> Tensor:
     """Share of the codes that occur at all: float32 (L,)."""
     return torch.stack([(counts > 0).float().mean() for counts in code_counts(tokens, codes)])
 
 
-def bits(tokens: Tensor, codes: int | Sequence[int]) -> Tensor:
+def bits(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> Tensor:
     """Entropy of each level's tokens in bits, -sum p log2 p: float32 (L,); at most log2 K."""
     nats = [torch.special.entr(share).sum() for share in _shares(tokens, codes)]
     return torch.stack(nats) / log(2)
 
 
-def perplexity(tokens: Tensor, codes: int | Sequence[int]) -> Tensor:
+def perplexity(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> Tensor:
     """Number of equally used codes that would have the same entropy, 2^bits: float32 (L,); at most K."""
     return torch.exp2(bits(tokens, codes))
 
 
-def persistence(tokens: Tensor, episode_ids: Tensor | None = None) -> Tensor:
+def persistence(tokens: Tensor | np.ndarray, episode_ids: Tensor | np.ndarray | None = None) -> Tensor:
     """Share of steps at which a level's token stays what it was: float32 (L,).
 
     Steps from or to -1 are left out; NaN for a level that has no others.
 
     Args:
         tokens: integer (T, L), in order of time.
-        episode_ids: (T,); steps from one episode to the next are left out.
+        episode_ids: integer (T,); steps from one episode to the next are left out.
     """
+    tokens = integer_tokens(tokens)
     if tokens.ndim != 2:
         raise ValueError(f"tokens have shape {tuple(tokens.shape)}; give (T, L), in order of time")
     stays = tokens[1:] == tokens[:-1]
     counts = (tokens[1:] >= 0) & (tokens[:-1] >= 0)
     if episode_ids is not None:
+        episode_ids = integers("episode_ids", episode_ids).to(tokens.device)
         if episode_ids.shape != tokens.shape[:1]:
             raise ValueError(f"episode_ids have shape {tuple(episode_ids.shape)}; give ({len(tokens)},)")
         counts &= (episode_ids[1:] == episode_ids[:-1])[:, None]
@@ -76,21 +97,31 @@ def persistence(tokens: Tensor, episode_ids: Tensor | None = None) -> Tensor:
             "no two steps with codes follow each other in one episode; give a longer stretch, or tokens that "
             "are not all -1"
         )
-    return (stays & counts).sum(0) / counts.sum(0)
+    return (stays & counts).sum(0).float() / counts.sum(0)
 
 
-def distortion(x: Tensor, level_embeddings: Tensor) -> Tensor:
+def distortion(x: Tensor, level_embeddings: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared distance |x - (c_0 + ... + c_l)|^2 with the first l + 1 levels: float32 (L,).
+
+    NaN where there is no vector to count.
 
     Args:
         x: (..., dim); for a quantizer of cosine distance scaled to unit length, as it does itself.
         level_embeddings: (..., L, dim), as :class:`hrvq.HRVQOutput` and ``HRVQ.level_embeddings`` give them.
+        mask: bool (...), True where a position counts; padding, of which an output holds zeros, would count
+            as vectors badly coded.
     """
     if level_embeddings.shape[:-2] != x.shape[:-1] or level_embeddings.shape[-1] != x.shape[-1]:
         raise ValueError(
             f"level_embeddings have shape {tuple(level_embeddings.shape)}; for x of shape {tuple(x.shape)} "
             f"give {(*x.shape[:-1], 'L', x.shape[-1])}"
         )
+    if mask is not None:
+        if mask.dtype != torch.bool or mask.shape != x.shape[:-1]:
+            raise ValueError(
+                f"mask is {mask.dtype} of shape {tuple(mask.shape)}; give torch.bool of {tuple(x.shape[:-1])}"
+            )
+        x, level_embeddings = x[mask], level_embeddings[mask]
     rest, means = x.float(), []
     for level in range(level_embeddings.shape[-2]):
         rest = rest - level_embeddings[..., level, :].float()
