@@ -51,6 +51,7 @@ def refused(result, *parts):
 )
 def test_arguments(tmp_path, arguments, parts):
     refused(wm("train", "--run", tmp_path / "run", *arguments), *parts)
+    assert not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_a_directory_that_is_no_run(tmp_path):

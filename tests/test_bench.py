@@ -79,7 +79,8 @@ def test_files_of_an_older_version_are_read(finished, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "old", copy_function=shutil.copy2)
     for path in out.glob("*/bench.json"):
         scored = json.loads(path.read_text())
-        for name in ("epsilon", "agent_steps_collected", "agent_steps_choosing"):
+        del scored["agent_steps_collected"]
+        for name in ("epsilon", "agent_steps_choosing"):
             del scored["protocol"][name]
         path.write_text(json.dumps(scored))
     again = wm(*BENCH, "--out", out, *SETTINGS)

@@ -75,6 +75,13 @@ def test_candidates_play_the_same_games_and_their_steps_are_counted(first):
     assert evaluation["protocol"]["seed"] != choice["seed"]
 
 
+def test_what_is_made_from_the_chosen_round_says_so(first):
+    stages = json.loads((first / "manifest.json").read_text())["stages"]
+    for name in ("evaluate", "decoder"):
+        assert "rounds/00/encoder.safetensors" in stages[name]["parents"]
+        assert "encoder.safetensors" not in stages[name]["parents"]
+
+
 def test_no_command_reads_the_round_that_was_not_chosen(first, tmp_path):
     copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
     for name in ("encoder", "hrvq", "worldmodel", "agent"):

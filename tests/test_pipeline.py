@@ -17,8 +17,9 @@ from cnn_encoder import ContrastiveObjective
 from command import SMALL, options, train, wm
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective, load_worldmodel
-from wm import evaluation, training
+from wm import evaluation, pipeline, training
 from wm.config import build_config, load_config, read_preset, save_config
+from wm.run import Layout, Manifest
 
 STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
 
@@ -141,6 +142,26 @@ def test_what_reads_a_run_says_which_parts_do_not_belong_together(run, tmp_path)
     assert "worldmodel, agent, decoder: made before settings or inputs changed" in " ".join(
         mixed.output.split()
     )
+    assert wm("train", "--run", copy, "--device", "cpu").code == 0
+    Manifest(Layout(copy)).begin("encoder")  # as a training does that is stopped before its end
+    stopped = wm("eval", copy, "--stage", "worldmodel", "--device", "cpu")
+    assert "encoder, hrvq, decoder: made before settings or inputs changed" in " ".join(
+        stopped.output.split()
+    )
+
+
+def test_the_seconds_of_a_stage_are_those_of_all_its_parts(tmp_path, monkeypatch):
+    clock = iter((0.0, 7.0, 100.0, 102.0))
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: next(clock))
+
+    def stopped(context):
+        raise KeyboardInterrupt
+
+    context = pipeline.Context(build_config({}), Layout(tmp_path), None, None, stage="toy", fingerprint="f")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline._timed(pipeline.Stage("toy", (), None, stopped), context)
+    made = pipeline.Made([])
+    assert pipeline._timed(pipeline.Stage("toy", (), None, lambda _: made), context) == (made, 9.0)
 
 
 def test_alike_codes_may_learn_together(run, tmp_path):

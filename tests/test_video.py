@@ -9,7 +9,14 @@ from atari_data import Protocol, RandomPolicy, play_episodes
 from command import wm
 from wm import episode_film, evaluation
 from wm.config import load_config
-from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
+from wm.replay import (
+    DreamedEpisode,
+    EpisodeFilm,
+    RecordedPolicy,
+    best_and_median,
+    dream_again,
+    see_again,
+)
 from wm.run import Layout
 
 CPU = torch.device("cpu")
@@ -54,6 +61,18 @@ def test_the_dream_of_an_episode_starts_in_it_and_takes_its_actions(run, films):
     film.frames = film.frames[:context]
     with pytest.raises(ValueError, match=f"a dream needs {context + 1}"):
         dream_again(layout, config, "pong", film, seed=0, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("signs", "was", "expects"),
+    [(True, [1, 1, 2, 2], [1, 1, 2, 1.5]), (False, [10, 10, 20, 20], [10, 10, 11, 10.5])],
+)
+def test_what_was_won_and_what_it_expects_are_of_one_unit(signs, was, expects):
+    film = EpisodeFilm(rewards=[10.0, 0.0, 10.0, 0.0])
+    dream = DreamedEpisode(torch.zeros(4, 3), torch.tensor([1.0, -0.5]), 2, signs)
+    known, expected = episode_film.running_scores(film, dream)
+    assert known.tolist() == was
+    assert expected.tolist() == expects
 
 
 def test_eval_films_the_best_and_the_median_episode(run, tmp_path):

@@ -70,6 +70,9 @@ def test_a_size_that_follows_cannot_be_set():
             "agent.reward_transform=symlog",
             "agent.reward_transform is symlog, and the predictor knows only the signs",
         ),
+        ("actor.num_actions=6", r"actor\.num_actions is 6; it is 18 in any game"),
+        ("worldmodel.num_actions=6", r"worldmodel\.num_actions is 6; it is 18"),
+        ("dream.temperature=1e-9", r"temperature must be at least 1e-6; got 1e-09"),
         ("hrvq=3", "hrvq is 3; it is a section, so set hrvq.KEY=VALUE"),
         ("worldmodel=3", "worldmodel is 3; it is a section"),
     ],
@@ -162,7 +165,8 @@ def test_a_preset_leaves_alone_what_a_run_is_of(tmp_path):
     assert (asked.games, asked.seed) == (("pong",), 1)
     own = tmp_path / "own.toml"
     own.write_text('games = ["qbert"]')
-    assert _resolve(str(own), tmp_path, None, {}, "tiny")[0].games == ("qbert",)
+    config, _ = _resolve(str(own), tmp_path, None, {}, "tiny")
+    assert (config.games, config.seed, config.collect.policy) == (("qbert",), 3, "imported")
 
 
 def test_directories_are_named_after_all_of_a_name():

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from atari_data import Protocol
+from cnn_encoder import Encoder, EncoderConfig, save_encoder
 from rich.console import Console
 from wm import evaluation
+from wm.artifacts import encoded_games
 from wm.config import build_config, read_preset
 from wm.reporter import Reporter
-from wm.run import Layout
+from wm.run import Layout, Manifest, StageRecord
 
 
 def scored(monkeypatch, returns, lengths):
@@ -38,9 +40,9 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     protocol = {
         "name": "atari100k", "sticky": 0.0, "noop_max": 30, "max_frames": 400, "episodes": len(returns),
         "temperature": 0.0, "epsilon": 0.001, "seed": 0, "agent_of_round": 3,
-        "agent_steps_collected": 900, "agent_steps_choosing": 70,
+        "agent_steps_choosing": 70,
     }  # fmt: skip
-    games = {"pong": {"agent": score, "random": score}}
+    games = {"pong": {"agent": score, "random": score, "agent_steps_collected": 900}}
     table = evaluation.score_table("pong", {"protocol": protocol, "games": games})
     note = "of the agent's 5 episodes only 2 are distinct by return and length; the interval takes all"
     assert (note in table.caption) == (distinct == 2)
@@ -50,8 +52,31 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     names = list(table.columns[0].cells)
     assert {"Human (published)", "IRIS (published, 100k)"} <= set(names)
     old = {name: value for name, value in protocol.items() if name[:5] != "agent" and name != "epsilon"}
+    games["pong"].pop("agent_steps_collected")
     title = str(evaluation.score_table("pong", {"protocol": old, "games": games}).title)
     assert title.startswith("pong: 5 episodes")
+
+
+def test_steps_are_those_that_were_played_in_each_game(tmp_path):
+    manifest = Manifest(Layout(tmp_path))
+    for stage, steps in (("collect-0", {"pong": 600, "qbert": 60}), ("collect", {"pong": 300})):
+        metrics = {game: {"steps": count} for game, count in steps.items()} | {"peak_memory_gib": 0.1}
+        manifest.record(stage, StageRecord("f", {}, {}, metrics))
+    manifest.record("encoder", StageRecord("f", {}, {}, {"pong": {"steps": 5}}))
+    manifest.begin("collect")  # what a stopped stage had played, the agent has learned from
+    assert evaluation.steps_collected(Layout(tmp_path, 0)) == {"pong": 900, "qbert": 60}
+
+
+def test_games_the_encoder_has_not_seen_are_left_out_and_named(tmp_path):
+    layout, said = Layout(tmp_path), []
+    save_encoder(layout.encoder, Encoder(EncoderConfig()), {"pong": torch.zeros(84, 84)})
+    assert encoded_games(layout, ["pong"], said.append) == ["pong"]
+    assert encoded_games(layout, [], said.append) == []
+    assert said == []
+    assert encoded_games(layout, ["qbert", "pong"], said.append) == ["pong"]
+    assert said == [f"left out, qbert: not trained on yet; `wm train --run {tmp_path}` does it"]
+    with pytest.raises(ValueError, match="qbert: not trained on yet"):
+        encoded_games(layout, ["qbert"], said.append)
 
 
 def test_temperature_and_epsilon_reach_the_policy(monkeypatch, tmp_path):
@@ -62,6 +87,7 @@ def test_temperature_and_epsilon_reach_the_policy(monkeypatch, tmp_path):
         return lambda obs, env_ids: np.zeros(len(obs), np.int64)
 
     monkeypatch.setattr(evaluation, "load_policy", load_policy)
+    monkeypatch.setattr(evaluation, "encoded_games", lambda layout, games, say: games)
     config = build_config(read_preset("tiny"), {"evaluate": {"num_envs": 1}})
     result = evaluation.evaluate_games(
         Layout(tmp_path), config, episodes=1, temperature=0.25, epsilon=0.125, seed=3, max_frames=100,

@@ -41,7 +41,7 @@ def batches(index):
     return x, 3 * x.sum(1, keepdim=True)
 
 
-def train(path, objective, steps=30, **settings):
+def train(path, objective, steps=30, unit=1, **settings):
     config = FitConfig(steps=steps, learning_rate=0.05, log_every=1, precision="float32", **settings)
     reporter = Reporter(Console(quiet=True), path / "metrics.jsonl")
     fitted = fit(
@@ -53,6 +53,7 @@ def train(path, objective, steps=30, **settings):
         device=CPU,
         reporter=reporter,
         checkpoint=path / "toy.pt",
+        unit=unit,
     )
     return fitted, objective
 
@@ -77,6 +78,14 @@ def test_a_run_interrupted_at_any_step_ends_like_one_that_was_not(tmp_path):
         assert fitted == measured, stop
         assert int(resumed.steps) == 30
         assert torch.equal(resumed.line.weight, whole.line.weight), stop
+
+
+def test_an_interruption_in_an_unfinished_last_group_is_one_too(tmp_path):
+    """The steps end within a dream's minibatches; nobody would stop there for the end of the group."""
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Regression(interrupt_at=10), steps=11, unit=4)
+    _, resumed = train(tmp_path, Regression(), steps=11, unit=4)
+    assert int(resumed.steps) == 11
 
 
 def test_a_few_steps_are_measured_as_well(tmp_path):

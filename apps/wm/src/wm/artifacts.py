@@ -1,15 +1,32 @@
 """A run's trained parts, frozen and on a device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from cnn_encoder import load_encoder
 from hrvq import HRVQ
 from latent_ac import Agent, load_agent
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel
 
 from wm.device import frozen
 from wm.run import Layout
+
+
+def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], object]) -> list[str]:
+    """Those of the games that the run's encoder has seen; the others are named.
+
+    Raises:
+        ValueError: it has seen none of them, or its file is missing or damaged.
+    """
+    _, backgrounds = load_encoder(layout.encoder)
+    unseen = [game for game in games if game not in backgrounds]
+    advice = f"{', '.join(unseen)}: not trained on yet; `wm train --run {layout.root}` does it"
+    if unseen and len(unseen) == len(games):
+        raise ValueError(advice)
+    if unseen:
+        say(f"left out, {advice}")
+    return [game for game in games if game in backgrounds]
 
 
 def frozen_quantizer(layout: Layout, device: torch.device) -> HRVQ:

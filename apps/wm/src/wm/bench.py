@@ -15,9 +15,10 @@ from wm.bench_report import print_bench
 from wm.choice import final_layout, open_run
 from wm.config import RunConfig, build_config, load_config, read_preset
 from wm.device import derive_seed, pick_device
-from wm.evaluation import evaluate_games
+from wm.evaluation import REFERENCES, evaluate_games
 from wm.files import sha256, write_text
 from wm.reporter import Reporter
+from wm.results import write_result
 from wm.run import Layout, finite
 from wm.settings import parse_override
 from wm.training import train_run
@@ -142,10 +143,7 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
     result = summarise(options, runs)
     print_bench(result, console)
     # One command of many, each with a part of the pairs, must not overwrite the whole.
-    target = json_file or (options.out / RESULT if total > 1 else None)
-    if target is not None:
-        write_text(target, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {target}")
+    write_result(json_file or (options.out / RESULT if total > 1 else None), result, console)
 
 
 def run_one(
@@ -189,14 +187,15 @@ def _finished(options: BenchOptions, game: str, seed: int) -> dict[str, Any] | N
     """The scores of the run, if it has these settings and its agent has played as many episodes as asked."""
     directory = options.directory(game, seed)
     config = options.config(game, seed)
-    if not (directory / RESULT).exists() or load_config(Layout(directory).config) != config:
-        return None
     try:
+        if load_config(Layout(directory).config) != config:
+            return None
         scored: dict[str, Any] = json.loads((directory / RESULT).read_text())
         same = scored["agent_sha256"] == sha256(final_layout(directory, config).agent)
-        # What a file of an older version leaves out.
-        steps = {"agent_steps_collected": config.collect.num_steps, "agent_steps_choosing": 0}
-        scored["protocol"] = {"epsilon": 0.0, **steps, **scored["protocol"]}
+        # What a file of an older version leaves out, or has elsewhere.
+        protocol = {"epsilon": 0.0, "agent_steps_choosing": 0} | scored["protocol"]
+        collected = protocol.pop("agent_steps_collected", config.collect.num_steps)
+        scored = {"agent_steps_collected": collected} | scored | {"protocol": protocol}
         return scored if same and scored["protocol"]["episodes"] == options.episodes else None
     except (FileNotFoundError, ValueError, KeyError):
         return None  # damaged, or its agent is gone: play again
@@ -214,7 +213,8 @@ def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> d
     published: dict[str, dict[str, list[float]]] = {}
     for game in scores:
         for system, values in published_scores(game).items():
-            published.setdefault(system, {})[game] = values
+            if system not in REFERENCES:
+                published.setdefault(system, {})[game] = values
     aggregates = {}
     if referenced:
         aggregates["ours"] = _aggregated({game: scores[game] for game in referenced})
@@ -231,7 +231,7 @@ def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> d
         },
         "real_steps": {
             game: [
-                scored["protocol"]["agent_steps_collected"] + scored["protocol"]["agent_steps_choosing"]
+                scored["agent_steps_collected"] + scored["protocol"]["agent_steps_choosing"]
                 for scored in of_game.values()
             ]
             for game, of_game in runs.items()

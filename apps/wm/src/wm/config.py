@@ -81,6 +81,9 @@ class RunConfig:
             )
         require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
         require(self.seed >= 0, f"seed must not be negative; got {self.seed}")
+        for name in ("worldmodel", "actor", "predictor"):
+            count = getattr(self, name).num_actions
+            require(count == 18, f"{name}.num_actions is {count}; it is 18 in any game, ALE's full set")
         dreams, parts = self.train.agent.batch_size, self.agent.ppo_minibatches
         require(
             self.agent.algorithm != "ppo" or dreams >= parts,

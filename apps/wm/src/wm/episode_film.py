@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from atari_data import ACTION_NAMES, write_video
@@ -43,8 +44,9 @@ def draw_episode(
 ) -> Iterator[NDArray[np.uint8]]:
     """A picture of each observation, uint8 (432, 720, 3)."""
     scored = np.cumsum(film.rewards)
-    expected = np.concatenate([scored[: dream.context], dream.rewards.numpy()])
-    expected[dream.context :] = np.cumsum(expected[dream.context :]) + scored[dream.context - 1]
+    known, expected = running_scores(film, dream)
+    beside = "   ({:g} won less lost)" if dream.signs else ""
+    heading = "won less lost, as it expects" if dream.signs else "score it expects"
     for start in range(0, len(film.frames), FRAMES_AT_ONCE):
         drawn = viewer.draw(dream.tokens[start : start + FRAMES_AT_ONCE], game)[:, -1].numpy()
         for step in range(start, start + len(drawn)):
@@ -67,11 +69,19 @@ def draw_episode(
             action = ACTION_NAMES[film.actions[step - 1]] if step else "-"
             below = HEAD + SIDE + 10
             pen.text((left, below), f"action {action}", FAINT, font(14))
-            pen.text((left, below + 18), f"score {scored[step]:g}", _colour(film.rewards[step]), font(18))
+            score = f"score {scored[step]:g}{beside.format(known[step])}"
+            pen.text((left, below + 18), score, _colour(film.rewards[step]), font(18))
             reward = float(dream.rewards[step - dream.context]) if dreamed else film.rewards[step]
-            pen.text((right, below), "score it expects", FAINT, font(14))
+            pen.text((right, below), heading, FAINT, font(14))
             pen.text((right, below + 18), f"{expected[step]:.1f}", _colour(reward), font(18))
             yield np.asarray(canvas)
+
+
+def running_scores(film: EpisodeFilm, dream: DreamedEpisode) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The score at every step as it was and as the dream has it, (T,) each, in the dream's unit."""
+    known = np.sign(film.rewards) if dream.signs else np.asarray(film.rewards)
+    expected = np.concatenate([known[: dream.context], dream.rewards.numpy()])
+    return np.cumsum(known), np.cumsum(expected)
 
 
 def _colour(reward: float) -> tuple[int, int, int]:

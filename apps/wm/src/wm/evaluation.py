@@ -1,6 +1,5 @@
 """Scores in the real game: the protocol, the run's agent, the random agent, and what others published."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,15 +20,16 @@ from atari_data import games as ale_games
 from rich.console import Console
 from rich.table import Table
 
+from wm.artifacts import encoded_games
 from wm.choice import open_run, read_choice
 from wm.config import RunConfig
 from wm.device import derive_seed, one_thread, pick_device
 from wm.episode_film import write_film
-from wm.files import write_text
 from wm.policy import load_policy
 from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.reporter import Reporter
-from wm.run import Layout, finite
+from wm.results import write_result
+from wm.run import Layout, Manifest
 from wm.statistics import summarize
 from wm.viewer import Viewer
 
@@ -68,7 +68,9 @@ def evaluate_games(
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
         reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
-    for game in (game for game in config.games if game not in absent):
+    playable = [game for game in config.games if game not in absent]
+    collected = steps_collected(layout)
+    for game in encoded_games(layout, playable, reporter.say):
         agent = RecordedPolicy(
             load_policy(
                 layout,
@@ -101,6 +103,7 @@ def evaluate_games(
             games[game][name] = remembered(f"{game}-{name}", play)
         if recorded is not None:
             recorded[game] = agent
+        games[game]["agent_steps_collected"] = collected.get(game)
         games[game]["human_normalized"] = human_normalized(game, games[game]["agent"]["mean"])
     return {
         "protocol": {
@@ -112,12 +115,22 @@ def evaluate_games(
             "temperature": temperature,
             "epsilon": epsilon,
             "seed": seed,
-            "agent_steps_collected": config.collect.num_steps,
             "agent_steps_choosing": 0 if choice is None else choice["agent_steps"],
             "agent_of_round": config.rounds.count - 1 if choice is None else choice["round"],
         },
         "games": games,
     }
+
+
+def steps_collected(layout: Layout) -> dict[str, int]:
+    """Agent steps of the real game that the run's recorded stages have played, by game."""
+    manifest, steps = Manifest(layout), dict[str, int]()
+    for stage, record in (manifest.set_aside | manifest.stages).items():
+        if stage.split("-")[0] == "collect":
+            for game, found in record.metrics.items():
+                if isinstance(found, dict) and "steps" in found:
+                    steps[game] = steps.get(game, 0) + found["steps"]
+    return steps
 
 
 def film_games(
@@ -241,9 +254,7 @@ def evaluate_run(
     )
     for game in result["games"]:
         console.print(score_table(game, result))
-    if json_file is not None:
-        write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {json_file}")
+    write_result(json_file, result, console)
     if video:  # last: whatever comes of the films, the scores are there
         film_games(layout, config, result, recorded, films, device=device, reporter=reporter)
 
@@ -255,7 +266,7 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
     """
     protocol, scores = result["protocol"], result["games"][game]
     who = f"agent of round {protocol['agent_of_round']}, " if protocol.get("agent_steps_choosing") else ""
-    collected = protocol.get("agent_steps_collected")
+    collected = scores.get("agent_steps_collected", protocol.get("agent_steps_collected"))
     steps = "" if collected is None else f", {collected} real steps"
     if protocol.get("agent_steps_choosing"):
         steps += f" and {protocol['agent_steps_choosing']} to choose by"

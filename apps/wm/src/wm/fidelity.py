@@ -3,7 +3,6 @@
 Shape legend: B windows, C context steps, H horizon, L levels, V state variables.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,17 @@ from rich.console import Console
 from token_worldmodel import event_fidelity, replay, token_fidelity, value_fidelity
 from torch import Tensor
 
-from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, require_known
+from wm.artifacts import encoded_games, frozen_agent, frozen_quantizer, frozen_worldmodel, require_known
 from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import autocast_dtype, derive_seed, frozen, generator, pick_device
 from wm.fidelity_report import print_fidelity
-from wm.files import write_text
 from wm.fresh import FreshPlay, fresh_play
 from wm.policy import load_policy
 from wm.reader import StateReader, train_reader
 from wm.reporter import Reporter
-from wm.run import Layout, finite
+from wm.results import write_result
+from wm.run import Layout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +105,7 @@ def fidelity_run(
             f"from step {max(0, trained) + 1} on, a dream is longer than the windows the model learned from "
             f"(windows.length = {config.windows.length})",
         )
+    known = encoded_games(layout, known, console.print)
     compared = _Fidelity(layout, config, options, context, horizon, device, Reporter(console))
     result = {
         "protocol": asdict(options)
@@ -119,9 +119,7 @@ def fidelity_run(
     }
     for game in known:
         print_fidelity(game, result, console)
-    if json_file is not None:
-        write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {json_file}")
+    write_result(json_file, result, console)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What `wm fidelity` prints of a game."""
 
+import math
 from typing import Any
 
 from rich.console import Console
@@ -38,7 +39,12 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
             values = found[name]
             line(f"{name} error", values["error"], values["copy_error"], 3, values["useful_horizon"])
     table.add_section()
-    for name, values in found.get("state", {}).items():
+    state = {
+        name: values
+        for name, values in found.get("state", {}).items()
+        if not all(map(math.isnan, values["error"]))  # never in play
+    }
+    for name, values in state.items():
         line(f"{name} error", values["error"], values["copy_error"], 1, values["useful_horizon"])
     console.print(table)
     for name, event in found.get("foreseen", {}).items():
@@ -49,7 +55,7 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
     if "state" not in found:
         console.print(f"no state: {game} has no annotated RAM")
     else:
-        read = ", ".join(f"{name} {values['read_error'][0]:.1f}" for name, values in found["state"].items())
+        read = ", ".join(f"{name} {values['read_error'][0]:.1f}" for name, values in state.items())
         console.print(f"read from the real tokens, the state's error is: {read}")
 
 

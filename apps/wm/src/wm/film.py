@@ -14,7 +14,7 @@ from wm.files import written_whole
 from wm.images import Pixels, enlarge, tint, to_bytes
 from wm.reporter import Reporter
 from wm.viewer import Viewer
-from wm.watching import DreamedGame, WatchedDream, watch
+from wm.watching import DreamedGame, WatchedDream, unit, watch
 
 MILLISECONDS = 100  # per step; the game itself takes 67
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
@@ -53,7 +53,7 @@ def film_run(
     write_gif(target, pictures)
     total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
     console.print(
-        f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:.2f}, "
+        f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:.2f}{unit(config)}, "
         f"probability that the game still goes on {lasting:.2f}\nwritten to {target}",
         soft_wrap=True,
     )

@@ -194,7 +194,7 @@ def fit(
             objective.after_step()
             step += 1
             task.update(step)
-            if step % unit:
+            if step % unit and step < total:
                 continue
             stop = team.any(interrupted())
             if stop or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:

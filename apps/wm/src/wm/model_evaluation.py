@@ -1,6 +1,5 @@
 """`wm eval --stage worldmodel`: the model's predictions on validation episodes, beside baselines."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +13,9 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate
 from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.choice import open_run
 from wm.device import autocast, autocast_dtype, pick_device
-from wm.files import write_text
 from wm.model_checks import Check, check_worldmodel
 from wm.reporter import Reporter
-from wm.run import finite
+from wm.results import write_result
 
 ROWS = (
     ("accuracy", "accuracy", "accuracy", "copy_accuracy", "unigram_accuracy"),
@@ -77,9 +75,7 @@ def evaluate_worldmodel(
     names = [*config.games, "all"] if len(config.games) > 1 else list(config.games)
     for name in names:
         console.print(_table(name, result["games"][name]))
-    if json_file is not None:
-        write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {json_file}")
+    write_result(json_file, result, console)
     if failed := [check.name for check in checks if not check.holds]:
         raise ValueError(f"the world model of {directory} is not sound: not so: {'; '.join(failed)}")
 

@@ -219,14 +219,18 @@ def stale(stages: Iterable[Stage], context: Context, manifest: Manifest) -> list
 def outdated(stages: Iterable[Stage], context: Context, manifest: Manifest) -> list[str]:
     """Those of the stages that have run, but with other settings or inputs than there are now.
 
-    Asks the manifest alone, not the files. ``context`` is the whole run's.
+    Those, too, that were begun anew and stopped, or whose inputs were. Asks the manifest, not the files.
+    ``context`` is the whole run's.
     """
-    ran = [stage for stage in stages if {stage.name, *stage.needs} <= manifest.stages.keys()]
-    return [
-        stage.name
-        for stage in ran
-        if manifest.stages[stage.name].fingerprint != _fingerprint(stage, _context(stage, context), manifest)
-    ]
+
+    def fits(stage: Stage) -> bool:
+        record = manifest.stages.get(stage.name)
+        if record is None or not manifest.stages.keys() >= set(stage.needs):
+            return False
+        return record.fingerprint == _fingerprint(stage, _context(stage, context), manifest)
+
+    ran = manifest.stages.keys() | manifest.set_aside.keys()
+    return [stage.name for stage in stages if stage.name in ran and not fits(stage)]
 
 
 def up_to_date(stage: Stage, context: Context, manifest: Manifest) -> bool:
@@ -250,14 +254,13 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
     context.team.as_leader_says(True)
     manifest.begin(stage.name)
     forget_peak_memory(context.device)
-    began = time.monotonic()
-    made = stage.run(context)
+    made, seconds = _timed(stage, context)
     record = StageRecord(
         fingerprint=context.fingerprint,
         artifacts=manifest.describe(made.artifacts),
-        parents=manifest.hashes(stage.needs),
+        parents=manifest.hashes(_read(stage, context, manifest)),
         metrics=made.metrics,
-        seconds=round(time.monotonic() - began, 2),
+        seconds=round(seconds, 2),
         device=str(context.device),
         seed=context.config.seed,
     )
@@ -268,6 +271,26 @@ def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
     context.reporter.say(f"{stage.name}: done in {record.seconds:.0f} s")
     context.team.wait()
     return True
+
+
+def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
+    """What the stage made, and its seconds, those before an interruption counted."""
+    spent = context.checkpoint("seconds").with_suffix(".json")
+    before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
+    began = time.monotonic()
+    try:
+        made = stage.run(context)
+    except KeyboardInterrupt:
+        write_text(spent, json.dumps(before + time.monotonic() - began))
+        raise
+    return made, before + time.monotonic() - began
+
+
+def _read(stage: Stage, context: Context, manifest: Manifest) -> list[str]:
+    """The stages whose artifacts it reads: where an earlier round's agent was chosen, that round's."""
+    chosen = None if stage.continues else context.layout.earlier_round
+    of_round = {need: f"{need}-{chosen}" for need in stage.needs if f"{need}-{chosen}" in manifest.stages}
+    return [of_round.get(need, need) for need in stage.needs]
 
 
 def _follow(stage: Stage, context: Context, manifest: Manifest) -> bool:

@@ -16,7 +16,7 @@ from wm.images import Pixels, coarse, enlarge
 from wm.interrupt import deferred_interrupt
 from wm.terminal import HalfBlocks, keyboard, require_terminal
 from wm.viewer import Viewer
-from wm.watching import DreamedGame, one_more
+from wm.watching import DreamedGame, one_more, unit
 
 HOLD = 3  # steps that a key counts for
 SIDE, LINES = 84, 3  # of a frame, and of what is said below it
@@ -63,7 +63,8 @@ def play_run(
             session.step()
     dream = session.dream
     console.print(
-        f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():.2f}",
+        f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():.2f}"
+        f"{unit(config)}",
     )
     if out is not None:
         write_gif(out, list(draw(dream, session.viewer, dreamed.game)))

@@ -3,7 +3,6 @@
 No label enters training, except that of the supervised ceiling, which is never used for anything else.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,15 +33,15 @@ from hrvq import HRVQ
 from rich.console import Console
 from torch import Tensor
 
-from wm.artifacts import frozen_quantizer
+from wm.artifacts import encoded_games, frozen_quantizer
 from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import frozen, generator, pick_device
-from wm.files import write_text
 from wm.fresh import BATCH, FreshPlay, fresh_play
 from wm.probe_report import print_probe
 from wm.reporter import Reporter
-from wm.run import Layout, finite
+from wm.results import write_result
+from wm.run import Layout
 from wm.supervised import train_supervised
 
 NUM_PAIRS = 20_000
@@ -101,6 +100,7 @@ def probe_run(
     skipped = [game for game in config.games if game not in known]
     if skipped:
         console.print(f"skipped, without annotated RAM: {', '.join(skipped)}")
+    known = encoded_games(layout, known, console.print)
     measured = _Probe(layout, config, options, device, Reporter(console))
     result = {
         "protocol": asdict(options)
@@ -118,9 +118,7 @@ def probe_run(
     }
     for game in known:
         print_probe(game, result["games"][game], console)
-    if json_file is not None:
-        write_text(json_file, json.dumps(finite(result), indent=1) + "\n")
-        console.print(f"written to {json_file}")
+    write_result(json_file, result, console)
 
 
 class _Probe:

@@ -110,11 +110,13 @@ class DreamedEpisode:
     Args:
         tokens: int64 (T, L); the first C are real.
         rewards: float32 (T - C,), predicted.
+        signs: whether those are of signs, each reward counted as 1.
     """
 
     tokens: Tensor
     rewards: Tensor
     context: int
+    signs: bool
 
 
 @torch.no_grad()
@@ -156,4 +158,5 @@ def dream_again(
     )
     features = CodeFeatures(dreamed[:, context - 1 :].transpose(0, 1), quantizer.codebooks)
     rewards, _ = agent.predict(features, actions[:, context - 1 :].T)
-    return DreamedEpisode(dreamed[0].cpu(), rewards[:, 0].cpu(), context)
+    signs = config.predictor.reward_head == "sign"
+    return DreamedEpisode(dreamed[0].cpu(), rewards[:, 0].cpu(), context, signs)

@@ -94,7 +94,7 @@ class DreamConfig:
     def __post_init__(self) -> None:
         for name in ("context", "horizon"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
-        require(self.temperature > 0, f"temperature must be above 0; got {self.temperature}")
+        require(self.temperature >= 1e-6, f"temperature must be at least 1e-6; got {self.temperature}")
 
     @property
     def memory(self) -> int:

@@ -25,7 +25,7 @@ from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
 from wm.pipeline import Context, Stage, require_inputs, run_stages
 from wm.report import print_report
-from wm.reporter import Reporter, make_sinks
+from wm.reporter import Reporter, Sink, make_sinks
 from wm.run import Layout, Manifest
 from wm.settings import merge, parse_override, unstructure
 from wm.signs import signs_after
@@ -79,16 +79,18 @@ def train_run(
             fit_config.precision, device
         )  # an impossible precision shows now, not an hour from now
     require_writable(layout.root)
+    sinks: list[Sink] = []
     with only_writer(layout.root) if team.leads else nullcontext():
         if team.leads:
-            if asked is not None:  # said before the configuration is replaced
+            if asked is not None:
                 require_inputs(asked, Manifest(layout), layout.root)
+            # What may be refused is refused before the configuration is replaced.
+            sinks = make_sinks(logs, layout.root, unstructure(config))
             save_config(layout.config, config)
             team.wait()
         console.print(
             f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}",
         )
-        sinks = make_sinks(logs, layout.root, unstructure(config)) if team.leads else []
         only = None if asked is None else asked.name
         with Reporter(console, layout.metrics if team.leads else None, sinks) as reporter:
             manifest = run_stages(
@@ -131,8 +133,10 @@ def _resolve(
         base = read_toml(layout.config)
     else:
         base, _ = _beginning(preset, start, default_preset)
-        if layout.config.exists() and preset in PRESETS:
-            base = merge(base, _what_it_is_of(read_toml(layout.config)))
+        if layout.config.exists():
+            kept = _what_it_is_of(read_toml(layout.config))
+            # A file of one's own may say itself what the run is of.
+            base = merge(base, kept) if preset in PRESETS else merge(kept, base)
     return build_config(base, changes), layout
 
 

@@ -21,6 +21,11 @@ from wm.dreams import agent_state
 from wm.run import Layout
 
 
+def unit(config: RunConfig) -> str:
+    """What to say beside predicted rewards: a predictor of signs knows not how much a reward is."""
+    return " (each reward counted as 1)" if config.predictor.reward_head == "sign" else ""
+
+
 @dataclass(frozen=True)
 class WatchedDream:
     """C real steps and H dreamed ones. Arrays are on the CPU.

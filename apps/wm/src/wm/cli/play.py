@@ -29,8 +29,10 @@ def play(
     """Play inside the world model, in the terminal: arrows, space, tab for the agent, q to end."""
     console = make_console()
     with friendly_errors(console):
+        from wm.outdated import remark_outdated
         from wm.playing import play_run
 
+        remark_outdated(run, console)
         play_run(
             run,
             game=game,
