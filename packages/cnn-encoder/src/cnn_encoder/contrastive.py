@@ -169,13 +169,13 @@ class ContrastiveObjective(nn.Module):
             nn.init.zeros_(self.picture.bias)
             self.scale = RunningScale(PICTURE_SIZE)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        # Follows from the step, but whether there is a gradient is asked before a GPU could tell its step.
         self._head_start_left = config.head_start_steps
         self.register_load_state_dict_post_hook(_find_head_start)
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of one batch; in training mode the whitening follows the batch."""
         _check(batch)
-        background = batch.background.unsqueeze(1)  # (S, 1, 84, 84)
         # During the head start no gradient at all: by one of zeros an optimiser would still move the weights.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._head_start_left == 0):
             z = self.encoder.embed_clips(batch.frames, batch.background)  # (S, T, D)
@@ -200,7 +200,7 @@ class ContrastiveObjective(nn.Module):
             loss = loss + self.config.layout_weight * error
             metrics["layout"] = error.detach()
         if self.config.picture_weight > 0:
-            target = self.scale(picture(newest, background))
+            target = self.scale(picture(newest, batch.background.unsqueeze(1)))
             missing = F.mse_loss(self.picture(_PICTURE_GAIN * z).float(), target)
             loss = loss + self.config.picture_weight * missing
             metrics["picture"] = missing.detach()

@@ -84,8 +84,9 @@ class LevelwiseKMeans:
             wide = block.double()
             # Far from the origin E|x|^2 and |E x|^2 agree in all their digits, so look from nearby.
             origin = wide[0] if origin is None else origin
-            total = total + (wide - origin).sum(0)
-            squares = squares + (wide - origin).square().sum()
+            away = wide - origin
+            total = total + away.sum(0)
+            squares = squares + away.square().sum()
         rows = self.source.rows
         return float(squares / rows - (total / rows).square().sum())
 
