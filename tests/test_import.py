@@ -164,6 +164,22 @@ main()
 """
 
 
+def test_a_refused_import_leaves_what_another_began_meanwhile(files, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def slowly(directory):
+        monkeypatch.undo()
+        assert bring(files, directory).code == 0
+
+    monkeypatch.setattr("wm.importing.require_writable", slowly)
+    np.save(files / "short.npy", np.zeros(7, int))
+    refused = wm("import", run, files / "frames.npy", files / "short.npy", "--game", "push")
+    assert refused.code == 2
+    assert "(7,)" in refused.output
+    assert load_config(run / "config.toml").games == ("push",)
+    assert len(FrameStore.open(run / "data" / "push")) == 120
+
+
 def test_a_run_that_plays_by_itself_takes_no_recording(files, run):
     refused = bring(files, run)
     assert refused.code == 2

@@ -31,16 +31,12 @@ def import_into_run(
         ValueError: whatever does not fit in the recording, or a run that collects its own play.
     """
     layout = Layout(directory)
-    begun = layout.config.exists()
-    before = load_config(layout.config) if begun else None
-    if before is not None and before.collect.policy != "imported":
-        raise ValueError(
-            f"{directory} is a run that plays the game itself (collect.policy is {before.collect.policy}); "
-            "give a new directory"
-        )
-    config = _with_game(before, game, preset, 0)  # a bad name or preset shows before anything is written
+    _with_game(_begun(layout), game, preset, 0)  # a bad name or preset shows before anything is written
     require_writable(directory)
     with only_writer(directory):
+        before = _begun(layout)  # looked at again: another import may have begun the run in between
+        begun = before is not None
+        config = _with_game(before, game, preset, 0)
         if not begun:
             save_config(layout.config, config)  # killed from here on, the same command goes on
         try:
@@ -65,6 +61,19 @@ def import_into_run(
         )
     else:
         console.print(f"train on it with `wm train --run {directory}`")
+
+
+def _begun(layout: Layout) -> RunConfig | None:
+    """The configuration of the run, None where there is none yet; a run that plays is refused."""
+    if not layout.config.exists():
+        return None
+    config = load_config(layout.config)
+    if config.collect.policy != "imported":
+        raise ValueError(
+            f"{layout.root} is a run that plays the game itself (collect.policy is {config.collect.policy}); "
+            "give a new directory"
+        )
+    return config
 
 
 def _with_game(config: RunConfig | None, game: str, preset: str, steps: int) -> RunConfig:
