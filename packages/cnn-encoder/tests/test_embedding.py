@@ -57,6 +57,12 @@ def test_a_streamed_file_is_the_file_a_whole_write_gives(encoder, stacks, tmp_pa
     assert loaded_config == config
 
 
+def test_a_file_without_embeddings_is_told(tmp_path):
+    save_artifact(tmp_path / "file", {"other": torch.zeros(2, 3)}, kind="embeddings", config={})
+    with pytest.raises(ValueError, match="holds no tensor named embeddings"):
+        load_embeddings(tmp_path / "file")
+
+
 @pytest.mark.parametrize("num_frames", [9, 11])
 def test_a_wrong_number_of_rows_leaves_what_was_there(tmp_path, num_frames):
     path = tmp_path / "embeddings"

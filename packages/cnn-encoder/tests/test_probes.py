@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from cnn_encoder import MLPProbeConfig, ProbeData, linear_probe, mlp_probe
+from cnn_encoder import MLPProbeConfig, ProbeData, linear_probe, mlp_probe, train_mlp_probe
 from cnn_encoder.probes import score
 
 SMALL = MLPProbeConfig(num_steps=150, hidden_dim=64, batch_size=128)
@@ -90,6 +90,15 @@ def test_train_and_test_are_of_one_form(probe):
     for part, wrong in (("features", test.features[:, :4]), ("labels", test.labels[:, 1:])):
         with pytest.raises(ValueError, match=f"the train {part} have . columns and the test {part} .; give"):
             probe(train, test._replace(**{part: wrong}))
+
+
+def test_a_kept_probe_reads_any_rows_as_it_was_scored():
+    train, test = draw(300, 0), draw(60, 1)
+    probe = train_mlp_probe(train, SMALL)
+    read = probe.read(test.features.view(3, 20, -1))
+    assert read.shape == (3, 20, test.labels.shape[1])
+    assert not read.requires_grad
+    assert score(read.flatten(0, 1), test) == mlp_probe(train, test, SMALL)
 
 
 def test_mlp_probe_repeats_itself():

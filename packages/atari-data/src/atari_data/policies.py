@@ -54,10 +54,7 @@ class RandomPolicy:
 
     def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Actions int64 [B]; the observations are not looked at."""
-        return self._pick(self._streams.draw(env_ids)[:, 0])
-
-    def _pick(self, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
-        return self._actions[(uniform * len(self._actions)).astype(np.int64)]
+        return _picked(self._actions, self._streams.draw(env_ids)[:, 0])
 
 
 class StickyRandomPolicy(RandomPolicy):
@@ -79,7 +76,7 @@ class StickyRandomPolicy(RandomPolicy):
         """Actions int64 [B]; the observations are not looked at."""
         keep, pick = self._streams.draw(env_ids).T
         last = self._last[env_ids]
-        actions = np.where((keep < self._repeat) & (last >= 0), last, self._pick(pick))
+        actions = np.where((keep < self._repeat) & (last >= 0), last, _picked(self._actions, pick))
         self._last[env_ids] = actions
         return actions
 
@@ -98,9 +95,14 @@ class EpsilonPolicy:
     def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Actions int64 [B]."""
         explore, pick = self._streams.draw(env_ids).T
-        random = self._actions[(pick * len(self._actions)).astype(np.int64)]
+        random = _picked(self._actions, pick)
         chosen = checked_actions(self._policy(observations, env_ids), len(env_ids))
         return np.where(explore < self._epsilon, random, chosen)
+
+
+def _picked(actions: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
+    """An action for each number in [0, 1), all equally likely."""
+    return actions[(uniform * len(actions)).astype(np.int64)]
 
 
 def checked_actions(actions: object, batch_size: int) -> NDArray[np.int64]:

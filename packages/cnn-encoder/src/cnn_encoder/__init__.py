@@ -17,7 +17,15 @@ from .embedding import embed, embed_batches, load_embeddings, resolve_precision,
 from .encoder import Encoder, EncoderConfig, mean_frame, stack_frames
 from .layout import layout
 from .metrics import diversity, embedding_norm, state_correlation, temporal_consistency
-from .probes import MLPProbeConfig, ProbeData, ProbeScore, linear_probe, mlp_probe
+from .probes import (
+    MLPProbe,
+    MLPProbeConfig,
+    ProbeData,
+    ProbeScore,
+    linear_probe,
+    mlp_probe,
+    train_mlp_probe,
+)
 from .retention import Retention, Stage, pixel_features, retention, retention_table
 from .supervised import SupervisedBatch, SupervisedObjective
 from .variables import CATEGORIES, StateLabels, category, state_labels
@@ -37,6 +45,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "LabelledFeatures",
+    "MLPProbe",
     "MLPProbeConfig",
     "ProbeData",
     "ProbeScore",
@@ -71,6 +80,7 @@ __all__ = [
     "state_correlation",
     "state_labels",
     "temporal_consistency",
+    "train_mlp_probe",
     "unseen_frames",
     "weighted_f1",
     "write_embeddings",

@@ -142,8 +142,14 @@ def write_embeddings(
 
 
 def load_embeddings(path: str | Path) -> tuple[Tensor, dict[str, Any]]:
-    """Read an `embeddings` artifact: float32 (N, D), and its config."""
+    """Read an `embeddings` artifact: float32 (N, D), and its config.
+
+    Raises:
+        ValueError: the file is missing, damaged, of another kind, or without its tensor.
+    """
     tensors, config = load_artifact(path, kind="embeddings")
+    if "embeddings" not in tensors:
+        raise ValueError(f"{path} holds no tensor named embeddings; write it again")
     return tensors["embeddings"], config
 
 

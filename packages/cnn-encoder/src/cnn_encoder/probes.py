@@ -112,18 +112,44 @@ def _affine(features: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
     return F.pad((features.float() - mean) / scale, (0, 1), value=1.0).double()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MLPProbe:
+    """A trained probe, made by `train_mlp_probe`."""
+
+    network: nn.Module  # standardised features (B, F) -> standardised variables (B, V)
+    features: tuple[Tensor, Tensor]  # mean (F,) and scale () of the features it has learned from
+    labels: tuple[Tensor, Tensor]  # mean and deviation, (V,) each; a mean of nan where never in play
+
+    @torch.no_grad()
+    def read(self, features: Tensor) -> Tensor:
+        """Variables in their own units: (..., F) -> float32 (..., V), nan where one was never in play."""
+        (mean, scale), (label_mean, label_std) = self.features, self.labels
+        parts = features.flatten(0, -2).split(_CHUNK)
+        found = torch.cat([self.network((part.float() - mean) / scale) for part in parts])
+        return (found * label_std + label_mean).unflatten(0, features.shape[:-1])
+
+
 def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None = None) -> ProbeScore:
-    """One network with two hidden layers for all variables, trained on standardised labels where in play."""
-    config = config or MLPProbeConfig()
+    """How well `train_mlp_probe` reads rows that it has not seen."""
     train, test = _checked(train, test)
+    return score(train_mlp_probe(train, config).read(test.features), test)
+
+
+def train_mlp_probe(train: ProbeData, config: MLPProbeConfig | None = None) -> MLPProbe:
+    """One network with two hidden layers for all variables, trained on standardised labels where in play.
+
+    Raises:
+        ValueError: features, labels and mask are not of the same rows, or there are none.
+    """
+    config = config or MLPProbeConfig()
+    train = _rows_checked(train, "train")
     device = train.features.device
     generator = torch.Generator().manual_seed(config.seed)
     mean, scale = _moments(train.features)
     mask = _mask(train)
-    count = mask.sum(0).clamp(min=1)
     labels = train.labels.float().masked_fill(~mask, 0.0)  # what does not count may be anything, NaN too
-    label_mean = labels.sum(0) / count
-    label_std = (((labels - label_mean).square() * mask).sum(0) / count).sqrt().clamp(min=1e-6)
+    label_mean, label_std = label_moments(labels, mask)
+    label_std = label_std.clamp(min=1e-6)
     target = (labels - label_mean) / label_std
 
     h, v = config.hidden_dim, labels.shape[1]
@@ -145,10 +171,20 @@ def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None =
         loss.backward()
         optimizer.step()
         schedule.step()
-    with torch.inference_mode():
-        parts = [net((part.float() - mean) / scale) for part in test.features.split(_CHUNK)]
     never = torch.where(mask.any(0), 0.0, torch.nan)
-    return score(torch.cat(parts) * label_std + label_mean + never, test)
+    return MLPProbe(net, (mean, scale), (label_mean + never, label_std))
+
+
+def label_moments(labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each variable where it is in play, (V,) each.
+
+    Args:
+        labels: float32 (N, V), 0 where they do not count.
+        mask: bool (N, V).
+    """
+    count = mask.sum(0).clamp(min=1)
+    mean = labels.sum(0) / count
+    return mean, (((labels - mean).square() * mask).sum(0) / count).sqrt()
 
 
 def score(predicted: Tensor, data: ProbeData) -> ProbeScore:

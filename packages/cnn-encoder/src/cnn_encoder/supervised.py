@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .encoder import Encoder
 from .initialization import initialize
+from .probes import label_moments
 from .variables import StateLabels
 
 
@@ -36,10 +37,8 @@ class SupervisedObjective(nn.Module):
         """``statistics`` are the training labels, from which means and deviations are taken."""
         super().__init__()
         self.encoder = encoder
-        count = statistics.in_play.sum(0).clamp(min=1)
         values = statistics.values.masked_fill(~statistics.in_play, 0.0)
-        mean = values.sum(0) / count
-        std = (((values - mean).square() * statistics.in_play).sum(0) / count).sqrt()
+        mean, std = label_moments(values, statistics.in_play)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std.clamp(min=1e-3))
         self.head = nn.Linear(encoder.config.embedding_dim, len(statistics.names))
