@@ -107,7 +107,7 @@ def test_jobs_leave_what_runs_one_after_another_leave(finished, tmp_path):
 def test_a_run_that_fails_is_named_and_the_others_finish(finished, tmp_path, engine):
     out = tmp_path / "b"
     shutil.copytree(finished[0] / "pong-tiny-1", out / "pong-tiny-1", copy_function=shutil.copy2)
-    (out / "pong-tiny-1" / "bench.json").unlink()  # it has to play again
+    (out / "pong-tiny-1" / "bench.json").write_text("[]")  # damaged: it has to play again
     (out / "pong-tiny-0").write_text("in the way")
     done = wm(*BENCH, "--out", out, *SETTINGS, *engine)
     text = " ".join(done.output.split())
@@ -115,7 +115,7 @@ def test_a_run_that_fails_is_named_and_the_others_finish(finished, tmp_path, eng
     assert "1 of 2 runs failed" in text
     assert f"pong-tiny-0 ({out / 'pong-tiny-0'} is a file; --run takes a directory" in text
     assert ("; log " in text) == bool(engine)
-    assert (out / "pong-tiny-1" / "bench.json").exists()
+    assert json.loads((out / "pong-tiny-1" / "bench.json").read_text())["agent"]
     assert (out / "pong-tiny-0").read_text() == "in the way"
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from atari_data import FrameStore
+from atari_data import FrameStore, split_episodes
 from cnn_encoder import ClipBatch
 from wm.clips import ClipSampler
 from wm.run import Layout
@@ -15,8 +15,7 @@ def sampler_of(store, **changes):
         length=LENGTH,
         batch_size=64,
         seed=0,
-        split_seed=0,
-        validation_fraction=0.1,
+        validates=lambda ids: split_episodes(ids, 0.1, 0),
         device=torch.device("cpu"),
         **changes,
     )

@@ -71,8 +71,8 @@ def test_a_longer_dream_begins_like_a_shorter_one(run):
     ("missing", "arguments", "message"),
     [
         (None, ("--game", "breakout"), "the run has not seen breakout; it knows pong"),
-        ("agent", (), "has no trained agent yet; run `wm train --run"),
-        ("decoder", (), "has no decoder to draw with; run `wm train decoder --run"),
+        ("agent", (), "has no agent yet; run `wm train --run"),
+        ("decoder", (), "has no decoder yet; run `wm train --run"),
     ],
 )
 def test_what_cannot_be_dreamed_is_said_in_a_sentence(run, tmp_path, missing, arguments, message):

@@ -56,7 +56,7 @@ def test_the_agents_own_play_needs_an_agent(run, tmp_path):
     (copy / "agent.safetensors").unlink()
     refused = wm("fidelity", copy, *QUICK, "--by-agent")
     assert refused.code == 2
-    assert "has no agent.safetensors yet; run `wm train --run" in " ".join(refused.output.split())
+    assert "has no agent yet; run `wm train --run" in " ".join(refused.output.split())
 
 
 def test_what_is_foreseen_is_told_in_a_sentence():

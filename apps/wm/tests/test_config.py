@@ -75,6 +75,7 @@ def test_a_size_that_follows_cannot_be_set():
         ("dream.temperature=1e-9", r"temperature must be at least 1e-6; got 1e-09"),
         ("hrvq=3", "hrvq is 3; it is a section, so set hrvq.KEY=VALUE"),
         ("worldmodel=3", "worldmodel is 3; it is a section"),
+        ("actor=3", "actor is 3; it is a section"),
     ],
 )
 def test_what_cannot_be_is_told(override, message):

@@ -41,10 +41,10 @@ def batches(index):
     return x, 3 * x.sum(1, keepdim=True)
 
 
-def train(path, objective, steps=30, unit=1, **settings):
+def train(path, objective, steps=30, group=1, **settings):
     config = FitConfig(steps=steps, learning_rate=0.05, log_every=1, precision="float32", **settings)
     reporter = Reporter(Console(quiet=True), path / "metrics.jsonl")
-    fitted = fit(
+    trained = fit(
         objective,
         batches,
         config,
@@ -53,17 +53,18 @@ def train(path, objective, steps=30, unit=1, **settings):
         device=CPU,
         reporter=reporter,
         checkpoint=path / "toy.pt",
-        unit=unit,
+        epoch=16,
+        group=group,
     )
-    return fitted, objective
+    return trained, objective
 
 
 def test_it_learns_and_logs_a_line_a_step(tmp_path):
-    fitted, _ = train(tmp_path, Regression(), steps=200)
+    trained, _ = train(tmp_path, Regression(), steps=200)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 200
     assert '"stage": "toy", "step": 0' in lines[0]
-    assert fitted.metrics["error"] < 20  # from 36, the variance of y; dropout leaves the rest
+    assert trained["error"] < 20  # from 36, the variance of y; dropout leaves the rest
 
 
 def test_a_run_interrupted_at_any_step_ends_like_one_that_was_not(tmp_path):
@@ -74,8 +75,8 @@ def test_a_run_interrupted_at_any_step_ends_like_one_that_was_not(tmp_path):
         path.mkdir()
         with pytest.raises(KeyboardInterrupt):
             train(path, Regression(interrupt_at=stop))
-        fitted, resumed = train(path, Regression())
-        assert fitted == measured, stop
+        trained, resumed = train(path, Regression())
+        assert trained == measured, stop
         assert int(resumed.steps) == 30
         assert torch.equal(resumed.line.weight, whole.line.weight), stop
 
@@ -83,14 +84,14 @@ def test_a_run_interrupted_at_any_step_ends_like_one_that_was_not(tmp_path):
 def test_an_interruption_in_an_unfinished_last_group_is_one_too(tmp_path):
     """The steps end within a dream's minibatches; nobody would stop there for the end of the group."""
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, Regression(interrupt_at=10), steps=11, unit=4)
-    _, resumed = train(tmp_path, Regression(), steps=11, unit=4)
+        train(tmp_path, Regression(interrupt_at=10), steps=11, group=4)
+    _, resumed = train(tmp_path, Regression(), steps=11, group=4)
     assert int(resumed.steps) == 11
 
 
 def test_a_few_steps_are_measured_as_well(tmp_path):
-    fitted, _ = train(tmp_path, Regression(), steps=2)
-    assert fitted.metrics["error"] > 0
+    trained, _ = train(tmp_path, Regression(), steps=2)
+    assert trained["error"] > 0
 
 
 def test_an_ignored_signal_stays_ignored(tmp_path):
@@ -127,6 +128,7 @@ def test_accumulating_two_batches_equals_one_joined_batch(tmp_path):
         device=CPU,
         reporter=reporter,
         checkpoint=tmp_path / "one.pt",
+        epoch=16,
     )
     torch.testing.assert_close(one.line.weight, two.line.weight)
 

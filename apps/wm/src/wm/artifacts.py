@@ -4,13 +4,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from cnn_encoder import load_encoder
+from cnn_encoder import Encoder, load_encoder, resolve_precision
 from hrvq import HRVQ
 from latent_ac import Agent, load_agent
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel
+from torch import Tensor
 
 from wm.device import frozen
 from wm.run import Layout
+
+_CALLED = {"hrvq": "quantizer", "worldmodel": "world model"}
+
+
+def require_parts(layout: Layout, *parts: str) -> None:
+    """Raise ValueError unless the run has made these parts: ``encoder``, ``hrvq``, ``agent`` and so on."""
+    missing = [_CALLED.get(part, part) for part in parts if not getattr(layout, part).exists()]
+    if missing:
+        raise ValueError(
+            f"{layout.root} has no {' and no '.join(missing)} yet; run `wm train --run {layout.root}` first"
+        )
 
 
 def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], object]) -> list[str]:
@@ -29,12 +41,19 @@ def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], obj
     return [game for game in games if game in backgrounds]
 
 
-def frozen_quantizer(layout: Layout, device: torch.device) -> HRVQ:
-    """The run's codes.
+def frozen_encoder(layout: Layout, device: torch.device) -> tuple[Encoder, dict[str, Tensor]]:
+    """The run's encoder, in the arithmetic that embeds fastest, and the background of each game it has seen.
 
     Raises:
-        ValueError: as below, the file is missing or damaged.
+        ValueError: the file is missing or damaged, as with all below.
     """
+    encoder, backgrounds = load_encoder(layout.encoder)
+    encoder = frozen(encoder).to(device, resolve_precision("auto", device))
+    return encoder, {game: background.to(device) for game, background in backgrounds.items()}
+
+
+def frozen_quantizer(layout: Layout, device: torch.device) -> HRVQ:
+    """The run's codes."""
     return frozen(HRVQ.load(layout.hrvq)).to(device)
 
 

@@ -15,11 +15,12 @@ from wm.bench_report import print_bench
 from wm.choice import final_layout, open_run
 from wm.config import RunConfig, build_config, load_config, read_preset
 from wm.device import derive_seed, pick_device
-from wm.evaluation import REFERENCES, evaluate_games
-from wm.files import sha256, write_text
+from wm.evaluation import evaluate_games
+from wm.evaluation_report import REFERENCES
+from wm.files import sha256, write_json
 from wm.reporter import Reporter
 from wm.results import write_result
-from wm.run import Layout, finite
+from wm.run import Layout
 from wm.settings import parse_override
 from wm.training import train_run
 
@@ -179,7 +180,7 @@ def run_one(
         reporter=Reporter(console),
     )
     scored = {"agent_sha256": sha256(layout.agent), "protocol": found["protocol"]} | found["games"][game]
-    write_text(directory / RESULT, json.dumps(finite(scored), indent=1) + "\n")
+    write_json(directory / RESULT, scored)
     return scored
 
 
@@ -197,7 +198,7 @@ def _finished(options: BenchOptions, game: str, seed: int) -> dict[str, Any] | N
         collected = protocol.pop("agent_steps_collected", config.collect.num_steps)
         scored = {"agent_steps_collected": collected} | scored | {"protocol": protocol}
         return scored if same and scored["protocol"]["episodes"] == options.episodes else None
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None  # damaged, or its agent is gone: play again
 
 

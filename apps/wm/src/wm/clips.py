@@ -1,9 +1,12 @@
 """Batches of short clips of several games, each a function of (seed, step)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from atari_data import FrameStore, split_episodes, window_starts
+from atari_data import FrameStore, window_starts
 from cnn_encoder import ClipBatch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -16,7 +19,7 @@ class ClipSampler:
         length: steps of a stretch, T.
         batch_size: stretches of a batch, S.
         seed: of the batches.
-        split_seed: of the split by episode, the same in every stage.
+        validates: episode ids (N,) -> bool (N,), which rows are left to validation.
         newest: by game, the first row of what was played last.
         newest_share: of the stretches, drawn from those rows, the others from all; without a training
             stretch among them, all are.
@@ -34,8 +37,7 @@ class ClipSampler:
         length: int,
         batch_size: int,
         seed: int,
-        split_seed: int,
-        validation_fraction: float,
+        validates: Callable[[NDArray[np.integer]], NDArray[np.bool_]],
         device: torch.device,
         newest: dict[str, int] | None = None,
         newest_share: float = 0.0,
@@ -48,8 +50,7 @@ class ClipSampler:
         self._newest_share = newest_share if newest else 0.0
         for game, store in stores.items():
             starts = window_starts(store.episode_ids, length)
-            held_out = split_episodes(store.episode_ids, validation_fraction, split_seed)
-            starts = starts[~held_out[starts]]
+            starts = starts[~validates(store.episode_ids)[starts]]
             if not len(starts):
                 raise ValueError(
                     f"{game} has no training episode of {length} steps; "

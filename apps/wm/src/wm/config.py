@@ -8,11 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
-from atari_data import check_game
+from atari_data import check_game, split_episodes
 from cnn_encoder import ContrastiveConfig, EncoderConfig
 from hrvq import HRVQConfig
 from latent_ac import ActorConfig, AgentConfig, CriticConfig, PredictorConfig
+from numpy.typing import NDArray
 from token_worldmodel import WorldModelConfig
 
 from wm.files import write_text
@@ -126,6 +128,10 @@ class RunConfig:
         """Whether a dream's rewards count as signs: ALE's rewards are whole numbers, so clipped ones are."""
         return self.predictor.reward_head == "sign" or self.agent.reward_transform == "clip"
 
+    def validates(self, episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which rows validate, whole episodes of them: bool (N,), the same in every stage."""
+        return split_episodes(episode_ids, self.collect.validation_fraction, self.seed)
+
     def in_round(self, index: int) -> "RunConfig":
         """The settings of one round's stages, as of a run of its own that plays its share of the steps.
 
@@ -202,8 +208,8 @@ def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:
         asked = merge(asked, change)
     data = merge(base, asked)
     for section, key, source, value in _derived(data):
-        given = asked.get(section, {})
-        if isinstance(given, dict) and given.get(key, value) != value:
+        _section(data, section)
+        if _section(asked, section).get(key, value) != value:
             raise ValueError(f"{section}.{key} follows from {source} and is {value!r}; set {source} instead")
         data = merge(data, {section: {key: value}})
     return structure(RunConfig, data)

@@ -1,6 +1,6 @@
-"""Scores in the real game: the protocol, the run's agent, the random agent, and what others published."""
+"""Scores in the real game: the protocol, the run's agent and the random agent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,16 @@ from atari_data import (
     RandomPolicy,
     human_normalized,
     play_episodes,
-    published_scores,
 )
 from atari_data import games as ale_games
 from rich.console import Console
-from rich.table import Table
 
-from wm.artifacts import encoded_games
+from wm.artifacts import encoded_games, require_parts
 from wm.choice import open_run, read_choice
 from wm.config import RunConfig
 from wm.device import derive_seed, one_thread, pick_device
 from wm.episode_film import write_film
+from wm.evaluation_report import score_table
 from wm.policy import load_policy
 from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.reporter import Reporter
@@ -32,8 +31,6 @@ from wm.results import write_result
 from wm.run import Layout, Manifest
 from wm.statistics import summarize
 from wm.viewer import Viewer
-
-REFERENCES = ("Random", "Human")  # the published scores that are of no system, and of no number of steps
 
 
 def evaluate_games(
@@ -222,12 +219,7 @@ def evaluate_run(
         ValueError: the run has no agent, no game of ALE, or, to film with, no decoder or no place for films.
     """
     config, layout = open_run(directory)
-    if not layout.agent.exists():
-        raise ValueError(f"{directory} has no trained agent yet; run `wm train --run {directory}` first")
-    if video and not layout.decoder.exists():
-        raise ValueError(
-            f"{directory} has no decoder to draw with; run `wm train decoder --run {directory}` first"
-        )
+    require_parts(layout, "agent", *(["decoder"] if video else []))
     if not set(config.games) & set(ale_games()):
         raise ValueError(
             f"{directory} is a run of {', '.join(config.games)}, no game of ALE that could be played; "
@@ -257,70 +249,3 @@ def evaluate_run(
     write_result(json_file, result, console)
     if video:  # last: whatever comes of the films, the scores are there
         film_games(layout, config, result, recorded, films, device=device, reporter=reporter)
-
-
-def score_table(game: str, result: dict[str, Any]) -> Table:
-    """A game's scores: ours and the random agent's as measured, then published means of 100k agent steps.
-
-    An evaluation of an older version does not tell all that is looked for.
-    """
-    protocol, scores = result["protocol"], result["games"][game]
-    who = f"agent of round {protocol['agent_of_round']}, " if protocol.get("agent_steps_choosing") else ""
-    collected = scores.get("agent_steps_collected", protocol.get("agent_steps_collected"))
-    steps = "" if collected is None else f", {collected} real steps"
-    if protocol.get("agent_steps_choosing"):
-        steps += f" and {protocol['agent_steps_choosing']} to choose by"
-    table = Table(
-        title=f"{game}{steps}: {who}{protocol['episodes']} episodes of at most "
-        f"{protocol['max_frames']} frames, {protocol['name']} (sticky {protocol['sticky']}, "
-        f"no-ops up to {protocol['noop_max']}), temperature {protocol['temperature']}, "
-        f"epsilon {protocol.get('epsilon', 0.0)}, "
-        f"seed {protocol['seed']}",
-        title_justify="left",
-    )
-    table.caption, table.caption_justify = "\n".join(_notes(scores["agent"], protocol["episodes"])), "left"
-    for column in ("", "mean", "95 % interval", "median", "std", "human-normalised"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name in ("agent", "random"):
-        score = scores[name]
-        low, high = score["interval"]
-        table.add_row(
-            f"{name} (measured)",
-            f"{score['mean']:.2f}",
-            f"{low:.2f} to {high:.2f}",
-            f"{score['median']:.1f}",
-            f"{score['std']:.1f}",
-            _normalized(game, score["mean"]),
-            end_section=name == "random",
-        )
-    for system, values in published_scores(game).items():
-        mean = sum(values) / len(values)
-        spread = f"all {len(values)} seeds: {min(values):.1f} to {max(values):.1f}" if len(values) > 1 else ""
-        budget = "" if system in REFERENCES else ", 100k"
-        table.add_row(
-            f"{system} (published{budget})",
-            f"{mean:.2f}",
-            spread,
-            "",
-            "",
-            _normalized(game, mean),
-            style="dim",
-        )
-    return table
-
-
-def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
-    """What to know of the agent's numbers; an evaluation of an older version does not tell all."""
-    cut, distinct = score.get("cut", 0), score.get("distinct", episodes)
-    if cut:
-        yield f"{cut} of the agent's episodes were cut by that limit; whole ones may score more"
-    if distinct < episodes / 2:
-        yield (
-            f"of the agent's {episodes} episodes only {distinct} are distinct by return and length; the "
-            "interval takes all as independent and is too narrow"
-        )
-
-
-def _normalized(game: str, score: float) -> str:
-    value = human_normalized(game, score)
-    return "" if value is None else f"{value:.2f}"

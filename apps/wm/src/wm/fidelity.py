@@ -11,20 +11,27 @@ import numpy as np
 import torch
 from atari_data import final_rows, lost_lives, window_starts
 from atari_data import games as ale_games
-from cnn_encoder import load_encoder
+from cnn_encoder import MLPProbe, MLPProbeConfig, ProbeData, train_mlp_probe
 from latent_ac import Agent, CodeFeatures, transform_rewards
 from rich.console import Console
 from token_worldmodel import event_fidelity, replay, token_fidelity, value_fidelity
 from torch import Tensor
 
-from wm.artifacts import encoded_games, frozen_agent, frozen_quantizer, frozen_worldmodel, require_known
+from wm.artifacts import (
+    encoded_games,
+    frozen_agent,
+    frozen_encoder,
+    frozen_quantizer,
+    frozen_worldmodel,
+    require_known,
+    require_parts,
+)
 from wm.choice import open_run
 from wm.config import RunConfig
-from wm.device import autocast_dtype, derive_seed, frozen, generator, pick_device
+from wm.device import autocast_dtype, derive_seed, generator, pick_device
 from wm.fidelity_report import print_fidelity
 from wm.fresh import FreshPlay, fresh_play
 from wm.policy import load_policy
-from wm.reader import StateReader, train_reader
 from wm.reporter import Reporter
 from wm.results import write_result
 from wm.run import Layout
@@ -39,7 +46,7 @@ class FidelityOptions:
         context: real steps before a dream; 0 for the run's own.
         windows: dreams of a game.
         frames: steps of labelled play the state reader learns from; as many, of other episodes, are replayed.
-        reader_steps: of the reader's training.
+        reader_steps: of the reader's training, an MLP probe's.
         temperature: of the dreamed tokens.
         greedy: take the likeliest token instead of drawing one.
         by_agent: replay the agent's own play instead of random play.
@@ -78,10 +85,7 @@ def fidelity_run(
     """
     config, layout = open_run(directory)
     device = pick_device(device_name)
-    needed = (layout.encoder, layout.hrvq, layout.worldmodel, *([layout.agent] if options.by_agent else []))
-    for path in needed:
-        if not path.exists():
-            raise ValueError(f"{directory} has no {path.name} yet; run `wm train --run {directory}` first")
+    require_parts(layout, "encoder", "hrvq", "worldmodel", *(["agent"] if options.by_agent else []))
     known = [game for game in config.games if game in ale_games()]
     if not known:
         raise ValueError(
@@ -149,8 +153,7 @@ class _Fidelity:
         self.layout, self.config, self.options = layout, config, options
         self.context, self.horizon = context, horizon
         self.device, self.reporter = device, reporter
-        encoder, self.backgrounds = load_encoder(layout.encoder)
-        self.encoder = frozen(encoder).to(device)
+        self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
         self.model = frozen_worldmodel(layout, device)
         require_known(self.model, [len(table) for table in self.quantizer.codebooks], layout.hrvq)
@@ -163,14 +166,9 @@ class _Fidelity:
         reader = None
         with self._play(game, "learn") as play:
             if play.state is not None:
-                reader = train_reader(
-                    self.quantizer.codebooks,
-                    self._tokens(play, game),
-                    play.state,
-                    steps=self.options.reader_steps,
-                    seed=self.options.seed,
-                    device=self.device,
-                    reporter=self.reporter,
+                reader = train_mlp_probe(
+                    ProbeData(self._codes(self._tokens(play, game)), play.state.values, play.state.in_play),
+                    MLPProbeConfig(num_steps=self.options.reader_steps, seed=self.options.seed),
                 )
         with self._play(game, "test") as play:
             windows = self._windows(play, game)
@@ -217,8 +215,7 @@ class _Fidelity:
 
     @torch.inference_mode()
     def _tokens(self, play: FreshPlay, game: str) -> Tensor:
-        embeddings = play.embed(self.encoder, self.backgrounds[game].to(self.device))
-        return torch.cat([self.quantizer.encode(part) for part in embeddings.split(8192)])
+        return self.quantizer.encode(play.embed(self.encoder, self.backgrounds[game]))
 
     def _windows(self, play: FreshPlay, game: str) -> Windows:
         store, length = play.store, self.context + self.horizon
@@ -304,9 +301,11 @@ class _Fidelity:
             }
         return found
 
-    def _state(
-        self, reader: StateReader, play: FreshPlay, windows: Windows, dreamed: Tensor
-    ) -> dict[str, Any]:
+    def _codes(self, tokens: Tensor) -> Tensor:
+        """Code embeddings of all levels side by side, as the agent sees them: (..., L) -> (..., L * D)."""
+        return self.quantizer.level_embeddings(tokens).flatten(-2)
+
+    def _state(self, reader: MLPProbe, play: FreshPlay, windows: Windows, dreamed: Tensor) -> dict[str, Any]:
         """Mean error of each variable as read from the dream, from the copied last step, from real tokens.
 
         A variable counts in windows where it is in play at the last real step and at the horizon.
@@ -315,11 +314,10 @@ class _Fidelity:
         rows = windows.rows[:, self.context - 1 :]
         real, in_play = play.state.values[rows], play.state.in_play[rows]
         counts = in_play[:, :1] & in_play[:, 1:]  # (B, H, V)
-        last = reader.read(dreamed[:, :1])
         read = {
-            "error": reader.read(dreamed[:, 1:]),
-            "copy_error": last,
-            "read_error": reader.read(windows.tokens[:, self.context :]),
+            "error": reader.read(self._codes(dreamed[:, 1:])),
+            "copy_error": reader.read(self._codes(dreamed[:, :1])),
+            "read_error": reader.read(self._codes(windows.tokens[:, self.context :])),
         }
         errors = {name: masked_error(values, real[:, 1:], counts) for name, values in read.items()}
         useful = useful_horizon(errors["error"], errors["copy_error"])

@@ -1,10 +1,13 @@
 """Files that are whole or not there at all."""
 
 import hashlib
+import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _OPEN_FILES = 10_240  # the most that macOS allows
 
@@ -40,6 +43,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file."""
     with written_whole(path) as partial:
         partial.write_text(text)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value; NaN and infinities, which JSON does not know, become null."""
+    write_text(path, json.dumps(_finite(value), indent=1) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256(path: Path) -> str:

@@ -70,11 +70,11 @@ class FitConfig:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1); got {list(self.betas)}")
 
-    def resolve_steps(self, units: int) -> int:
-        """Optimiser steps; ``units`` are the batch items (rows, windows) that make one epoch."""
+    def resolve_steps(self, epoch: int) -> int:
+        """Optimiser steps; ``epoch`` batch items (rows, windows) are one epoch."""
         if self.steps:
             return self.steps
-        return max(1, math.ceil(self.epochs * units / (self.batch_size * self.accumulation)))
+        return max(1, math.ceil(self.epochs * epoch / (self.batch_size * self.accumulation)))
 
     def rate(self, step: int, total: int) -> float:
         """Learning rate of 0-based ``step`` of ``total``: linear warm-up, then the schedule."""
@@ -96,13 +96,6 @@ class Objective(Protocol):
         """Whatever follows an optimiser step: a moving average, a schedule."""
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What training left: the last logged metrics, averaged over the last tenth of the steps."""
-
-    metrics: dict[str, float]
-
-
 def fit(
     objective: Any,
     batches: Callable[[int], Any],
@@ -113,30 +106,34 @@ def fit(
     device: torch.device,
     reporter: Reporter,
     checkpoint: Path,
-    total_steps: int | None = None,
+    epoch: int,
     parameter_groups: Iterable[dict[str, Any]] | None = None,
-    unit: int = 1,
+    group: int = 1,
     team: Team = ALONE,
-) -> Fitted:
+) -> dict[str, float]:
     """Train ``objective`` (an ``nn.Module`` following :class:`Objective`) on ``batches(index)``.
 
     Goes on from ``checkpoint`` if it is there and writes it now and then, at an interruption too. The caller
-    deletes it once the stage's artifact is written. Steps come in groups of ``unit`` that belong together
+    deletes it once the stage's artifact is written. Steps come in groups of ``group`` that belong together
     (the minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group. Each process of
-    a ``team`` takes its slice of every batch; the first writes and logs.
+    a ``team`` takes its slice of every batch; the first writes and logs. ``epoch`` is what
+    ``FitConfig.resolve_steps`` asks for.
+
+    Returns:
+        The logged metrics, averaged over the last tenth of the steps.
 
     Raises:
         ValueError: the loss is no longer finite; the last good checkpoint is kept.
     """
-    total = total_steps or config.steps
+    total = config.resolve_steps(epoch)
     dtype = autocast_dtype(config.precision, device)
     if parameter_groups is None:
-        parameters = [p for p in objective.parameters() if p.requires_grad]
-        parameter_groups = [{"params": parameters, "weight_decay": config.weight_decay}]
+        trained_ones = [p for p in objective.parameters() if p.requires_grad]
+        parameter_groups = [{"params": trained_ones, "weight_decay": config.weight_decay}]
     optimizer = torch.optim.AdamW(
         list(parameter_groups), lr=config.learning_rate, betas=config.betas, fused=True
     )
-    trainable = [p for group in optimizer.param_groups for p in group["params"]]
+    trainable = [p for parameters in optimizer.param_groups for p in parameters["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     start, tail = _restore(checkpoint, objective, optimizer, scaler, device)
     if start:
@@ -168,8 +165,8 @@ def fit(
     with reporter.task(stage, total, start) as task, deferred_interrupt() as interrupted:
         while step < total:
             torch.manual_seed(derive_seed(seed, stage, step, *([team.rank] if team.rank else [])))
-            for group in optimizer.param_groups:
-                group["lr"] = config.rate(step, total)
+            for parameters in optimizer.param_groups:
+                parameters["lr"] = config.rate(step, total)
             for micro in range(config.accumulation):
                 with autocast(dtype, device):
                     batch = team.share(batches(step * config.accumulation + micro))
@@ -194,7 +191,7 @@ def fit(
             objective.after_step()
             step += 1
             task.update(step)
-            if step % unit and step < total:
+            if step % group and step < total:
                 continue
             stop = team.any(interrupted())
             if stop or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
@@ -204,8 +201,7 @@ def fit(
             if stop:
                 raise KeyboardInterrupt
     save()
-    means = {name: sum(values) / len(values) for name, values in tail.items() if name != "learning_rate"}
-    return Fitted(means)
+    return {name: sum(values) / len(values) for name, values in tail.items() if name != "learning_rate"}
 
 
 def compiled(module: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -12,16 +12,15 @@ from atari_data import (
     PROTOCOLS,
     FrameStore,
     Policy,
-    RandomPolicy,
-    StickyRandomPolicy,
     collect,
     labelled_games,
     labels,
 )
-from cnn_encoder import Encoder, StateLabels, embed_batches, state_labels
+from cnn_encoder import Encoder, StateLabels, embed, state_labels
 from torch import Tensor
 
 from wm.device import derive_seed, one_thread
+from wm.policy import random_policy
 from wm.reporter import Reporter
 from wm.sections import CollectConfig
 
@@ -54,7 +53,7 @@ class FreshPlay:
 
     def embed(self, encoder: Encoder, background: Tensor) -> Tensor:
         """float32 (N, D), on the encoder's device."""
-        return torch.cat(list(embed_batches(encoder, self.stacks(), background)))
+        return embed(encoder, self.stacks(), background)
 
 
 @contextmanager
@@ -86,7 +85,8 @@ def fresh_play(
                 path,
                 game,
                 num_steps,
-                policy or _policy(config, game, derive_seed(seed, "fresh-policy", name, game)),
+                policy
+                or random_policy(config, game, derive_seed(seed, "fresh-policy", name, game), NUM_ENVS),
                 seed=derive_seed(seed, "fresh", name, game) % 2**31,
                 protocol=PROTOCOLS[config.protocol],
                 num_envs=NUM_ENVS,
@@ -101,9 +101,3 @@ def fresh_play(
             state = StateLabels(found.names, found.values.to(device), found.in_play.to(device))
             raw = torch.from_numpy(np.stack(list(columns.values()), 1).astype(np.int64)).to(device)
         yield FreshPlay(store, state, raw)
-
-
-def _policy(config: CollectConfig, game: str, seed: int) -> Policy:
-    if config.policy == "random":
-        return RandomPolicy(game, seed, NUM_ENVS)
-    return StickyRandomPolicy(game, seed, NUM_ENVS, repeat=config.repeat)

@@ -6,16 +6,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from wm.config import RunConfig, load_config, nearest_preset
+from wm.config import load_config, nearest_preset
 from wm.console import shown
-from wm.pipeline import Context, stale
+from wm.pipeline import stale
 from wm.report import print_report
-from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
 from wm.stages import stages_of
 
@@ -38,7 +36,7 @@ def list_runs(directory: Path, console: Console) -> None:
     for path in sorted(directory.glob("*/config.toml")):
         name = path.parent.name
         try:
-            table.add_row(name, *_summary(Layout(path.parent), console))
+            table.add_row(name, *_summary(Layout(path.parent)))
         except ValueError as error:
             table.add_row(name, Text(f"cannot be read: {error}", style="red"))
     if table.row_count:
@@ -49,11 +47,11 @@ def list_runs(directory: Path, console: Console) -> None:
         console.print(f"no runs in {directory}; {remark}")
 
 
-def _summary(layout: Layout, console: Console) -> tuple[str, ...]:
+def _summary(layout: Layout) -> tuple[str, ...]:
     """What `wm runs` says of a run, after its name."""
     config, manifest = load_config(layout.config), Manifest(layout)
     stages = stages_of(config)
-    left = len(stale(stages, _context(config, layout, console), manifest))
+    left = len(stale(stages, config, manifest))
     last = max((record.finished for record in manifest.stages.values()), default="")
     scores = manifest.stages["evaluate"].metrics["games"] if "evaluate" in manifest.stages else {}
     scores = {game: scores[game] for game in config.games if game in scores}  # not of games it had before
@@ -84,7 +82,7 @@ def show_run(directory: Path, console: Console) -> None:
     for column in ("stage", "finished", "took", "device", "artifact", "size", "sha256"):
         table.add_column(column)
     stages = stages_of(config)
-    old = stale(stages, _context(config, layout, console), manifest)
+    old = stale(stages, config, manifest)
     for stage in (stage.name for stage in stages):
         record = manifest.stages.get(stage)
         if record is None:
@@ -99,10 +97,6 @@ def show_run(directory: Path, console: Console) -> None:
     console.print(table)
     print_report(config, manifest, console)
     console.print(f"all settings: {layout.config}; metrics: {layout.metrics}")
-
-
-def _context(config: RunConfig, layout: Layout, console: Console) -> Context:
-    return Context(config, layout, torch.device("cpu"), Reporter(console))
 
 
 def _changes(changed: dict[str, Any]) -> list[str]:

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from wm.config import load_config
-from wm.pipeline import Context, outdated
-from wm.reporter import Reporter
+from wm.pipeline import outdated
 from wm.run import Layout, Manifest
 from wm.stages import stages_of
 
@@ -21,8 +19,7 @@ def remark_outdated(directory: Path, console: Console) -> None:
     layout = Layout(directory)
     config = load_config(layout.config)
     stages = [stage for stage in stages_of(config) if stage.name != "evaluate"]  # nothing is made from it
-    context = Context(config, layout, torch.device("cpu"), Reporter(console))
-    if old := outdated(stages, context, Manifest(layout)):
+    if old := outdated(stages, config, Manifest(layout)):
         console.print(
             f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
             f"`wm train --run {directory}` brings them up to date"

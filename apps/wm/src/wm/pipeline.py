@@ -14,6 +14,7 @@ from wm.config import YOUNGER, RunConfig
 from wm.device import derive_seed, forget_peak_memory, peak_memory_gib
 from wm.distributed import ALONE, Team
 from wm.files import write_text
+from wm.fit import FitConfig, fit
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord, fingerprint
 from wm.settings import unstructure
@@ -71,6 +72,36 @@ class Context:
         """Where the stage (or a part of it) keeps its state while under way; other settings, another file."""
         name = f"{self.stage}-{part}" if part else self.stage
         return self.layout.checkpoint(f"{name}-{self.fingerprint[:12]}")
+
+    def fit(
+        self,
+        objective: Any,
+        batches: Callable[[int], Any],
+        config: FitConfig,
+        *,
+        epoch: int,
+        name: str = "",
+        part: str = "",
+        **more: Any,
+    ) -> dict[str, float]:
+        """Train as :func:`wm.fit.fit` does, as this stage or a part of it.
+
+        Args:
+            name: of the training loop in metrics and messages, if it is not the stage's.
+            part: of the stage, in the name of the checkpoint.
+        """
+        return fit(
+            objective,
+            batches,
+            config,
+            stage=self.name(name),
+            seed=self.config.seed,
+            device=self.device,
+            reporter=self.reporter,
+            checkpoint=self.checkpoint(part),
+            epoch=epoch,
+            **more,
+        )
 
     def remembered(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What ``make`` gives, as JSON keeps it; a stage that was stopped finds the parts it had made."""
@@ -162,31 +193,37 @@ def run_stages(
         ValueError: a stage that ``only`` needs has not run, or an artifact is not what its stage wrote.
     """
     manifest = Manifest(context.layout)
-    stale = stale_inputs(only, stages, context, manifest) if only and context.team.leads else []
-    if stale:
+    old = stale_inputs(only, stages, context.config, manifest) if only and context.team.leads else []
+    if old:
         context.reporter.say(
-            f"{only}: reads what {', '.join(stale)} made before settings or inputs changed; "
+            f"{only}: reads what {', '.join(old)} made before settings or inputs changed; "
             f"`wm train --run {context.layout.root}` brings all up to date"
         )
     for stage in stages:
         if only is None or stage.name == only:
-            ran = _run_stage(stage, _context(stage, context), manifest)
+            ran = _run_stage(stage, context, manifest)
             for remark in remarks(stage, context.config, manifest) if ran else ():
                 context.reporter.say(f"{stage.name}: {remark}")
     return manifest
 
 
-def _context(stage: Stage, whole: Context) -> Context:
-    """The context of a stage, in its round."""
+def _context(stage: Stage, whole: Context, manifest: Manifest) -> Context:
+    """The context of a stage whose inputs are there, in its round."""
     root = whole.layout.root
     return replace(
         whole,
-        config=whole.config.in_round(stage.round) if stage.continues else whole.config,
+        config=_config(stage, whole.config),
         layout=Layout(root, stage.earlier_round) if stage.continues else final_layout(root, whole.config),
         previous=Layout(root, stage.round - 1) if stage.round else None,
         round=stage.round,
         stage=stage.name,
+        fingerprint=_fingerprint(stage, whole.config, manifest),
     )
+
+
+def _config(stage: Stage, whole: RunConfig) -> RunConfig:
+    """The settings of a stage, in its round."""
+    return whole.in_round(stage.round) if stage.continues else whole
 
 
 def require_inputs(stage: Stage, manifest: Manifest, root: Path) -> None:
@@ -199,7 +236,7 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path) -> None:
             )
 
 
-def stale_inputs(name: str, stages: Sequence[Stage], context: Context, manifest: Manifest) -> list[str]:
+def stale_inputs(name: str, stages: Sequence[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
     """The stages that this one is made from, however indirectly, that are not up to date, in order."""
     by_name = {stage.name: stage for stage in stages}
     needed, found = list(by_name[name].needs), set()
@@ -208,46 +245,43 @@ def stale_inputs(name: str, stages: Sequence[Stage], context: Context, manifest:
         if need not in found:
             found.add(need)
             needed.extend(by_name[need].needs)
-    return stale([stage for stage in stages if stage.name in found], context, manifest)
+    return stale([stage for stage in stages if stage.name in found], config, manifest)
 
 
-def stale(stages: Iterable[Stage], context: Context, manifest: Manifest) -> list[str]:
-    """Those of the stages that are not up to date; ``context`` is the whole run's."""
-    return [stage.name for stage in stages if not up_to_date(stage, _context(stage, context), manifest)]
+def stale(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
+    """Those of the stages that are not up to date: whose artifacts are not all there, or not made from the
+    inputs and settings that there are now. ``config`` is the whole run's, here and below.
+    """
+    return [
+        stage.name for stage in stages if not _fits(stage, config, manifest) or manifest.check(stage.name)
+    ]
 
 
-def outdated(stages: Iterable[Stage], context: Context, manifest: Manifest) -> list[str]:
+def outdated(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
     """Those of the stages that have run, but with other settings or inputs than there are now.
 
     Those, too, that were begun anew and stopped, or whose inputs were. Asks the manifest, not the files.
-    ``context`` is the whole run's.
     """
-
-    def fits(stage: Stage) -> bool:
-        record = manifest.stages.get(stage.name)
-        if record is None or not manifest.stages.keys() >= set(stage.needs):
-            return False
-        return record.fingerprint == _fingerprint(stage, _context(stage, context), manifest)
-
     ran = manifest.stages.keys() | manifest.set_aside.keys()
-    return [stage.name for stage in stages if stage.name in ran and not fits(stage)]
+    return [stage.name for stage in stages if stage.name in ran and not _fits(stage, config, manifest)]
 
 
-def up_to_date(stage: Stage, context: Context, manifest: Manifest) -> bool:
-    """Whether the stage's recorded artifacts are all there and were made from these inputs and settings."""
+def _fits(stage: Stage, config: RunConfig, manifest: Manifest) -> bool:
+    """Whether the manifest has the stage, made from these settings and the inputs it has now."""
     record = manifest.stages.get(stage.name)
-    if record is None or any(need not in manifest.stages for need in stage.needs):
+    if record is None or not manifest.stages.keys() >= set(stage.needs):
         return False
-    return record.fingerprint == _fingerprint(stage, context, manifest) and not manifest.check(stage.name)
+    return record.fingerprint == _fingerprint(stage, config, manifest)
 
 
-def _run_stage(stage: Stage, context: Context, manifest: Manifest) -> bool:
+def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     """Whether there was anything to do."""
-    if not context.team.leads:
-        return _follow(stage, context, manifest)
-    require_inputs(stage, manifest, context.layout.root)
-    context = replace(context, fingerprint=_fingerprint(stage, context, manifest))
-    if up_to_date(stage, context, manifest) or manifest.reinstate(stage.name, context.fingerprint):
+    if not whole.team.leads:
+        return _follow(stage, whole, manifest)
+    require_inputs(stage, manifest, whole.layout.root)
+    context = _context(stage, whole, manifest)
+    current = not stale([stage], whole.config, manifest)
+    if current or manifest.reinstate(stage.name, context.fingerprint):
         context.reporter.say(f"{stage.name}: up to date, skipped")
         context.team.as_leader_says(False)
         return False
@@ -293,24 +327,25 @@ def _read(stage: Stage, context: Context, manifest: Manifest) -> list[str]:
     return [of_round.get(need, need) for need in stage.needs]
 
 
-def _follow(stage: Stage, context: Context, manifest: Manifest) -> bool:
+def _follow(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     """What a process that does not lead has to do: its part of a parallel stage, or to wait."""
-    if not context.team.as_leader_says(False):
+    if not whole.team.as_leader_says(False):
         return False
     if stage.parallel:
-        stage.run(replace(context, fingerprint=_fingerprint(stage, context, manifest)))
-    context.team.wait()
+        stage.run(_context(stage, whole, manifest))
+    whole.team.wait()
     manifest.read()
     return True
 
 
-def _fingerprint(stage: Stage, context: Context, manifest: Manifest) -> str:
+def _fingerprint(stage: Stage, whole: RunConfig, manifest: Manifest) -> str:
+    config = _config(stage, whole)
     return fingerprint(
         {
             "stage": stage.name,
-            "games": list(context.config.games),
-            "seed": context.config.seed,
-            "settings": unstructure(stage.settings(context.config), YOUNGER),
+            "games": list(config.games),
+            "seed": config.seed,
+            "settings": unstructure(stage.settings(config), YOUNGER),
             "parents": manifest.hashes(stage.needs),
         }
     )

@@ -1,21 +1,21 @@
-"""A trained run as a policy for the real game."""
+"""Policies for the real game: a trained run's, and chance."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from atari_data import action_mask
-from cnn_encoder import Encoder, embed, load_encoder, resolve_precision
+from atari_data import Policy, RandomPolicy, StickyRandomPolicy, action_mask
+from cnn_encoder import Encoder, embed
 from hrvq import HRVQ
 from latent_ac import CodePolicy
 from token_worldmodel import StateTracker, WorldModel
 from torch import Tensor
 
-from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel
-from wm.device import frozen, generator
+from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer, frozen_worldmodel
+from wm.device import generator
 from wm.dreams import agent_state
 from wm.run import Layout
-from wm.sections import DreamConfig
+from wm.sections import CollectConfig, DreamConfig
 
 
 class Memory:
@@ -105,20 +105,27 @@ def load_policy(
     Raises:
         ValueError: an artifact is missing or damaged, or the run's encoder has no background of the game.
     """
-    encoder, backgrounds = load_encoder(layout.encoder)
+    encoder, backgrounds = frozen_encoder(layout, device)
     if game not in backgrounds:
         raise ValueError(f"the run has not seen {game}; it knows {', '.join(sorted(backgrounds))}")
     quantizer = frozen_quantizer(layout, device)
     actor = frozen_agent(layout, device).actor
     return RunPolicy(
-        encoder=frozen(encoder).to(device, resolve_precision("auto", device)),
+        encoder=encoder,
         quantizer=quantizer,
         actor=actor.on_codes(quantizer.codebooks),
         memory=Memory(frozen_worldmodel(layout, device), config) if config.hidden_state else None,
-        background=backgrounds[game].to(device),
+        background=backgrounds[game],
         mask=torch.from_numpy(action_mask(game)).to(device),
         temperature=temperature,
         epsilon=epsilon,
         random=generator(device, seed, "policy", game),
         device=device,
     )
+
+
+def random_policy(config: CollectConfig, game: str, seed: int, num_envs: int) -> Policy:
+    """The random policy that a run collects with; one whose play was imported is measured on sticky play."""
+    if config.policy == "random":
+        return RandomPolicy(game, seed, num_envs)
+    return StickyRandomPolicy(game, seed, num_envs, repeat=config.repeat)

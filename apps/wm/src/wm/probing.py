@@ -22,7 +22,6 @@ from cnn_encoder import (
     diversity,
     embedding_norm,
     load_dinov2,
-    load_encoder,
     pixel_features,
     retention,
     state_correlation,
@@ -33,7 +32,7 @@ from hrvq import HRVQ
 from rich.console import Console
 from torch import Tensor
 
-from wm.artifacts import encoded_games, frozen_quantizer
+from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, require_parts
 from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import frozen, generator, pick_device
@@ -93,10 +92,7 @@ def probe_run(
             f"none of the run's games ({', '.join(config.games)}) has annotated RAM to probe for; "
             f"these have: {', '.join(labelled_games())}"
         )
-    if not (layout.encoder.exists() and layout.hrvq.exists()):
-        raise ValueError(
-            f"{directory} has no encoder and quantizer yet; run `wm train --run {directory}` first"
-        )
+    require_parts(layout, "encoder", "hrvq")
     skipped = [game for game in config.games if game not in known]
     if skipped:
         console.print(f"skipped, without annotated RAM: {', '.join(skipped)}")
@@ -133,8 +129,7 @@ class _Probe:
         reporter: Reporter,
     ) -> None:
         self.config, self.options, self.device, self.reporter = config, options, device, reporter
-        encoder, self.backgrounds = load_encoder(layout.encoder)
-        self.encoder = frozen(encoder).to(device)
+        self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
         draw = generator(torch.device("cpu"), options.seed, "random encoder")
         self.untrained = frozen(Encoder(config.encoder, generator=draw)).to(device)
@@ -180,7 +175,7 @@ class _Probe:
         )
 
     def _stages(self, game: str, train: FreshPlay, test: FreshPlay) -> Iterator[Stage]:
-        background = self.backgrounds[game].to(self.device)
+        background = self.backgrounds[game]
         plays = (train, test)
         yield Stage("pixels", *(self._pixels(play, background) for play in plays))
         yield Stage("random encoder", *(play.embed(self.untrained, background) for play in plays))
@@ -257,11 +252,7 @@ def atariari_scores(stages: list[Stage], train: FreshPlay, test: FreshPlay, seed
 def after_levels(quantizer: HRVQ, embeddings: Tensor, last: int) -> Tensor:
     """Code embeddings of levels 0 to ``last`` side by side: float32 (N, (last + 1) * D)."""
     with torch.inference_mode():
-        parts = [
-            quantizer.level_embeddings(quantizer.encode(part))[:, : last + 1].flatten(1)
-            for part in embeddings.split(8192)
-        ]
-    return torch.cat(parts)
+        return quantizer.level_embeddings(quantizer.encode(embeddings, levels=last + 1)).flatten(1)
 
 
 def _after(level: int) -> str:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from atari_data import Moment, Policy, Protocol, play_episodes
-from cnn_encoder import embed, load_encoder, resolve_precision
+from cnn_encoder import embed
 from latent_ac import CodeFeatures
 from numpy.typing import NDArray
+from token_worldmodel import replay_policy
 from torch import Tensor
 
-from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel
+from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer, frozen_worldmodel
 from wm.config import RunConfig
-from wm.device import frozen, generator
+from wm.device import generator
 from wm.run import Layout
 from wm.watching import dream_on
 
@@ -132,27 +133,18 @@ def dream_again(
     length = len(film.frames)
     if length <= context:
         raise ValueError(f"the episode has {length} observations; a dream needs {context + 1}")
-    encoder, backgrounds = load_encoder(layout.encoder)
-    encoder = frozen(encoder).to(device, resolve_precision("auto", device))
+    encoder, backgrounds = frozen_encoder(layout, device)
     quantizer, agent = frozen_quantizer(layout, device), frozen_agent(layout, device)
     seen = np.concatenate([np.zeros((3, 84, 84), np.uint8), np.stack(film.frames[:context])])
     stacks = np.lib.stride_tricks.sliding_window_view(seen, 4, axis=0).transpose(0, 3, 1, 2)
-    tokens = quantizer.encode(embed(encoder, np.ascontiguousarray(stacks), backgrounds[game].to(device)))
+    tokens = quantizer.encode(embed(encoder, np.ascontiguousarray(stacks), backgrounds[game]))
     chosen = torch.tensor(film.actions[: length - 1], device=device)
-    step = context - 1
-
-    def policy(tokens: Tensor, state: Tensor) -> Tensor:
-        nonlocal step
-        action = chosen[step]
-        step += 1
-        return action.expand(len(tokens))
-
     dreamed, actions = dream_on(
         frozen_worldmodel(layout, device),
         config,
         tokens[None],
         chosen[None, : context - 1],
-        policy,
+        replay_policy(chosen[None, context - 1 :]),
         length - context,
         generator(device, seed, "dream again", game),
     )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any
 
 from atari_data import FrameStore
 
-from wm.files import sha256, write_text
+from wm.files import sha256, write_json
 from wm.versions import package_versions
 
 MANIFEST_SCHEMA = 1
@@ -253,24 +252,15 @@ class Manifest:
 
     def _write(self) -> None:
         stages, aside = (
-            {name: finite(vars(record)) for name, record in records.items()}
+            {name: vars(record) for name, record in records.items()}
             for records in (self.stages, self.set_aside)
         )
         data = {"schema": MANIFEST_SCHEMA, "stages": stages, "set_aside": aside}
-        write_text(self.layout.manifest, json.dumps(data, indent=1) + "\n")
+        write_json(self.layout.manifest, data)
 
 
 def _digests(artifacts: dict[str, dict[str, Any]]) -> dict[str, str]:
     return {key: known["sha256"] for key, known in artifacts.items()}
-
-
-def finite(value: Any) -> Any:
-    """A JSON value with NaN and infinities, which JSON does not know, as ``None``."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def fingerprint(value: Any) -> str:

@@ -53,6 +53,6 @@ def train_supervised(
             device=device,
             reporter=reporter,
             checkpoint=Path(directory) / "supervised.pt",
-            total_steps=FIT.resolve_steps(len(play.store)),
+            epoch=len(play.store),
         )
     return frozen(encoder)

@@ -9,7 +9,7 @@ from cnn_encoder import Decoder, load_decoder, load_encoder
 from hrvq import HRVQ
 from torch import Tensor
 
-from wm.artifacts import frozen_quantizer
+from wm.artifacts import frozen_quantizer, require_parts
 from wm.device import frozen
 from wm.run import Layout
 
@@ -41,10 +41,7 @@ class Viewer:
         Raises:
             ValueError: the run has no decoder yet, or an artifact is missing or damaged.
         """
-        if not layout.decoder.exists():
-            raise ValueError(
-                f"{layout.root} has no decoder to draw with; run `wm train decoder --run {layout.root}` first"
-            )
+        require_parts(layout, "decoder")
         _, backgrounds = load_encoder(layout.encoder)
         return cls(
             quantizer=frozen_quantizer(layout, device),

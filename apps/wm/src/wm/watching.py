@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from atari_data import FrameStore, split_episodes, window_starts
+from atari_data import FrameStore, window_starts
 from hrvq import HRVQ
 from latent_ac import Agent, CodeFeatures, CodePolicy
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from token_worldmodel import Policy, TokenTrajectories, WorldModel, imagine
 from torch import Tensor
 
 from wm.actions import allowed_actions
-from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, known_tokens
+from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, known_tokens, require_parts
 from wm.config import RunConfig
 from wm.device import derive_seed, generator
 from wm.dreams import agent_state
@@ -80,10 +80,7 @@ class DreamedGame:
         game = config.games[0] if game is None else game
         if game not in config.games:
             raise ValueError(f"the run has not seen {game}; it knows {', '.join(config.games)}")
-        if not layout.agent.exists():
-            raise ValueError(
-                f"{layout.root} has no trained agent yet; run `wm train --run {layout.root}` first"
-            )
+        require_parts(layout, "agent")
         model, quantizer = frozen_worldmodel(layout, device), frozen_quantizer(layout, device)
         agent, trajectories = frozen_agent(layout, device), known_tokens(layout, game, model)
         allowed = allowed_actions(game, trajectories.actions, trajectories.final)
@@ -111,10 +108,7 @@ class DreamedGame:
         context, known = self.config.dream.context, self.trajectories
         # One step more than the context, so that no dream starts from an episode's final observation.
         starts = window_starts(known.episode_ids, context + 1)
-        held_out = split_episodes(
-            known.episode_ids, self.config.collect.validation_fraction, self.config.seed
-        )
-        starts = starts[held_out[starts]]
+        starts = starts[self.config.validates(known.episode_ids)[starts]]
         if not len(starts):
             raise ValueError(
                 f"{self.game} has no validation episode of {context + 1} steps to dream on from; "

@@ -1,5 +1,7 @@
 """The world model as a gym: reward and continue predictors from play, then actor and critic from dreams."""
 
+from typing import Any
+
 import torch
 from hrvq import HRVQ
 from latent_ac import (
@@ -11,15 +13,14 @@ from latent_ac import (
     load_agent,
     save_agent,
 )
-from token_worldmodel import TokenBatch
+from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories
 
 from wm.actions import allowed_actions
 from wm.artifacts import frozen_quantizer, frozen_worldmodel
 from wm.device import generator
 from wm.dreams import Dreamer
-from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
-from wm.windows import load_all_tokens, some_of_each_game, token_sampler
+from wm.windows import Split, load_all_tokens, some_of_each_game, token_sampler
 
 # Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself,
 # more rarely than the others by their length.
@@ -29,41 +30,49 @@ VALIDATION_BATCHES = 20
 
 def run(context: Context) -> Made:
     """Train predictors, then actor and critic; save all of them in one file."""
-    config, layout, device = context.config, context.layout, context.device
     tokens = load_all_tokens(context)
-    quantizer = frozen_quantizer(layout, device)
+    quantizer = frozen_quantizer(context.layout, context.device)
     agent = _agent(context)
+    measured = _learn_to_predict(context, agent, quantizer, tokens)
+    trained = _learn_to_play(context, agent, quantizer, tokens)
+    save_agent(context.layout.agent, agent.eval())
+    return Made([context.layout.agent], {"predictors": measured, "train": trained})
 
-    fit_config = config.train.predictors
-    real = token_sampler(context, tokens, length=TRANSITION, batch_size=fit_config.batch_size)
-    objective = PredictorObjective(agent.reward, agent.continue_).to(device)
-    fit(
-        objective,
-        lambda step: transitions(
-            real.batch(context.first_batch + step), quantizer, config.dream.life_loss_ends
-        ),
+
+def _learn_to_predict(
+    context: Context, agent: Agent, quantizer: HRVQ, tokens: dict[str, TokenTrajectories]
+) -> dict[str, Any]:
+    """Train the predictors on real transitions; how well they do on those held out."""
+    dream, fit_config = context.config.dream, context.config.train.predictors
+
+    def drawn(split: Split) -> TokenSampler:
+        return token_sampler(
+            context, tokens, length=TRANSITION, batch_size=fit_config.batch_size, split=split
+        )
+
+    real = drawn("train")
+    context.fit(
+        PredictorObjective(agent.reward, agent.continue_).to(context.device),
+        lambda step: transitions(real.batch(context.first_batch + step), quantizer, dream.life_loss_ends),
         fit_config,
-        stage=context.name("predictors"),
-        seed=config.seed,
-        device=device,
-        reporter=context.reporter,
-        checkpoint=context.checkpoint("predictors"),
-        total_steps=fit_config.resolve_steps(sum(real.num_windows.values())),
+        epoch=sum(real.num_windows.values()),
+        name="predictors",
+        part="predictors",
     )
     agent.eval()
-    held_out = token_sampler(
-        context, tokens, length=TRANSITION, batch_size=fit_config.batch_size, split="validation"
-    )
-    measured = evaluate_predictors(
+    held_out = some_of_each_game(drawn("validation"), VALIDATION_BATCHES, stride=1)
+    return evaluate_predictors(
         agent.reward,
         agent.continue_,
-        (
-            transitions(batch, quantizer, config.dream.life_loss_ends)
-            for batch in some_of_each_game(held_out, VALIDATION_BATCHES, stride=1)
-        ),
+        (transitions(batch, quantizer, dream.life_loss_ends) for batch in held_out),
     )
 
-    fit_config = config.train.agent
+
+def _learn_to_play(
+    context: Context, agent: Agent, quantizer: HRVQ, tokens: dict[str, TokenTrajectories]
+) -> dict[str, float]:
+    """Train actor and critic in dreams that begin in real play."""
+    config, device, fit_config = context.config, context.device, context.config.train.agent
     # One step more than the context, so that no dream starts from an episode's final observation.
     contexts = token_sampler(
         context, tokens, length=config.dream.context + 1, batch_size=fit_config.batch_size
@@ -75,7 +84,7 @@ def run(context: Context) -> Made:
         ]
     ).to(device)
     dreamer = Dreamer(
-        model=frozen_worldmodel(layout, device),
+        model=frozen_worldmodel(context.layout, device),
         quantizer=quantizer,
         agent=agent,
         masks=masks,
@@ -86,20 +95,14 @@ def run(context: Context) -> Made:
         first_batch=context.first_batch,
         precision=fit_config.precision,
     )
-    fitted = fit(
+    return context.fit(
         dreamer.learner,
         dreamer.batch,
         fit_config,
-        stage=context.name("agent"),
-        seed=config.seed,
-        device=device,
-        reporter=context.reporter,
-        checkpoint=context.checkpoint("actor-critic"),
-        total_steps=fit_config.resolve_steps(sum(contexts.num_windows.values())),
-        unit=dreamer.learner.steps_per_batch,
+        epoch=sum(contexts.num_windows.values()),
+        part="actor-critic",
+        group=dreamer.learner.steps_per_batch,
     )
-    save_agent(layout.agent, agent.eval())
-    return Made([layout.agent], {"predictors": measured, "train": fitted.metrics})
 
 
 def _agent(context: Context) -> Agent:

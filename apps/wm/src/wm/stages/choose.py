@@ -1,6 +1,5 @@
 """The run's agent: the best of the last rounds' in games that are played for nothing else."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from atari_data import PROTOCOLS
 from wm.choice import best, candidate_rounds, chooses, layout_of_round, standings
 from wm.config import RunConfig
 from wm.evaluation import play_whole_games
-from wm.files import sha256, write_text
+from wm.files import sha256, write_json
 from wm.pipeline import Context, Made, Stage
 from wm.policy import load_policy
 from wm.run import Layout
@@ -45,7 +44,7 @@ def run(context: Context) -> Made:
         "agent_steps": steps // len(config.games),  # of each game, as collect.num_steps
         "candidates": candidates,
     }
-    write_text(context.layout.choice, json.dumps(result, indent=1) + "\n")
+    write_json(context.layout.choice, result)
     context.reporter.say(f"choose: the agent of round {chosen} of {rounds[0]} to {rounds[-1]}")
     return Made([context.layout.choice], result)
 

@@ -8,8 +8,6 @@ from atari_data import (
     PROTOCOLS,
     FrameStore,
     Policy,
-    RandomPolicy,
-    StickyRandomPolicy,
     collect,
     drop_rounds,
     final_rows,
@@ -18,7 +16,7 @@ from atari_data import (
 
 from wm.device import one_thread
 from wm.pipeline import Context, Made, Stage
-from wm.policy import load_policy
+from wm.policy import load_policy, random_policy
 
 
 def run(context: Context) -> Made:
@@ -125,9 +123,7 @@ def _policy(context: Context, game: str) -> Policy:
             seed=seed,
             device=context.device,
         )
-    if config.policy == "sticky_random":
-        return StickyRandomPolicy(game, seed, config.num_envs, repeat=config.repeat)
-    return RandomPolicy(game, seed, config.num_envs)
+    return random_policy(config, game, seed, config.num_envs)
 
 
 STAGE = Stage(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from atari_data import FrameStore, split_episodes
+from atari_data import FrameStore
 from cnn_encoder import (
     Decoder,
     DecoderBatch,
@@ -23,7 +23,6 @@ from torch import Tensor
 from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig
 from wm.device import generator
-from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.viewer import prefixes
 
@@ -47,10 +46,7 @@ def run(context: Context) -> Made:
         )
         for game in config.games
     }
-    held_out = {
-        game: split_episodes(source.frames.episode_ids, config.collect.validation_fraction, config.seed)
-        for game, source in sources.items()
-    }
+    held_out = {game: config.validates(source.frames.episode_ids) for game, source in sources.items()}
     train = [(source, np.flatnonzero(~held_out[game])) for game, source in sources.items()]
     fit_config = config.train.decoder
 
@@ -68,20 +64,12 @@ def run(context: Context) -> Made:
         decoder_config(config),
         generator=generator(torch.device("cpu"), config.seed, "decoder"),
     ).to(device)
-    fitted = fit(
-        DecoderObjective(decoder),
-        batch,
-        fit_config,
-        stage="decoder",
-        seed=config.seed,
-        device=device,
-        reporter=context.reporter,
-        checkpoint=context.checkpoint(),
-        total_steps=fit_config.resolve_steps(sum(len(rows) for _, rows in train)),
+    trained = context.fit(
+        DecoderObjective(decoder), batch, fit_config, epoch=sum(len(rows) for _, rows in train)
     )
     decoder.eval()
     save_decoder(layout.decoder, decoder)
-    metrics: dict[str, Any] = {"train": fitted.metrics}
+    metrics: dict[str, Any] = {"train": trained}
     for game, source in sources.items():
         rows = np.flatnonzero(held_out[game])
         metrics[game] = errors(decoder, source, rows[:: -(-len(rows) // METRIC_ROWS)])

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from atari_data import FrameStore, split_episodes
+from atari_data import FrameStore
 from cnn_encoder import (
     ContrastiveObjective,
     Encoder,
     diversity,
+    embed,
     embed_batches,
     load_embeddings,
     load_encoder,
@@ -23,7 +24,6 @@ from torch import Tensor
 
 from wm.clips import ClipSampler
 from wm.device import generator
-from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.windows import newest_rows
 
@@ -50,8 +50,7 @@ def run(context: Context) -> Made:
         length=config.windows.clip,
         batch_size=config.train.encoder.batch_size,
         seed=context.seed("clips"),
-        split_seed=config.seed,
-        validation_fraction=config.collect.validation_fraction,
+        validates=config.validates,
         device=device,
         newest=newest_rows(context),
         newest_share=config.rounds.newest_share,
@@ -69,22 +68,17 @@ def run(context: Context) -> Made:
     objective = ContrastiveObjective(
         encoder, contrastive, generator=generator(torch.device("cpu"), config.seed, "contrastive")
     ).to(device)
-    fitted = fit(
+    trained = context.fit(
         objective,
         lambda step: sampler.batch(context.first_batch + step),
         config.train.encoder,
-        stage=context.name("encoder"),
-        seed=config.seed,
-        device=device,
-        reporter=context.reporter,
-        checkpoint=context.checkpoint(),
-        total_steps=config.train.encoder.resolve_steps(sampler.num_clips),
+        epoch=sampler.num_clips,
     )
     encoder.eval()
     save_encoder(layout.encoder, encoder, backgrounds)
     for game, store in stores.items():
         _embed(context, encoder, store, backgrounds[game], game)
-    return _made(context, encoder, backgrounds, stores, fitted.metrics)
+    return _made(context, encoder, backgrounds, stores, trained)
 
 
 def _keep(context: Context, known: Path, stores: dict[str, FrameStore]) -> Made:
@@ -150,12 +144,9 @@ def _embed(
 
 def _health(context: Context, encoder: Encoder, store: FrameStore, background: Tensor) -> dict[str, float]:
     """Temporal consistency and diversity on consecutive rows of validation episodes."""
-    held_out = split_episodes(
-        store.episode_ids, context.config.collect.validation_fraction, context.config.seed
-    )
-    rows = np.flatnonzero(held_out)[:METRIC_ROWS]
+    rows = np.flatnonzero(context.config.validates(store.episode_ids))[:METRIC_ROWS]
     batches = (store.stacks(rows[i : i + EMBED_BATCH]) for i in range(0, len(rows), EMBED_BATCH))
-    embeddings = torch.cat(list(embed_batches(encoder, batches, background))).cpu()
+    embeddings = embed(encoder, batches, background).cpu()
     ids = torch.from_numpy(np.ascontiguousarray(store.episode_ids[rows]))
     draw = generator(torch.device("cpu"), context.config.seed, "metrics")
     return {

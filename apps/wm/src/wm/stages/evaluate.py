@@ -1,9 +1,7 @@
 """The agent in the real game, beside the random agent under the same protocol."""
 
-import json
-
 from wm.evaluation import evaluate_games
-from wm.files import write_text
+from wm.files import write_json
 from wm.pipeline import Context, Made, Stage
 
 
@@ -21,7 +19,7 @@ def run(context: Context) -> Made:
         reporter=context.reporter,
         remembered=context.remembered,
     )
-    write_text(context.layout.evaluation, json.dumps(result, indent=1) + "\n")
+    write_json(context.layout.evaluation, result)
     return Made([context.layout.evaluation], result)
 
 

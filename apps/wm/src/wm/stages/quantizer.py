@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from atari_data import FrameStore, split_episodes
+from atari_data import FrameStore
 from cnn_encoder import load_embeddings
 from hrvq import HRVQ, FitProgress, distortion, perplexity, persistence, usage
 from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
@@ -23,10 +23,7 @@ def run(context: Context) -> Made:
     config, layout, device = context.config, context.layout, context.device
     stores = {game: layout.frames(game) for game in config.games}
     embeddings = {game: load_embeddings(layout.embeddings(game))[0] for game in config.games}
-    held_out = {
-        game: split_episodes(store.episode_ids, config.collect.validation_fraction, config.seed)
-        for game, store in stores.items()
-    }
+    held_out = {game: config.validates(store.episode_ids) for game, store in stores.items()}
     train = torch.cat([embeddings[game][torch.from_numpy(~held_out[game])] for game in config.games])
     known = context.known("hrvq")
     if known is None:

@@ -16,7 +16,6 @@ from token_worldmodel import (
 
 from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype, derive_seed
-from wm.fit import fit
 from wm.pipeline import Context, Made, Stage
 from wm.windows import load_all_tokens, some_of_each_game, token_sampler
 
@@ -39,16 +38,11 @@ def run(context: Context) -> Made:
     if fit_config.alike_codes:
         coordinates = alike_codes_learn_together(model, frozen_quantizer(layout, device).codebooks)
     with coordinates:
-        fitted = fit(
+        trained = context.fit(
             WorldModelObjective(model),
             lambda step: train.batch(context.first_batch + step),
             fit_config,
-            stage=context.name("worldmodel"),
-            seed=config.seed,
-            device=device,
-            reporter=context.reporter,
-            checkpoint=context.checkpoint(),
-            total_steps=fit_config.resolve_steps(sum(train.num_windows.values()) // length),
+            epoch=sum(train.num_windows.values()) // length,
             parameter_groups=parameter_groups(model, fit_config.weight_decay),
             team=context.team,
         )
@@ -62,7 +56,7 @@ def run(context: Context) -> Made:
     with autocast(autocast_dtype(fit_config.precision, device), device):
         measured = evaluate(model, some_of_each_game(held_out, VALIDATION_BATCHES), config.games)
     levels = {name: [asdict(level) for level in found] for name, found in measured.items()}
-    return Made([layout.worldmodel], {"train": fitted.metrics, "validation": levels})
+    return Made([layout.worldmodel], {"train": trained, "validation": levels})
 
 
 STAGE = Stage(
