@@ -113,8 +113,18 @@ def test_a_compiled_part_is_kept_as_what_it_is_and_reading_draws_nothing(tmp_pat
         (lambda: PredictorConfig(num_actions=0), "num_actions=0 is not allowed"),
         (lambda: AgentConfig(ppo_epochs=1.5), "ppo_epochs=1.5 is not allowed; give a whole number"),
         (lambda: CriticConfig(limit=float("nan")), "limit=nan is not allowed"),
+        (lambda: ActorConfig(hidden=64), "hidden=64 is not allowed; give a tuple of whole widths"),
+        (lambda: ActorConfig(feature_dim=8, feature_blocks=(4.0, 4.0)), "feature_blocks=.*; give a tuple of"),
+        (lambda: CriticConfig(num_bins=63.0), "num_bins=63.0 is not allowed; give an odd number"),
     ],
 )
 def test_sizes_are_whole_numbers(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [ActorConfig, CriticConfig, PredictorConfig])
+def test_lists_of_widths_become_tuples(kind: type) -> None:
+    read = kind(feature_dim=6, hidden=[8, 4], feature_blocks=[4, 2])
+    assert read == kind(**SIZES)
+    assert hash(read) == hash(kind(**SIZES))

@@ -29,6 +29,10 @@ def test_probabilities_that_are_true_have_no_error() -> None:
     assert expected_calibration_error(confidence.sqrt(), correct).item() > 0.1
 
 
+def test_whoever_is_wholly_sure_counts_as_well() -> None:
+    assert expected_calibration_error(torch.ones(2), torch.tensor([True, False])).item() == 0.5
+
+
 def test_shapes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         calibration(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64))

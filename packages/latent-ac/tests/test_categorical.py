@@ -1,5 +1,7 @@
 import math
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import pytest
 import torch
 from latent_ac import Actor, ActorConfig, action_mask, entropy, log_prob, mask_logits
@@ -151,6 +153,11 @@ def test_user_errors() -> None:
         sample(torch.zeros(3), generator=None, temperature=0.0)
     with pytest.raises(ValueError, match="feature_blocks"):
         ActorConfig(feature_dim=10, feature_blocks=(4, 4))
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, iter])
+def test_a_mask_is_made_of_any_kind_of_ids(kind: Callable[[list[int]], Iterable[int]]) -> None:
+    assert action_mask(kind([5, 2, 2]), 6).tolist() == [False, False, True, False, False, True]
 
 
 def test_log_probs_are_those_of_the_choice_at_its_temperature() -> None:

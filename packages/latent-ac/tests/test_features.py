@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -137,6 +138,39 @@ def test_user_errors() -> None:
         agent(WIDTHS, state=5).actor(features, MASK)
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.uint8, torch.float32])
+def test_tokens_are_int64_of_every_level(dtype: torch.dtype) -> None:
+    made, features = agent(), code_features()
+    policy = made.actor.on_codes(features.tables)
+    few = replace(features[0], tokens=features.tokens[0].to(dtype))
+    for seen in (few, replace(features, tokens=features.tokens.to(dtype))):
+        with pytest.raises(ValueError, match=f"tokens are {dtype} .*; give int64"):
+            made.critic(seen)
+    with pytest.raises(ValueError, match=f"tokens are {dtype} .*; give int64"):
+        policy.act(few.tokens, MASK)
+    with pytest.raises(ValueError, match=r"of shape \(3, 4\); give int64 \(..., 3\)"):
+        policy.act(torch.zeros(3, 4, dtype=torch.int64), MASK)  # a level too many
+
+
+@pytest.mark.parametrize("blocks", [(), WIDTHS, (4, 8)])
+def test_features_of_another_width(blocks: tuple[int, ...]) -> None:
+    made = agent(blocks)
+    vectors, actions = torch.zeros(H + 1, B, 11), torch.zeros(H, B, dtype=torch.int64)
+    for use in (lambda: made.actor(vectors, MASK), lambda: made.predict(vectors, actions)):
+        with pytest.raises(ValueError, match=r"the features are 11 wide; give .*12"):
+            use()
+
+
+def test_tables_of_another_width() -> None:
+    made, tokens = agent(), torch.zeros(30, 3, dtype=torch.int64)
+    wide = [torch.zeros(4, 5)] * 3
+    for seen in (CodeFeatures(tokens, wide), CodeFeatures(tokens[:5], wide)):
+        with pytest.raises(ValueError, match=r"15 wide.*feature_dim = 12"):
+            made.critic(seen)
+    with pytest.raises(ValueError, match=r"15 wide.*feature_dim = 12"):
+        made.actor.on_codes(wide)
+
+
 @pytest.mark.parametrize("state", [0, 5])
 def test_a_policy_on_codes_is_that_of_the_moment_it_was_made(state: int) -> None:
     made, features = agent(state=state), code_features(state=state)
@@ -166,6 +200,9 @@ def test_a_token_beyond_its_table_is_not_a_row_of_the_next_one(token: int) -> No
     message = f"tokens of level 0 range from {low} to {high}; its table has rows 0 to 8"
     with pytest.raises(ValueError, match=message):
         made.critic(features)
+    for few in (features[3], features[3, 2]):  # other tokens are least and largest here
+        with pytest.raises(ValueError, match=rf"tokens of level 0 range from .*{token}.*; its table"):
+            made.critic(few)
     with pytest.raises(ValueError, match=message):
         made.actor.on_codes(features.tables).act(features.tokens, MASK, deterministic=True)
 

@@ -48,3 +48,10 @@ def test_at_ratio_one_ppo_has_the_gradient_of_reinforce() -> None:
         loss(logits.log_softmax(-1)[:, 0]).backward()
         gradients.append(logits.grad)
     torch.testing.assert_close(*gradients)
+
+
+def test_only_the_ratio_of_weights_counts() -> None:
+    log_probs, advantages = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    whole = reinforce_loss(log_probs, advantages)
+    torch.testing.assert_close(reinforce_loss(log_probs, advantages, torch.full((5, 3), 1e-4)), whole)
+    assert reinforce_loss(log_probs, advantages, torch.zeros(5, 3)) == 0

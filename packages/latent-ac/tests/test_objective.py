@@ -77,6 +77,63 @@ def test_loss_is_what_its_parts_say(slow_target: str) -> None:
     assert all(m.ndim == 0 and not m.requires_grad for m in metrics.values())
 
 
+def test_metrics_are_what_they_are_called() -> None:
+    module = objective()
+    torch.nn.init.normal_(module.slow_critic.module.mlp.output.weight)
+    batch = dream(module)
+    _, metrics = module(batch)
+    values, slow = module.critic(batch.features[:-1]).detach(), module.slow_critic(batch.features)
+    returns = lambda_returns(batch.rewards.clamp(-1, 1), batch.continues, slow, 0.997, 0.95)
+    advantages = (returns - values) / metrics["return_scale"]
+    logits = module.actor(batch.features[:-1], batch.action_mask).detach()
+    weights = survival(batch.continues)
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return (weights * x).sum() / weights.sum()
+
+    expected = {
+        "actor_loss": -mean(log_prob(logits, batch.actions) * advantages),
+        "critic_loss": mean(0.5 * (values - returns) ** 2),
+        "entropy": mean(entropy(logits)),
+        "value": values[0].mean(),
+        "value_error": mean((returns - values).abs()),
+        "advantage_std": advantages.std(correction=0),
+        "reward": mean(batch.rewards),
+        "survival": weights[-1].mean(),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(metrics[name], value, msg=name)
+
+
+def test_ppo_clips_where_it_is_told_and_counts_only_what_is_played() -> None:
+    module = objective(algorithm="ppo", ppo_clip=0.05)
+    batch = dream(module)
+    with torch.no_grad():
+        module.actor.mlp.output.weight.mul_(1.1)
+    advantages = torch.linspace(-1, 1, H * B).view(H, B)
+    _, metrics = module(replace(batch, returns=torch.zeros(H, B), advantages=advantages))
+    logits = module.actor(batch.features[:-1], batch.action_mask).detach()
+    log_ratio = log_prob(logits, batch.actions) - batch.log_probs
+    ratio, weights = log_ratio.exp(), survival(batch.continues)
+    gain = torch.minimum(ratio * advantages, ratio.clamp(0.95, 1.05) * advantages)
+    outside = ((ratio - 1).abs() > 0.05).float()
+    assert 0 < outside.mean() < 1
+    for name, each in (
+        ("actor_loss", -gain),
+        ("approx_kl", ratio - 1 - log_ratio),
+        ("clip_fraction", outside),
+    ):
+        mean = (weights * each).sum() / weights.sum()
+        torch.testing.assert_close(metrics[name], mean, atol=1e-6, rtol=1e-4)
+
+
+def test_a_batch_goes_where_it_is_sent() -> None:
+    batch = dream(objective())
+    there = batch.to("meta")
+    assert there.features.device.type == there.action_mask.device.type == "meta"
+    assert there.returns is None
+
+
 @pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
 def test_the_anchor_adds_its_divergence_and_does_not_learn(algorithm: str) -> None:
     free = objective(algorithm=algorithm)
@@ -177,6 +234,24 @@ def test_evaluating_changes_nothing_until_after_step() -> None:
     assert module.normalizer.scale(module.normalizer.percentiles) == metrics["return_scale"]
 
 
+def test_averages_move_as_fast_as_they_are_told() -> None:
+    module = objective(slow_decay=0.5, return_decay=0.25)
+    module(dream(module))
+    module.after_step()
+    percentiles, slow = module.normalizer.percentiles.clone(), copy.deepcopy(module.slow_critic)
+    batch = replace(dream(module), rewards=torch.zeros(H, B))
+    module(batch)
+    with torch.no_grad():
+        for parameter in module.critic.parameters():
+            parameter.add_(1.0)
+    module.after_step()
+    for now, before in zip(module.slow_critic.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(now, before + 0.5)
+    returns = lambda_returns(batch.rewards, batch.continues, slow(batch.features), 0.997, 0.95)
+    seen = torch.quantile(returns, torch.tensor([0.05, 0.95]))
+    torch.testing.assert_close(module.normalizer.percentiles, 0.25 * percentiles + 0.75 * seen)
+
+
 def test_minibatches_of_ppo() -> None:
     module = objective(algorithm="ppo", ppo_epochs=3, ppo_minibatches=2)
     batch = dream(module)
@@ -262,6 +337,16 @@ def test_a_batch_that_is_only_looked_at_is_not_committed() -> None:
     module.train()
     module.after_step()
     assert torch.equal(module.normalizer.percentiles, expected.normalizer.percentiles)
+
+
+def test_the_scale_that_is_told_is_the_one_that_was_used() -> None:
+    module = objective()
+    batch = replace(dream(module), rewards=torch.linspace(-1, 1, H * B).view(H, B))
+    told = [module.train(mode)(batch)[1] for mode in (True, False)]
+    fresh = objective().eval()(batch)[1]
+    for name in ("return_scale", "return_spread"):
+        assert told[0][name].isfinite()
+        assert told[0][name] == told[1][name] == fresh[name]
 
 
 def test_a_refused_batch_leaves_nothing_behind() -> None:

@@ -10,6 +10,7 @@ from latent_ac import (
     PredictorObjective,
     RewardPredictor,
     TransitionBatch,
+    calibration,
     evaluate_predictors,
     two_hot,
 )
@@ -109,6 +110,44 @@ def test_what_was_seen_fades_by_its_decay() -> None:
     torch.testing.assert_close(objective.reward_confusion, 0.75 * before + alone.reward_confusion)
 
 
+def test_metrics_and_report_are_what_they_are_called() -> None:
+    reward, continue_ = predictors()
+    draw = torch.Generator().manual_seed(1)
+    for predictor in (reward, continue_):
+        torch.nn.init.normal_(predictor.output.weight, generator=draw)
+    objective, batch = PredictorObjective(reward, continue_), paddle_and_ball(1)
+    objective(paddle_and_ball(0))
+    objective.after_step()
+    _, metrics = objective(batch)
+    report = evaluate_predictors(reward, continue_, [batch])
+    measured = {}
+    for name, predictor, truth in (
+        ("reward", reward, batch.rewards),
+        ("continue", continue_, batch.continues),
+    ):
+        probabilities = predictor.class_probabilities(
+            predictor.logits(batch.features, batch.actions, batch.next_features)
+        ).detach()
+        labels = predictor.classes(truth)
+        right = (probabilities.argmax(-1) == labels).float().mean()  # of this batch alone
+        torch.testing.assert_close(metrics[f"{name}_accuracy"], right)
+        measured[name] = calibration(probabilities, labels)
+        assert report[f"{name}_ece"] == pytest.approx(measured[name].ece.item())
+    objective.after_step()
+    for name, predictor in (("reward", reward), ("continue", continue_)):
+        confusion, now = objective.get_buffer(f"{name}_confusion"), measured[name]
+        for index, label in enumerate(predictor.class_names):
+            hits = confusion[index, index]
+            torch.testing.assert_close(metrics[f"{name}_recall_{label}"], hits / confusion[index].sum())
+            torch.testing.assert_close(metrics[f"{name}_precision_{label}"], hits / confusion[:, index].sum())
+            found = [report[f"{name}_{kind}_{label}"] for kind in ("recall", "precision", "ece", "count")]
+            expected = (now.recall[index], now.precision[index], now.class_ece[index])
+            assert found == pytest.approx([*map(float, expected), float(now.confusion[index].sum())])
+        weights = predictor.class_log_weights.clone()
+        predictor.set_class_frequencies(confusion.sum(1) + 1)  # one example of each beside those seen
+        assert torch.equal(predictor.class_log_weights, weights)
+
+
 def test_class_weights_hand_computed() -> None:
     reward, _ = predictors(class_balance=1.0)
     reward.set_class_frequencies(torch.tensor([10.0, 80.0, 10.0]))
@@ -166,6 +205,37 @@ def test_user_errors() -> None:
         PredictorObjective(*predictors())(replace(batch, rewards=batch.rewards[1:]))
     with pytest.raises(ValueError, match="at least one batch"):
         evaluate_predictors(*predictors(), [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rewards": torch.zeros(4, 3)}, r"rewards \(4, 3\)"),  # as many, but of other steps
+        ({"rewards": torch.full((3, 4), torch.nan)}, "rewards of the transitions hold NaN"),
+        ({"continues": torch.full((3, 4), 255)}, r"continues of the transitions are not all in \[0, 1\]"),
+        ({"actions": torch.full((3, 4), 3)}, "actions range from 3 to 3; the predictor knows 0 to 2"),
+        ({"actions": torch.full((3, 4), -1)}, "actions range from -1 to -1"),
+        ({"actions": torch.zeros(3, 4, dtype=torch.uint8)}, "actions are torch.uint8; give int64"),
+    ],
+)
+def test_transitions_that_cannot_be(changes: dict[str, torch.Tensor], message: str) -> None:
+    reward, continue_ = predictors()
+    flat = paddle_and_ball(0, size=12)
+    batch = TransitionBatch(*(getattr(flat, name).unflatten(0, (3, 4)) for name in TransitionBatch.__slots__))
+    for use in (PredictorObjective(reward, continue_), lambda b: evaluate_predictors(reward, continue_, [b])):
+        use(batch)
+        with pytest.raises(ValueError, match=message):
+            use(replace(batch, **changes))
+
+
+@pytest.mark.parametrize("head", ["sign", "two_hot"])
+def test_rewards_and_continues_may_be_whole_numbers(head: str) -> None:
+    batch = paddle_and_ball(0)
+    whole = replace(batch, rewards=batch.rewards.long(), continues=batch.continues.bool())
+    made = predictors(reward_head=head)
+    report = evaluate_predictors(*made, [batch])
+    assert evaluate_predictors(*made, [whole]) == pytest.approx(report, nan_ok=True)
+    assert PredictorObjective(*made)(whole)[0] == PredictorObjective(*made)(batch)[0]
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])

@@ -47,6 +47,14 @@ def test_a_dream_has_the_probabilities_and_states_of_the_full_forward_pass(
         torch.testing.assert_close(dream.log_probs[..., level], expected, **tolerance)
 
 
+def test_contexts_that_are_read_in_parts_are_each_its_own(make_model, make_window) -> None:
+    model = make_model(num_layers=1)
+    tokens, actions = make_window(model, 2100, 3)  # two steps are read at once, of 2048 plays at a time
+    dream = imagine(model, tokens, actions[:, :-1], lambda t, s: actions[:, -1], 1, generator=seeded())
+    hidden = model(tokens, actions).hidden.detach()
+    torch.testing.assert_close(dream.states, hidden[:, 1:], rtol=0, atol=2e-5)
+
+
 def test_the_policy_sees_each_step_before_it_acts(make_model, make_window) -> None:
     model = make_model()
     tokens, actions = make_window(model, 3, 4)
@@ -207,6 +215,8 @@ def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
         ({"temperature": (1.0, 1.0)}, "temperature is .*; give one finite number of at least 1e-6, or 3"),
         ({"policy": lambda t, s: t[:, :1]}, r"returned torch.int64 of shape \(3, 1\); it must return"),
         ({"policy": lambda t, s: t[:, 0].float()}, "returned torch.float32 of shape"),
+        ({"policy": lambda t, s: t[:, 0].numpy()}, "the policy returned ndarray; it must return a tensor"),
+        ({"policy": lambda t, s: None}, "the policy returned NoneType"),
         ({"policy": lambda t, s: t[:, 0] * 0 + 18}, "the policy's actions range from 18 to 18"),
     ],
 )

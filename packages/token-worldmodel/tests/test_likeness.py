@@ -145,3 +145,23 @@ def test_within_it_a_model_dreams_and_is_kept_like_any(make_model, make_window, 
     kept = load_worldmodel(path)
     for name, weight in model.state_dict().items():
         assert torch.equal(kept.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_what_is_learned_together_is_of_the_models_type(make_model, make_window, dtype) -> None:
+    model = make_model().to(dtype)
+    with alike_codes_learn_together(model, codebooks(model)):
+        assert model(*make_window(model, 2, 4)).logits[0].dtype == dtype
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+def test_a_codebook_that_fails_leaves_the_model_as_it_was(make_model) -> None:
+    model = make_model()
+    before = model.state_dict()
+    books = codebooks(model)
+    books[-1] = books[-1].to("meta")  # such as one for which there is no memory
+    with pytest.raises(NotImplementedError), alike_codes_learn_together(model, books):
+        pass
+    assert all(type(head) is torch.nn.Linear for head in model.heads)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())

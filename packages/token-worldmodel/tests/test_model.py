@@ -129,6 +129,17 @@ def test_untrained_predictions_are_near_uniform(make_window) -> None:
         assert (entropy > 0.99 * math.log(256)).all()
 
 
+def test_residual_branches_begin_smaller_the_more_layers_there_are() -> None:
+    torch.manual_seed(0)
+    model = WorldModel(WorldModelConfig(dim=64, num_heads=4, ffn_dim=128, num_layers=8))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif "norm" not in name:
+            branch = name.endswith(("projection.weight", "contract.weight"))
+            assert parameter.std().item() == pytest.approx(0.02 / 4 if branch else 0.02, rel=0.15), name
+
+
 def test_dropout_only_in_training(make_model, make_window) -> None:
     model = make_model(dropout=0.5)
     window = make_window(model, 2, 6)
@@ -190,6 +201,8 @@ def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:
     )
     assert narrow.blocks[0].qkv.weight.dtype == torch.bfloat16
     assert narrow.slot_embedding.data_ptr() == model.slot_embedding.data_ptr()
+    assert frozen(narrow, torch.bfloat16) is narrow
+    assert frozen(narrow, torch.float32) is not narrow
     assert torch.equal(same(*window).hidden, model.eval()(*window).hidden)
     assert not any(p.requires_grad for p in same.parameters())
     assert all(p.requires_grad for p in model.parameters())

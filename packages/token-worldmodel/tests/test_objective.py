@@ -71,6 +71,8 @@ def test_loss_is_float32_and_metrics_carry_no_graph(make_model, make_window) -> 
         loss, metrics = WorldModelObjective(model)(batch_of(*make_window(model, 2, 6)))
     assert loss.dtype == torch.float32
     assert loss.requires_grad
+    _, narrow = WorldModelObjective(make_model().bfloat16())(batch_of(*make_window(model, 2, 6)))
+    assert all(value.dtype == torch.float32 for value in (*metrics.values(), *narrow.values()))
     assert not any(value.requires_grad or value.ndim for value in metrics.values())
 
 
@@ -107,6 +109,9 @@ def test_only_matrices_of_linear_layers_decay(make_model) -> None:
     assert all(p.ndim == 1 or "embedding" in names[id(p)] for p in kept["params"])
     with pytest.raises(ValueError, match="weight_decay is -1"):
         parameter_groups(model, -1)
+    model.heads.requires_grad_(False)
+    taught = [parameter for group in parameter_groups(model, 0.1) for parameter in group["params"]]
+    assert len(taught) == len(names) - 2 * len(model.heads)  # what does not learn does not decay
 
 
 @pytest.mark.parametrize("rows", [slice(0, 0), slice(None)])

@@ -71,6 +71,7 @@ def test_split_follows_the_rule_of_the_project() -> None:
     assert not split_episodes(np.array([7, 7]), 0.5, 0).any()
     # .5 alone would leave out the second and take the third; what validation lacks and has decides: .75, .33.
     np.testing.assert_array_equal(split_episodes(ids, 0.5, 181), ids == 5)
+    np.testing.assert_array_equal(split_episodes(ids, 0.5, 1), ids == 8)  # then the second need not
 
 
 def test_the_newest_play_has_its_share_of_the_windows(make_trajectories) -> None:
@@ -80,6 +81,8 @@ def test_the_newest_play_has_its_share_of_the_windows(make_trajectories) -> None
     newest = trajectories.episode_ids[450]
     drawn = np.concatenate([sampler.batch(i).tokens[:, 0, 1].numpy() for i in range(40)])
     assert 0.5 < (drawn == newest).mean() < 0.6  # a half, and a tenth of the other half
+    alone = TokenSampler({"Pong": trajectories}, newest={"Pong": 450}, newest_share=1.0, **arguments)
+    assert {int(row) for i in range(20) for row in alone.batch(i).tokens[:, 0, 0]} == set(range(450, 497))
     everything = TokenSampler({"Pong": trajectories}, **arguments)
     beyond = TokenSampler({"Pong": trajectories}, newest={"Pong": 10**6}, newest_share=1.0, **arguments)
     assert {int(e) for i in range(20) for e in beyond.batch(i).tokens[:, 0, 1]} == set(range(5, 15))
@@ -113,6 +116,9 @@ def test_sweep_covers_each_episode_without_overlap(make_trajectories) -> None:
     assert [len(b.tokens) for b in batches] == [2, 2, 1, 2]
     every = [int(row) for b in sampler.sweep(stride=1) for row in b.tokens[:, 0, 0]]
     assert every == [*range(6), *range(12, 23), *range(5)]
+    single = TokenSampler(games, length=1, batch_size=99, seed=0, split="all")
+    apart = [int(row) for b in single.sweep(stride=4) for row in b.tokens[:, 0, 0]]
+    assert apart == [0, 4, 8, 9, 12, 16, 20, 24, 0, 4]  # from each episode's first row, at any length
     with pytest.raises(ValueError, match="stride is 0"):
         next(sampler.sweep(stride=0))
 

@@ -90,7 +90,8 @@ def test_what_is_refused_changes_nothing(make_model, make_window) -> None:
         with pytest.raises(ValueError, match="begins is"):
             tracker.observe(tokens[:, step], begins[:2])
         assert torch.equal(tracker.observe(tokens[:, step], begins), other.observe(tokens[:, step], begins))
-        with pytest.raises(ValueError, match=r"give \(3,\)"):
-            tracker.act(actions[:2, step])
+        for wrong in (actions[:2, step], actions[:, step].int(), actions[:, step].float()):
+            with pytest.raises(ValueError, match=r"actions are .*; give int64 \(3,\)"):
+                tracker.act(wrong)
         tracker.act(actions[:, step])
         other.act(actions[:, step])

@@ -51,3 +51,13 @@ def test_a_compiled_model_is_kept_as_what_it_is(make_model, tmp_path) -> None:
     save_worldmodel(tmp_path / "a.safetensors", model)
     save_worldmodel(tmp_path / "b.safetensors", torch.compile(model))
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_a_narrow_model_is_kept_in_float32(make_model, tmp_path) -> None:
+    model = make_model().bfloat16()
+    save_worldmodel(tmp_path / "w.safetensors", model)
+    kept = load_worldmodel(tmp_path / "w.safetensors")
+    assert {parameter.dtype for parameter in kept.parameters()} == {torch.float32}
+    assert all(
+        torch.equal(weight.bfloat16(), model.state_dict()[n]) for n, weight in kept.state_dict().items()
+    )

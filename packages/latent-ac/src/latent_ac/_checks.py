@@ -23,18 +23,22 @@ def require_count(name: str, value: int) -> None:
 
 def require_bins(num_bins: int, limit: float) -> None:
     """Check the bins of a two-hot head."""
-    require(num_bins >= 3 and num_bins % 2 == 1, "num_bins", num_bins, "an odd number >= 3")
+    odd = isinstance(num_bins, int) and num_bins >= 3 and num_bins % 2 == 1
+    require(odd, "num_bins", num_bins, "an odd number >= 3")
     require(0 < limit <= LARGEST_LIMIT, "limit", limit, f"a number above 0, at most {LARGEST_LIMIT}")
 
 
-def require_network(feature_dim: int, hidden: tuple[int, ...], feature_blocks: tuple[int, ...]) -> None:
-    """Check the sizes every network of the package has."""
-    require_count("feature_dim", feature_dim)
-    widths = all(isinstance(width, int) and width >= 1 for width in hidden)
-    require(widths, "hidden", hidden, "a tuple of whole widths of at least 1")
+def require_network(config: Any) -> None:
+    """Turn JSON's lists of widths back into tuples, then check the sizes every network of the package has."""
+    for name in ("hidden", "feature_blocks"):
+        widths = getattr(config, name)
+        whole = isinstance(widths, tuple | list) and all(isinstance(w, int) and w >= 1 for w in widths)
+        require(whole, name, widths, "a tuple of whole widths of at least 1")
+        object.__setattr__(config, name, tuple(widths))
+    require_count("feature_dim", config.feature_dim)
     require(
-        not feature_blocks or (sum(feature_blocks) == feature_dim and min(feature_blocks) >= 1),
+        not config.feature_blocks or sum(config.feature_blocks) == config.feature_dim,
         "feature_blocks",
-        feature_blocks,
-        f"() or positive widths that sum to feature_dim={feature_dim}",
+        config.feature_blocks,
+        f"() or positive widths that sum to feature_dim={config.feature_dim}",
     )

@@ -33,7 +33,7 @@ class ActorConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require_network(self.feature_dim, self.hidden, self.feature_blocks)
+        require_network(self)
         require_count("num_actions", self.num_actions)
         require(self.output_gain >= 0, "output_gain", self.output_gain, "0 or more")
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,9 +107,9 @@ def load_agent(path: str | Path, *, device: torch.device | str = "cpu") -> Agent
     tensors, config = load_artifact(path, kind=KIND)
     try:
         agent = Agent(
-            ActorConfig(**_with_tuples(config["actor"])),
-            CriticConfig(**_with_tuples(config["critic"])),
-            PredictorConfig(**_with_tuples(config["predictor"])),
+            ActorConfig(**config["actor"]),
+            CriticConfig(**config["critic"]),
+            PredictorConfig(**config["predictor"]),
             generator=torch.Generator(),  # so that the global one is left as it was
         )
         agent.load_state_dict(tensors)
@@ -120,7 +119,3 @@ def load_agent(path: str | Path, *, device: torch.device | str = "cpu") -> Agent
             f"{path} holds tensors or settings that make no agent ({reason}); write it again"
         ) from error
     return agent.to(device)
-
-
-def _with_tuples(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}

@@ -4,6 +4,7 @@ A disallowed action has logit -inf: its probability is exactly 0, and no value o
 """
 
 import math
+import operator
 from collections.abc import Iterable
 
 import torch
@@ -18,7 +19,7 @@ def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
     Raises:
         ValueError: no action is allowed, or an id is outside 0..num_actions-1.
     """
-    ids = sorted(set(actions))
+    ids = sorted({operator.index(action) for action in actions})  # elements of an array or a tensor as well
     require(
         bool(ids) and ids[0] >= 0 and ids[-1] < num_actions,
         "actions",

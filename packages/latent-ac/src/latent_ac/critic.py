@@ -37,7 +37,7 @@ class CriticConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require_network(self.feature_dim, self.hidden, self.feature_blocks)
+        require_network(self)
         require_choice("head", self.head, HEADS)
         require_bins(self.num_bins, self.limit)
 

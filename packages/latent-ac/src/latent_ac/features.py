@@ -78,7 +78,12 @@ class CodeFeatures:
         )
 
     def dense(self) -> Tensor:
-        """The features as vectors, (..., F)."""
+        """The features as vectors, (..., F).
+
+        Raises:
+            ValueError: the tokens are not int64 rows of their tables, as in ``FeatureLinear.gather``.
+        """
+        _check_tokens(self.tokens, self.tables)
         parts = [table[self.tokens[..., level]] for level, table in enumerate(self.tables)]
         if self.state is not None:
             parts.append(self.state)
@@ -92,17 +97,33 @@ class FeatureLinear(nn.Linear):
     """``nn.Linear`` that also takes ``CodeFeatures``, and then multiplies tables instead of states."""
 
     def forward(self, features: Features) -> Tensor:
-        """(..., in_features) -> (..., out_features)."""
+        """(..., in_features) -> (..., out_features).
+
+        Raises:
+            ValueError: the features are of another width, or what ``project`` and ``gather`` refuse.
+        """
         if isinstance(features, Tensor):
+            if features.shape[-1] != self.in_features:
+                raise ValueError(
+                    f"the features are {features.shape[-1]} wide; give feature_dim = {self.in_features}"
+                )
             return super().forward(features)
         if features.tokens[..., 0].numel() < sum(table.shape[0] for table in features.tables):
-            return super().forward(features.dense())  # fewer states than codes: no gain by the tables
+            return self.forward(features.dense())  # fewer states than codes: no gain by the tables
         projected = self.project(features.tables)
         return self.gather(projected, features.tokens, features.tables, features.state)
 
     def project(self, tables: Sequence[Tensor]) -> Tensor:
-        """C_l W_l^T of every level, one below the other: (sum of K_l, out_features)."""
+        """C_l W_l^T of every level, one below the other: (sum of K_l, out_features).
+
+        Raises:
+            ValueError: together the tables are wider than ``in_features``.
+        """
         widths = [table.shape[1] for table in tables]
+        if sum(widths) > self.in_features:
+            raise ValueError(
+                f"the tables are {sum(widths)} wide together; give at most feature_dim = {self.in_features}"
+            )
         parts = self.weight[:, : sum(widths)].split(widths, dim=1)
         projected = [F.linear(table.to(part.dtype), part) for table, part in zip(tables, parts, strict=True)]
         return torch.cat(projected).to(self.weight.dtype)  # autocast's would be narrower
@@ -113,8 +134,9 @@ class FeatureLinear(nn.Linear):
         """Sum of each state's projected rows, plus the bias: tokens (..., L) -> (..., out_features).
 
         Raises:
-            ValueError: the tables' widths and the state's do not sum to ``in_features``, or a token is no row
-                of its table (looked at on a CPU only: on a GPU the look would wait for the device).
+            ValueError: the tables' widths and the state's do not sum to ``in_features``, the tokens are not
+                int64 with one for each table, or one is no row of its table (looked at on a CPU only: on a
+                GPU the look would wait for the device).
         """
         _check_tokens(tokens, tables)
         codes, rest = sum(table.shape[1] for table in tables), 0 if state is None else state.shape[-1]
@@ -136,7 +158,12 @@ class FeatureLinear(nn.Linear):
 
 
 def _check_tokens(tokens: Tensor, tables: Sequence[Tensor]) -> None:
-    """Raise ValueError for a token that is no row of its level's table: it would be a row of another's."""
+    """Raise ValueError for a token that is no row of its level's table: it would be some other row."""
+    if tokens.dtype != torch.int64 or tokens.shape[-1:] != (len(tables),):
+        raise ValueError(
+            f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; "
+            f"give int64 (..., {len(tables)}), a row of each table"
+        )
     if tokens.device.type != "cpu" or not tokens.numel() or torch.compiler.is_compiling():
         return
     lowest, highest = (bound.tolist() for bound in tokens.reshape(-1, len(tables)).aminmax(dim=0))

@@ -48,12 +48,21 @@ class FeatureNorm(nn.Module):
         self.blocks = tuple(blocks)
 
     def forward(self, features: Features) -> Features:
-        """(..., F) -> (..., F)."""
+        """(..., F) -> (..., F).
+
+        Raises:
+            ValueError: the features are not as wide as the blocks together.
+        """
         if not self.blocks:
             return features
         if isinstance(features, CodeFeatures):
             tables, state = self.normalize_tables(features.tables), self.normalize_state(features.state)
             return CodeFeatures(features.tokens, tables, state)
+        if features.shape[-1] != sum(self.blocks):
+            raise ValueError(
+                f"the features are {features.shape[-1]} wide; give {sum(self.blocks)}, the sum of "
+                f"feature_blocks={self.blocks}"
+            )
         if len(set(self.blocks)) == 1:
             split = features.unflatten(-1, (len(self.blocks), self.blocks[0]))
             return F.rms_norm(split, self.blocks[:1], eps=1e-12).flatten(-2)

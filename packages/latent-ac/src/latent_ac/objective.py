@@ -186,7 +186,7 @@ class ActorCriticObjective(nn.Module):
         require(size >= parts, "ppo_minibatches", parts, f"at most the {size} trajectories of a batch")
         with torch.no_grad():
             values = self.critic(batch.features[:-1])
-            returns, advantages = self._targets(batch, values)
+            returns, advantages, _ = self._targets(batch, values)
         batch = replace(batch, returns=returns, advantages=advantages)
         for _ in range(self.config.ppo_epochs):
             if parts == 1:
@@ -207,9 +207,10 @@ class ActorCriticObjective(nn.Module):
         outputs = self.critic.outputs(states)
         values = self.critic.value(outputs).detach()
         if batch.returns is None or batch.advantages is None:
-            returns, advantages = self._targets(batch, values)
+            returns, advantages, percentiles = self._targets(batch, values)
         else:
             returns, advantages = batch.returns, batch.advantages
+            percentiles = self.normalizer.percentiles if self._observed is None else self._observed
         weights = survival(batch.continues)
 
         logits = self.actor(states, batch.action_mask)
@@ -242,7 +243,6 @@ class ActorCriticObjective(nn.Module):
             metrics["anchor_kl"] = anchor_kl.detach()
 
         with torch.no_grad():
-            percentiles = self.normalizer.percentiles if self._observed is None else self._observed
             largest_entropy = batch.action_mask.sum(-1).float().log().expand_as(weights)
             metrics |= {
                 "actor_loss": policy_loss.detach(),
@@ -270,8 +270,11 @@ class ActorCriticObjective(nn.Module):
             self._observed = None
 
     @torch.no_grad()
-    def _targets(self, batch: ImaginedBatch, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns and scaled advantages, (H, B) each, given the critic's values of the states acted in."""
+    def _targets(self, batch: ImaginedBatch, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns and scaled advantages, (H, B) each, and the percentiles (2,) that they were scaled by.
+
+        ``values`` (H, B) are the critic's of the states acted in.
+        """
         config = self.config
         if config.slow_target == "returns":
             bootstrap = torch.cat((values[:1], self.slow_critic(batch.features[1:])))
@@ -282,7 +285,7 @@ class ActorCriticObjective(nn.Module):
         observed = self.normalizer.observe(returns)
         if self.training:  # a batch that is only looked at must not be committed by the next step
             self._observed = observed
-        return returns, (returns - values) / self.normalizer.scale(observed)
+        return returns, (returns - values) / self.normalizer.scale(observed), observed
 
     def _check(self, batch: ImaginedBatch) -> None:
         steps, size = batch.actions.shape if batch.actions.ndim == 2 else (0, 0)

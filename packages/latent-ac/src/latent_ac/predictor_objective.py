@@ -57,16 +57,10 @@ class PredictorObjective(nn.Module):
         """Loss, 0-d, and metrics, 0-d each, on one batch.
 
         Raises:
-            ValueError: the shapes of the batch do not fit.
+            ValueError: the parts of the batch do not fit, or (looked at on a CPU only) its actions, rewards
+                or continues cannot be.
         """
-        shape = batch.actions.shape
-        leading = [batch.features.shape[:-1], batch.next_features.shape[:-1]]
-        if any(other != shape for other in (*leading, batch.rewards.shape, batch.continues.shape)):
-            raise ValueError(
-                f"the transitions differ: actions {tuple(shape)}, features {tuple(batch.features.shape)}, "
-                f"next_features {tuple(batch.next_features.shape)}, rewards {tuple(batch.rewards.shape)}, "
-                f"continues {tuple(batch.continues.shape)}; give features (..., F) and the rest (...)"
-            )
+        _check(batch)
         loss = torch.zeros((), device=batch.actions.device)
         metrics: dict[str, Tensor] = {}
         for name, predictor, targets in (
@@ -118,11 +112,13 @@ def evaluate_predictors(
     bias flatters. A recall or precision that nothing defines is NaN.
 
     Raises:
-        ValueError: there are no batches.
+        ValueError: there are no batches, or one that ``PredictorObjective`` would refuse.
     """
     seen: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {"reward": [], "continue": []}
     for batch in batches:
-        targets = batch.rewards.sign() if reward.config.reward_head == "sign" else batch.rewards
+        _check(batch)
+        rewards = batch.rewards.float()
+        targets = rewards.sign() if reward.config.reward_head == "sign" else rewards
         for name, predictor, truth in (
             ("reward", reward, targets),
             ("continue", continue_, batch.continues.float()),
@@ -147,3 +143,21 @@ def evaluate_predictors(
             report[f"{name}_ece_{label}"] = float(measured.class_ece[index])
             report[f"{name}_count_{label}"] = float(measured.confusion[index].sum())
     return report
+
+
+def _check(batch: TransitionBatch) -> None:
+    """Raise ValueError for transitions that cannot be."""
+    shape = batch.actions.shape
+    leading = [batch.features.shape[:-1], batch.next_features.shape[:-1]]
+    if any(other != shape for other in (*leading, batch.rewards.shape, batch.continues.shape)):
+        raise ValueError(
+            f"the transitions differ: actions {tuple(shape)}, features {tuple(batch.features.shape)}, "
+            f"next_features {tuple(batch.next_features.shape)}, rewards {tuple(batch.rewards.shape)}, "
+            f"continues {tuple(batch.continues.shape)}; give features (..., F) and the rest (...)"
+        )
+    if batch.actions.device.type != "cpu" or torch.compiler.is_compiling():
+        return  # on a GPU the look would wait for the device
+    if not batch.rewards.isfinite().all():  # the sign of NaN is 0: it would be learned as no reward
+        raise ValueError("rewards of the transitions hold NaN or infinity; give finite numbers")
+    if not ((batch.continues >= 0) & (batch.continues <= 1)).all():
+        raise ValueError("continues of the transitions are not all in [0, 1]; give 0 at an end, else 1")

@@ -46,7 +46,7 @@ class PredictorConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        require_network(self.feature_dim, self.hidden, self.feature_blocks)
+        require_network(self)
         require(len(self.hidden) >= 1, "hidden", self.hidden, "a tuple of one or more widths")
         require_count("num_actions", self.num_actions)
         require_choice("reward_head", self.reward_head, REWARD_HEADS)
@@ -109,7 +109,12 @@ class TransitionPredictor(nn.Module):
         return (self.probabilities(logits) * self.support).sum(-1)
 
     def logits(self, features: Features, actions: Tensor, next_features: Features) -> Tensor:
-        """Unadjusted logits over the support, float32 (..., N): what the weighted loss is taken on."""
+        """Unadjusted logits over the support, float32 (..., N): what the weighted loss is taken on.
+
+        Raises:
+            ValueError: the features are of another width, or the actions not int64 ids below ``num_actions``.
+        """
+        _check_actions(actions, self.config.num_actions)
         x = self.now(self.norm(features)) + self.next(self.norm(next_features)) + self.action(actions)
         output: Tensor = self.output(self.hidden(x))
         return output.float()
@@ -207,3 +212,15 @@ class ContinuePredictor(TransitionPredictor):
     def classes(self, targets: Tensor) -> Tensor:
         """0 or 1; a fractional target counts as the nearer."""
         return (targets > 0.5).long()
+
+
+def _check_actions(actions: Tensor, num_actions: int) -> None:
+    """Raise ValueError unless actions are int64 in 0..num_actions-1, the latter looked at on a CPU only."""
+    if actions.dtype != torch.int64:
+        raise ValueError(f"actions are {actions.dtype}; give int64")
+    if actions.device.type == "cpu" and actions.numel() and not torch.compiler.is_compiling():
+        low, high = (int(bound) for bound in actions.aminmax())
+        if low < 0 or high >= num_actions:
+            raise ValueError(
+                f"actions range from {low} to {high}; the predictor knows 0 to {num_actions - 1}"
+            )

@@ -72,7 +72,7 @@ def replay(
     Raises:
         ValueError: a context that leaves nothing to dream, and whatever `imagine` refuses.
     """
-    if actions.shape != tokens.shape[:2] or not 1 <= context < tokens.shape[1]:
+    if tokens.ndim != 3 or actions.shape != tokens.shape[:2] or not 1 <= context < tokens.shape[1]:
         raise ValueError(
             f"tokens have shape {tuple(tokens.shape)}, actions {tuple(actions.shape)}, context is {context}; "
             "give (B, T, L) and (B, T), and a context of 1 to T - 1"

@@ -94,6 +94,8 @@ def imagine(
             with torch.autocast(device.type, autocast_dtype, enabled=autocast):  # As the caller has it.
                 # Copies: what a policy does to them must not change the dream.
                 action = policy(dream.tokens[:, h].clone(), dream.states[:, h].clone())
+            if not isinstance(action, Tensor):
+                raise ValueError(f"the policy returned {type(action).__name__}; it must return a tensor")
             if action.shape != (batch_size,) or action.dtype != torch.int64:
                 raise ValueError(
                     f"the policy returned {action.dtype} of shape {tuple(action.shape)}; "

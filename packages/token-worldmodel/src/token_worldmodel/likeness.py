@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -15,12 +14,13 @@ class _Likeness(nn.Module):
 
     vectors: Tensor
 
-    def __init__(self, codebook: Tensor, dim: int) -> None:
+    def __init__(self, codebook: Tensor, own: Tensor) -> None:
         super().__init__()
+        codebook = codebook.to(own.device)
         centred = codebook.detach().float() - codebook.detach().float().mean(0)
         length = centred.square().sum(1).mean().sqrt().clamp_min(1e-12)
         self.register_buffer("vectors", centred / length, persistent=False)  # (K, E), of length about 1
-        self.shared = nn.Parameter(torch.zeros(codebook.shape[1], dim, device=codebook.device))
+        self.shared = nn.Parameter(own.new_zeros(codebook.shape[1], own.shape[1]))
 
     def forward(self, own: Tensor) -> Tensor:
         return own + self.vectors.to(self.shared.dtype) @ self.shared
@@ -53,11 +53,11 @@ def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -
             f"codebooks have shapes {[tuple(codebook.shape) for codebook in codebooks]}; "
             f"give one (codes, dim) for each level of {model.config.codes} codes"
         )
-    device = model.slot_embedding.device
-    for head, codebook in zip(model.heads, codebooks, strict=True):
-        parametrize.register_parametrization(head, "weight", _Likeness(codebook.to(device), model.config.dim))
     try:
+        for head, codebook in zip(model.heads, codebooks, strict=True):
+            parametrize.register_parametrization(head, "weight", _Likeness(codebook, head.weight))
         yield
     finally:
         for head in model.heads:
-            parametrize.remove_parametrizations(head, "weight", leave_parametrized=True)
+            if parametrize.is_parametrized(head):  # some are not where a codebook was refused
+                parametrize.remove_parametrizations(head, "weight", leave_parametrized=True)

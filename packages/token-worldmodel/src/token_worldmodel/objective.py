@@ -44,7 +44,7 @@ class WorldModelObjective(nn.Module):
             zip(self.model.config.loss_weights, output.logits, strict=True)
         ):
             predicted, target = align(logits, batch.tokens, level)
-            # Autocast would let this be bfloat16; a loss is float32.
+            # Of a bfloat16 model's logits it would be bfloat16; a loss is float32.
             cross_entropy = F.cross_entropy(predicted.float().flatten(0, 1), target.flatten())
             loss = loss + weight * cross_entropy
             metrics |= _accuracies(predicted.detach(), batch.tokens[..., level], level)

@@ -174,7 +174,8 @@ class TokenSampler:
         if stride < 1:
             raise ValueError(f"stride is {stride}; give 1 or more rows")
         for game, starts in enumerate(self._starts):
-            fresh = np.flatnonzero(np.diff(starts, prepend=-2) != 1)
+            ids = self._trajectories[game].episode_ids[starts]
+            fresh = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
             offsets = np.arange(len(starts)) - np.repeat(fresh, np.diff(fresh, append=len(starts)))
             chosen = starts[offsets % stride == 0]
             for first in range(0, len(chosen), self.batch_size):

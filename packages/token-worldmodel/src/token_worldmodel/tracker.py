@@ -89,12 +89,14 @@ class StateTracker:
         """Tell the actions int64 (B,) chosen at the step last observed.
 
         Raises:
-            ValueError: nothing has been observed, another shape, or an action the model does not know.
+            ValueError: nothing has been observed, another shape or type, or an action that the model does not
+                know.
         """
         if not self._seen:
             raise ValueError("no step has been observed yet; call observe before act")
-        if actions.shape != self._lengths.shape:
-            raise ValueError(f"actions have shape {tuple(actions.shape)}; give ({len(self._lengths)},)")
+        if actions.shape != self._lengths.shape or actions.dtype != torch.int64:
+            given, plays = f"{actions.dtype} {tuple(actions.shape)}", len(self._lengths)
+            raise ValueError(f"actions are {given}; give int64 ({plays},)")
         check_range(actions, self._model.config.num_actions, "actions")
         self._actions[torch.arange(len(actions), device=actions.device), self._lengths - 1] = actions
         self._acted = True
