@@ -12,7 +12,7 @@ from wm.errors import friendly_errors
 
 def bench(
     games: Annotated[str, typer.Option(help="ALE names, comma-separated.")] = "pong,breakout,ms_pacman",
-    seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Of the runs of each game, comma-separated.")] = "0,1,2",
     preset: Annotated[
         str | None,
         typer.Option(
@@ -20,7 +20,7 @@ def bench(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and the result go.")] = Path("bench"),
-    episodes: Annotated[int, typer.Option(help="Played by each finished run.")] = 100,
+    episodes: Annotated[int, typer.Option(help="Played by each finished run, and as many at random.")] = 100,
     engine: Annotated[
         Literal["local", "submitit"],
         typer.Option(

@@ -34,7 +34,10 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the environments and the policy.")] = 1000,
     max_frames: Annotated[
-        int, typer.Option(min=100, help="Emulated frames after which an episode is cut.")
+        int,
+        typer.Option(
+            min=100, help="Emulated frames after which an episode is cut, whatever the run's limit."
+        ),
     ] = 108_000,
     video: Annotated[
         bool,

@@ -21,7 +21,7 @@ def fidelity(
         int, typer.Option(help="Steps of fresh play to learn to read the state from, and to replay.")
     ] = 10_000,
     reader_steps: Annotated[int, typer.Option(help="Training steps of the state reader.")] = 1000,
-    temperature: Annotated[float, typer.Option(help="Of the dreamed tokens.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Of the dreamed tokens, whatever the run's.")] = 1.0,
     greedy: Annotated[bool, typer.Option("--greedy", help="Dream the likeliest tokens.")] = False,
     by_agent: Annotated[
         bool, typer.Option("--by-agent", help="Replay the agent's own play instead of random play.")

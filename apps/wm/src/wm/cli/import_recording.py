@@ -27,13 +27,22 @@ def import_recording(
         Path | None, typer.Option(help="One a frame. Default: zeros.", show_default=False)
     ] = None,
     terminated: Annotated[
-        Path | None, typer.Option(help="1 where the game ended.", show_default=False)
+        Path | None,
+        typer.Option(help="1 where the game ended, else 0. Default: it never did.", show_default=False),
     ] = None,
     truncated: Annotated[
-        Path | None, typer.Option(help="1 where the recording was cut.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="1 where the recording was cut, else 0. Default: at the end of an episode that did "
+            "not end by itself.",
+            show_default=False,
+        ),
     ] = None,
     episode_ids: Annotated[
-        Path | None, typer.Option(help="One a frame, for several episodes in one file.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="One a frame, for several episodes in one file. Default: it is one.", show_default=False
+        ),
     ] = None,
     lives: Annotated[
         Path | None, typer.Option(help="One a frame. Default: zeros.", show_default=False)

@@ -46,7 +46,7 @@ def names_of_games(text: str) -> list[str]:
 RunArgument = Annotated[
     Path, typer.Argument(help="Run directory, as made by `wm train`.", show_default=False)
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")]
 JsonOption = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the result to this file.", show_default=False, callback=a_file),

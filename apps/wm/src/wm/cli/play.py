@@ -21,7 +21,7 @@ def play(
     ] = 15.0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Also film what was played (GIF).", show_default=False, callback=a_file),
+        typer.Option(help="Also keep the last dream as a film (GIF).", show_default=False, callback=a_file),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the real beginning and of the dream.")] = 0,
     device: DeviceOption = "auto",

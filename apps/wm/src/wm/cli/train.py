@@ -22,7 +22,9 @@ def train(
     games: Annotated[
         str | None,
         typer.Option(
-            help="ALE names, comma-separated: pong,breakout,ms_pacman. Default: pong.", show_default=False
+            help="ALE names, comma-separated: pong,breakout,ms_pacman. Default: the preset's, which is pong "
+            "in all but reference.",
+            show_default=False,
         ),
     ] = None,
     preset: Annotated[
@@ -46,15 +48,25 @@ def train(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: 0.", show_default=False)] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="What is random follows from it. Default: the preset's, 0.", show_default=False),
+    ] = None,
     device: DeviceOption = "auto",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="section.key=value over the preset; may be repeated.", show_default=False),
+        typer.Option(
+            "--set",
+            help="section.key=value over the preset, such as train.agent.steps=2400; may be repeated. "
+            "config.toml in a run has all of them.",
+            show_default=False,
+        ),
     ] = None,
     log: Annotated[
         list[str] | None,
-        typer.Option("--log", help="tensorboard or wandb; may be repeated.", show_default=False),
+        typer.Option(
+            "--log", help="tensorboard or wandb, beside metrics.jsonl; may be repeated.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Train everything from nothing: collect, encoder, hrvq, worldmodel, agent, decoder, evaluation, report.
