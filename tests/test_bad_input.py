@@ -58,6 +58,8 @@ def test_a_directory_that_is_no_run(tmp_path):
     for command in (["eval"], ["show"]):
         refused(wm(*command, tmp_path / "nowhere"), "holds no run")
     refused(wm("runs", tmp_path / "nowhere"), "does not exist")
+    (tmp_path / "file").touch()
+    refused(wm("runs", tmp_path / "file"), "is a file")
     (tmp_path / "thesis.txt").write_text("precious")
     refused(wm("train", "--run", tmp_path, "--preset", "tiny"), "is not empty and holds no run")
     refused(wm("train", "--run", tmp_path / "thesis.txt", "--preset", "tiny"), "is a file")
@@ -142,7 +144,8 @@ def test_damaged_artifacts_are_named_and_deleting_them_mends_the_run(run, tmp_pa
     damage(path)
     refused(train(copy), f"{name}.safetensors is not the file that stage {name} wrote", "delete the file")
     if name != "worldmodel":  # not needed to play
-        refused(wm("eval", copy, "--episodes", 1, "--device", "cpu"), f"{name}.safetensors")
+        played = wm("eval", copy, "--episodes", 1, "--device", "cpu")
+        refused(played, f"{name}.safetensors", f"delete it and `wm train --run {copy}` makes it again")
     if damage is damage_truncate and name == "agent":
         path.unlink()
         assert train(copy).code == 0

@@ -10,12 +10,16 @@ import pytest
 import token_worldmodel
 
 ROOT = Path(__file__).parents[1]
-COPIES = sorted((ROOT / "packages").glob("*/src/*/_artifact.py"))
+TORCH = ("cnn_encoder", "hrvq", "latent_ac", "token_worldmodel")
 
 
-def test_copies_of_the_torch_artifact_file_are_equal():
-    texts = {path.read_text() for path in COPIES if "atari_data" not in str(path)}
-    assert len(texts) == 1
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [("_artifact.py", TORCH), ("_weights.py", ("cnn_encoder", "latent_ac", "token_worldmodel"))],
+)
+def test_copies_of_a_file_are_equal(name, packages):
+    found = {path.parent.name: path.read_text() for path in (ROOT / "packages").glob(f"*/src/*/{name}")}
+    assert len({found[package] for package in packages}) == 1
 
 
 def test_no_package_imports_another():

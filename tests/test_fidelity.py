@@ -90,7 +90,8 @@ def test_the_useful_horizon_ends_at_the_first_step_that_is_no_better():
     ("arguments", "part"),
     [
         (["--context", 8], "a context of 8 steps leaves no step to dream in worldmodel.max_steps = 8"),
-        (["--temperature", 0], "temperature must be above 0"),
+        (["--temperature", 0], "temperature must be at least 1e-6"),
+        (["--temperature", "nan"], "temperature must be at least 1e-6"),
         (["--windows", 0], "windows must be at least 1"),
     ],
 )

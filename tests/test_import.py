@@ -123,6 +123,19 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(files, tmp_path, c
     assert bring(files, tmp_path / "run").code == 0
 
 
+def test_validation_episodes_too_short_for_a_window_are_told_before_training(files, tmp_path):
+    np.save(files / "ids.npy", np.repeat([0, 1], [100, 20]))  # the second validates
+    run = tmp_path / "run"
+    assert bring(files, run).code == 0
+    longer = ("--set", "windows.length=30", "--set", "worldmodel.max_steps=30")
+    refused = wm("train", "--run", run, "--device", "cpu", *SETTINGS, *longer)
+    assert refused.code == 2
+    assert "no window of 30 steps in its validation episodes" in " ".join(refused.output.split())
+    logged = (run / "metrics.jsonl").read_text()
+    assert '"stage": "encoder"' in logged
+    assert '"stage": "worldmodel"' not in logged
+
+
 @pytest.mark.parametrize("preset", ["hour", "atari100k", "atari100k_cpu", "reference"])
 def test_every_preset_takes_a_recording(files, tmp_path, preset):
     brought = bring(files, tmp_path / "run", "--preset", preset)

@@ -301,9 +301,9 @@ def test_eval_plays_and_writes_json(run, tmp_path):
     assert all(-21 <= score <= 21 for score in pong["agent"]["returns"])
     assert "IRIS (published, 100k)" in done.output
     assert pong["agent"]["cut"] == 0
-    assert "were cut" not in done.output
+    assert "that limit cut" not in done.output
     short = wm("eval", run, "--episodes", 2, "--max-frames", 400, "--device", "cpu")
-    assert "2 of the agent's episodes were cut by that limit" in short.output
+    assert "of the agent's 2 episodes that limit cut 2" in short.output
 
 
 def test_looking_at_runs(run):

@@ -67,6 +67,18 @@ def test_it_learns_and_logs_a_line_a_step(tmp_path):
     assert trained["error"] < 20  # from 36, the variance of y; dropout leaves the rest
 
 
+def test_a_metric_that_nothing_defines_now_and_then_is_the_mean_of_the_rest(tmp_path):
+    class Recall(Regression):
+        def forward(self, batch):
+            loss, _ = super().forward(batch)
+            odd = int(self.steps) % 2
+            return loss, {"recall": float(self.steps) if odd else math.nan, "never": math.nan}
+
+    trained, _ = train(tmp_path, Recall(), steps=40)
+    assert trained["recall"] == 38  # of steps 36 to 39
+    assert math.isnan(trained["never"])
+
+
 def test_a_run_interrupted_at_any_step_ends_like_one_that_was_not(tmp_path):
     (tmp_path / "whole").mkdir()
     measured, whole = train(tmp_path / "whole", Regression())

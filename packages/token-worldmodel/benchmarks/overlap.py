@@ -1,6 +1,7 @@
 """What overlapping windows do to a validation score, and how few passes it takes to get there.
 
-    python benchmarks/overlap.py pong.safetensors breakout.safetensors --rows 10000 --passes 50
+    uv run python packages/token-worldmodel/benchmarks/overlap.py \\
+        pong.safetensors breakout.safetensors --rows 10000 --passes 50
 
 A tenth of each game's episodes is held out. Of the windows of the other episodes, one at every row, a tenth
 is held out too: its rows are all in windows that are trained on. The same model is scored on both, beside

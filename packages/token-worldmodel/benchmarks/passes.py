@@ -1,6 +1,7 @@
 """How often little play may be read before a model learns it by heart: held-out episodes after each pass.
 
-    python benchmarks/passes.py pong.safetensors --rows 10000 --passes 5 10 20 40 --dropout 0.1
+    uv run python packages/token-worldmodel/benchmarks/passes.py \\
+        pong.safetensors --rows 10000 --passes 5 10 20 40 --dropout 0.1
 
 The first `--rows` rows are trained on, whole episodes of the `--held-out` rows after them are the test. For
 each number of passes a model is trained anew, with a cosine of its own. A pass is as many rows read as there

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from cnn_encoder import Encoder, load_encoder, resolve_precision
+from cnn_encoder import Decoder, Encoder, load_decoder, load_encoder, resolve_precision
 from hrvq import HRVQ
 from latent_ac import Agent, load_agent
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from wm.device import frozen
 from wm.run import Layout
+
+Part = TypeVar("Part")
 
 _CALLED = {"hrvq": "quantizer", "worldmodel": "world model"}
 
@@ -25,13 +28,27 @@ def require_parts(layout: Layout, *parts: str) -> None:
         )
 
 
+def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:
+    """The part as its package reads it.
+
+    Raises:
+        ValueError: the run has not made it yet, or its file is damaged.
+    """
+    require_parts(layout, part)
+    try:
+        return load(getattr(layout, part))
+    except ValueError as error:
+        advice = f"if you have no copy, delete it and `wm train --run {layout.root}` makes it again"
+        raise ValueError(f"{error}; {advice}") from error
+
+
 def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], object]) -> list[str]:
     """Those of the games that the run's encoder has seen; the others are named.
 
     Raises:
         ValueError: it has seen none of them, or its file is missing or damaged.
     """
-    _, backgrounds = load_encoder(layout.encoder)
+    _, backgrounds = _loaded(layout, "encoder", load_encoder)
     unseen = [game for game in games if game not in backgrounds]
     advice = f"{', '.join(unseen)}: not trained on yet; `wm train --run {layout.root}` does it"
     if unseen and len(unseen) == len(games):
@@ -45,26 +62,31 @@ def frozen_encoder(layout: Layout, device: torch.device) -> tuple[Encoder, dict[
     """The run's encoder, in the arithmetic that embeds fastest, and the background of each game it has seen.
 
     Raises:
-        ValueError: the file is missing or damaged, as with all below.
+        ValueError: the run has none yet, or its file is damaged, as with all below.
     """
-    encoder, backgrounds = load_encoder(layout.encoder)
+    encoder, backgrounds = _loaded(layout, "encoder", load_encoder)
     encoder = frozen(encoder).to(device, resolve_precision("auto", device))
     return encoder, {game: background.to(device) for game, background in backgrounds.items()}
 
 
 def frozen_quantizer(layout: Layout, device: torch.device) -> HRVQ:
     """The run's codes."""
-    return frozen(HRVQ.load(layout.hrvq)).to(device)
+    return frozen(_loaded(layout, "hrvq", HRVQ.load)).to(device)
 
 
 def frozen_worldmodel(layout: Layout, device: torch.device) -> WorldModel:
     """The run's world model."""
-    return frozen(load_worldmodel(layout.worldmodel)).to(device)
+    return frozen(_loaded(layout, "worldmodel", load_worldmodel)).to(device)
 
 
 def frozen_agent(layout: Layout, device: torch.device) -> Agent:
     """The run's actor, critic and predictors."""
-    return frozen(load_agent(layout.agent, device=device))
+    return frozen(_loaded(layout, "agent", load_agent)).to(device)
+
+
+def frozen_decoder(layout: Layout, device: torch.device) -> Decoder:
+    """What draws for the run."""
+    return frozen(_loaded(layout, "decoder", load_decoder)).to(device)
 
 
 def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajectories:

@@ -194,7 +194,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML ({error}); mend it or delete it") from error
+        raise ValueError(f"{path} is not valid TOML ({error}); mend it") from error
 
 
 def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:

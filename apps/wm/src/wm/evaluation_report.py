@@ -23,7 +23,7 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
     table = Table(
         title=f"{game}{steps}: {who}{protocol['episodes']} episodes of at most "
         f"{protocol['max_frames']} frames, {protocol['name']} (sticky {protocol['sticky']}, "
-        f"no-ops up to {protocol['noop_max']}), temperature {protocol['temperature']}, "
+        f"no-ops up to {max(0, protocol['noop_max'] - 1)}), temperature {protocol['temperature']}, "
         f"epsilon {protocol.get('epsilon', 0.0)}, "
         f"seed {protocol['seed']}",
         title_justify="left",
@@ -63,7 +63,7 @@ def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
     """What to know of the agent's numbers; an evaluation of an older version does not tell all."""
     cut, distinct = score.get("cut", 0), score.get("distinct", episodes)
     if cut:
-        yield f"{cut} of the agent's episodes were cut by that limit; whole ones may score more"
+        yield f"of the agent's {episodes} episodes that limit cut {cut}; whole ones may score more"
     if distinct < episodes / 2:
         yield (
             f"of the agent's {episodes} episodes only {distinct} are distinct by return and length; the "

@@ -3,6 +3,7 @@
 Shape legend: B windows, C context steps, H horizon, L levels, V state variables.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ class FidelityOptions:
             raise ValueError(f"frames must be at least 200; got {self.frames}")
         if self.context < 0:
             raise ValueError(f"context must not be negative; got {self.context}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0; got {self.temperature}")
+        if not 1e-6 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be at least 1e-6 and finite; got {self.temperature}")
 
 
 def fidelity_run(

@@ -201,7 +201,13 @@ def fit(
             if stop:
                 raise KeyboardInterrupt
     save()
-    return {name: sum(values) / len(values) for name, values in tail.items() if name != "learning_rate"}
+    return {name: _mean(values) for name, values in tail.items() if name != "learning_rate"}
+
+
+def _mean(values: list[float]) -> float:
+    """Of those that are numbers: a batch without a lost point has no share of them that was foreseen."""
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def compiled(module: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -24,12 +24,11 @@ def list_runs(directory: Path, console: Console) -> None:
     """A line per run: games, seed, settings, stages up to date, last finished, mean returns.
 
     Raises:
-        ValueError: the directory does not exist.
+        ValueError: there is no such directory.
     """
     if not directory.is_dir():
-        raise ValueError(
-            f"{directory} does not exist; `wm train` makes it, or give the directory of your runs"
-        )
+        wrong = "is a file" if directory.exists() else "does not exist"
+        raise ValueError(f"{directory} {wrong}; `wm train` makes it, or give the directory of your runs")
     table = Table()
     for column in ("run", "games", "seed", "settings", "done", "last finished", "mean return (random)"):
         table.add_column(column)

@@ -49,7 +49,7 @@ def evaluate_worldmodel(
     )
     checks = check_worldmodel(model, sampler.batch(0))
     precision = autocast_dtype(config.train.worldmodel.precision, device)
-    with Reporter(console).task("windows", sum(sampler.num_windows.values()) // sampler.length) as task:
+    with Reporter(console).task("windows", sum(map(len, sampler.swept()))) as task:
 
         def counted() -> Iterator[TokenBatch]:
             for batch in sampler.sweep():

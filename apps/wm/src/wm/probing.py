@@ -105,9 +105,9 @@ def probe_run(
             "test_frames": options.frames // 2,
             "policy": "random" if config.collect.policy == "random" else "sticky_random",
             "emulator": config.collect.protocol,
-            "in_play": "positions count on frames where their object is in play (no ball_y of 0, not both "
-            "coordinates 0); ball_y - player_y only where ball_x > 120; motion is the change since the row "
-            "before, where the object was in play too",
+            "in_play": "positions count on frames where their object is in play (no ball_y of 0, in Breakout "
+            "none above 186, not both coordinates 0); ball_y - player_y only where ball_x > 120; motion is "
+            "the change since the row before, where the object was in play too",
             "after_levels": "code embeddings of these levels side by side, as the agent sees them",
         },
         "games": {game: measured.game(game) for game in known},

@@ -23,7 +23,7 @@ from wm.config import (
 )
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
-from wm.pipeline import Context, Stage, require_inputs, run_stages
+from wm.pipeline import Context, Stage, require_inputs, run_stages, stale_inputs
 from wm.report import print_report
 from wm.reporter import Reporter, Sink, make_sinks
 from wm.run import Layout, Manifest
@@ -98,7 +98,7 @@ def train_run(
             )
         leave()
     print_report(config, manifest, console, only=only)
-    if "agent" in manifest.stages:
+    if "agent" in manifest.stages and not stale_inputs("evaluate", stages, config, manifest):
         console.print(f"`wm eval {layout.root}` plays more episodes")
 
 

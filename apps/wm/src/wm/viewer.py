@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from cnn_encoder import Decoder, load_decoder, load_encoder
+from cnn_encoder import Decoder
 from hrvq import HRVQ
 from torch import Tensor
 
-from wm.artifacts import frozen_quantizer, require_parts
-from wm.device import frozen
+from wm.artifacts import frozen_decoder, frozen_encoder, frozen_quantizer
 from wm.run import Layout
 
 DRAW_BATCH = 256
@@ -41,12 +40,11 @@ class Viewer:
         Raises:
             ValueError: the run has no decoder yet, or an artifact is missing or damaged.
         """
-        require_parts(layout, "decoder")
-        _, backgrounds = load_encoder(layout.encoder)
+        _, backgrounds = frozen_encoder(layout, device)
         return cls(
             quantizer=frozen_quantizer(layout, device),
-            decoder=frozen(load_decoder(layout.decoder)).to(device),
-            backgrounds={game: background.to(device) for game, background in backgrounds.items()},
+            decoder=frozen_decoder(layout, device),
+            backgrounds=backgrounds,
             device=device,
         )
 

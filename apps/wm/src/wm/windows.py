@@ -9,6 +9,7 @@ from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories, load_t
 from wm.pipeline import Context
 
 Split = Literal["train", "validation"]
+SPLITS: tuple[Split, Split] = ("train", "validation")  # made together: what one lacks is told before training
 
 
 def load_all_tokens(context: Context) -> dict[str, TokenTrajectories]:
@@ -50,9 +51,9 @@ def some_of_each_game(
     sampler: TokenSampler, limit: int, *, stride: int | None = None
 ) -> Iterator[TokenBatch]:
     """At most ``limit`` batches of every game of a sweep, spread evenly from oldest to newest play."""
-    by_game: dict[int, list[TokenBatch]] = {}
-    for batch in sampler.sweep(stride):
-        by_game.setdefault(int(batch.game_index[0]), []).append(batch)
-    for batches in by_game.values():
-        for index in np.linspace(0, len(batches) - 1, min(limit, len(batches))).round().astype(int):
-            yield batches[index]
+    size = sampler.batch_size
+    for game, starts in enumerate(sampler.swept(stride)):
+        count = -(-len(starts) // size)
+        for index in np.linspace(0, count - 1, min(limit, count)).round().astype(int):
+            rows = starts[index * size : (index + 1) * size]
+            yield sampler.gather(np.full(len(rows), game), rows).to(sampler.device)

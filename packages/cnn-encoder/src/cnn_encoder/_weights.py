@@ -12,21 +12,21 @@ M = TypeVar("M", bound=nn.Module)
 
 def plain_weights(module: nn.Module) -> dict[str, Tensor]:
     """The weights in float32, by the names they have in a module that is not compiled."""
-    return {name.removeprefix("_orig_mod."): t.float() for name, t in module.state_dict().items()}
+    return {name.replace("_orig_mod.", ""): t.float() for name, t in module.state_dict().items()}
 
 
 def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Tensor]) -> M:
-    """What ``make`` makes, with the weights of a file, on the CPU and in eval mode.
+    """What ``make`` makes of a file's settings, with its weights, on the CPU and in eval mode.
 
     Raises:
-        ValueError: they do not fit each other.
+        ValueError: the settings make nothing, or the weights are not those of what they make.
     """
     try:
-        with torch.device("meta"):  # draws nothing: the weights come from the file
+        with torch.random.fork_rng(devices=[]):  # the weights come from the file: nothing has been drawn
             module = make()
-    except TypeError as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} has settings that this version does not know ({error}); write it again"
+            f"{path} has settings that this version can make nothing of ({error}); write it again"
         ) from error
     expected = {name: t.shape for name, t in module.state_dict().items()}
     found = {name: t.shape for name, t in tensors.items()}
@@ -37,5 +37,5 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
             f"{path} does not hold the weights its settings describe "
             f"({', '.join(wrong[:3])}{more}); write it again"
         )
-    module.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+    module.load_state_dict(tensors)
     return module.eval()

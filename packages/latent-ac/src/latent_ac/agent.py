@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ac._artifact import load_artifact, save_artifact
+from latent_ac._weights import plain_weights, with_weights
 from latent_ac.actor import Actor, ActorConfig
 from latent_ac.critic import Critic, CriticConfig
 from latent_ac.features import CodeFeatures, Features
@@ -93,29 +94,22 @@ def save_agent(path: str | Path, agent: Agent) -> None:
         "critic": dataclasses.asdict(agent.critic.config),
         "predictor": dataclasses.asdict(agent.reward.config),
     }
-    # A module under torch.compile names its weights as its own.
-    tensors = {name.replace("_orig_mod.", ""): t.float() for name, t in agent.state_dict().items()}
-    save_artifact(path, tensors, kind=KIND, config=config)
+    save_artifact(path, plain_weights(agent), kind=KIND, config=config)
 
 
-def load_agent(path: str | Path, *, device: torch.device | str = "cpu") -> Agent:
-    """Read an agent; the file is all it needs.
+def load_agent(path: str | Path) -> Agent:
+    """Read an agent, on the CPU and in eval mode; the file is all it needs.
 
     Raises:
-        ValueError: the file is missing, damaged, of another kind, or its tensors and settings do not fit.
+        ValueError: the file is missing, damaged or of another kind, or its weights do not fit its settings.
     """
     tensors, config = load_artifact(path, kind=KIND)
-    try:
-        agent = Agent(
+
+    def make() -> Agent:
+        return Agent(
             ActorConfig(**config["actor"]),
             CriticConfig(**config["critic"]),
             PredictorConfig(**config["predictor"]),
-            generator=torch.Generator(),  # so that the global one is left as it was
         )
-        agent.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip()  # of many weights that do not fit, the last
-        raise ValueError(
-            f"{path} holds tensors or settings that make no agent ({reason}); write it again"
-        ) from error
-    return agent.to(device)
+
+    return with_weights(path, make, tensors)

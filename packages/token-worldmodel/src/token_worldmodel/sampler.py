@@ -170,17 +170,23 @@ class TokenSampler:
         By default they are as far apart as they are long: none overlap, and an episode's last rows may be in
         none.
         """
+        for game, starts in enumerate(self.swept(stride)):
+            for first in range(0, len(starts), self.batch_size):
+                rows = starts[first : first + self.batch_size]
+                yield self.gather(np.full(len(rows), game), rows).to(self.device)
+
+    def swept(self, stride: int | None = None) -> list[np.ndarray]:
+        """First rows of the windows that ``sweep`` goes through, int64, one array a game."""
         stride = self.length if stride is None else stride
         if stride < 1:
             raise ValueError(f"stride is {stride}; give 1 or more rows")
-        for game, starts in enumerate(self._starts):
-            ids = self._trajectories[game].episode_ids[starts]
+        chosen = []
+        for trajectories, starts in zip(self._trajectories, self._starts, strict=True):
+            ids = trajectories.episode_ids[starts]
             fresh = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
             offsets = np.arange(len(starts)) - np.repeat(fresh, np.diff(fresh, append=len(starts)))
-            chosen = starts[offsets % stride == 0]
-            for first in range(0, len(chosen), self.batch_size):
-                rows = chosen[first : first + self.batch_size]
-                yield self.gather(np.full(len(rows), game), rows).to(self.device)
+            chosen.append(starts[offsets % stride == 0])
+        return chosen
 
     def gather(self, games: np.ndarray, starts: np.ndarray) -> TokenBatch:
         """The windows, on the CPU, that begin at given rows.

@@ -13,14 +13,14 @@ from latent_ac import (
     load_agent,
     save_agent,
 )
-from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories
+from token_worldmodel import TokenBatch, TokenTrajectories
 
 from wm.actions import allowed_actions
 from wm.artifacts import frozen_quantizer, frozen_worldmodel
 from wm.device import generator
 from wm.dreams import Dreamer
 from wm.pipeline import Context, Made, Stage
-from wm.windows import Split, load_all_tokens, some_of_each_game, token_sampler
+from wm.windows import SPLITS, load_all_tokens, some_of_each_game, token_sampler
 
 # Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself,
 # more rarely than the others by their length.
@@ -45,12 +45,10 @@ def _learn_to_predict(
     """Train the predictors on real transitions; how well they do on those held out."""
     dream, fit_config = context.config.dream, context.config.train.predictors
 
-    def drawn(split: Split) -> TokenSampler:
-        return token_sampler(
-            context, tokens, length=TRANSITION, batch_size=fit_config.batch_size, split=split
-        )
-
-    real = drawn("train")
+    real, held_out = (
+        token_sampler(context, tokens, length=TRANSITION, batch_size=fit_config.batch_size, split=split)
+        for split in SPLITS
+    )
     context.fit(
         PredictorObjective(agent.reward, agent.continue_).to(context.device),
         lambda step: transitions(real.batch(context.first_batch + step), quantizer, dream.life_loss_ends),
@@ -60,11 +58,13 @@ def _learn_to_predict(
         part="predictors",
     )
     agent.eval()
-    held_out = some_of_each_game(drawn("validation"), VALIDATION_BATCHES, stride=1)
     return evaluate_predictors(
         agent.reward,
         agent.continue_,
-        (transitions(batch, quantizer, dream.life_loss_ends) for batch in held_out),
+        (
+            transitions(batch, quantizer, dream.life_loss_ends)
+            for batch in some_of_each_game(held_out, VALIDATION_BATCHES, stride=1)
+        ),
     )
 
 
@@ -109,7 +109,7 @@ def _agent(context: Context) -> Agent:
     """A new agent, or a known one."""
     known = context.known("agent")
     if known is not None:
-        return load_agent(known, device=context.device).train()
+        return load_agent(known).to(context.device).train()
     config = context.config
     draw = generator(torch.device("cpu"), config.seed, "agent")
     return Agent(config.actor, config.critic, config.predictor, generator=draw).to(context.device)

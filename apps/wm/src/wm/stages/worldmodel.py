@@ -17,7 +17,7 @@ from token_worldmodel import (
 from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype, derive_seed
 from wm.pipeline import Context, Made, Stage
-from wm.windows import load_all_tokens, some_of_each_game, token_sampler
+from wm.windows import SPLITS, load_all_tokens, some_of_each_game, token_sampler
 
 VALIDATION_BATCHES = 40
 
@@ -27,7 +27,10 @@ def run(context: Context) -> Made:
     config, layout, device = context.config, context.layout, context.device
     fit_config, length = config.train.worldmodel, config.windows.length
     tokens = load_all_tokens(context)
-    train = token_sampler(context, tokens, length=length, batch_size=fit_config.batch_size)
+    train, held_out = (
+        token_sampler(context, tokens, length=length, batch_size=fit_config.batch_size, split=split)
+        for split in SPLITS
+    )
     known = context.known("worldmodel")
     if known is None:
         torch.manual_seed(derive_seed(config.seed, "worldmodel"))
@@ -50,9 +53,6 @@ def run(context: Context) -> Made:
         return Made([])
     model.eval()
     save_worldmodel(layout.worldmodel, model)
-    held_out = token_sampler(
-        context, tokens, length=length, batch_size=fit_config.batch_size, split="validation"
-    )
     with autocast(autocast_dtype(fit_config.precision, device), device):
         measured = evaluate(model, some_of_each_game(held_out, VALIDATION_BATCHES), config.games)
     levels = {name: [asdict(level) for level in found] for name, found in measured.items()}

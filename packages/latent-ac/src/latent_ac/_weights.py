@@ -1,0 +1,41 @@
+"""Between the weights of a module and those of a file."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def plain_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weights in float32, by the names they have in a module that is not compiled."""
+    return {name.replace("_orig_mod.", ""): t.float() for name, t in module.state_dict().items()}
+
+
+def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Tensor]) -> M:
+    """What ``make`` makes of a file's settings, with its weights, on the CPU and in eval mode.
+
+    Raises:
+        ValueError: the settings make nothing, or the weights are not those of what they make.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):  # the weights come from the file: nothing has been drawn
+            module = make()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} has settings that this version can make nothing of ({error}); write it again"
+        ) from error
+    expected = {name: t.shape for name, t in module.state_dict().items()}
+    found = {name: t.shape for name, t in tensors.items()}
+    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"{path} does not hold the weights its settings describe "
+            f"({', '.join(wrong[:3])}{more}); write it again"
+        )
+    module.load_state_dict(tensors)
+    return module.eval()
