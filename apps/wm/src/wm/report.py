@@ -133,7 +133,7 @@ def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     for label in ("negative", "positive"):
         count = m[f"reward_count_{label}"]
         recall, precision = (shown(m[f"reward_{kind}_{label}"], ".0%") for kind in ("recall", "precision"))
-        found = f"recall {recall}, precision {precision}"
+        found = f"recall {recall}, precision {precision}" if count else "none in held-out play"
         yield "agent", f"{label} rewards", found, f"of {shown(count, '.0f')}; always zero: recall 0%"
     yield "agent", "imagined return", shown(metrics["train"].get("imagined_return"), ".3f"), ""
 
