@@ -1,6 +1,7 @@
 """What a quantizer knows: its codes, their statistics, and how many steps made them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
@@ -8,9 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from hrvq._artifact import load_artifact, save_artifact
 from hrvq._checks import check_tensors
 from hrvq._config import HRVQConfig
-from hrvq._files import load, save
 from hrvq._gradients import unit
 from hrvq._statistics import Level
 
@@ -131,7 +132,9 @@ class Codes(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file: `codebooks.l`, `counts.l` and `sums.l` of each level."""
-        save(self, path)
+        # Copies, because safetensors refuses views of one storage.
+        tensors = {name: part.clone() for name, part in self._tensors().items()}
+        save_artifact(path, tensors, kind="hrvq", config=asdict(self.config))
 
     @classmethod
     @torch.no_grad()
@@ -141,11 +144,37 @@ class Codes(nn.Module):
         Raises:
             ValueError: the file is missing, damaged, of another kind, or its parts do not fit together.
         """
-        return load(cls, path).to(device).eval()
+        tensors, config = load_artifact(path, kind="hrvq")
+        try:
+            quantizer = cls(HRVQConfig.from_dict(config))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} does not hold a quantizer's config: {error}") from error
+        parts = quantizer._tensors()
+        shapes, expected = ({name: t.shape for name, t in some.items()} for some in (tensors, parts))
+        wrong = sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n))
+        if wrong:
+            raise ValueError(f"{path} is damaged: its tensors {wrong} do not fit its config; write it again")
+        damaged = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+        if damaged:
+            raise ValueError(f"{path} is damaged: {damaged} have NaN or infinite values; write it again")
+        for name, part in parts.items():
+            part.copy_(tensors[name])
+        quantizer.set_extra_state(tensors["steps"])
+        return quantizer.to(device).eval()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that changes, by the names that files have for it; all but the steps are views."""
+        parts = zip(("codebooks", "counts", "sums"), self._parts(), strict=True)
+        return {"steps": self.get_extra_state()} | {
+            f"{name}.{level}": part for name, levels in parts for level, part in enumerate(levels)
+        }
+
+    def _parts(self) -> tuple[Sequence[Tensor], ...]:
+        """Codes, counts and sums, each a view for every level."""
+        return self.codebooks, self.counts.split(self._sizes), self.sums.split(self._sizes)
 
     def _levels(self) -> list[Level]:
-        parts = (self.codebooks, self.counts.split(self._sizes), self.sums.split(self._sizes))
-        return [Level(*level) for level in zip(*parts, strict=True)]
+        return [Level(*level) for level in zip(*self._parts(), strict=True)]
 
     def _advance(self) -> None:
         self._steps += 1
