@@ -1,6 +1,8 @@
 """Real play to learn from."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +31,13 @@ def run(context: Context) -> Made:
         return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
-        # Beside the old data until it is whole: a stop half way loses neither.
-        target = directory if context.round else directory.with_name(f".{game}.partial")
-        if context.round:
-            drop_rounds(directory, context.round)
-            before = _shards(directory)
-        else:
-            _spare_recording(directory)
-            shutil.rmtree(target, ignore_errors=True)
-            before = set()
         task_name = f"{context.name('collect')} {game}"
-        with context.reporter.task(task_name, config.num_steps) as task, one_thread(context.device):
+        with (
+            _place(directory, context.round) as target,
+            context.reporter.task(task_name, config.num_steps) as task,
+            one_thread(context.device),
+        ):
+            before = _shards(target)
             result = collect(
                 target,
                 game,
@@ -50,9 +48,6 @@ def run(context: Context) -> Made:
                 num_envs=config.num_envs,
                 progress=task.update,
             )
-        if not context.round:
-            shutil.rmtree(directory, ignore_errors=True)
-            target.rename(directory)
         made += sorted(_shards(directory) - before)
         store = context.layout.frames(game)
         rewards = store.rewards[len(store) - result.num_rows :]
@@ -66,6 +61,24 @@ def run(context: Context) -> Made:
             "unit_rewards": bool(np.isin(rewards, (-1, 0, 1)).all()),
         }
     return Made(made, metrics)
+
+
+@contextmanager
+def _place(directory: Path, index: int) -> Iterator[Path]:
+    """Where the play of a round is to be written, which then lies in ``directory``.
+
+    That is behind the rounds before it; what the first one replaces stays until the new play is whole.
+    """
+    if index:
+        drop_rounds(directory, index)
+        yield directory
+        return
+    _spare_recording(directory)
+    target = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(target, ignore_errors=True)
+    yield target
+    shutil.rmtree(directory, ignore_errors=True)
+    target.rename(directory)
 
 
 def _imported(context: Context) -> Made:
