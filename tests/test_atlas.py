@@ -108,4 +108,4 @@ def test_a_run_without_a_decoder_says_what_to_do(run, tmp_path):
     Layout(copy).decoder.unlink()
     done = wm("atlas", copy, "--device", "cpu")
     assert done.code == 2
-    assert "run `wm train decoder --run" in done.output
+    assert "has no decoder yet; run `wm train --run" in done.output
