@@ -8,7 +8,7 @@ import pytest
 import torch
 from command import wm
 from rich.console import Console
-from wm.fidelity import masked_error, useful_horizon
+from wm.fidelity import masked_error
 from wm.fidelity_report import print_foreseen
 
 QUICK = ("--frames", 240, "--reader-steps", 20, "--windows", 32, "--device", "cpu")
@@ -78,12 +78,6 @@ def test_errors_count_only_where_the_object_is_in_play():
     read = torch.tensor([[[11.0], [25.0]], [[33.0], [0.0]]])
     counts = torch.tensor([[[True], [True]], [[True], [False]]])
     assert masked_error(read, real, counts).tolist() == [[2.0], [5.0]]
-
-
-def test_the_useful_horizon_ends_at_the_first_step_that_is_no_better():
-    error = torch.tensor([[1.0, 2.0], [1.0, 1.0], [3.0, 1.0], [1.0, 1.0]])
-    copied = torch.tensor([[2.0, 2.0], [2.0, 2.0], [3.0, 2.0], [2.0, 2.0]])
-    assert useful_horizon(error, copied) == [2, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,10 @@
 """What the reward and continue predictors learn from: every transition as often as every other."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hrvq import HRVQ, HRVQConfig
 from token_worldmodel import TokenSampler, TokenTrajectories
 from wm.stages.agent import TRANSITION, transitions
-from wm.windows import some_of_each_game
 
 EPISODES, STEPS = 40, 24  # rows are STEPS + 1: the final observation too
 
@@ -28,26 +25,6 @@ def play():
     )
 
 
-def test_held_out_play_is_asked_from_the_oldest_to_the_newest():
-    """Later rounds add play at the end; a sweep's beginning would be the first round's for ever."""
-    columns = play()
-    columns = dataclasses.replace(columns, actions=columns.episode_ids.astype(np.uint8))  # tell when it was
-    sampler = TokenSampler(
-        {"pong": columns, "breakout": columns},
-        length=TRANSITION,
-        batch_size=10,
-        seed=0,
-        split="validation",
-        validation_fraction=0.5,
-    )
-    batches = list(some_of_each_game(sampler, 5, stride=1))
-    when = [[int(b.actions[0, 0]) for b in batches if int(b.game_index[0]) == game] for game in (0, 1)]
-    assert when[0] == when[1] == sorted(when[0])
-    assert len(when[0]) == 5
-    assert np.abs(np.array(when[0]) - np.linspace(0, EPISODES - 1, 5)).max() <= 5
-    assert len(list(some_of_each_game(sampler, 10**6))) == len(list(sampler.sweep()))
-
-
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_an_end_is_drawn_as_often_as_any_other_transition(split):
     quantizer = HRVQ(HRVQConfig(dim=2, levels=1, codes=2))
@@ -62,7 +39,7 @@ def test_an_end_is_drawn_as_often_as_any_other_transition(split):
     if split == "train":
         batches = [sampler.batch(step) for step in range(20)]
     else:
-        batches = list(some_of_each_game(sampler, 100, stride=1))
+        batches = list(sampler.sweep(stride=1))
     found = [transitions(batch, quantizer, life_loss_ends=False) for batch in batches]
     ends = 1 - np.concatenate([batch.continues.numpy() for batch in found])
     lost = np.concatenate([batch.rewards.numpy() for batch in found]) < 0

@@ -2,7 +2,14 @@ import math
 
 import pytest
 import torch
-from token_worldmodel import event_fidelity, replay, replay_policy, token_fidelity, value_fidelity
+from token_worldmodel import (
+    event_fidelity,
+    replay,
+    replay_policy,
+    token_fidelity,
+    useful_horizon,
+    value_fidelity,
+)
 
 
 def test_token_agreement_by_hand() -> None:
@@ -21,6 +28,7 @@ def test_useful_horizon_ends_at_the_first_that_copying_equals() -> None:
     real = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]])[..., None]
     dreamed = torch.tensor([[0, 1, 9, 9, 4], [0, 9, 2, 9, 4]])[..., None]
     assert token_fidelity(dreamed, real).useful_horizon == (2,)
+    assert useful_horizon(torch.tensor([[1, 0], [1, 1], [0, 1], [1, 1]]).bool()) == (2, 0)
 
 
 def test_value_errors_by_hand() -> None:

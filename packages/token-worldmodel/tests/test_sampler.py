@@ -123,6 +123,20 @@ def test_sweep_covers_each_episode_without_overlap(make_trajectories) -> None:
         next(sampler.sweep(stride=0))
 
 
+def test_a_limited_sweep_is_spread_from_each_games_first_batch_to_its_last(make_trajectories) -> None:
+    games = {"Pong": make_trajectories(40), "Breakout": make_trajectories(8)}
+    sampler = TokenSampler(games, length=2, batch_size=2, seed=0, split="all")
+
+    def firsts(limit: int | None) -> list[tuple[int, int]]:
+        return [(int(b.game_index[0]), int(b.tokens[0, 0, 0])) for b in sampler.sweep(limit=limit)]
+
+    assert firsts(None) == firsts(10) == [*((0, 4 * i) for i in range(10)), (1, 0), (1, 4)]
+    assert firsts(4) == [(0, 0), (0, 12), (0, 24), (0, 36), (1, 0), (1, 4)]
+    assert firsts(1) == [(0, 0), (1, 0)]
+    with pytest.raises(ValueError, match="limit is 0"):
+        next(sampler.sweep(limit=0))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -48,7 +48,7 @@ def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], obj
     Raises:
         ValueError: it has seen none of them, or its file is missing or damaged.
     """
-    _, backgrounds = _loaded(layout, "encoder", load_encoder)
+    backgrounds = known_backgrounds(layout)
     unseen = [game for game in games if game not in backgrounds]
     advice = f"{', '.join(unseen)}: not trained on yet; `wm train --run {layout.root}` does it"
     if unseen and len(unseen) == len(games):
@@ -56,6 +56,16 @@ def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], obj
     if unseen:
         say(f"left out, {advice}")
     return [game for game in games if game in backgrounds]
+
+
+def known_backgrounds(layout: Layout) -> dict[str, Tensor]:
+    """The background of each game that the run's encoder has seen, on the CPU; float32 (84, 84).
+
+    Raises:
+        ValueError: the encoder's file is missing or damaged.
+    """
+    _, backgrounds = _loaded(layout, "encoder", load_encoder)
+    return backgrounds
 
 
 def frozen_encoder(layout: Layout, device: torch.device) -> tuple[Encoder, dict[str, Tensor]]:

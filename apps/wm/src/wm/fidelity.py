@@ -15,7 +15,7 @@ from atari_data import games as ale_games
 from cnn_encoder import MLPProbe, MLPProbeConfig, ProbeData, train_mlp_probe
 from latent_ac import Agent, CodeFeatures, transform_rewards
 from rich.console import Console
-from token_worldmodel import event_fidelity, replay, token_fidelity, value_fidelity
+from token_worldmodel import event_fidelity, replay, token_fidelity, useful_horizon, value_fidelity
 from torch import Tensor
 
 from wm.artifacts import (
@@ -321,7 +321,7 @@ class _Fidelity:
             "read_error": reader.read(self._codes(windows.tokens[:, self.context :])),
         }
         errors = {name: masked_error(values, real[:, 1:], counts) for name, values in read.items()}
-        useful = useful_horizon(errors["error"], errors["copy_error"])
+        useful = useful_horizon(errors["error"] < errors["copy_error"])
         return {
             name: {key: error[:, v].tolist() for key, error in errors.items()}
             | {"count": counts[..., v].sum(0).tolist(), "useful_horizon": useful[v]}
@@ -333,8 +333,3 @@ class _Fidelity:
 def masked_error(read: Tensor, real: Tensor, counts: Tensor) -> Tensor:
     """Mean absolute error (H, V) over the windows that count: three of (B, H, V); NaN where none does."""
     return ((read - real).abs() * counts).sum(0) / counts.sum(0)
-
-
-def useful_horizon(error: Tensor, copy_error: Tensor) -> list[int]:
-    """How many first horizons beat copying without a gap, for each column of (H, V)."""
-    return [int(n) for n in (error < copy_error).long().cumprod(0).sum(0)]

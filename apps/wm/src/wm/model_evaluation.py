@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
-from wm.artifacts import frozen_worldmodel, known_tokens, require_parts
+from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.choice import open_run
 from wm.device import autocast, autocast_dtype, pick_device
 from wm.model_checks import Check, check_worldmodel
@@ -36,7 +36,6 @@ def evaluate_worldmodel(
     """
     config, layout = open_run(directory)
     device = pick_device(device_name)
-    require_parts(layout, "worldmodel")
     model = frozen_worldmodel(layout, device)
     sampler = TokenSampler(
         {game: known_tokens(layout, game, model) for game in config.games},

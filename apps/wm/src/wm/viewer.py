@@ -9,7 +9,7 @@ from cnn_encoder import Decoder
 from hrvq import HRVQ
 from torch import Tensor
 
-from wm.artifacts import frozen_decoder, frozen_encoder, frozen_quantizer
+from wm.artifacts import frozen_decoder, frozen_quantizer, known_backgrounds
 from wm.run import Layout
 
 DRAW_BATCH = 256
@@ -40,11 +40,11 @@ class Viewer:
         Raises:
             ValueError: the run has no decoder yet, or an artifact is missing or damaged.
         """
-        _, backgrounds = frozen_encoder(layout, device)
+        backgrounds = known_backgrounds(layout)
         return cls(
             quantizer=frozen_quantizer(layout, device),
             decoder=frozen_decoder(layout, device),
-            backgrounds=backgrounds,
+            backgrounds={game: background.to(device) for game, background in backgrounds.items()},
             device=device,
         )
 

@@ -1,10 +1,8 @@
 """Windows of tokens, as every stage that learns from them draws them."""
 
-from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
-from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories, load_tokens
+from token_worldmodel import TokenSampler, TokenTrajectories, load_tokens
 
 from wm.pipeline import Context
 
@@ -45,15 +43,3 @@ def token_sampler(
         newest_share=config.rounds.newest_share,
         device=context.device,
     )
-
-
-def some_of_each_game(
-    sampler: TokenSampler, limit: int, *, stride: int | None = None
-) -> Iterator[TokenBatch]:
-    """At most ``limit`` batches of every game of a sweep, spread evenly from oldest to newest play."""
-    size = sampler.batch_size
-    for game, starts in enumerate(sampler.swept(stride)):
-        count = -(-len(starts) // size)
-        for index in np.linspace(0, count - 1, min(limit, count)).round().astype(int):
-            rows = starts[index * size : (index + 1) * size]
-            yield sampler.gather(np.full(len(rows), game), rows).to(sampler.device)

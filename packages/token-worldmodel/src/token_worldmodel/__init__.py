@@ -11,6 +11,7 @@ from .fidelity import (
     replay,
     replay_policy,
     token_fidelity,
+    useful_horizon,
     value_fidelity,
 )
 from .imagine import Dream, Policy, imagine
@@ -53,6 +54,7 @@ __all__ = [
     "save_worldmodel",
     "split_episodes",
     "token_fidelity",
+    "useful_horizon",
     "value_fidelity",
     "visibility",
 ]

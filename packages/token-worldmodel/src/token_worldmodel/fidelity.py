@@ -129,7 +129,7 @@ def token_fidelity(dreamed: Tensor, real: Tensor) -> TokenFidelity:
         agreement=agreement,
         copy_agreement=copy_agreement,
         changed_agreement=(equal & ~stayed).sum(0) / (~stayed).sum(0),
-        useful_horizon=_useful_horizon(agreement > copy_agreement),
+        useful_horizon=useful_horizon(agreement > copy_agreement),
     )
 
 
@@ -151,7 +151,7 @@ def value_fidelity(dreamed: Tensor, real: Tensor, last: Tensor) -> ValueFidelity
         )
     error = (dreamed.float() - real.float()).abs().mean(0)
     copy_error = (last[:, None].float() - real.float()).abs().mean(0)
-    return ValueFidelity(error, copy_error, _useful_horizon(error < copy_error))
+    return ValueFidelity(error, copy_error, useful_horizon(error < copy_error))
 
 
 def event_fidelity(dreamed: Tensor, real: Tensor) -> EventFidelity:
@@ -180,6 +180,6 @@ def event_fidelity(dreamed: Tensor, real: Tensor) -> EventFidelity:
     )
 
 
-def _useful_horizon(better: Tensor) -> tuple[int, ...]:
-    """First rows of bool (H, F) that are true without a gap, for each column."""
+def useful_horizon(better: Tensor) -> tuple[int, ...]:
+    """How many of the first horizons beat copying without a gap, for each column of bool (H, F)."""
     return tuple(better.long().cumprod(0).sum(0).tolist())

@@ -164,15 +164,21 @@ class TokenSampler:
             rows[here] = starts[draws[here]]
         return self.gather(games, rows).to(self.device)
 
-    def sweep(self, stride: int | None = None) -> Iterator[TokenBatch]:
+    def sweep(self, stride: int | None = None, *, limit: int | None = None) -> Iterator[TokenBatch]:
         """Windows ``stride`` rows apart, over all episodes of the split, game by game; for evaluation.
 
         By default they are as far apart as they are long: none overlap, and an episode's last rows may be in
         none.
+
+        Args:
+            limit: of each game at most so many batches, spread evenly from its first to its last.
         """
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}; give 1 or more batches, or None for all")
         for game, starts in enumerate(self.swept(stride)):
-            for first in range(0, len(starts), self.batch_size):
-                rows = starts[first : first + self.batch_size]
+            count = -(-len(starts) // self.batch_size)
+            for index in np.linspace(0, count - 1, min(count, limit or count)).round().astype(int):
+                rows = starts[index * self.batch_size :][: self.batch_size]
                 yield self.gather(np.full(len(rows), game), rows).to(self.device)
 
     def swept(self, stride: int | None = None) -> list[np.ndarray]:

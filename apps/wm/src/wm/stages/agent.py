@@ -20,7 +20,7 @@ from wm.artifacts import frozen_quantizer, frozen_worldmodel
 from wm.device import generator
 from wm.dreams import Dreamer
 from wm.pipeline import Context, Made, Stage
-from wm.windows import SPLITS, load_all_tokens, some_of_each_game, token_sampler
+from wm.windows import SPLITS, load_all_tokens, token_sampler
 
 # Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself,
 # more rarely than the others by their length.
@@ -63,7 +63,7 @@ def _learn_to_predict(
         agent.continue_,
         (
             transitions(batch, quantizer, dream.life_loss_ends)
-            for batch in some_of_each_game(held_out, VALIDATION_BATCHES, stride=1)
+            for batch in held_out.sweep(stride=1, limit=VALIDATION_BATCHES)
         ),
     )
 

@@ -17,7 +17,7 @@ from token_worldmodel import (
 from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype, derive_seed
 from wm.pipeline import Context, Made, Stage
-from wm.windows import SPLITS, load_all_tokens, some_of_each_game, token_sampler
+from wm.windows import SPLITS, load_all_tokens, token_sampler
 
 VALIDATION_BATCHES = 40
 
@@ -54,7 +54,7 @@ def run(context: Context) -> Made:
     model.eval()
     save_worldmodel(layout.worldmodel, model)
     with autocast(autocast_dtype(fit_config.precision, device), device):
-        measured = evaluate(model, some_of_each_game(held_out, VALIDATION_BATCHES), config.games)
+        measured = evaluate(model, held_out.sweep(limit=VALIDATION_BATCHES), config.games)
     levels = {name: [asdict(level) for level in found] for name, found in measured.items()}
     return Made([layout.worldmodel], {"train": trained, "validation": levels})
 
