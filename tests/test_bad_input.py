@@ -1,6 +1,7 @@
 """What a user can do wrong: exit code 2, one sentence that helps, no traceback, nothing lost."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -113,9 +114,31 @@ def test_what_cannot_be_written_is_refused_before_the_work(run, tmp_path):
         refused(wm(command, run, option, tmp_path), "is a directory; give a file")
         refused(wm(command, run, option, tmp_path / "file" / "x"), "is a file, so")
         refused(wm(command, run, option, tmp_path / ("x" * 300)), "File name too long; choose another place")
+    os.mkfifo(tmp_path / "pipe")
+    refused(wm("probe", run, "--json", tmp_path / "pipe"), "is a device or a pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    for command, name in (("atlas", "atlas.html"), ("dream", "dream-pong-0.gif")):
+        (copy / name).mkdir(exist_ok=True)
+        refused(done := wm(command, copy, "--device", "cpu"), f"{name} is a directory")
+        assert "draw" not in done.output
     for option in ("--episodes", "--temperature", "--seed", "--max-frames"):
         asked = wm("eval", run, "--stage", "worldmodel", option, "100")
         refused(asked, f"{option} is about play", "leave it out")
+
+
+def test_what_a_link_points_to_is_written_and_the_link_stays(run, tmp_path):
+    (tmp_path / "link.json").symlink_to("real.json")
+    done = wm("eval", run, "--stage", "worldmodel", "--device", "cpu", "--json", tmp_path / "link.json")
+    assert done.code == 0, done.output
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text())["games"]
+
+
+def test_commands_that_are_advised_can_be_pasted(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "my run", copy_function=shutil.copy2)
+    (copy / "agent.safetensors").unlink()
+    refused(wm("dream", copy), f"run `wm train --run '{copy}'` first")
 
 
 def damage_truncate(path):

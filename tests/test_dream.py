@@ -9,6 +9,7 @@ from latent_ac import CodeFeatures, load_agent
 from PIL import Image
 from token_worldmodel import load_tokens
 from wm.config import load_config
+from wm.film import draw, sampled
 from wm.run import Layout
 from wm.viewer import Viewer
 from wm.watching import DreamedGame, watch
@@ -36,6 +37,16 @@ def test_a_film_has_a_picture_of_every_step_and_follows_the_seed(run, tmp_path):
         assert picture.n_frames == load_config(Layout(run).config).dream.context + 9
         assert picture.info["loop"] == 0
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_picture_is_the_same_whichever_are_drawn(run):
+    dream, viewer = dreamt(run, 9), Viewer.load(Layout(run), CPU)
+    steps = range(len(dream.tokens))
+    all_of_them = [np.asarray(picture) for picture in draw(dream, viewer, "pong", steps)]
+    some = [np.asarray(picture) for picture in draw(dream, viewer, "pong", sampled(steps)[1:])]
+    assert len(all_of_them) == len(steps)
+    for step, picture in zip(sampled(steps)[1:], some, strict=True):
+        assert np.abs(picture.astype(int) - all_of_them[step]).max() <= 24  # other batches, other roundings
 
 
 def test_a_dream_longer_than_the_model_starts_in_real_validation_play(run):

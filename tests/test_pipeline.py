@@ -364,7 +364,12 @@ def test_a_list_of_runs_tells_them_apart(run, tmp_path):
     assert re.search(r"changed +│ 1 of 7", wm("runs", tmp_path).output)
     assert wm("show", copy).output.count("out of date") == 6
     (tmp_path / "same" / "config.toml").write_text("[worldmodel]\nwidth = 3\n")
-    assert "cannot be read: unknown setting" in wm("runs", tmp_path).output
+    (copy / "manifest.json").unlink()
+    (copy / "manifest.json").mkdir()
+    listed = wm("runs", tmp_path).output
+    assert "cannot be read: unknown setting" in listed
+    assert re.search(r"done +│ cannot be read: ", listed)
+    assert "[red]" in listed
 
 
 def test_version_and_help():

@@ -173,7 +173,7 @@ def test_keys_play_hand_over_begin_anew_and_end(run):
 
 
 def in_a_terminal(keys, *arguments, size=(50, 100)):
-    """Run `wm` in a pseudo-terminal, a key or signal sent at each step shown.
+    """Run `wm` in a pseudo-terminal; at each step shown a key or signal is sent, or the terminal resized.
 
     Returns exit code, output, and whether the terminal is as before.
     """
@@ -193,9 +193,12 @@ def in_a_terminal(keys, *arguments, size=(50, 100)):
         assert time.monotonic() < deadline, output[-2000:]
         if select.select([ours], [], [], 0.1)[0]:
             output += os.read(ours, 65536)
-        if left and output.count(b", step ") > len(keys) - len(left):
+        if left and len(re.findall(b", step |enlarge it to", output)) > len(keys) - len(left):
             key = left.pop(0)
-            os.write(ours, key) if isinstance(key, bytes) else process.send_signal(key)
+            if isinstance(key, tuple):
+                termios.tcsetwinsize(ours, key)
+            else:
+                os.write(ours, key) if isinstance(key, bytes) else process.send_signal(key)
     kept = termios.tcgetattr(theirs) == before
     os.close(ours)
     os.close(theirs)
@@ -223,6 +226,17 @@ def test_ctrl_c_and_sigterm_end_it_in_order(run, stop):
     assert "\x1b[?1049l" in output  # the screen is given back
     assert "dreamed steps of pong" in output
     assert kept
+
+
+def test_a_terminal_made_too_small_holds_the_dream(run, tmp_path):
+    keys, film = [b" ", (20, 40), (50, 100), b" ", b"q"], tmp_path / "played.gif"
+    code, output, kept = in_a_terminal(keys, "play", run, "--out", film, "--device", "cpu", "--speed", 60)
+    assert code == 0, output
+    assert "40 x 20 characters" in output
+    assert kept
+    shown = [int(step) for step in re.findall(r", step (\d+)", output)]
+    assert sorted(set(shown)) == list(range(shown[-1] + 1))  # none went by unseen
+    assert film.exists()
 
 
 def test_a_small_terminal_is_refused(run):

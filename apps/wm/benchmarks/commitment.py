@@ -85,25 +85,34 @@ def open_plays(directory: Path, seed: int, steps: int) -> dict[str, Play]:
     return plays
 
 
+class QuantizedEncoder(nn.Module):
+    """An encoder as the objective sees it that gets the quantized embedding instead; remembers the last."""
+
+    def __init__(self, encoder: Encoder, quantizer: HRVQ) -> None:
+        super().__init__()
+        self.encoder, self.quantizer, self.config = encoder, quantizer, encoder.config
+
+    def embed_clips(self, clips: Tensor, background: Tensor | None = None) -> Tensor:
+        embeddings = self.encoder.embed_clips(clips, background)
+        self.embeddings, self.found = embeddings.detach(), self.quantizer(embeddings)
+        return self.found.quantized
+
+
 class ThroughQuantizer(nn.Module):
     """The encoder's objective, asked of the quantized embedding, plus the commitment loss."""
 
     def __init__(self, objective: ContrastiveObjective, quantizer: HRVQ) -> None:
         super().__init__()
-        self.objective, self.quantizer = objective, quantizer
-        self.hook = objective.encoder.register_forward_hook(self._quantize)
-
-    def _quantize(self, encoder: nn.Module, inputs: object, embeddings: Tensor) -> Tensor:
-        self._embeddings, self._found = embeddings.detach(), self.quantizer(embeddings)
-        return self._found.quantized
+        self.objective, self.quantized = objective, QuantizedEncoder(objective.encoder, quantizer)
+        objective.encoder = self.quantized  # type: ignore[assignment]
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         loss, values = self.objective(batch)
-        return loss + self._found.commitment_loss.sum(), values
+        return loss + self.quantized.found.commitment_loss.sum(), values
 
     def after_step(self) -> None:
         self.objective.after_step()
-        self.quantizer.update(self._embeddings, self._found.tokens)
+        self.quantized.quantizer.update(self.quantized.embeddings, self.quantized.found.tokens)
 
 
 class Experiment:
@@ -150,16 +159,15 @@ class Experiment:
 
     def run(self, name: str, weights: tuple[float, ...] | None) -> Measured:
         objective, quantizer = copy.deepcopy(self.start), None
+        encoder = objective.encoder
         config = replace(WARM_START, steps=self.options.steps, schedule="cosine")
         if weights is None:
             self._fit(objective, name, WARM_START.steps, config)
         else:
             quantizer = HRVQ(HRVQConfig(dim=384, commitment_weights=weights, seed=self.seed))
             quantizer.initialize(self._some_embeddings())
-            through = ThroughQuantizer(objective, quantizer)
-            self._fit(through, name, WARM_START.steps, config)
-            through.hook.remove()
-        encoder, sides = frozen(objective.encoder), (self.train, self.test)
+            self._fit(ThroughQuantizer(objective, quantizer), name, WARM_START.steps, config)
+        encoder, sides = frozen(encoder), (self.train, self.test)
         train, test = ({g: p.embed(encoder, self.backgrounds[g]) for g, p in s.items()} for s in sides)
         refitted = HRVQ(HRVQConfig(dim=384, seed=self.seed))
         refitted.fit(learned := torch.cat(list(train.values())))

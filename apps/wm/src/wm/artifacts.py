@@ -11,6 +11,7 @@ from latent_ac import Agent, load_agent
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel
 from torch import Tensor
 
+from wm.console import command
 from wm.device import frozen
 from wm.run import Layout
 
@@ -24,7 +25,8 @@ def require_parts(layout: Layout, *parts: str) -> None:
     missing = [_CALLED.get(part, part) for part in parts if not getattr(layout, part).exists()]
     if missing:
         raise ValueError(
-            f"{layout.root} has no {' and no '.join(missing)} yet; run `wm train --run {layout.root}` first"
+            f"{layout.root} has no {' and no '.join(missing)} yet; "
+            f"run {command('wm', 'train', '--run', layout.root)} first"
         )
 
 
@@ -38,8 +40,8 @@ def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:
     try:
         return load(getattr(layout, part))
     except ValueError as error:
-        advice = f"if you have no copy, delete it and `wm train --run {layout.root}` makes it again"
-        raise ValueError(f"{error}; {advice}") from error
+        again = command("wm", "train", "--run", layout.root)
+        raise ValueError(f"{error}; if you have no copy, delete it and {again} makes it again") from error
 
 
 def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], object]) -> list[str]:
@@ -50,7 +52,8 @@ def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], obj
     """
     backgrounds = known_backgrounds(layout)
     unseen = [game for game in games if game not in backgrounds]
-    advice = f"{', '.join(unseen)}: not trained on yet; `wm train --run {layout.root}` does it"
+    does_it = command("wm", "train", "--run", layout.root)
+    advice = f"{', '.join(unseen)}: not trained on yet; {does_it} does it"
     if unseen and len(unseen) == len(games):
         raise ValueError(advice)
     if unseen:

@@ -10,7 +10,7 @@ from rich.console import Console
 from wm.atlas import Atlas, Code, Level, Sharing, read
 from wm.choice import open_run
 from wm.device import pick_device
-from wm.files import write_text
+from wm.files import require_place, write_text
 from wm.images import coarse, data_uri, row, tint
 from wm.reporter import Reporter
 from wm.viewer import Viewer
@@ -91,9 +91,10 @@ def write_atlas(
         )
     viewer = Viewer.load(layout, pick_device(device_name))
     chosen = sorted(set(levels)) or list(range(config.hrvq.levels))
+    target = out or directory / "atlas.html"
+    require_place(target)
     with Reporter(console) as reporter:
         atlas = read(layout, config.games, viewer, chosen, examples, config.seed, reporter)
-    target = out or directory / "atlas.html"
     write_text(target, page(atlas))
     console.print(f"written to {target}; open it in a browser", soft_wrap=True)
 

@@ -1,7 +1,9 @@
 """The terminal that commands speak to."""
 
 import math
+import shlex
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
@@ -15,6 +17,11 @@ def make_console(*, stderr: bool = False) -> Console:
     """
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_OF_NO_TERMINAL
     return Console(stderr=stderr, width=width, markup=False, highlight=False)
+
+
+def command(*words: str | Path) -> str:
+    """A command between backquotes that a shell takes as it stands, whatever is in its paths."""
+    return f"`{shlex.join(map(str, words))}`"
 
 
 def shown(value: float | None, form: str) -> str:

@@ -10,15 +10,14 @@ from atari_data import ACTION_NAMES, write_video
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wm.film import BAD, FAINT, GOOD, INK, PAPER, REAL, font, paste, write_gif
+from wm.film import BAD, FAINT, GOOD, INK, PAPER, REAL, font, paste, sampled, write_gif
 from wm.images import to_bytes
 from wm.replay import DreamedEpisode, EpisodeFilm
-from wm.viewer import Viewer
+from wm.viewer import DRAW_BATCH, Viewer
 
 BIG = 4
 SIDE = 84 * BIG
 MARGIN, HEAD, FOOT = 16, 40, 56
-FRAMES_AT_ONCE = 256
 
 
 def write_film(
@@ -29,10 +28,12 @@ def write_film(
     Raises:
         ValueError: the video cannot be written.
     """
-    pictures = draw_episode(film, dream, viewer, game, title)
+    steps = range(len(film.frames))
+    pictures = draw_episode(film, dream, viewer, game, title, steps)
     if find_spec("av") is None:
         path = stem.with_suffix(".gif")
-        write_gif(path, [Image.fromarray(picture) for picture in pictures])
+        sample = draw_episode(film, dream, viewer, game, title, sampled(steps))
+        write_gif(path, map(Image.fromarray, pictures), map(Image.fromarray, sample))
     else:
         path = stem.with_suffix(".mp4")
         write_video(path, pictures)
@@ -40,16 +41,17 @@ def write_film(
 
 
 def draw_episode(
-    film: EpisodeFilm, dream: DreamedEpisode, viewer: Viewer, game: str, title: str
+    film: EpisodeFilm, dream: DreamedEpisode, viewer: Viewer, game: str, title: str, steps: range
 ) -> Iterator[NDArray[np.uint8]]:
-    """A picture of each observation, uint8 (432, 720, 3)."""
+    """A picture of the observation at each of the steps, uint8 (432, 720, 3)."""
     scored = np.cumsum(film.rewards)
     known, expected = running_scores(film, dream)
     beside = "   ({:g} won less lost)" if dream.signs else ""
     heading = "won less lost, as it expects" if dream.signs else "score it expects"
-    for start in range(0, len(film.frames), FRAMES_AT_ONCE):
-        drawn = viewer.draw(dream.tokens[start : start + FRAMES_AT_ONCE], game)[:, -1].numpy()
-        for step in range(start, start + len(drawn)):
+    for first in range(0, len(steps), DRAW_BATCH):
+        some = steps[first : first + DRAW_BATCH]
+        drawn = viewer.draw(dream.tokens[list(some)], game)[:, -1].numpy()
+        for step, frame in zip(some, drawn, strict=True):
             dreamed = step >= dream.context
             canvas = Image.new("RGB", (3 * MARGIN + 2 * SIDE, HEAD + SIDE + FOOT), PAPER)
             pen = ImageDraw.Draw(canvas)
@@ -60,7 +62,7 @@ def draw_episode(
             paste(canvas, film.frames[step], BIG, left, HEAD)
             paste(
                 canvas,
-                to_bytes(drawn[step - start]) if dreamed else film.frames[step],
+                to_bytes(frame) if dreamed else film.frames[step],
                 BIG,
                 right,
                 HEAD,

@@ -34,11 +34,11 @@ def friendly_errors(console: Console, *, resumes: bool = False) -> Iterator[None
     except (ValueError, OSError, SafetensorError) as error:
         if isinstance(error, SafetensorError) and "(os error " not in str(error):
             raise
-        _say(console, f"error: {_sentence(error)}")
+        _say(console, f"error: {sentence(error)}")
         raise typer.Exit(2) from None
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """What an error says; what the system says is put together with the path and with what can be done."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:

@@ -21,9 +21,11 @@ from rich.console import Console
 from wm.artifacts import encoded_games, require_parts
 from wm.choice import open_run, read_choice
 from wm.config import RunConfig
+from wm.console import command
 from wm.device import derive_seed, one_thread, pick_device
 from wm.episode_film import write_film
 from wm.evaluation_report import score_table
+from wm.files import require_place
 from wm.policy import load_policy
 from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.reporter import Reporter
@@ -223,13 +225,11 @@ def evaluate_run(
     if not set(config.games) & set(ale_games()):
         raise ValueError(
             f"{directory} is a run of {', '.join(config.games)}, no game of ALE that could be played; "
-            f"`wm eval {directory} --stage worldmodel` measures its world model"
+            f"{command('wm', 'eval', directory, '--stage', 'worldmodel')} measures its world model"
         )
     films = directory / "videos"
-    if video and films.exists() and not films.is_dir():
-        raise ValueError(
-            f"{films} is a file, where --video makes a directory; move it away or leave --video out"
-        )
+    if video:
+        require_place(films / f"{config.games[0]}-best.mp4")
     device, reporter = pick_device(device_name), Reporter(console)
     recorded: dict[str, RecordedPolicy] = {}
     result = evaluate_games(

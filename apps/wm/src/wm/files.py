@@ -27,6 +27,29 @@ def allow_many_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def require_place(path: Path) -> None:
+    """Say before the work, not after it, that a file cannot be written.
+
+    Raises:
+        ValueError: what is there is no file to replace, or its directory cannot be made or written to.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # too long a name, say
+        raise ValueError(f"{path}: {error.strerror}; choose another place") from None
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; give a file")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a device or a pipe, which a file cannot replace; give a file")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file, so {path} cannot be written; choose another place")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"no permission to write in {there}; choose another place")
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A file beside ``path`` to write to: it takes its place if the block ends well, and goes if not."""

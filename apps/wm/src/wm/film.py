@@ -1,19 +1,20 @@
 """`wm dream`: a dream as a film, each step drawn level by level beside what the agent did and expects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from atari_data import ACTION_NAMES
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from wm.choice import open_run
 from wm.device import pick_device
-from wm.files import written_whole
+from wm.files import require_place, written_whole
 from wm.images import Pixels, enlarge, tint, to_bytes
 from wm.reporter import Reporter
-from wm.viewer import Viewer
+from wm.viewer import DRAW_BATCH, Viewer
 from wm.watching import DreamedGame, WatchedDream, unit, watch
 
 MILLISECONDS = 100  # per step; the game itself takes 67
@@ -43,14 +44,10 @@ def film_run(
     device = pick_device(device_name)
     dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
     viewer = Viewer.load(layout, device)
-    dream = watch(dreamed, horizon)
     target = out or directory / f"dream-{dreamed.game}-{seed}.gif"
-    with Reporter(console).task("draw", len(dream.tokens)) as task:
-        pictures = []
-        for picture in draw(dream, viewer, dreamed.game):
-            pictures.append(picture)
-            task.advance()
-    write_gif(target, pictures)
+    require_place(target)
+    dream = watch(dreamed, horizon)
+    write_dream(target, dream, viewer, dreamed.game, Reporter(console))
     total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
     console.print(
         f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:.2f}{unit(config)}, "
@@ -59,31 +56,51 @@ def film_run(
     )
 
 
-def draw(dream: WatchedDream, viewer: Viewer, game: str) -> Iterator[Image.Image]:
-    """A picture of each step: the frame, each level's share of it, action, reward and continuation."""
-    frames = viewer.draw(dream.tokens, game).numpy()
-    context, total = len(dream.real), 0.0
-    for step in range(len(frames)):
-        dreamed = step - context  # the dreamed step this is, below 0 for real ones
-        canvas = _canvas(frames.shape[1] - 1)
-        pen = ImageDraw.Draw(canvas)
-        _head(pen, canvas.width, game, step, context)
-        whole = dream.real[step] if dreamed < 0 else to_bytes(frames[step, -1])
-        paste(canvas, whole, BIG, MARGIN, HEAD, REAL if dreamed < 0 else None)
-        for level in range(frames.shape[1] - 1):
-            left = MARGIN + (84 * BIG + MARGIN) + level * (84 * SMALL + GAP)
-            paste(canvas, to_bytes(frames[step, level + 1]), SMALL, left, HEAD)
-            below = HEAD + 84 * (BIG - SMALL) + GAP
-            paste(canvas, tint(frames[step, level + 1] - frames[step, level]), SMALL, left, below)
-            first = f"L0-{level}" if level else "L0"
-            pen.text((left + 6, HEAD + 4), first, INK, font(14), stroke_width=2, stroke_fill=PAPER)
-            pen.text(
-                (left + 6, below + 4), f"L{level} adds", INK, font(14), stroke_width=2, stroke_fill=PAPER
-            )
-        if dreamed >= 0:
-            total += float(dream.rewards[dreamed])
-        _foot(pen, canvas, dream, step, total)
-        yield canvas
+def write_dream(path: Path, dream: WatchedDream, viewer: Viewer, game: str, reporter: Reporter) -> None:
+    """Write a dream as a film, one step at a time."""
+    steps = range(len(dream.tokens))
+    sample = draw(dream, viewer, game, sampled(steps))
+    with reporter.task("draw", len(steps)) as task:
+
+        def pictures() -> Iterator[Image.Image]:
+            for picture in draw(dream, viewer, game, steps):
+                yield picture
+                task.advance()
+
+        write_gif(path, pictures(), sample)
+
+
+def draw(dream: WatchedDream, viewer: Viewer, game: str, steps: range) -> Iterator[Image.Image]:
+    """A picture of each of the steps: the frame, what each level adds, action, reward and continuation."""
+    totals = dream.rewards.cumsum(0)
+    for first in range(0, len(steps), DRAW_BATCH):
+        some = steps[first : first + DRAW_BATCH]
+        frames = viewer.draw(dream.tokens[list(some)], game).numpy()
+        for step, levels in zip(some, frames, strict=True):
+            dreamed = step - len(dream.real)
+            yield _picture(dream, step, levels, game, float(totals[dreamed]) if dreamed >= 0 else 0.0)
+
+
+def _picture(
+    dream: WatchedDream, step: int, levels: NDArray[np.float32], game: str, total: float
+) -> Image.Image:
+    """One step, from its frames (L + 1, 84, 84) and the predicted return so far."""
+    context = len(dream.real)
+    canvas = _canvas(len(levels) - 1)
+    pen = ImageDraw.Draw(canvas)
+    _head(pen, canvas.width, game, step, context)
+    whole = dream.real[step] if step < context else to_bytes(levels[-1])
+    paste(canvas, whole, BIG, MARGIN, HEAD, REAL if step < context else None)
+    for level in range(len(levels) - 1):
+        left = MARGIN + (84 * BIG + MARGIN) + level * (84 * SMALL + GAP)
+        paste(canvas, to_bytes(levels[level + 1]), SMALL, left, HEAD)
+        below = HEAD + 84 * (BIG - SMALL) + GAP
+        paste(canvas, tint(levels[level + 1] - levels[level]), SMALL, left, below)
+        first = f"L0-{level}" if level else "L0"
+        pen.text((left + 6, HEAD + 4), first, INK, font(14), stroke_width=2, stroke_fill=PAPER)
+        pen.text((left + 6, below + 4), f"L{level} adds", INK, font(14), stroke_width=2, stroke_fill=PAPER)
+    _foot(pen, canvas, dream, step, total)
+    return canvas
 
 
 def _canvas(levels: int) -> Image.Image:
@@ -157,12 +174,19 @@ def require_gif(path: Path | None) -> None:
         raise ValueError(f"--out is {path}; the film is a GIF, so give a name that ends in .gif")
 
 
-def write_gif(path: Path, pictures: list[Image.Image]) -> None:
-    """A film that repeats; one palette for all pictures, so nothing flickers."""
-    sample = Image.fromarray(
-        np.concatenate([np.asarray(picture) for picture in pictures[:: max(1, len(pictures) // 8)]])
-    )
-    palette = sample.quantize(255, method=Image.Quantize.MEDIANCUT)
-    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+def sampled(steps: range) -> range:
+    """About eight of the steps, whose colours are those of the film."""
+    return steps[:: max(1, len(steps) // 8)]
+
+
+def write_gif(path: Path, pictures: Iterable[Image.Image], sample: Iterable[Image.Image]) -> None:
+    """A film that repeats; one palette for all pictures, that of the sample, so nothing flickers.
+
+    Of each picture no more is kept than a byte a pixel.
+    """
+    colours = Image.fromarray(np.concatenate([np.asarray(picture) for picture in sample]))
+    palette = colours.quantize(255, method=Image.Quantize.MEDIANCUT)
+    frames = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     with written_whole(path) as partial:
-        frames[0].save(partial, "GIF", save_all=True, append_images=frames[1:], duration=MILLISECONDS, loop=0)
+        first = next(frames)
+        first.save(partial, "GIF", save_all=True, append_images=frames, duration=MILLISECONDS, loop=0)

@@ -7,6 +7,7 @@ from atari_data import final_rows, import_recording, only_writer
 from rich.console import Console
 
 from wm.config import RunConfig, build_config, load_config, read_preset, save_config
+from wm.console import command
 from wm.run import Layout, Manifest
 from wm.settings import unstructure
 from wm.training import require_writable
@@ -60,7 +61,7 @@ def import_into_run(
             "--episode-ids",
         )
     else:
-        console.print(f"train on it with `wm train --run {directory}`")
+        console.print(f"train on it with {command('wm', 'train', '--run', directory)}")
 
 
 def _begun(layout: Layout) -> RunConfig | None:

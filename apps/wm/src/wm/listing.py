@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from wm.config import load_config, nearest_preset
-from wm.console import shown
+from wm.console import command, shown
+from wm.errors import sentence
 from wm.pipeline import stale
 from wm.report import print_report
 from wm.run import Layout, Manifest, StageRecord
@@ -36,12 +37,12 @@ def list_runs(directory: Path, console: Console) -> None:
         name = path.parent.name
         try:
             table.add_row(name, *_summary(Layout(path.parent)))
-        except ValueError as error:
-            table.add_row(name, Text(f"cannot be read: {error}", style="red"))
+        except (ValueError, OSError) as error:
+            table.add_row(name, Text(f"cannot be read: {sentence(error)}", style="red"))
     if table.row_count:
         console.print(table)
     else:
-        itself = f"it is a run itself, see `wm show {directory}`"
+        itself = f"it is a run itself, see {command('wm', 'show', directory)}"
         remark = itself if Layout(directory).config.exists() else "`wm train` makes one"
         console.print(f"no runs in {directory}; {remark}")
 
@@ -52,7 +53,7 @@ def _summary(layout: Layout) -> tuple[str, ...]:
     stages = stages_of(config)
     left = len(stale(stages, config, manifest))
     last = max((record.finished for record in manifest.stages.values()), default="")
-    scores = manifest.stages["evaluate"].metrics["games"] if "evaluate" in manifest.stages else {}
+    scores = manifest.stages["evaluate"].metrics.get("games", {}) if "evaluate" in manifest.stages else {}
     scores = {game: scores[game] for game in config.games if game in scores}  # not of games it had before
     returns = ", ".join(
         f"{game} {shown(s['agent']['mean'], '.1f')} ({shown(s['random']['mean'], '.1f')})"

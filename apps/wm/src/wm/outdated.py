@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wm.config import load_config
+from wm.console import command
 from wm.pipeline import outdated
 from wm.run import Layout, Manifest
 from wm.stages import stages_of
@@ -22,5 +23,5 @@ def remark_outdated(directory: Path, console: Console) -> None:
     if old := outdated(stages, config, Manifest(layout)):
         console.print(
             f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
-            f"`wm train --run {directory}` brings them up to date"
+            f"{command('wm', 'train', '--run', directory)} brings them up to date"
         )

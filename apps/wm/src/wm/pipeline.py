@@ -11,6 +11,7 @@ import torch
 
 from wm.choice import final_layout
 from wm.config import YOUNGER, RunConfig
+from wm.console import command
 from wm.device import derive_seed, forget_peak_memory, peak_memory_gib
 from wm.distributed import ALONE, Team
 from wm.files import write_text
@@ -197,7 +198,7 @@ def run_stages(
     if old:
         context.reporter.say(
             f"{only}: reads what {', '.join(old)} made before settings or inputs changed; "
-            f"`wm train --run {context.layout.root}` brings all up to date"
+            f"{command('wm', 'train', '--run', context.layout.root)} brings all up to date"
         )
     for stage in stages:
         if only is None or stage.name == only:
@@ -232,7 +233,7 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path) -> None:
         if need not in manifest.stages or manifest.check(need):
             raise ValueError(
                 f"stage {stage.name} needs the artifacts of {need}, which are not in {root}; "
-                f"run `wm train {need} --run {root}` first, or leave the stage out to run all"
+                f"run {command('wm', 'train', need, '--run', root)} first, or leave the stage out to run all"
             )
 
 

@@ -11,9 +11,10 @@ from rich.text import Text
 from wm.choice import open_run
 from wm.controls import Controls
 from wm.device import pick_device
-from wm.film import draw, require_gif, write_gif
+from wm.film import require_gif, write_dream
 from wm.images import Pixels, coarse, enlarge
 from wm.interrupt import deferred_interrupt
+from wm.reporter import Reporter
 from wm.terminal import HalfBlocks, keyboard, require_terminal
 from wm.viewer import Viewer
 from wm.watching import DreamedGame, one_more, unit
@@ -57,18 +58,28 @@ def play_run(
     ):
         while not (session.over or stopped()):
             due = time.monotonic() + 1 / steps_per_second
-            live.update(session.view(console), refresh=True)
+            try:
+                live.update(session.view(console), refresh=True)
+                fits = True
+            except TooSmallError as error:  # made so meanwhile: the dream waits
+                live.update(Text(str(error)), refresh=True)
+                fits = False
             for key in read(due):
                 session.press(key)
-            session.step()
+            if fits:
+                session.step()
     dream = session.dream
     console.print(
         f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():.2f}"
         f"{unit(config)}",
     )
     if out is not None:
-        write_gif(out, list(draw(dream, session.viewer, dreamed.game)))
+        write_dream(out, dream, session.viewer, dreamed.game, Reporter(console))
         console.print(f"written to {out}", soft_wrap=True)
+
+
+class TooSmallError(ValueError):
+    """The terminal has no room for a frame."""
 
 
 class Session:
@@ -131,7 +142,7 @@ def fitting(frame: Pixels, terminal: ConsoleDimensions) -> Pixels:
     """The frame in the largest size that the terminal has room for: doubled, whole or halved.
 
     Raises:
-        ValueError: it has room for none.
+        TooSmallError: it has room for none.
     """
     width, height = terminal.width, 2 * (terminal.height - LINES)
     if width >= 2 * SIDE and height >= 2 * SIDE:
@@ -140,7 +151,7 @@ def fitting(frame: Pixels, terminal: ConsoleDimensions) -> Pixels:
         return frame
     if width >= SIDE // 2 and height >= SIDE // 2:
         return coarse(frame.reshape(SIDE // 2, 2, SIDE // 2, 2).mean((1, 3)))
-    raise ValueError(
+    raise TooSmallError(
         f"the terminal has {terminal.width} x {terminal.height} characters; enlarge it to "
         f"{SIDE // 2} x {SIDE // 4 + LINES} or more"
     )

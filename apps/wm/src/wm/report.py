@@ -49,7 +49,7 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
     evaluated = manifest.stages.get("evaluate")
     if evaluated is not None and only in (None, "evaluate"):
         for game in config.games:
-            if game in evaluated.metrics["games"]:
+            if game in evaluated.metrics.get("games", {}):
                 console.print(score_table(game, evaluated.metrics))
 
 

@@ -21,6 +21,7 @@ from wm.config import (
     read_toml,
     save_config,
 )
+from wm.console import command
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
 from wm.pipeline import Context, Stage, require_inputs, run_stages, stale_inputs
@@ -99,7 +100,7 @@ def train_run(
         leave()
     print_report(config, manifest, console, only=only)
     if "agent" in manifest.stages and not stale_inputs("evaluate", stages, config, manifest):
-        console.print(f"`wm eval {layout.root}` plays more episodes")
+        console.print(f"{command('wm', 'eval', layout.root)} plays more episodes")
 
 
 def _asked(name: str, stages: Sequence[Stage], rounds: int) -> Stage:

@@ -1,10 +1,11 @@
 """Options that several commands share."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from wm.files import require_place
 
 
 def a_file(path: Path | None) -> Path | None:
@@ -16,19 +17,10 @@ def a_file(path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:  # too long a name, say
-        raise typer.BadParameter(f"{path}: {error.strerror}; choose another place") from None
-    if path.is_dir():
-        raise typer.BadParameter(f"{path} is a directory; give a file")
-    there = next(parent for parent in path.absolute().parents if parent.exists())
-    if not there.is_dir():
-        raise typer.BadParameter(f"{there} is a file, so {path} cannot be written; choose another place")
-    if not os.access(there, os.W_OK):
-        raise typer.BadParameter(f"no permission to write in {there}; choose another place")
-    return path
+        require_place(path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return path.resolve() if path.is_symlink() else path  # what it points to is written, the link stays
 
 
 def names_of_games(text: str) -> list[str]:

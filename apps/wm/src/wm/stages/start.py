@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wm.choice import open_run
 from wm.config import RunConfig, load_config
+from wm.console import command
 from wm.files import written_whole
 from wm.pipeline import Context, Made, Stage
 from wm.run import Layout, Manifest
@@ -57,9 +58,9 @@ def check(config: RunConfig, layout: Layout) -> None:
         theirs, source = open_run(Path(start.run))
         for path in (getattr(source, part) for part in start.taken):
             if not path.is_file():
+                train = command("wm", "train", "--run", start.run)
                 raise ValueError(
-                    f"{start.run} has no {path.name}; run `wm train --run {start.run}` first, or set "
-                    "start.parts to what it has"
+                    f"{start.run} has no {path.name}; run {train} first, or set start.parts to what it has"
                 )
     for part in start.taken:
         for section in SECTIONS[part]:
