@@ -136,7 +136,7 @@ class Experiment:
         random = torch.Generator().manual_seed(seed)
         encoder = Encoder(EncoderConfig(), generator=random)
         self.start = ContrastiveObjective(encoder, OBJECTIVE, generator=random)
-        self._fit(self.start, "warm start", 0, WARM_START)
+        self._fit(self.start, "warm start", 0, replace(WARM_START, steps=options.warm_start))
 
     def _fit(self, objective: nn.Module, name: str, first: int, config: FitConfig) -> None:
         fit(
@@ -162,11 +162,11 @@ class Experiment:
         encoder = objective.encoder
         config = replace(WARM_START, steps=self.options.steps, schedule="cosine")
         if weights is None:
-            self._fit(objective, name, WARM_START.steps, config)
+            self._fit(objective, name, self.options.warm_start, config)
         else:
             quantizer = HRVQ(HRVQConfig(dim=384, commitment_weights=weights, seed=self.seed))
             quantizer.initialize(self._some_embeddings())
-            self._fit(ThroughQuantizer(objective, quantizer), name, WARM_START.steps, config)
+            self._fit(ThroughQuantizer(objective, quantizer), name, self.options.warm_start, config)
         encoder, sides = frozen(encoder), (self.train, self.test)
         train, test = ({g: p.embed(encoder, self.backgrounds[g]) for g, p in s.items()} for s in sides)
         refitted = HRVQ(HRVQConfig(dim=384, seed=self.seed))
@@ -244,7 +244,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="holds GAME_1 (train) and GAME_2 (test), or gets them")
     parser.add_argument("--frames", type=int, default=20_000, help="steps of play a game; half for the test")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument("--warm-start", type=int, default=250, help="steps that all settings share")
+    parser.add_argument("--steps", type=int, default=350, help="and those after them")
     options = parser.parse_args()
     runs: dict[str, list[Measured]] = {name: [] for name in SETTINGS}
     with tempfile.TemporaryDirectory() as folder:

@@ -137,7 +137,7 @@ def batches(
     over = last[3]
     while True:
         parts = []
-        for _ in range(size // ENVS):
+        for _ in range(max(1, size // ENVS)):
             features, actions, rewards, continues = [last[0]], [], [], []
             for _ in range(horizon):
                 following = next(steps)
@@ -166,7 +166,7 @@ def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int,
         width = 2 * len(labels(game, np.zeros((1, 128), np.uint8)))
     actor = Actor(replace(config.actor, feature_dim=width, feature_blocks=()))
     critic = Critic(replace(config.critic, feature_dim=width, feature_blocks=()))
-    learner = ActorCriticObjective(actor, critic, config.agent)
+    learner = ActorCriticObjective(actor, critic, replace(config.agent, anchor_coef=0.0))
     fit = config.train.agent
     optimizer = torch.optim.AdamW(learner.parameters(), fit.learning_rate, fused=True, weight_decay=0.0)
     player = Player(actor, mask, seed)
