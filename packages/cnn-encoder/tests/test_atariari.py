@@ -55,6 +55,16 @@ def test_protocol_keeps_reads_and_groups():
     assert found.mean == pytest.approx(sum(found.variables.values()) / 2)
 
 
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
+)
+def test_the_score_is_the_same_whatever_mode_it_is_asked_in(mode):
+    names, config = ["ball_x", "enemy_score", "num_lives"], AtariARIConfig(max_epochs=5)
+    expected = atariari_probe(draw(500, 0), draw(100, 1), draw(100, 2), names, config)
+    with mode():
+        assert atariari_probe(draw(500, 0), draw(100, 1), draw(100, 2), names, config) == expected
+
+
 def test_what_lies_in_a_weak_direction_is_read_as_well():
     """An embedding's variance may lie almost all in one direction; the probe is of what is linear in it."""
     mix = torch.linalg.qr(torch.randn(10, 10, generator=torch.Generator().manual_seed(9))).Q
@@ -108,6 +118,8 @@ def test_wrong_input_is_one_clear_sentence():
         atariari_probe(data, data, data, ["a", "b", "c"], AtariARIConfig(min_entropy=9.0))
     with pytest.raises(ValueError, match="patience is 0"):
         AtariARIConfig(patience=0)
+    with pytest.raises(ValueError, match="min_entropy is nan"):
+        AtariARIConfig(min_entropy=math.nan)
 
 
 def test_features_and_labels_of_other_rows_are_refused():

@@ -288,11 +288,25 @@ def test_wrong_input_is_one_clear_sentence(call, message):
         ({"rewards": torch.full((2, 8), torch.nan)}, "rewards hold NaN"),
         ({"actions": torch.full((2, 8), -100)}, "actions are not all ids"),
         ({"actions": torch.full((2, 8), 18)}, "actions are not all ids"),
+        ({"actions": torch.zeros(2, 8)}, r"actions torch\.float32 \(2, 8\); expected .* integers"),
+        ({"background": torch.zeros(84, 84)}, r"background is \(84, 84\); expected .* \(2, 84, 84\)"),
+        ({"background": torch.zeros(3, 84, 84)}, r"background is \(3, 84, 84\)"),
+        ({"frames": torch.zeros(2, 11, 84, dtype=torch.uint8)}, r"frames are .*; expected uint8"),
+        (
+            {"frames": torch.zeros(0, 11, 84, 84, dtype=torch.uint8), "actions": torch.zeros(0, 8).long()},
+            "S >= 1",
+        ),
     ],
 )
 def test_a_batch_that_means_nothing_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         objective()(play()._replace(**change))
+
+
+def test_one_background_for_all_and_small_integers_mean_the_same():
+    batch = play()._replace(background=torch.full((2, 84, 84), 7.0))
+    same = batch._replace(background=batch.background[:1], actions=batch.actions.to(torch.uint8))
+    assert torch.equal(objective()(same)[0], objective()(batch)[0])
 
 
 @pytest.mark.parametrize("name", ["temperature", "layout_weight", "reward_weight"])

@@ -57,6 +57,21 @@ def test_sends_no_gradient_into_the_embedding_and_learns_a_frame(decoder):
     assert z.grad is None
 
 
+def test_what_would_be_spread_over_the_batch_is_refused(decoder):
+    batch = DecoderBatch(
+        torch.zeros(2, 384), torch.zeros(2, 84, 84, dtype=torch.uint8), torch.zeros(2, 84, 84)
+    )
+    for change in (
+        {"embeddings": batch.embeddings[0]},
+        {"frames": batch.frames[:1]},
+        {"frames": batch.frames[0]},
+        {"background": torch.zeros(3, 84, 84)},
+        {"background": torch.zeros(84)},
+    ):
+        with pytest.raises(ValueError, match=r"expected \(B, D\), \(B, 84, 84\)"):
+            DecoderObjective(decoder)(batch._replace(**change))
+
+
 def test_a_saved_decoder_comes_back_the_same(decoder, tmp_path):
     torch.nn.init.normal_(decoder.grow2.weight)
     z = torch.randn(2, 384)

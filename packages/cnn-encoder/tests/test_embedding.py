@@ -63,6 +63,14 @@ def test_a_file_without_embeddings_is_told(tmp_path):
         load_embeddings(tmp_path / "file")
 
 
+def test_what_still_has_a_gradient_and_numpys_count_can_be_written(tmp_path):
+    rows = torch.randn(4, 3, requires_grad=True)
+    write_embeddings(tmp_path / "file", [rows], num_frames=np.int64(4))
+    assert torch.equal(load_embeddings(tmp_path / "file")[0], rows.detach())
+    with pytest.raises(ValueError, match=r"a batch has shape \(\); expected \(B, D\)"):
+        write_embeddings(tmp_path / "other", [torch.tensor(1.0)], num_frames=1)
+
+
 @pytest.mark.parametrize("num_frames", [9, 11])
 def test_a_wrong_number_of_rows_leaves_what_was_there(tmp_path, num_frames):
     path = tmp_path / "embeddings"

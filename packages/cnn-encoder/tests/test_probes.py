@@ -6,6 +6,9 @@ from cnn_encoder import MLPProbeConfig, ProbeData, linear_probe, mlp_probe, trai
 from cnn_encoder.probes import score
 
 SMALL = MLPProbeConfig(num_steps=150, hidden_dim=64, batch_size=128)
+MODES = pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
+)
 PROBES = pytest.mark.parametrize("probe", [linear_probe, lambda a, b: mlp_probe(a, b, SMALL)])
 
 
@@ -101,11 +104,21 @@ def test_a_kept_probe_reads_any_rows_as_it_was_scored():
     assert score(read.flatten(0, 1), test) == mlp_probe(train, test, SMALL)
 
 
+@MODES
+@PROBES
+def test_a_probe_is_the_same_whatever_mode_it_is_asked_in(probe, mode):
+    expected = probe(draw(300, 0), draw(60, 1))
+    with mode():
+        assert probe(draw(300, 0), draw(60, 1)) == expected
+
+
 def test_mlp_probe_repeats_itself():
     config = MLPProbeConfig(num_steps=20, seed=3)
     assert mlp_probe(draw(100, 0), draw(50, 1), config) == mlp_probe(draw(100, 0), draw(50, 1), config)
     with pytest.raises(ValueError, match="num_steps is 0"):
         MLPProbeConfig(num_steps=0)
+    with pytest.raises(ValueError, match="learning_rate is nan"):
+        MLPProbeConfig(learning_rate=math.nan)
 
 
 def _readable(n=300):

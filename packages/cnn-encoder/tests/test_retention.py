@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,22 @@ def test_labels_of_different_variables_are_refused():
         retention([], train, train._replace(names=("a", "b", "c")))
 
 
+def test_stages_of_one_name_are_refused():
+    train, test = labels_and_state(50, 0), labels_and_state(20, 1)
+    stage = Stage("all", train.values, test.values)
+    with pytest.raises(ValueError, match="two stages are named 'all'"):
+        retention([stage, stage], train, test, MLPProbeConfig(num_steps=2))
+
+
+def test_a_cell_is_empty_where_a_stage_was_not_probed():
+    train, test = labels_and_state(50, 0), labels_and_state(20, 1)
+    rows = retention([Stage("all", train.values, test.values)], train, test, MLPProbeConfig(num_steps=2))
+    table = retention_table([*rows[:2], replace(rows[0], stage="other")]).splitlines()
+    assert table[0] == "| variable | frames | all | other |"
+    assert table[2].count("(") == 2
+    assert table[3].endswith(") |  |")
+
+
 def test_pixel_features_are_the_averaged_foreground():
     frames = torch.zeros(2, 84, 84, dtype=torch.uint8)
     frames[0, 0, 0] = 255
@@ -69,3 +86,4 @@ def test_pixel_features_are_the_averaged_foreground():
     assert features.shape == (2, 1764)
     assert features[0, 0] == pytest.approx(0.25)
     assert features.count_nonzero() == 1
+    assert torch.equal(pixel_features(frames, torch.zeros(84, 84, dtype=torch.uint8)), features)

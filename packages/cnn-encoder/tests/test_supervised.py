@@ -41,3 +41,13 @@ def test_labels_that_do_not_count_may_be_anything():
     assert torch.equal(*losses)
     assert torch.equal(*slopes)
     assert slopes[0].any()
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(1, 2), torch.zeros(3, 1), torch.zeros(3)])
+def test_what_would_be_spread_over_the_batch_is_refused(wrong):
+    labels, mask = torch.rand(3, 2), torch.ones(3, 2, dtype=torch.bool)
+    objective = SupervisedObjective(Encoder(EncoderConfig()), StateLabels(("x", "y"), labels, mask))
+    batch = SupervisedBatch(torch.zeros(3, 4, 84, 84, dtype=torch.uint8), labels, mask, torch.zeros(84, 84))
+    for change in ({"labels": wrong}, {"in_play": wrong.bool()}):
+        with pytest.raises(ValueError, match=r"expected \(3, 2\), a row for each stack"):
+            objective(batch._replace(**change))

@@ -1,5 +1,6 @@
 """The AtariARI probe protocol (Anand et al. 2019, section 5): one linear softmax a variable, weighted F1."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ._plain import plain_training
 from .variables import category
 
 NUM_CLASSES = 256
@@ -35,9 +37,9 @@ class AtariARIConfig:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch_size", "max_epochs", "patience"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if self.min_entropy < 0:
+        if not 0 <= self.min_entropy < math.inf:
             raise ValueError(f"min_entropy is {self.min_entropy}; it must not be negative")
 
 
@@ -92,14 +94,15 @@ def atariari_probe(
     if not kept:
         raise ValueError(f"no variable has an entropy of {config.min_entropy} nats; lower min_entropy")
     train, validation, test = (
-        LabelledFeatures(data.features.detach().float(), data.labels[:, kept].long())
+        LabelledFeatures(data.features.detach().float(), data.labels[:, kept].to(data.features.device).long())
         for data in (train, validation, test)
     )
-    white = _Whitening(train.features)
-    weight, bias = _fit(
-        white(train.features), train.labels, white(validation.features), validation.labels, config
-    )
-    predicted = (white(test.features) @ weight + bias).unflatten(1, (len(kept), -1)).argmax(-1)
+    with plain_training(train.features.device):
+        white = _Whitening(train.features)
+        weight, bias = _fit(
+            white(train.features), train.labels, white(validation.features), validation.labels, config
+        )
+        predicted = (white(test.features) @ weight + bias).unflatten(1, (len(kept), -1)).argmax(-1)
     scores = {names[v]: weighted_f1(predicted[:, i], test.labels[:, i]) for i, v in enumerate(kept)}
     groups: dict[str, list[float]] = {}
     for name, f1 in scores.items():

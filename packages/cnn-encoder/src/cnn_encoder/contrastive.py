@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import STACK, Encoder
+from .encoder import FRAME_SIZE, STACK, Encoder
 from .initialization import initialize
 from .layout import RunningWhitening, layout
 from .picture import PICTURE_SIZE, RunningScale, picture
@@ -66,8 +66,8 @@ class ClipBatch(NamedTuple):
     """S stretches of T consecutive steps, each inside one episode; the stretches may be of several games."""
 
     frames: Tensor  # (S, 3+T, 84, 84) uint8: the last T are the stretch, the first 3 its history
-    actions: Tensor  # (S, T) int64 ids of the 18 actions; actions[:, t] is chosen after frame 3+t
-    background: Tensor  # (S, 84, 84) float32, each stretch's own game's mean frame
+    actions: Tensor  # (S, T) integer ids of the 18 actions; actions[:, t] is chosen after frame 3+t
+    background: Tensor  # (S, 84, 84) float32, each stretch's own game's mean frame; (1, 84, 84) for all
     rewards: Tensor | None = None  # (S, T) float32, rewards[:, t] is what actions[:, t] brought, if known
 
 
@@ -186,7 +186,7 @@ class ContrastiveObjective(nn.Module):
         metrics = {"info_nce": contrast.detach()}
         if self.config.inverse_weight > 0:
             logits = self.inverse(torch.cat([now, following], -1)).float().flatten(0, 1)
-            actions = batch.actions[:, :-1].flatten()
+            actions = batch.actions[:, :-1].flatten().long()
             inverse = F.cross_entropy(logits, actions)
             # A tensor, not an `if`: asking a GPU for the step would wait for it.
             started = (self.step >= self.config.inverse_start_step).to(inverse.dtype)
@@ -243,12 +243,24 @@ def _filled(frames: Tensor, history: int) -> Tensor:
 
 
 def _check(batch: ClipBatch) -> None:
-    stretches, rows = batch.frames.shape[:2]
-    expected = (stretches, rows - STACK + 1)
-    if batch.frames.dtype != torch.uint8 or batch.actions.shape != expected or expected[1] < 4:
+    frames, actions, background = batch.frames, batch.actions, batch.background
+    expected = (frames.shape[0], frames.shape[1] - STACK + 1) if frames.ndim == 4 else ()
+    if (
+        frames.dtype != torch.uint8
+        or frames.shape[2:] != (FRAME_SIZE, FRAME_SIZE)
+        or actions.shape != expected
+        or actions.is_floating_point()
+        or expected[0] < 1
+        or expected[1] < 4
+    ):
         raise ValueError(
-            f"frames are {batch.frames.dtype} {tuple(batch.frames.shape)}, actions "
-            f"{tuple(batch.actions.shape)}; expected uint8 (S, 3+T, 84, 84) and (S, T) with T >= 4"
+            f"frames are {frames.dtype} {tuple(frames.shape)}, actions {actions.dtype} "
+            f"{tuple(actions.shape)}; expected uint8 (S, 3+T, 84, 84) and integers (S, T) with S >= 1, T >= 4"
+        )
+    if background.shape not in ((expected[0], FRAME_SIZE, FRAME_SIZE), (1, FRAME_SIZE, FRAME_SIZE)):
+        raise ValueError(
+            f"background is {tuple(background.shape)}; expected a mean frame for each of the {expected[0]} "
+            f"stretches, ({expected[0]}, 84, 84), or (1, 84, 84) for all"
         )
     rewards = batch.rewards
     if rewards is not None and rewards.shape != expected:

@@ -1,5 +1,6 @@
 """A view-only decoder: what an embedding, or its quantized form, still shows."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ class DecoderConfig:
         for name in ("embedding_dim", "hidden_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.foreground_weight < 0:
+        if not 0 <= self.foreground_weight < math.inf:
             raise ValueError(f"foreground_weight is {self.foreground_weight}; it must not be negative")
 
 
@@ -110,7 +111,19 @@ class DecoderObjective(nn.Module):
         self.decoder = decoder
 
     def forward(self, batch: DecoderBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics (`mse` is the plain mean squared error in units of 255) of one batch."""
+        """Loss and metrics (`mse` is the plain mean squared error in units of 255) of one batch.
+
+        Raises:
+            ValueError: embeddings, frames and background are not of the same rows.
+        """
+        rows = batch.embeddings.shape[0] if batch.embeddings.ndim == 2 else 0
+        one, each = (FRAME_SIZE, FRAME_SIZE), (rows, FRAME_SIZE, FRAME_SIZE)
+        if not rows or batch.frames.shape != each or batch.background.shape not in (one, each):
+            raise ValueError(
+                f"embeddings are {tuple(batch.embeddings.shape)}, frames {tuple(batch.frames.shape)} and the "
+                f"background {tuple(batch.background.shape)}; expected (B, D), (B, 84, 84) and one or B of "
+                "(84, 84)"
+            )
         target = batch.frames.float() - batch.background
         error = ((self.decoder.foreground(batch.embeddings.detach()) - target) / 255).square()
         weight = 1 + self.decoder.config.foreground_weight * (target.abs() > 10)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import operator
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -121,19 +122,20 @@ def write_embeddings(
         ValueError: the batches held another number of rows, or rows of different widths; no file is left.
     """
     path = Path(path)
+    num_frames = operator.index(num_frames)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     width, rows = None, 0
     try:
         with open(partial, "wb") as file:
             for batch in map(torch.as_tensor, batches):
+                if batch.ndim != 2 or batch.shape[1] != (width or batch.shape[1]):
+                    raise ValueError(f"a batch has shape {tuple(batch.shape)}; expected (B, {width or 'D'})")
                 if width is None:
-                    width = batch.shape[-1]
+                    width = batch.shape[1]
                     file.write(_header(num_frames, width, config or {}))
-                if batch.ndim != 2 or batch.shape[1] != width:
-                    raise ValueError(f"a batch has shape {tuple(batch.shape)}; expected (B, {width})")
                 rows += len(batch)
-                file.write(batch.float().cpu().contiguous().numpy().astype("<f4", copy=False).data)
+                file.write(batch.detach().float().cpu().contiguous().numpy().astype("<f4", copy=False).data)
         if rows != num_frames or width is None:
             raise ValueError(f"the batches hold {rows} rows, num_frames is {num_frames}; they must agree")
         os.replace(partial, path)

@@ -79,7 +79,7 @@ def state_correlation(
     first, second = _pairs(len(embeddings), num_pairs, generator)
     near = (embeddings[first] - embeddings[second]).norm(dim=-1)
     far = (states[first] - states[second]).norm(dim=-1)
-    return torch.corrcoef(torch.stack([near, far]))[0, 1].item()
+    return torch.corrcoef(torch.stack([near, far]).double())[0, 1].item()
 
 
 def _pairs(n: int, num_pairs: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

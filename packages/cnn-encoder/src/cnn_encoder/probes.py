@@ -1,5 +1,6 @@
 """Probes: how much of the state can be read from a representation, on episodes it has not seen."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._plain import plain_training
 from .initialization import initialize
 
 _CHUNK = 8192  # rows held in float64 at a time
@@ -42,8 +44,10 @@ class MLPProbeConfig:
 
     def __post_init__(self) -> None:
         for name in ("hidden_dim", "num_steps", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
 
 
 def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> ProbeScore:
@@ -125,7 +129,8 @@ class MLPProbe:
         """Variables in their own units: (..., F) -> float32 (..., V), nan where one was never in play."""
         (mean, scale), (label_mean, label_std) = self.features, self.labels
         parts = features.flatten(0, -2).split(_CHUNK)
-        found = torch.cat([self.network((part.float() - mean) / scale) for part in parts])
+        with torch.autocast(features.device.type, enabled=False):
+            found = torch.cat([self.network((part.float() - mean) / scale) for part in parts])
         return (found * label_std + label_mean).unflatten(0, features.shape[:-1])
 
 
@@ -141,8 +146,12 @@ def train_mlp_probe(train: ProbeData, config: MLPProbeConfig | None = None) -> M
     Raises:
         ValueError: features, labels and mask are not of the same rows, or there are none.
     """
-    config = config or MLPProbeConfig()
     train = _rows_checked(train, "train")
+    with plain_training(train.features.device):
+        return _fit(train, config or MLPProbeConfig())
+
+
+def _fit(train: ProbeData, config: MLPProbeConfig) -> MLPProbe:
     device = train.features.device
     generator = torch.Generator().manual_seed(config.seed)
     mean, scale = _moments(train.features)
@@ -190,6 +199,7 @@ def label_moments(labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def score(predicted: Tensor, data: ProbeData) -> ProbeScore:
     """R2 and mean absolute error of predictions (N, V) on the rows where each variable is in play."""
     r2, mean_error = [], []
+    predicted = predicted.to(data.labels.device)
     for v in range(data.labels.shape[1]):
         rows = _rows(data, v)
         y, y_hat = data.labels[rows, v].double(), predicted[rows, v].double()
@@ -227,7 +237,9 @@ def _rows_checked(data: ProbeData, name: str) -> ProbeData:
         )
     if mask is not None and (mask.shape != labels.shape or mask.dtype != torch.bool):
         raise ValueError(f"the {name} mask is {mask.dtype} {tuple(mask.shape)}; give bool {shapes[1]}")
-    return ProbeData(features.detach(), labels.detach(), mask)  # a probe does not reach what it probes
+    labels = labels.detach().to(features.device)
+    mask = None if mask is None else mask.to(features.device)
+    return ProbeData(features.detach(), labels, mask)  # a probe does not reach what it probes
 
 
 def _mask(data: ProbeData) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -51,12 +52,18 @@ def retention(
         train: labels of the frames the probes learn from.
         test: labels of the test frames, of the same variables.
         config: of the MLP probe.
+
+    Raises:
+        ValueError: two stages are of one name, the two sets of labels differ in their variables, or a stage
+            has not a row for each of them.
     """
     if train.names != test.names:
         raise ValueError(f"train labels are {train.names}, test labels {test.names}; they must be the same")
     groups = [columns for motion in (False, True) if (columns := train.columns(motion=motion))]
-    rows = []
+    rows: list[Retention] = []
     for stage in stages:
+        if any(row.stage == stage.name for row in rows):
+            raise ValueError(f"two stages are named {stage.name!r}; give each a name of its own")
         for columns in groups:
             data = ProbeData(stage.train, train.values[:, columns], train.in_play[:, columns])
             held_out = ProbeData(stage.test, test.values[:, columns], test.in_play[:, columns])
@@ -81,11 +88,14 @@ def pixel_features(frames: Tensor, background: Tensor) -> Tensor:
 
     The background is subtracted and 2x2 pixels are averaged, so that a linear probe stays affordable.
     """
-    return F.avg_pool2d(center_frames(frames.unsqueeze(1), background, background.dtype), 2).flatten(1)
+    return F.avg_pool2d(center_frames(frames.unsqueeze(1), background, torch.float32), 2).flatten(1)
 
 
 def retention_table(rows: list[Retention]) -> str:
-    """Markdown: a line a variable, a column a stage, in each cell the MLP probe's R2 and error."""
+    """Markdown: a line a variable, a column a stage, in each cell the MLP probe's R2 and error.
+
+    A cell is empty where its stage was not probed for its variable.
+    """
     stages = list(dict.fromkeys(row.stage for row in rows))
     cells = {(row.variable, row.stage): row for row in rows}
     lines = [
@@ -93,9 +103,10 @@ def retention_table(rows: list[Retention]) -> str:
         "|---|---|" + "---|" * len(stages),
     ]
     for variable in dict.fromkeys(row.variable for row in rows):
-        found = [cells[variable, stage] for stage in stages]
-        if all(math.isnan(row.mlp_r2) for row in found):
+        found = [cells.get((variable, stage)) for stage in stages]
+        known = [row for row in found if row is not None]
+        if all(math.isnan(row.mlp_r2) for row in known):
             continue
-        texts = [f"{row.mlp_r2:.3f} ({row.mlp_error:.1f})" for row in found]
-        lines.append(f"| {variable} | {found[0].num_frames} | " + " | ".join(texts) + " |")
+        texts = ["" if row is None else f"{row.mlp_r2:.3f} ({row.mlp_error:.1f})" for row in found]
+        lines.append(f"| {variable} | {known[0].num_frames} | " + " | ".join(texts) + " |")
     return "\n".join(lines)

@@ -45,7 +45,17 @@ class SupervisedObjective(nn.Module):
         initialize(self.head, generator)
 
     def forward(self, batch: SupervisedBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics of one batch."""
+        """Loss and metrics of one batch.
+
+        Raises:
+            ValueError: labels or mask are not of the frames and the variables.
+        """
+        expected = (*batch.frames.shape[:1], len(self.mean))
+        if batch.labels.shape != expected or batch.in_play.shape != expected:
+            raise ValueError(
+                f"labels are {tuple(batch.labels.shape)} and in_play {tuple(batch.in_play.shape)}; "
+                f"expected {expected}, a row for each stack and a column for each variable"
+            )
         predicted = self.head(self.encoder(batch.frames, batch.background)).float()
         labels = batch.labels.masked_fill(~batch.in_play, 0.0)  # there they may be NaN, and so its gradient
         error = ((labels - self.mean) / self.std - predicted).square()
