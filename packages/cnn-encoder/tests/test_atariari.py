@@ -100,6 +100,21 @@ def test_more_epochs_never_cost_the_validation():
     assert losses[0] >= losses[1] >= losses[2]
 
 
+def test_a_variable_stops_where_it_would_have_stopped_alone() -> None:
+    """Others that still learn give it no second chance; of noise validation losses go up and down again."""
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(3, 40, 10, generator=rng)
+    labels = torch.randint(0, 2, (3, 40, 4), generator=rng)
+    config = AtariARIConfig(learning_rate=0.3, batch_size=10, max_epochs=20, patience=1)
+
+    def f1(names: str) -> dict[str, float]:
+        of_names = labels[..., ["abcd".index(name) for name in names]]
+        return atariari_probe(*map(LabelledFeatures, features, of_names), list(names), config).variables
+
+    alone = {name: value for one in "abcd" for name, value in f1(one).items()}
+    assert f1("abcd") == pytest.approx(alone)
+
+
 def test_wrong_input_is_one_clear_sentence():
     data = draw(20, 0)
     with pytest.raises(ValueError, match=r"train features .* with 2 names, \(N, 2\)"):

@@ -139,6 +139,15 @@ def test_the_picture_reaches_the_encoder_once_its_head_has_begun():
         optimizer.step()
 
 
+def test_the_picture_is_linear_in_a_hundred_times_the_embedding_by_hand() -> None:
+    # Of plain frames there is nothing to draw, and `Where` says (1, 0, 0, 0, 0, 0): drawn is 100 * 0.02 = 2.
+    model = ContrastiveObjective(Where(), ContrastiveConfig(**OFF | {"picture_weight": 1.0}))
+    torch.nn.init.constant_(model.picture.weight, 0.02)
+    batch = play(1)
+    loss, _ = model(batch._replace(frames=torch.full_like(batch.frames, 50)))
+    assert loss.item() == pytest.approx(2**2)
+
+
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_the_layout_is_of_the_newest_frame_and_of_one_before_it(lag):
     model, frames = objective(layout_lag=lag), play().frames

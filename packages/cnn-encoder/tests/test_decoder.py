@@ -31,6 +31,14 @@ def test_loss_by_hand(decoder):
     assert metrics["mse"].item() == pytest.approx(0.04 / 84**2)
 
 
+def test_what_is_more_than_ten_levels_darker_is_foreground_too(decoder: Decoder) -> None:
+    background = torch.full((84, 84), 51.0)
+    frame = torch.full((1, 84, 84), 51, dtype=torch.uint8)
+    frame[0, 0, :4] = torch.tensor([51 - 11, 51 + 11, 51 - 10, 51 + 10])  # of these the first two
+    loss, _ = DecoderObjective(decoder.eval())(DecoderBatch(torch.zeros(1, 384), frame, background))
+    assert loss.item() == pytest.approx((5 * 2 * 11**2 + 2 * 10**2) / 255**2 / 84**2)
+
+
 def test_a_common_offset_and_the_unit_of_an_embedding_do_not_matter(decoder):
     torch.nn.init.normal_(decoder.grow2.weight)
     z = torch.randn(64, 384, generator=torch.Generator().manual_seed(1))

@@ -128,3 +128,19 @@ def test_whitening_makes_every_direction_equally_strong():
 
 def test_whitening_of_a_constant_is_zero():
     assert RunningWhitening(3)(torch.ones(10, 3)).abs().max() < 0.5
+
+
+def test_whitening_does_not_raise_a_weak_direction_to_full_size_by_hand() -> None:
+    # Variances 199 and 1, a hundredth of their mean is 1: that much is added to each before it is divided by.
+    rows = torch.cartesian_prod(torch.tensor([-1.0, 1.0]) * 199**0.5, torch.tensor([-1.0, 1.0]))
+    expected = rows / torch.tensor([199 + 1, 1 + 1]).sqrt()
+    torch.testing.assert_close(RunningWhitening(2)(rows), expected)
+
+
+def test_whitening_is_the_same_under_autocast() -> None:
+    rows = torch.randn(2, 50, 4, generator=generator()) * torch.tensor([10.0, 3.0, 1.0, 0.3]) + 3
+    expected = RunningWhitening(4)(rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = RunningWhitening(4)(rows)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)

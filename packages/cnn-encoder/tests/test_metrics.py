@@ -45,6 +45,16 @@ def test_state_correlation_is_one_for_the_state_itself_and_none_for_noise():
     assert abs(state_correlation(noise, state, generator=generator())) < 0.05
 
 
+def test_the_unit_of_a_state_does_not_matter_to_its_correlation() -> None:
+    state = torch.randn(200, 3, generator=generator())
+    z = state @ torch.tensor([[1.0, 0.0], [1.0, 2.0], [0.0, 0.5]])
+    found, scaled = (
+        state_correlation(z, s, num_pairs=2000, generator=generator())
+        for s in (state, state * torch.tensor([100.0, 1.0, 0.01]))
+    )
+    assert scaled == pytest.approx(found, abs=1e-4)
+
+
 def test_state_correlation_leaves_constants_out():
     state = torch.randn(100, 2, generator=generator())
     padded = torch.cat([state, torch.full((100, 1), 7.0)], 1)

@@ -46,6 +46,29 @@ def test_linear_probe_equals_least_squares_when_the_ridge_is_nothing():
     assert found.r2 == pytest.approx(expected.r2, abs=1e-4)
 
 
+def test_the_ridge_grows_with_the_rows_by_hand() -> None:
+    # Variance 1, sum of squares 2, three rows: the slope of 1 shrinks to 2 / (2 + 3 * 2) = 1/4.
+    x = torch.tensor([[-1.0], [0.0], [1.0]])
+    found = linear_probe(ProbeData(x, x), ProbeData(x, x), ridge=2.0)
+    assert found.mean_error[0] == pytest.approx((3 / 4 + 0 + 3 / 4) / 3)
+    assert found.r2[0] == pytest.approx(1 - (3 / 4) ** 2)
+
+
+def test_the_ridge_is_relative_to_the_mean_variance_by_hand() -> None:
+    # Variances 1 and 27, mean 14, sums of squares 2 and 54: with 3 * 14 / 7 = 6 added to them the slopes of 1
+    # shrink to 2 / 8 and 54 / 60.
+    x = torch.tensor([[-1.0, 3.0], [0.0, -6.0], [1.0, 3.0]])
+    found = linear_probe(ProbeData(x, x), ProbeData(x, x), ridge=1 / 7)
+    assert found.mean_error == pytest.approx((3 / 4 * 2 / 3, 1 / 10 * 12 / 3))
+
+
+def test_the_strongest_ridge_still_reads_the_mean() -> None:
+    x, y = torch.tensor([[-1.0], [0.0], [1.0]]), torch.tensor([[9.0], [10.0], [14.0]])
+    found = linear_probe(ProbeData(x, y), ProbeData(x, y), ridge=1e9)
+    assert found.mean_error[0] == pytest.approx((2 + 1 + 3) / 3)  # 11 everywhere
+    assert found.r2[0] == pytest.approx(0, abs=1e-6)
+
+
 def test_mlp_probe_reads_what_is_not_linear():
     found = mlp_probe(
         draw(4000, 0), draw(500, 1), MLPProbeConfig(num_steps=300, hidden_dim=64, batch_size=256)
@@ -71,6 +94,17 @@ def test_a_variable_never_in_play_is_nan_and_harms_no_other(probe):
     found = probe(train._replace(mask=mask), test)
     assert found.r2[0] > 0.9
     assert math.isnan(found.r2[1])
+
+
+def test_a_variable_seldom_in_play_counts_as_much_as_one_that_always_is() -> None:
+    """Two hidden units have room for one column: three labels of the one outweigh a label of the other."""
+    x = 2 * torch.rand(1000, 2, generator=torch.Generator().manual_seed(0)) - 1
+    y = x[:, [0, 1, 1, 1]]
+    mask = torch.ones(1000, 4, dtype=torch.bool)
+    mask[50:, 1:] = False
+    config = MLPProbeConfig(hidden_dim=2, num_steps=150, batch_size=256, learning_rate=5e-2, seed=1)
+    found = mlp_probe(ProbeData(x, y, mask), ProbeData(x, y), config)
+    assert min(found.r2[1:]) > 0.95
 
 
 def test_mlp_probe_is_scored_on_what_it_has_not_seen():

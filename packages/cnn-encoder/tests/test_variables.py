@@ -89,3 +89,18 @@ def test_motion_counts_within_an_episode_and_not_where_something_jumps():
     assert table.columns(motion=False) == [0, 1, 2]
     with pytest.raises(ValueError, match="7 episode_ids for 8 rows"):
         state_labels(labels, episode_ids=np.zeros(7, np.int64))
+
+
+def test_a_step_of_31_is_motion_and_one_of_32_a_jump() -> None:
+    labels = {"player_y": np.array([50, 81, 113, 82, 50], np.uint8)}  # 31 on, 32 on, 31 back, 32 back
+    table = state_labels(labels, episode_ids=np.zeros(5, np.int64))
+    assert table.in_play[:, 1].tolist() == [False, True, False, True, False]
+
+
+def test_pongs_ball_is_near_from_column_121_on() -> None:
+    labels = {
+        "ball_x": np.array([119, 120, 121], np.uint8),
+        "ball_y": np.array([40, 40, 40], np.uint8),
+        "player_y": np.array([30, 30, 30], np.uint8),
+    }
+    assert state_labels(labels, game="pong").in_play[:, 3].tolist() == [False, False, True]
