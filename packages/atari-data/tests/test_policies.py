@@ -34,6 +34,11 @@ def test_sticky_play_repeats():
     assert (actions[1:] == actions[:-1]).mean() == pytest.approx(0.9 + 0.1 / 6, abs=0.02)
 
 
+def test_sticky_play_starts_with_an_action_of_the_game() -> None:
+    first = ask(StickyRandomPolicy("pong", 0, 60, repeat=0.9), *range(60))  # nothing to repeat yet
+    assert set(first) == set(minimal_actions("pong"))
+
+
 def test_epsilon_mixes_a_policy_with_random_play():
     def up(observations, env_ids):
         return np.full(len(env_ids), 2)

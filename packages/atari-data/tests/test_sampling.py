@@ -19,11 +19,34 @@ def test_a_batch_is_a_function_of_seed_and_step():
     assert MultiGameSampler(STARTS, batch_size=12, seed=5).batch(9)["pong"].tolist() != later["pong"].tolist()
 
 
+def test_runs_of_neighbouring_seeds_share_no_batch() -> None:
+    starts = {"pong": np.arange(10**6)}
+    runs = [MultiGameSampler(starts, batch_size=4, seed=seed) for seed in range(4)]
+    batches = {tuple(run.batch(step)["pong"].tolist()) for run in runs for step in range(8)}
+    assert len(batches) == 4 * 8
+
+
 def test_weights_are_shares_of_the_batch():
     weights = {"pong": 1, "breakout": 2, "ms_pacman": 1}
     sampler = MultiGameSampler(STARTS, batch_size=40, seed=0, weights=weights)
     assert sampler.counts == {"pong": 10, "breakout": 20, "ms_pacman": 10}
     assert {game: len(rows) for game, rows in sampler.batch(0).items()} == sampler.counts
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts"),
+    [
+        ((8, 1, 1), [8, 1, 1]),
+        ((7, 2, 1), [7, 2, 1]),  # whole shares stay as they are
+        ((18, 1, 1), [8, 1, 1]),  # 9, .5 and .5: one of the first's makes place for a whole one of each
+    ],
+)
+def test_the_one_window_a_game_has_at_least_is_part_of_its_share(
+    weights: tuple[int, int, int], counts: list[int]
+) -> None:
+    shares = dict(zip(STARTS, weights, strict=True))
+    sampler = MultiGameSampler(STARTS, batch_size=10, seed=0, weights=shares)
+    assert list(sampler.counts.values()) == counts
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.integers(0, 40))

@@ -13,6 +13,7 @@ from atari_data import (
     drop_rounds,
     final_rows,
     first_rows,
+    import_recording,
     shard_paths,
     window_starts,
 )
@@ -231,6 +232,50 @@ def test_dropped_rounds_make_place_for_others(breakout_dir: Path, tmp_path: Path
     result = collect(copy, "breakout", 300, policy, seed=5, protocol=protocol, num_envs=3, ram=True)
     assert result.round == 1
     assert (~final_rows(FrameStore.open(copy).episode_ids)).sum() == 1200
+
+
+def rounds_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rounds a reader finds after each shard that is deleted from now on: filled in as they go."""
+    unlink, found = os.unlink, []
+
+    def unlink_and_read(path: Path, **more: int) -> None:
+        unlink(path, **more)
+        if Path(path).name.startswith("shard-"):
+            found.append(len(FrameStore.open(directory).rounds))
+
+    monkeypatch.setattr(os, "unlink", unlink_and_read)
+    return found
+
+
+def test_while_rounds_are_dropped_a_reader_finds_those_that_are_kept(
+    breakout_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Path(shutil.copytree(breakout_dir, tmp_path / "copy"))
+    found = rounds_found(copy, monkeypatch)
+    drop_rounds(copy, keep=1)
+    assert found == [1, 1, 1]  # so a process killed at any of its three shards leaves round 0 whole
+
+
+def test_what_a_killed_round_left_goes_where_the_next_one_is_shorter_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add_round(directory: Path, rows: int) -> None:
+        import_recording(directory, np.zeros((rows, 84, 84), np.uint8), np.zeros(rows, int), game="my_game")
+
+    monkeypatch.setattr(shards_module, "SHARD_ROWS", 2)
+    for name, all_rows in (("clean", (4, 2)), ("killed", (4, 8))):
+        for rows in all_rows:
+            add_round(tmp_path / name, rows)
+    shard_paths(tmp_path / "killed")[-1].unlink()  # 3 of the 4 of round 1 were renamed
+    (tmp_path / "killed" / ".collecting").mkdir()
+    found = rounds_found(tmp_path / "killed", monkeypatch)
+    add_round(tmp_path / "killed", 2)
+    assert found == [1, 1, 1]  # killed again at any of them, round 0 is whole
+    clean, killed = (
+        [(path.name, path.read_bytes()) for path in shard_paths(tmp_path / name)]
+        for name in ("clean", "killed")
+    )
+    assert killed == clean
 
 
 def test_masks_and_empty_lists_of_rows(breakout: FrameStore):

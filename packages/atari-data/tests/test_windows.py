@@ -89,6 +89,27 @@ def test_split_by_hand():
     assert split_episodes(ids_of([10, 20, 10]), 0.5, 3).tolist() == [False] * 10 + [True] * 20 + [False] * 10
 
 
+@pytest.mark.parametrize(
+    ("seed", "chances", "validate"),
+    [
+        (152, (0.2606, 0.0495), (True, False)),
+        (0, (0.2698, 0.0410), (True, True)),
+        (6, (0.3433, 0.3691), (False, True)),
+    ],
+)
+def test_the_chances_of_a_split_by_hand(
+    seed: int, chances: tuple[float, float], validate: tuple[bool, bool]
+) -> None:
+    """A quarter of 10, 20 and 10 rows: after the first episode 2.5 rows are lacking at 10 an episode.
+
+    So the second's chance is .25 * (1 + 2.5 / 10) = .3125. The third's is .25 * (1 - 12.5 / 15) = .0417 where
+    the second validates, and .25 * (1 + 7.5 / 15) = .375 where it trains.
+    """
+    assert np.random.default_rng(seed).random(3)[1:] == pytest.approx(chances, abs=1e-4)
+    validates = split_episodes(ids_of([10, 20, 10]), 0.25, seed)
+    assert validates.tolist() == np.repeat([False, *validate], [10, 20, 10]).tolist()
+
+
 def test_lost_lives_stay_inside_an_episode():
     ids = np.array([0, 0, 0, 0, 1, 1])
     assert np.flatnonzero(lost_lives(ids, np.array([5, 5, 4, 4, 3, 3], dtype=np.uint8))).tolist() == [1]
