@@ -244,6 +244,12 @@ def test_bad_arguments(tmp_path: Path):
     assert contents(tmp_path) == {}
 
 
+def test_a_directory_below_a_file_is_refused(tmp_path: Path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ValueError, match="lies below a file"):
+        run(tmp_path / "file" / "data")
+
+
 def test_rounds_of_one_directory_go_together(tmp_path: Path):
     run(tmp_path, 3)
     with pytest.raises(ValueError, match="has game breakout, not pong; use another directory"):
@@ -255,7 +261,15 @@ def test_rounds_of_one_directory_go_together(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("sticky", 1.0), ("noop_max", -1), ("frameskip", 0), ("max_frames", 3)]
+    ("field", "value"),
+    [
+        ("sticky", 1.0),
+        ("noop_max", -1),
+        ("noop_max", 2**31),
+        ("frameskip", 0),
+        ("max_frames", 3),
+        ("max_frames", 2**31),
+    ],
 )
 def test_a_protocol_checks_itself(field: str, value: float):
     with pytest.raises(ValueError, match=f"{field} is {value}"):

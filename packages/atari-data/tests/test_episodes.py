@@ -80,6 +80,10 @@ def test_recorded_episodes_have_a_screen_for_every_observation(monkeypatch):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="num_episodes is 0"):
         evaluate(0, 1)
+    with pytest.raises(ValueError, match=r"num_episodes is 1\.0; give an integer"):
+        evaluate(1.0, 1)
+    with pytest.raises(ValueError, match=r"seed is 1\.0; give an integer"):
+        play_episodes("pong", RandomPolicy("pong", 0, 1), 1, seed=1.0)
     with pytest.raises(ValueError, match="num_envs is 0"):
         play_episodes("pong", RandomPolicy("pong", 0, 1), 1, seed=0, num_envs=0)
 

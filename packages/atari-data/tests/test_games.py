@@ -14,6 +14,7 @@ from atari_data import (
     published_scores,
     score_sources,
 )
+from atari_data.games import legal_actions, played_actions
 
 
 def test_action_names_are_those_of_ale():
@@ -23,8 +24,7 @@ def test_action_names_are_those_of_ale():
 def test_games_are_the_registered_ones():
     gymnasium.register_envs(ale_py)
     titles = {name[4:-3] for name in gymnasium.registry if name.startswith("ALE/")}
-    # Lost Luggage's vector environment never returns from some of its actions.
-    assert {game.title().replace("_", "") for game in games()} == titles - {"LostLuggage"}
+    assert {game.title().replace("_", "") for game in games()} == titles
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,15 @@ def test_a_wrong_name_suggests_the_right_one(given: str, meant: str):
 def test_two_player_roms_are_not_games():
     with pytest.raises(ValueError, match="not a game of ALE"):
         check_game("combat")
+
+
+def test_two_games_have_no_button_and_are_played_without():
+    complete = tuple(range(NUM_ACTIONS))
+    others = [game for game in games() if legal_actions(game) != complete]
+    assert others == ["lost_luggage", "skiing"]
+    # RIGHTFIRE is RIGHT, UPLEFTFIRE UPLEFT, FIRE nothing.
+    assert played_actions("skiing") == (0, 0, 2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9)
+    assert played_actions("pong") == complete
 
 
 def test_minimal_actions():

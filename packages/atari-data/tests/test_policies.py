@@ -50,7 +50,17 @@ def test_epsilon_mixes_a_policy_with_random_play():
     assert np.mean([ask(half, 0)[0] == 2 for _ in range(2000)]) == pytest.approx(0.5, abs=0.05)
 
 
+def test_epsilon_draws_other_numbers_than_the_policy_it_wraps():
+    draws = 4000
+    alone, mixed = RandomPolicy("pong", 0, 1), EpsilonPolicy(RandomPolicy("pong", 0, 1), "pong", 0, 1, 0.5)
+    kept = np.mean([ask(alone, 0)[0] == ask(mixed, 0)[0] for _ in range(draws)])
+    # Half of the actions are the policy's own, and of the others one in six by chance.
+    assert kept == pytest.approx(0.5 + 0.5 / 6, abs=0.03)
+
+
 def test_bad_arguments():
+    with pytest.raises(ValueError, match="seed is -1"):
+        RandomPolicy("pong", -1, 1)
     with pytest.raises(ValueError, match="repeat is 1"):
         StickyRandomPolicy("pong", 0, 1, repeat=1.0)
     with pytest.raises(ValueError, match="epsilon is 2"):

@@ -13,6 +13,7 @@ from atari_data import (
     labels,
     state_variables,
 )
+from atari_data.games import load_emulator
 from atari_data.playing import environment_seeds, play
 from atari_data.twins import Twins
 from atari_data.video import to_frame
@@ -61,6 +62,38 @@ def test_a_twin_shows_the_pixels_of_its_environment(protocol: Protocol):
             else:
                 assert np.abs(own - tick.observations[i, -1]).max() <= 1
     assert compared > 50
+
+
+@pytest.mark.parametrize("game", ["skiing", "lost_luggage"])
+def test_an_action_is_the_same_one_where_the_emulator_has_only_nine(game: str):
+    """RIGHT and LEFT, with and without the button, lead where they lead a plain emulator that takes ids."""
+    protocol, seeds = Protocol(noop_max=0, max_pool=False), environment_seeds(0, 1)
+    for action, played in ((3, 3), (11, 3), (4, 4), (12, 4)):
+        ticks = play(game, lambda *_, a=action: np.array([a]), seeds=seeds, protocol=protocol)
+        last = next(islice(ticks, 30, None))
+        emulator = load_emulator(game, seed=int(seeds[0]))
+        emulator.reset_game()
+        for _ in range(30 * protocol.frameskip):
+            emulator.act(played)
+        own = to_frame(emulator.getScreenRGB()).astype(int)
+        assert np.abs(own - last.observations[0, -1]).max() <= 1
+
+
+@pytest.mark.parametrize("game", ["skiing", "lost_luggage", "asterix"])
+def test_a_twin_follows_where_there_is_no_button(game: str):
+    protocol, actions = Protocol(fire_reset=True, max_frames=200, max_pool=False), np.random.default_rng(0)
+    seeds = environment_seeds(0, 2)
+    twins = Twins(game, seeds, protocol)
+
+    def any_action(observations: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        return actions.integers(0, 18, len(env_ids))
+
+    for tick in islice(play(game, any_action, seeds=seeds, protocol=protocol), 160):
+        twins.follow(tick)
+        for i, env in enumerate(tick.env_ids.tolist()):
+            if not tick.over[i]:
+                own = to_frame(twins.screen(env)).astype(int)
+                assert np.abs(own - tick.observations[i, -1]).max() <= 1
 
 
 def test_a_twin_that_parts_from_its_environment_is_an_error():

@@ -133,6 +133,7 @@ def test_pictures_are_shrunk_by_area():
         ({"truncated": np.eye(10)[9]}, r"truncated\[9\] is 1.0 on the last frame"),
         ({"episode_ids": [0] * 4 + [1] * 3 + [0] * 3}, "returns to an earlier episode"),
         ({"episode_ids": [0] * 4 + [1] + [2] * 5}, "the episode at frame 4 has 1 frame"),
+        ({"episode_ids": [0] * 9 + [np.inf]}, "episode_ids holds numbers that are not whole"),
         ({"episode_ids": [0] * 9}, r"episode_ids is int64 \(9,\)"),
         ({"lives": [256] * 10}, "lives go below 0 or above 255"),
         ({"game": "My Game"}, "use lower-case letters"),
@@ -167,6 +168,7 @@ def test_what_a_video_cannot_hold_is_said(tmp_path: Path):
         ([np.zeros((83, 84), np.uint8)], 15, "84 x 83; H.264 takes even sides only"),
         ([*grey, np.zeros((42, 84), np.uint8)], 15, "a picture of 84 x 42 follows some of 84 x 84"),
         (grey, 0, "fps is 0"),
+        (grey, 0.0004, "fps is 0.0004; give a number from 0.01 to 1000"),
     ):
         with pytest.raises(ValueError, match=message):
             write_video(tmp_path / "film.mp4", frames, fps=fps)

@@ -117,6 +117,12 @@ def test_frames_read_like_an_array(cut: FrameStore):
         cut.frames[np.array([len(cut)])]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64])
+def test_rows_may_be_integers_too_small_for_the_number_of_rows(breakout: FrameStore, dtype: type):
+    assert len(breakout) > 255
+    assert np.array_equal(breakout.frames[np.array([3, 9], dtype)], breakout.frames[3:10:6])
+
+
 def test_mean_frame(cut: FrameStore):
     exact = cut.frames[:].astype(np.float64).mean(axis=0)
     assert cut.mean_frame().dtype == np.float32

@@ -64,8 +64,9 @@ def collect(
         game: a name of :func:`atari_data.games`.
         num_steps: actions in all, 1 or more; an action is ``protocol.frameskip`` emulated frames.
         policy: called with half of the environments at a time; it must be deterministic for the result to be.
-        seed: of the emulators; mixed with the number of the round, so rounds with one seed differ, if the
-            protocol leaves anything to chance (no-ops at the start, sticky actions) or the policy does.
+        seed: of the emulators; mixed with the number of the round. Give a random policy another seed in each
+            round all the same: there are so few starts (at most 30 in `atari100k`, one where the protocol
+            leaves nothing to chance) that with the same actions an environment may repeat an earlier round.
         protocol: how the emulator is driven.
         num_envs: copies of the game that play side by side.
         ram: store the emulator's 128 bytes of RAM too. Same pixels; about half as fast.

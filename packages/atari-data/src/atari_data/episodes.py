@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from atari_data.playing import Tick, environment_seeds, play
 from atari_data.policies import Policy
-from atari_data.protocol import PROTOCOLS, Protocol
+from atari_data.protocol import PROTOCOLS, Protocol, whole
 from atari_data.twins import Twins
 
 _EVALUATION_STREAM = 2**31  # apart from the streams of collection, which are numbered from 0
@@ -73,6 +73,11 @@ def play_episodes(
     Raises:
         ValueError: a bad argument, or an answer of the policy that is not actions.
     """
+    num_episodes, seed, num_envs = (
+        whole("num_episodes", num_episodes),
+        whole("seed", seed),
+        whole("num_envs", num_envs),
+    )
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; play at least 1")
     num_envs = min(num_envs, num_episodes)

@@ -18,14 +18,12 @@ NUM_ACTIONS = len(ACTION_NAMES)
 
 # ROMs that ale-py ships without a single-player mode: loading one ends the process.
 _TWO_PLAYERS = frozenset({"combat", "joust", "maze_craze", "warlords"})
-# Some of its actions never return from `AtariVectorEnv` (ale-py 0.12.1).
-_STUCK = frozenset({"lost_luggage"})
 
 
 @functools.cache
 def games() -> tuple[str, ...]:
-    """Names of all single-player games that ale-py ships and its vector environment plays, sorted."""
-    return tuple(sorted(set(roms.get_all_rom_ids()) - _TWO_PLAYERS - _STUCK))
+    """Names of all single-player games that ale-py ships, sorted."""
+    return tuple(sorted(set(roms.get_all_rom_ids()) - _TWO_PLAYERS))
 
 
 def check_game(name: str) -> str:
@@ -57,6 +55,27 @@ def load_emulator(game: str, *, seed: int = 0, sticky: float = 0.0) -> ALEInterf
     assert rom is not None, game
     emulator.loadROM(rom)
     return emulator
+
+
+@functools.cache
+def legal_actions(game: str) -> tuple[int, ...]:
+    """Ids of the actions that the emulator has for ``game``, in its order: all 18, but in two games.
+
+    `AtariVectorEnv` takes places in this list, which are ids only where the list is complete. Of a place
+    beyond its end it never returns (ale-py 0.12.1).
+    """
+    return tuple(action.value for action in load_emulator(game).getLegalActionSet())
+
+
+@functools.cache
+def played_actions(game: str) -> tuple[int, ...]:
+    """For each of the 18 actions the one that ``game`` is played with: itself where the emulator has it.
+
+    Skiing and Lost Luggage have no button; there an action is the same direction without it.
+    """
+    legal = legal_actions(game)
+    released = [ACTION_NAMES.index(name.removesuffix("FIRE") or "NOOP") for name in ACTION_NAMES]
+    return tuple(action if action in legal else released[action] for action in range(NUM_ACTIONS))
 
 
 @functools.cache

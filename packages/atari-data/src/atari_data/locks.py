@@ -21,7 +21,10 @@ def only_writer(directory: Path) -> Iterator[None]:
     """
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; give a directory")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except NotADirectoryError:
+        raise ValueError(f"{directory} lies below a file; give another directory") from None
     lock = FileLock(directory / LOCK_FILE)
     try:
         lock.acquire(blocking=False)

@@ -15,7 +15,7 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
-from atari_data.games import check_game
+from atari_data.games import check_game, legal_actions, played_actions
 from atari_data.policies import Policy, checked_actions
 from atari_data.protocol import Protocol
 
@@ -61,6 +61,8 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
     """
     halves = [ids for ids in np.array_split(np.arange(len(seeds)), 2) if len(ids)]
     envs = [_make_env(game, len(ids), protocol) for ids in halves]
+    legal = legal_actions(game)
+    places = np.array([legal.index(action) for action in played_actions(game)])  # of each of the 18
     first = {}
     for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
         observations, info = env.reset(seed=seeds[ids])
@@ -71,7 +73,8 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
             result = first.pop(half) if half in first else env.recv()
             observations, rewards, terminated, truncated, info = result
             actions = checked_actions(policy(observations.copy(), ids), len(ids))
-            env.send(actions)  # the emulator works on while the other half, and the reader, have their turn
+            # The emulator works on while the other half, and the reader, have their turn.
+            env.send(places[actions])
             yield Tick(
                 env_ids=ids,
                 observations=observations,

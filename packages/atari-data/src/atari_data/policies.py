@@ -22,10 +22,12 @@ _BLOCK = 1024  # draws made at once for one environment
 class _Streams:
     """Uniform numbers in [0, 1), ``width`` a draw, from one generator for each environment."""
 
-    def __init__(self, seed: int, num_envs: int, width: int) -> None:
+    def __init__(self, seed: int, num_envs: int, width: int, *, purpose: tuple[int, ...] = ()) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; give 1 or more")
-        sequences = [np.random.SeedSequence(seed, spawn_key=(env,)) for env in range(num_envs)]
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; give 0 or more")
+        sequences = [np.random.SeedSequence(seed, spawn_key=(*purpose, env)) for env in range(num_envs)]
         self._generators = [np.random.default_rng(sequence) for sequence in sequences]
         self._numbers = np.empty((num_envs, _BLOCK, width))
         self._next = np.full(num_envs, _BLOCK)
@@ -82,14 +84,17 @@ class StickyRandomPolicy(RandomPolicy):
 
 
 class EpsilonPolicy:
-    """Another policy, replaced by a uniformly random minimal action with probability ``epsilon``."""
+    """Another policy, replaced by a uniformly random minimal action with probability ``epsilon``.
+
+    The other policy may have the same seed, unless it is an `EpsilonPolicy` too.
+    """
 
     def __init__(self, policy: Policy, game: str, seed: int, num_envs: int, epsilon: float) -> None:
         if not 0.0 <= epsilon <= 1.0:
             raise ValueError(f"epsilon is {epsilon}; give a probability in [0, 1]")
         self._policy = policy
         self._actions = np.array(minimal_actions(game), dtype=np.int64)
-        self._streams = _Streams(seed, num_envs, width=2)
+        self._streams = _Streams(seed, num_envs, width=2, purpose=(1,))  # not the numbers of what it wraps
         self._epsilon = epsilon
 
     def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:

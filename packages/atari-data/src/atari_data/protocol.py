@@ -17,6 +17,9 @@ def whole(name: str, value: SupportsIndex) -> int:
         raise ValueError(f"{name} is {value!r}; give an integer") from None
 
 
+_LARGEST = 2**31 - 1
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
     """How the emulator is driven. Scores and data are comparable only under the same protocol.
@@ -41,7 +44,10 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name in ("noop_max", "frameskip", "max_frames"):
-            object.__setattr__(self, name, whole(name, getattr(self, name)))
+            value = whole(name, getattr(self, name))
+            if value > _LARGEST:
+                raise ValueError(f"{name} is {value}; the emulator counts to {_LARGEST}")
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "sticky", float(self.sticky))
         if not 0.0 <= self.sticky < 1.0:
             raise ValueError(f"sticky is {self.sticky}; give a probability in [0, 1)")

@@ -163,7 +163,7 @@ def _episodes(ids: NDArray[Any]) -> NDArray[np.int32]:
 
 def _integers(values: Any, name: str, *lengths: int) -> NDArray[Any]:
     column = _load(values, name, *lengths)
-    if (column != np.floor(column)).any():
+    if not np.isfinite(column).all() or (column != np.floor(column)).any():
         raise ValueError(f"{name} holds numbers that are not whole; give integers")
     return column.astype(np.int64)
 

@@ -95,13 +95,16 @@ def _whole_rounds(directory: Path) -> bool:
 def drop_rounds(directory: str | Path, keep: int) -> None:
     """Delete every round of ``directory`` but the first ``keep``, so that others can take their place.
 
+    The last goes first. A process killed in between leaves whole rounds, of which there may be more than
+    ``keep``, and a tail that readers pass over.
+
     Raises:
         ValueError: it does not hold so many.
     """
     directory = Path(directory)
     store = FrameStore.open(directory, rounds=keep)
     with only_writer(directory):
-        (directory / STAGING).mkdir(exist_ok=True)  # killed here, it leaves a tail that is passed over
+        (directory / STAGING).mkdir(exist_ok=True)  # while it is there, half a round is passed over
         _drop_shards(directory, store.num_shards)
         shutil.rmtree(directory / STAGING)
 

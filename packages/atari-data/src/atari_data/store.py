@@ -82,7 +82,8 @@ class ShardedFrames:
         out = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
         if not len(rows):
             return out
-        rows = np.where(rows < 0, rows + len(self), rows).astype(np.int64)
+        rows = rows.astype(np.int64)  # small integers could not hold what is added
+        rows = np.where(rows < 0, rows + len(self), rows)
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows reach from {rows.min()} to {rows.max()}; there are {len(self)}")
         self.copy_spans(rows, rows + 1, out[:, None])

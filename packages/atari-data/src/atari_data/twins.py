@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from atari_data.games import load_emulator
+from atari_data.games import legal_actions, load_emulator, played_actions
 from atari_data.labels import RAM_SIZE
 from atari_data.playing import Tick
 from atari_data.protocol import Protocol
@@ -24,13 +24,15 @@ class Twin:
     def __init__(self, game: str, seed: int, protocol: Protocol) -> None:
         self.emulator = load_emulator(game, seed=seed, sticky=protocol.sticky)
         self._protocol = protocol
+        self._actions = played_actions(game)
+        self._fires = protocol.fire_reset and _FIRE in legal_actions(game)
         self._elapsed_frames = 0
 
     def reset(self, frame_number: int) -> None:
         """Start an episode, with no-ops until the environment's own count of frames is reached."""
         self.emulator.reset_game()
         self._elapsed_frames = 0
-        if self._protocol.fire_reset:
+        if self._fires:
             self.emulator.act(_FIRE)
         while self.emulator.getFrameNumber() < frame_number:
             self.emulator.act(_NOOP)
@@ -39,7 +41,7 @@ class Twin:
 
     def step(self, action: int) -> int:
         """Take one action for as many frames as the protocol says; returns the raw reward."""
-        reward = 0
+        reward, action = 0, self._actions[action]
         for _ in range(self._protocol.frameskip):
             reward += self.emulator.act(action)
             self._elapsed_frames += 1

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-_FASTEST = 1000  # frames a second
+_SLOWEST, _FASTEST = 0.01, 1000  # frames a second
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -65,8 +65,8 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: f
         ValueError: no pictures, pictures of odd or different sizes, a speed that is none, or PyAV is not
             installed.
     """
-    if not 0 < fps <= _FASTEST:
-        raise ValueError(f"fps is {fps}; give a number above 0, at most {_FASTEST}")
+    if not _SLOWEST <= fps <= _FASTEST:
+        raise ValueError(f"fps is {fps}; give a number from {_SLOWEST} to {_FASTEST}")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
