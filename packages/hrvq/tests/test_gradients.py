@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hrvq import _nearest
+from hrvq import _nearest, _residuals
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -86,6 +86,48 @@ def test_rotation_turns_the_gradient_with_the_vector(quantizer, vectors):
     towards = torch.randn(30, 12)
     (q(x).quantized * towards).sum().backward()
     assert torch.allclose(x.grad.norm(dim=1), scale[:, 0] * towards.norm(dim=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+def test_where_a_batch_is_cut_changes_no_loss_and_no_gradient(
+    gradient, monkeypatch, quantizer, random_codebooks, vectors
+):
+    q = quantizer(random_codebooks(12, (8, 8, 8)), gradient=gradient)
+    mask, towards = torch.arange(50) % 5 > 0, torch.randn(50, 12)
+    results = []
+    for rows in (50, 7, 1):
+        monkeypatch.setattr(_residuals, "_ROWS_PER_BLOCK", rows)
+        x = vectors(50, 12).requires_grad_()
+        out = q(x, mask)
+        ((out.quantized * towards).sum() + out.commitment_loss.sum()).backward()
+        results.append((out.commitment_loss.detach(), x.grad))
+    for losses, slopes in results[1:]:
+        assert torch.allclose(losses, results[0][0], rtol=1e-5)
+        assert torch.equal(slopes, results[0][1])
+
+
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+def test_no_vectors_have_a_gradient_too(gradient, quantizer, random_codebooks):
+    q = quantizer(random_codebooks(12, (8, 8)), gradient=gradient)
+    x = torch.zeros(0, 12, requires_grad=True)
+    out = q(x)
+    (out.quantized.sum() + out.commitment_loss.sum()).backward()
+    assert x.grad.shape == (0, 12)
+    assert out.commitment_loss.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
+def test_codes_may_move_before_the_gradient_is_asked_for(gradient, quantizer, random_codebooks, vectors):
+    slopes = []
+    for early in (False, True):
+        q = quantizer(random_codebooks(12, (8, 8)), gradient=gradient)
+        x = vectors(30, 12).requires_grad_()
+        out = q(x)
+        if early:
+            q.update(x.detach(), out.tokens)
+        (out.quantized.square().sum() + out.commitment_loss.sum()).backward()
+        slopes.append(x.grad)
+    assert torch.equal(*slopes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

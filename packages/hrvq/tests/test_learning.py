@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hrvq import HRVQ, HRVQConfig, perplexity, usage
+from hrvq import HRVQ, HRVQConfig, _residuals, perplexity, usage
 from torch.nn.functional import normalize
 
 
@@ -79,6 +79,35 @@ def test_few_or_equal_vectors_never_crash(x):
         q.update(x)
     assert q.table.isfinite().all()
     assert torch.allclose(q.decode(q.encode(x)), x, atol=1e-5)
+
+
+def test_where_a_batch_is_cut_does_not_matter_to_the_codes(monkeypatch, random_codebooks, vectors):
+    """With positions that do not count, levels that are dropped, and codes that are revived."""
+    tables = []
+    for rows in (300, 64, 1):
+        monkeypatch.setattr(_residuals, "_ROWS_PER_BLOCK", rows)
+        q = HRVQ(HRVQConfig(dim=12, levels=3, codes=32, decay=0.5, revive_below=0.4))
+        q.set_codebooks(random_codebooks(12, (32, 32, 32)))
+        for step in range(4):
+            x = vectors(300, 12, seed=step)
+            tokens = torch.where(torch.arange(3) < 1 + torch.arange(300)[:, None] % 3, q.encode(x), -1)
+            q.update(x, tokens, torch.arange(300) % 7 > 0)
+        tables.append(q.table.clone())
+    for table in tables[1:]:
+        assert torch.allclose(table, tables[0], atol=1e-5)
+
+
+def test_a_revived_code_stands_where_the_levels_before_left_a_vector(random_codebooks, vectors):
+    codebooks = random_codebooks(12, (8, 8))
+    q = HRVQ(HRVQConfig(dim=12, levels=2, codes=8, decay=0.0, revive_below=1e-3))
+    q.set_codebooks([codebooks[0], torch.full((8, 12), 100.0)])
+    x = vectors(200, 12)
+    tokens = q.encode(x)
+    q.update(x, tokens)
+    left = x - codebooks[0][tokens[:, 0]]
+    revived = q.codebooks[1][1:]  # all but the first, which every vector has chosen
+    nearest = (revived[:, None] - left).norm(dim=2).amin(1)
+    assert nearest.max() < 1e-6
 
 
 @pytest.mark.parametrize("rows", [1, 4, 200])

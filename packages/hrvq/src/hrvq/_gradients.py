@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrvq._residuals import blocks, residuals
+
 _NO_LENGTH = 1e-6  # a vector as short as this has no direction
 _TOO_SHORT = 1e-3  # of its code's length: to grow that much, its gradient would too
 
@@ -42,58 +44,86 @@ def straight_through(x: Tensor, quantized: Tensor) -> Tensor:
     return straight
 
 
+class _Rotation(torch.autograd.Function):
+    """Only the gradient is turned, and turned back: the value needs no arithmetic, and nothing is kept."""
+
+    @staticmethod
+    def forward(x: Tensor, quantized: Tensor) -> Tensor:
+        return quantized.view_as(quantized)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, quantized = (saved.detach() for saved in ctx.saved_tensors)
+        parts = [_turned_back(gradient[rows], x[rows], quantized[rows]) for rows in blocks(gradient)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0], None
+
+
+def _turned_back(gradient: Tensor, x: Tensor, quantized: Tensor) -> Tensor:
+    """|q|/|x| R^T g, all (n, D)."""
+    lengths = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    wanted = torch.linalg.vector_norm(quantized, dim=-1, keepdim=True)
+    turns = lengths > _TOO_SHORT * wanted
+    a, b = F.normalize(x, dim=-1), F.normalize(quantized, dim=-1)
+    w = F.normalize(a + b, dim=-1)
+
+    def dot(u: Tensor) -> Tensor:
+        return (u * gradient).sum(-1, keepdim=True)
+
+    turned = (gradient - 2 * w * dot(w) + 2 * a * dot(b)) * (wanted / torch.where(turns, lengths, 1.0))
+    return torch.where(turns, turned, gradient)
+
+
 def rotation(x: Tensor, quantized: Tensor) -> Tensor:
-    """``quantized`` (..., D) as the rotated and rescaled ``x``; the rotation is held constant.
+    """``quantized`` (N, D) as the rotated and rescaled ``x`` (N, D); the rotation is held constant.
 
     With a = x/|x|, b = q/|q| and w = (a + b)/|a + b|, the rotation that takes a to b is
     R = I - 2 w w^T + 2 b a^T, and q = |q|/|x| R x (Fifty et al. 2024, https://arxiv.org/abs/2410.06424, 4.2).
     Where x is less than a thousandth of q, zero above all, its gradient passes straight through: it would be
     scaled by more than a thousand.
     """
-    source, target = x.detach(), quantized.detach()
-    lengths = torch.linalg.vector_norm(source, dim=-1, keepdim=True)
-    wanted = torch.linalg.vector_norm(target, dim=-1, keepdim=True)
-    turns = lengths > _TOO_SHORT * wanted
-    a, b = F.normalize(source, dim=-1), F.normalize(target, dim=-1)
-    w = F.normalize(a + b, dim=-1)
-    scale = wanted / torch.where(turns, lengths, 1.0)
-
-    def dot(u: Tensor) -> Tensor:
-        return (u * x).sum(-1, keepdim=True)
-
-    rotated = torch.where(turns, scale * (x - 2 * w * dot(w) + 2 * b * dot(a)), x)
-    return target + (rotated - rotated.detach())
+    rotated: Tensor = _Rotation.apply(x, quantized)
+    return rotated
 
 
 class _Commitment(torch.autograd.Function):
     """The losses in one buffer and their gradient in another; written out, each level would keep three."""
 
     @staticmethod
-    def forward(x: Tensor, level_embeddings: Tensor, shares: Tensor) -> Tensor:
-        rest, losses = x - level_embeddings[:, 0], []
-        for level, share in enumerate(shares.unbind(1)):
+    def forward(x: Tensor, level_embeddings: Tensor, shares: Tensor, index: Tensor, table: Tensor) -> Tensor:
+        losses = shares.new_zeros(shares.shape[1])
+        for rows, level, residual in residuals(x, index, table):
             if level > 0:
-                rest -= level_embeddings[:, level]
-            losses.append(torch.linalg.vector_norm(rest, dim=1).square().dot(share))
-        return torch.stack(losses)
+                lengths = torch.linalg.vector_norm(residual, dim=1)
+                losses[level - 1] += lengths.square().dot(shares[rows, level - 1])
+        return losses
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])  # not the table, which may have moved on by then
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         x, level_embeddings, shares = ctx.saved_tensors
         # sum_l f_l (x - c_0 - ... - c_l) = F_0 x - F_0 c_0 - F_1 c_1 - ...,  F_l = f_l + f_l+1 + ...
         factors = (2 * gradient * shares).flip(1).cumsum(1).flip(1)
         total = x * factors[:, :1]
         for level, factor in enumerate(factors.split(1, 1)):
             total.addcmul_(level_embeddings[:, level], factor, value=-1)
-        return total, None, None
+        return total, None, None, None, None
 
 
 def commitment(
-    x: Tensor, level_embeddings: Tensor, weights: tuple[float, ...], counted: Tensor | None
+    x: Tensor,
+    level_embeddings: Tensor,
+    weights: tuple[float, ...],
+    counted: Tensor | None,
+    *,
+    index: Tensor,
+    table: Tensor,
 ) -> Tensor:
     """Each level's weighted loss w_l mean |r_l - sg(c_l)|^2 / D, float32 (L,).
 
@@ -105,10 +135,13 @@ def commitment(
         level_embeddings: (N, L, D).
         weights: one for each level.
         counted: bool (N, L), which vectors each level's mean is over; None for all.
+        index: int64 (N, L), rows of the table.
+        table: (K, D), where the level embeddings come from.
     """
     if counted is None:
         counted = torch.ones(level_embeddings.shape[:2], dtype=torch.bool, device=x.device)
     used = counted.float()
     weight = torch.tensor(weights, dtype=torch.float32, device=x.device) / x.shape[1]
-    losses: Tensor = _Commitment.apply(x, level_embeddings, used * (weight / used.sum(0).clamp_min(1)))
+    shares = used * (weight / used.sum(0).clamp_min(1))
+    losses: Tensor = _Commitment.apply(x, level_embeddings, shares, index, table)
     return losses

@@ -7,9 +7,10 @@ product, whose rounding is bounded (Higham 2002, section 3.1), for any order of 
 
 with |c_k| at most the longest code's. Where all codes lie to one side, r and c_k are taken from the codes'
 mean: distances stay the same, the lengths in the bound shrink, and 4 of the D + 6 are for rounding the
-differences and the lengths. Where the best score leads the second by more than twice that bound the winner is
-certain. The few vectors with a doubt at any level are searched again in float64. So a vector's tokens depend
-on the vector and the codes alone: not on the batch it came in, the number of threads, or the matrix library.
+differences and the lengths. Where the best score leads the second by more than twice that bound the winner
+is certain; for the few vectors in doubt at a level that level is searched in float64. So a vector's tokens
+depend on the vector and the codes alone: not on the batch it came in, the number of threads, or the matrix
+library.
 """
 
 from collections.abc import Sequence
@@ -85,50 +86,47 @@ class _FixedLevel(NamedTuple):
         return cls(codes, centre, scaled / size, scaled.square().sum(1) / 2)
 
 
-def _search_fast(vectors: Tensor, levels: Sequence[_Level], unit: float) -> tuple[Tensor, Tensor]:
-    """Tokens (N, L) by float32 scores, and whether each vector's are certain, (N,).
+def _search_block(vectors: Tensor, levels: Sequence[_Level], unit: float) -> Tensor:
+    """Tokens (N, L), by float32 scores where they are certain and in float64 where they are not.
 
     Which scores come within twice the bound of the best is a mask of zeros and ones; where it has a single
     one, mask . (0, 1, 2 ...) is the winner's index: half the time of an argmax and a second maximum.
     """
     tokens = torch.empty(len(vectors), len(levels), dtype=torch.int64, device=vectors.device)
-    candidates = vectors.new_ones(len(vectors))
     for index, level in enumerate(levels):
         shifted = vectors if level.centre is None else vectors - level.centre
         scores = _scores(shifted, level.shifted, level.half_norms)
         threshold = scores.amax(1) - 2 * level.error_bound(shifted, unit)
-        near = torch.ge(scores, threshold[:, None], out=torch.empty_like(scores))
-        candidates *= near.sum(1)
-        # With several candidates any code will do: the vector is searched again.
+        near = scores.ge_(threshold[:, None])
+        in_doubt = (near.sum(1) != 1).nonzero().squeeze(1)
         if unit > _EXACT:  # the product may round the winner's index as well
-            chosen = scores.argmax(1)
-        else:
+            chosen = near.argmax(1)
+        else:  # of several candidates any number may come out; they are in doubt
             chosen = (near @ level.numbers).long().clamp_max_(len(level.codes) - 1)
+        if len(in_doubt):
+            chosen[in_doubt] = _nearest_exactly(vectors[in_doubt], level)
         tokens[:, index] = chosen
         if index < len(levels) - 1:
-            vectors = vectors - F.embedding(chosen, level.codes)
-    return tokens, candidates == 1
+            codes = F.embedding(chosen, level.codes)
+            vectors = torch.sub(vectors, codes, out=codes)
+    return tokens
 
 
-def _search_exactly(vectors: Tensor, levels: Sequence[_Level]) -> Tensor:
+def _nearest_exactly(vectors: Tensor, level: _Level) -> Tensor:
     """In float64; codes that even float64 cannot tell apart count as equal, and the lowest of them wins."""
-    tokens = []
-    for level in levels:
-        wide, codes = vectors.double(), level.codes.double()
-        rounding = (codes.shape[1] + 6) * 2.0**-53
-        if level.centre is None or level.radius >= _FAR * torch.linalg.vector_norm(level.centre):
-            norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-            lengths = torch.linalg.vector_norm(codes, dim=1)
-            scores = wide @ codes.T - lengths.square() / 2
-            doubt = rounding * lengths * (norms + lengths / 2)  # one long code puts no other in doubt
-            tied = scores + doubt >= (scores - doubt).amax(1, keepdim=True)
-        else:  # differences, not a product, in which float64 would lose what float32 has found certain
-            distances = torch.cdist(wide, codes, compute_mode="donot_use_mm_for_euclid_dist")
-            tied = distances <= distances.amin(1, keepdim=True) * (1 + rounding)
-        index = torch.arange(len(codes), device=codes.device)
-        tokens.append(torch.where(tied, index, len(codes) - 1).amin(1))
-        vectors = vectors - F.embedding(tokens[-1], level.codes)
-    return torch.stack(tokens, 1)
+    wide, codes = vectors.double(), level.codes.double()
+    rounding = (codes.shape[1] + 6) * 2.0**-53
+    if level.centre is None or level.radius >= _FAR * torch.linalg.vector_norm(level.centre):
+        norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        lengths = torch.linalg.vector_norm(codes, dim=1)
+        scores = wide @ codes.T - lengths.square() / 2
+        doubt = rounding * lengths * (norms + lengths / 2)  # one long code puts no other in doubt
+        tied = scores + doubt >= (scores - doubt).amax(1, keepdim=True)
+    else:  # differences, not a product, in which float64 would lose what float32 has found certain
+        distances = torch.cdist(wide, codes, compute_mode="donot_use_mm_for_euclid_dist")
+        tied = distances <= distances.amin(1, keepdim=True) * (1 + rounding)
+    index = torch.arange(len(codes), device=codes.device)
+    return torch.where(tied, index, len(codes) - 1).amin(1)
 
 
 def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_FixedLevel]) -> Tensor:
@@ -173,13 +171,7 @@ def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
         blocks = vectors.split(_ROWS_PER_BLOCK["device"])
         return torch.cat([_search_in_fixed_shapes(block, fixed) for block in blocks])
     levels, unit = [_Level.of(codes) for codes in codebooks], _unit_roundoff()
-    blocks = vectors.split(_ROWS_PER_BLOCK["cpu"])
-    found = [_search_fast(block, levels, unit) for block in blocks]
-    tokens, certain = (torch.cat(parts) for parts in zip(*found, strict=True))
-    rows = (~certain).nonzero().squeeze(1)
-    for part in rows.split(len(blocks[0])) if len(rows) else ():
-        tokens[part] = _search_exactly(vectors[part], levels)
-    return tokens
+    return torch.cat([_search_block(block, levels, unit) for block in vectors.split(_ROWS_PER_BLOCK["cpu"])])
 
 
 def nearest(vectors: Tensor, codes: Tensor) -> Tensor:

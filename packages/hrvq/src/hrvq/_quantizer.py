@@ -78,7 +78,9 @@ class HRVQ(Codes):
             index = self._table_rows(tokens)
             embeddings = F.embedding(index, self.table)
             counted = tokens >= 0 if drops or valid is not None else None
-            losses = _gradients.commitment(rows, embeddings, config.weight_per_level, counted)
+            losses = _gradients.commitment(
+                rows, embeddings, config.weight_per_level, counted, index=index, table=self.table
+            )
             passed = getattr(_gradients, config.gradient)(rows, self._sums(index))
         return HRVQOutput(
             passed.to(x.dtype).reshape(x.shape),
@@ -180,7 +182,8 @@ class HRVQ(Codes):
                 tokens = tokens.reshape(-1, self.config.levels).long()
             if valid is not None:
                 tokens = torch.where(valid[:, None], tokens, NO_CODE)
-            move(self._levels(), rows, tokens, self.config, self._generator())
+            index = self._table_rows(tokens)
+            move(self._levels(), rows, tokens, self.config, self._generator(), index=index, table=self.table)
         self._advance()
 
     @torch.no_grad()

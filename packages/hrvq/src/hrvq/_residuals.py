@@ -1,0 +1,43 @@
+"""One block of vectors after the other, and what each level has to code of it.
+
+On a CPU a block stays in the cache through all that is done to it, where whole batches would go to memory and
+back each time.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ROWS_PER_BLOCK = 1 << 10
+
+
+def blocks(vectors: Tensor) -> list[slice]:
+    """The rows of each block; on a GPU, and where a graph must fit any number of rows, all are one."""
+    if vectors.device.type != "cpu" or torch.compiler.is_compiling():
+        return [slice(None)]
+    return [
+        slice(start, start + _ROWS_PER_BLOCK) for start in range(0, max(1, len(vectors)), _ROWS_PER_BLOCK)
+    ]
+
+
+def residuals(vectors: Tensor, index: Tensor, table: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
+    """The residuals before each level and after the last.
+
+    Args:
+        vectors: float32 (N, D).
+        index: int64 (N, L), each level's row of the table.
+        table: float32 (K, D).
+
+    Yields:
+        Rows (as a slice), how many levels have been taken off, 0 to L, and what is left, (n, D), to read.
+    """
+    levels = index.shape[1]
+    for block in blocks(vectors):
+        residual = vectors[block]
+        for level in range(levels + 1):
+            yield block, level, residual
+            if level < levels:
+                codes = F.embedding(index[block, level], table)
+                residual = torch.sub(residual, codes, out=codes)
