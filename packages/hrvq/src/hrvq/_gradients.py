@@ -45,7 +45,7 @@ def straight_through(x: Tensor, quantized: Tensor) -> Tensor:
 
 
 class _Rotation(torch.autograd.Function):
-    """Only the gradient is turned, and turned back: the value needs no arithmetic, and nothing is kept."""
+    """The value is known, so only the gradient takes arithmetic: it is turned back."""
 
     @staticmethod
     def forward(x: Tensor, quantized: Tensor) -> Tensor:
