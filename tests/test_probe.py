@@ -1,10 +1,14 @@
 """State retention on the real emulator; numbers are small here, their shape and their laws are not."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from cnn_encoder import Stage
 from command import wm
+from wm.probing import atariari_scores
 
 QUICK = ("--frames", 240, "--probe-steps", 20, "--device", "cpu")
 STAGES = ["pixels", "random encoder", "embedding", "after L0", "after L0-1", "after L0-2"]
@@ -44,6 +48,26 @@ def test_more_is_known_on_the_way_in_than_on_the_way_out(probed):
     rows = probed[1]["games"]["pong"]["retention"]
     error = {row["stage"]: row["mlp_error"] for row in rows if row["variable"] == "enemy_y"}
     assert error["pixels"] < error["after L0"]
+
+
+def test_test_frames_are_those_that_neither_trained_nor_validated():
+    """A test that shows all frames once more, where nothing can be read, and two others, where all can."""
+    shown = np.arange(100, dtype=np.uint8)
+
+    def play(frames):
+        return SimpleNamespace(
+            frames=lambda: frames[:, None, None],
+            store=SimpleNamespace(episode_ids=np.repeat(np.arange(10), 10)),
+            raw=torch.from_numpy(frames % 4)[:, None].long(),
+            state=SimpleNamespace(names=("ball_x",)),
+        )
+
+    train, test = play(shown), play(np.append(shown, np.array([200, 201], np.uint8)))
+    readable, later = (torch.nn.functional.one_hot(found.raw[:, 0]).float() for found in (train, test))
+    later[:100] = 0
+    scores = atariari_scores([Stage("embedding", readable, later)], train, test, seed=0)
+    assert scores["unseen_test_frames"] == 2
+    assert scores["stages"]["embedding"]["mean"] == 1
 
 
 def test_dinov2_runs_through_the_same_measurements_and_the_same_seed_measures_the_same(probed, run, tmp_path):

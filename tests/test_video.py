@@ -25,6 +25,7 @@ CPU = torch.device("cpu")
 def test_best_and_median_by_hand():
     assert best_and_median([3, 9, 1, 9, 5]) == {"best": 1, "median": 4}
     assert best_and_median([2, 1]) == {"best": 0, "median": 1}
+    assert best_and_median([0, 1, 1, 1, 2]) == {"best": 4, "median": 1}  # of equals the first
     assert best_and_median([7]) == {"best": 0, "median": 0}
 
 

@@ -16,9 +16,9 @@ from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
 
 
-def scored(monkeypatch, returns, lengths):
-    """The summary of episodes of these returns and lengths."""
-    ended = np.ones(len(returns), bool)
+def scored(monkeypatch, returns, lengths, ended=None):
+    """The summary of episodes of these returns and lengths, which all ended unless told otherwise."""
+    ended = np.ones(len(returns), bool) if ended is None else ended
     episodes = SimpleNamespace(returns=np.array(returns), lengths=np.array(lengths), terminated=ended)
     monkeypatch.setattr(evaluation, "play_episodes", lambda *_, **__: episodes)
     return evaluation.play_whole_games(
@@ -57,14 +57,25 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     assert title.startswith("pong: 5 episodes")
 
 
+def test_episodes_that_the_limit_cut_are_counted(monkeypatch):
+    ended = np.array([True, False, True])
+    score = scored(monkeypatch, [1.0, 2.0, 6.0], [7, 8, 9], ended)
+    assert (score["cut"], score["lengths"], score["mean"]) == (1, [7, 8, 9], 3.0)
+
+
 def test_steps_are_those_that_were_played_in_each_game(tmp_path):
     manifest = Manifest(Layout(tmp_path))
-    for stage, steps in (("collect-0", {"pong": 600, "qbert": 60}), ("collect", {"pong": 300})):
+    config = build_config(
+        read_preset("tiny"), {"collect": {"num_steps": 900}, "rounds": {"count": 2, "first_steps": 600}}
+    )
+    played = {"collect-0": {"pong": 600, "qbert": 60}, "collect": {"pong": 300}}
+    # Left by a run that had more rounds; what it played is no longer there.
+    for stage, steps in (played | {"collect-2": {"pong": 5000}}).items():
         metrics = {game: {"steps": count} for game, count in steps.items()} | {"peak_memory_gib": 0.1}
         manifest.record(stage, StageRecord("f", {}, {}, metrics))
     manifest.record("encoder", StageRecord("f", {}, {}, {"pong": {"steps": 5}}))
     manifest.begin("collect")  # what a stopped stage had played, the agent has learned from
-    assert evaluation.steps_collected(Layout(tmp_path, 0)) == {"pong": 900, "qbert": 60}
+    assert evaluation.steps_collected(Layout(tmp_path, 0), config) == {"pong": 900, "qbert": 60}
 
 
 def test_games_the_encoder_has_not_seen_are_left_out_and_named(tmp_path):

@@ -92,7 +92,7 @@ def submit_commands(options: BenchOptions, template: str, device: str) -> list[s
             values = {"game": game, "seed": seed, "name": options.directory(game, seed).name}
             try:
                 lines.append(template.format(command=shlex.join(command), **values))
-            except (KeyError, IndexError, ValueError) as error:
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"--submit-command cannot be filled in ({error}); "
                     "it may hold {command}, {game}, {seed} and {name}"

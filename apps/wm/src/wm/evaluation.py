@@ -68,7 +68,7 @@ def evaluate_games(
     if absent:
         reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
     playable = [game for game in config.games if game not in absent]
-    collected = steps_collected(layout)
+    collected = steps_collected(layout, config)
     for game in encoded_games(layout, playable, reporter.say):
         agent = RecordedPolicy(
             load_policy(
@@ -121,11 +121,15 @@ def evaluate_games(
     }
 
 
-def steps_collected(layout: Layout) -> dict[str, int]:
-    """Agent steps of the real game that the run's recorded stages have played, by game."""
+def steps_collected(layout: Layout, config: RunConfig) -> dict[str, int]:
+    """Agent steps of the real game that the recorded stages of the run's rounds have played, by game.
+
+    The manifest may have stages of more rounds, from before there were fewer.
+    """
     manifest, steps = Manifest(layout), dict[str, int]()
+    collecting = {"collect", *(f"collect-{index}" for index in range(config.rounds.count - 1))}
     for stage, record in (manifest.set_aside | manifest.stages).items():
-        if stage.split("-")[0] == "collect":
+        if stage in collecting:
             for game, found in record.metrics.items():
                 if isinstance(found, dict) and "steps" in found:
                     steps[game] = steps.get(game, 0) + found["steps"]

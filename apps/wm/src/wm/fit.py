@@ -201,6 +201,8 @@ def fit(
             if stop:
                 raise KeyboardInterrupt
     save()
+    if team.any(interrupted()):  # while the last steps were saved: no further step asks
+        raise KeyboardInterrupt
     return {name: _mean(values) for name, values in tail.items() if name != "learning_rate"}
 
 

@@ -330,7 +330,9 @@ def _read(stage: Stage, context: Context, manifest: Manifest) -> list[str]:
 
 def _follow(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     """What a process that does not lead has to do: its part of a parallel stage, or to wait."""
-    if not whole.team.as_leader_says(False):
+    runs = whole.team.as_leader_says(False)
+    manifest.read()  # the leader may have taken back what was set aside
+    if not runs:
         return False
     if stage.parallel:
         stage.run(_context(stage, whole, manifest))

@@ -235,7 +235,8 @@ def atariari_scores(stages: list[Stage], train: FreshPlay, test: FreshPlay, seed
     device = train.raw.device
     held_out = split_episodes(train.store.episode_ids, VALIDATION_FRACTION, seed)
     validates = torch.from_numpy(held_out).to(device)
-    unseen = torch.from_numpy(unseen_frames(train.frames()[~held_out], test.frames())).to(device)
+    # What validates stops the probes and has trained the supervised encoder, so it is not unseen either.
+    unseen = torch.from_numpy(unseen_frames(train.frames(), test.frames())).to(device)
     names = train.state.names[: train.raw.shape[1]]
     scores = {}
     for stage in stages:

@@ -66,9 +66,9 @@ class EpisodeFilm:
 
 def best_and_median(returns: Sequence[float]) -> dict[str, int]:
     """Numbers of the episode with the highest return and of the (lower) median one; of equals the first."""
-    order = np.argsort(np.asarray(returns), kind="stable")
-    best = int(np.flatnonzero(np.asarray(returns) == np.max(returns))[0])
-    return {"best": best, "median": int(order[(len(order) - 1) // 2])}
+    ordered = sorted(returns)
+    wanted = {"best": ordered[-1], "median": ordered[(len(ordered) - 1) // 2]}
+    return {name: returns.index(value) for name, value in wanted.items()}
 
 
 def see_again(
