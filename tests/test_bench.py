@@ -21,6 +21,11 @@ def test_aggregates_by_hand():
     assert found["iqm"] == pytest.approx((1 + 2 + 4 + 6) / 4)  # of 0 1 2 4 6 11, one cut at either end
 
 
+def test_the_interquartile_mean_leaves_a_quarter_out_at_either_end():
+    squares = {"a": [0.0, 1.0, 4.0, 9.0], "b": [16.0, 25.0, 36.0, 49.0]}
+    assert aggregate(squares)["iqm"] == (4 + 9 + 16 + 25) / 4
+
+
 def test_games_may_have_different_numbers_of_seeds():
     assert aggregate({"a": [1.0], "b": [2.0, 4.0]}) == {
         "mean": 2.0,
@@ -155,6 +160,8 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         (["--games", "pnog"], "pong"),
         (["--submit-command", "sbatch"], "needs {command}"),
         (["--submit-command", "{command} {queue}"], "cannot be filled in"),
+        (["--submit-command", "{command} {name.stem}"], "cannot be filled in"),
+        (["--submit-command", "{command} {seed[0]}"], "cannot be filled in"),
     ],
 )
 def test_bad_options_are_one_sentence(tmp_path, arguments, part):

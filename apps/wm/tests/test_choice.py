@@ -30,6 +30,12 @@ def test_standings_by_hand():
     np.testing.assert_allclose(standings(np.concatenate([one, other], axis=1)), [0.0, 0.0])
 
 
+def test_a_games_spread_is_that_of_all_its_episodes():
+    """Mean 1.5, squared distances 2.25, .25, .25, 2.25; the candidates' means are half a point from it."""
+    half = 0.5 / np.sqrt(1.25)
+    np.testing.assert_allclose(standings(np.array([[[0.0, 2.0]], [[1.0, 3.0]]])), [-half, half])
+
+
 def test_standings_do_not_depend_on_a_games_unit_or_origin():
     returns = np.random.default_rng(0).normal(size=(3, 2, 8))
     moved = returns * np.array([[[1.0], [250.0]]]) + np.array([[[-21.0], [600.0]]])

@@ -9,6 +9,7 @@ from wm.config import (
     read_preset,
     save_config,
 )
+from wm.sections import DreamConfig
 from wm.settings import merge, parse_override, unstructure
 from wm.stages.agent import STAGE as AGENT
 from wm.stages.evaluate import STAGE as EVALUATE
@@ -112,6 +113,27 @@ def test_rounds_share_the_steps_and_only_later_ones_see_their_settings():
     assert other.in_round(0) == config.in_round(0)
     assert other.in_round(1).train.agent.steps == 7
     assert other.in_round(1).agent.anchor_coef == 0.5
+
+
+def test_steps_that_cannot_be_shared_evenly_are_played_by_the_first_of_the_later_rounds():
+    changes = {"rounds": {"count": 4, "first_steps": 1000}, "collect": {"num_steps": 1302}}
+    config = build_config(read_preset("tiny"), changes)
+    assert [config.in_round(index).collect.num_steps for index in range(4)] == [1000, 101, 101, 100]
+    changes["collect"]["num_steps"] = 1299
+    with pytest.raises(ValueError, match="leaves 299 for 3 later rounds; each needs at least 100"):
+        build_config(read_preset("tiny"), changes)
+
+
+def test_a_dream_is_at_most_as_long_as_what_the_world_model_has_seen():
+    dream = {"context": 4, "horizon": 12}
+    assert build_config(read_preset("tiny"), {"windows": {"length": 16}, "dream": dream})
+    with pytest.raises(ValueError, match=r"dream\.context \+ dream\.horizon is 16; it must be at most"):
+        build_config(read_preset("tiny"), {"windows": {"length": 15}, "dream": dream})
+
+
+@pytest.mark.parametrize(("horizon", "memory"), [(1, 4), (6, 7), (7, 7), (8, 8)])
+def test_in_the_real_game_it_remembers_as_far_back_as_in_the_middle_of_a_dream(horizon, memory):
+    assert DreamConfig(context=4, horizon=horizon).memory == memory
 
 
 def test_the_encoder_is_trained_on_in_the_first_of_the_later_rounds():

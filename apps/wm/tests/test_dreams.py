@@ -1,5 +1,6 @@
 """Batches of imagined play, as a learner gets them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -57,7 +58,7 @@ def dreamer():
         masks=torch.stack([action_mask([0, 3]), action_mask([1, 4, 5])]),
         contexts=SimpleNamespace(batch=lambda index: window),
         config=DreamConfig(context=CONTEXT, horizon=HORIZON),
-        learning=AgentConfig(algorithm="ppo", reward_transform="symlog"),
+        learning=AgentConfig(algorithm="ppo", reward_transform="symlog", ppo_minibatches=3),
         seed=0,
         first_batch=0,
         precision="float32",
@@ -95,3 +96,36 @@ def test_a_dream_is_a_function_of_its_index(dreamer):
     assert torch.equal(first.actions, again.actions)
     assert torch.equal(first.features.tokens, again.features.tokens)
     assert not torch.equal(first.features.tokens, other.features.tokens)
+
+
+def test_dreams_follow_the_temperature(dreamer):
+    """Near 0 a dream whose policy is sure of itself is the same, whatever is drawn."""
+    sure = dreamer.agent.actor.mlp.output
+    torch.nn.init.zeros_(sure.weight)
+    with torch.no_grad():
+        sure.bias.copy_(torch.arange(18.0) * 100)
+    warm = [dreamer.dream(index).features.tokens for index in range(2)]
+    assert not torch.equal(*warm)
+    dreamer.config = replace(dreamer.config, temperature=1e-6)
+    cold = [dreamer.dream(index).features.tokens for index in range(2)]
+    assert torch.equal(*cold)
+
+
+def test_a_dream_is_learned_from_until_its_parts_are_used_up(dreamer):
+    """Then comes the next one, from contexts and with numbers of the round's own."""
+    asked, window = [], dreamer.contexts.batch(0)
+    dreamer.contexts = SimpleNamespace(batch=lambda index: asked.append(index) or window)
+    dreamer.first_batch = 7 << 32
+    parts = dreamer.learner.steps_per_batch
+    assert parts > 1
+    for step in range(parts + 1):
+        dreamer.batch(step)
+    assert asked == [7 << 32, (7 << 32) + parts]
+
+
+def test_every_dream_is_cut_in_its_own_way(dreamer, monkeypatch):
+    dream, parts = dreamer.dream(0), dreamer.learner.steps_per_batch
+    monkeypatch.setattr(dreamer, "dream", lambda index: dream)
+    cuts = [[dreamer.batch(first + part).actions for part in range(parts)] for first in (0, parts, 0)]
+    same = [all(map(torch.equal, cuts[0], other)) for other in cuts[1:]]
+    assert same == [False, True]

@@ -1,3 +1,4 @@
+import importlib
 import math
 import os
 import signal
@@ -177,6 +178,89 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train(tmp_path, Regression())
 
 
+class Slope(nn.Module):
+    """A weight whose loss has a slope of its own at every step."""
+
+    def __init__(self, slopes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.slopes = iter(slopes)
+
+    def forward(self, batch):
+        return next(self.slopes) * self.weight, {}
+
+    def after_step(self):
+        pass
+
+
+def test_three_steps_by_hand(tmp_path):
+    """AdamW, written out, along clipped slopes, in the warm-up."""
+    how = {"warmup": 4, "betas": (0.8, 0.9), "weight_decay": 0.3, "clip": 2.0}
+    _, found = train(tmp_path, Slope([3.0, -0.5, 1.0]), steps=3, **how)
+    weight, first, second = 1.0, 0.0, 0.0
+    for step, slope in enumerate((2.0, -0.5, 1.0), 1):
+        rate = 0.05 * step / 4
+        first, second = 0.8 * first + 0.2 * slope, 0.9 * second + 0.1 * slope**2
+        weight *= 1 - rate * 0.3
+        weight -= rate * (first / (1 - 0.8**step)) / math.sqrt(second / (1 - 0.9**step))
+    assert found.weight.item() == pytest.approx(weight, rel=1e-5)
+
+
+def test_every_step_learns_with_numbers_of_its_own(tmp_path):
+    """Else dropout would hide the same inputs for ever; what comes in evaluation mode drops some too."""
+
+    class Draws(Regression):
+        def forward(self, batch):
+            drawn.append((float(torch.rand(())), self.training))
+            return super().forward(batch)
+
+    drawn = []
+    train(tmp_path, Draws().eval(), steps=5)
+    assert len(set(drawn)) == 5
+    assert all(training for _, training in drawn)
+
+
+def test_a_process_that_dies_goes_on_from_the_last_whole_group(tmp_path, monkeypatch):
+    """Checkpoints come now and then, here as often as they may."""
+
+    class Dies(Regression):
+        def forward(self, batch):
+            if self.steps == 7:
+                raise MemoryError
+            return super().forward(batch)
+
+    (tmp_path / "whole").mkdir()
+    measured, whole = train(tmp_path / "whole", Regression(), group=4)
+    with monkeypatch.context() as patch:
+        patch.setattr("wm.fit.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        with pytest.raises(MemoryError):
+            train(tmp_path, Dies(), group=4)
+    assert torch.load(tmp_path / "toy.pt")["step"] == 4
+    trained, resumed = train(tmp_path, Regression(), group=4)
+    assert trained == measured
+    assert torch.equal(resumed.line.weight, whole.line.weight)
+
+
+def test_an_interruption_while_the_last_checkpoint_is_written_is_heard(tmp_path, monkeypatch):
+    """Nobody asks for it at the end of a step: there is no further one."""
+    module = importlib.import_module("wm.fit")
+    save, saved = module._save, []
+
+    def slow(*what):
+        save(*what)
+        saved.append(what)
+        if len(saved) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        patch.setattr(module, "_save", slow)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, Regression(), steps=3)
+    _, done = train(tmp_path, Regression(interrupt_at=1), steps=3)  # there is no step left to interrupt
+    assert int(done.steps) == 3
+
+
 def test_learning_rate_warms_up_then_follows_the_schedule():
     config = FitConfig(learning_rate=1.0, warmup=4, schedule="cosine")
     rates = [config.rate(step, 104) for step in range(104)]
@@ -190,6 +274,8 @@ def test_learning_rate_warms_up_then_follows_the_schedule():
 def test_epochs_become_steps():
     assert FitConfig(steps=0, epochs=2, batch_size=10, accumulation=2).resolve_steps(1000) == 100
     assert FitConfig(steps=7).resolve_steps(1000) == 7
+    assert FitConfig(steps=0, epochs=1, batch_size=10).resolve_steps(11) == 2  # every row is seen
+    assert FitConfig(steps=0, epochs=0.1, batch_size=10).resolve_steps(0) == 1
 
 
 @pytest.mark.parametrize(

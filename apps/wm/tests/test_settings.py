@@ -36,6 +36,9 @@ def test_structure_fills_nested_dataclasses_and_keeps_tuples():
         ({"names": [], "inner": {"widht": 3}}, "unknown setting 'inner.widht'; did you mean 'width'?"),
         ({"names": [], "inner": {"width": "3"}}, "inner.width must be an integer; got '3'"),
         ({"names": [], "inner": {"width": True}}, "inner.width must be an integer; got True"),
+        ({"names": [], "inner": {"rate": float("nan")}}, "inner.rate must be a finite number; got nan"),
+        ({"names": [], "inner": {"rate": float("inf")}}, "inner.rate must be a finite number; got inf"),
+        ({"names": [], "inner": {"rate": True}}, "inner.rate must be a number; got True"),
         ({"names": [], "inner": {"width": 0}}, r"\[inner\] width must be at least 1; got 0"),
         (
             {"names": [], "inner": {"mode": "medium"}},

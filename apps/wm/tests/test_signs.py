@@ -55,6 +55,30 @@ def test_each_trouble_has_its_hint(trouble, message):
 
 
 @pytest.mark.parametrize(
+    ("near", "over"),
+    [
+        ({"imagined_reward": 0.0309}, {"imagined_reward": 0.0311}),  # half of 0.02, and 0.001
+        (
+            {"imagined_reward": -0.0141, "real_reward": -0.03},
+            {"imagined_reward": -0.0139, "real_reward": -0.03},
+        ),
+        ({"imagined_reward": 0.0009, "real_reward": 0.0}, {"imagined_reward": 0.0011, "real_reward": 0.0}),
+        ({"imagined_reward": -0.5}, {"imagined_reward": 0.5}),  # a dream too dark is no flatterer
+        ({"cross_entropy": (0.8, 1.59)}, {"cross_entropy": (0.8, 1.61)}),
+        ({"entropy": 0.051}, {"entropy": 0.049}),
+        ({"entropy": 0.979}, {"entropy": 0.981}),
+        ({"value_error": 0.99}, {"value_error": 1.01}),
+        ({"value_error": 0.049, "return_spread": 0.01}, {"value_error": 0.051, "return_spread": 0.01}),
+        ({"recall": (0.21, 0.8)}, {"recall": (0.19, 0.8)}),
+        ({"recall": (0.8, 0.0), "counts": (50, 0)}, {"recall": (0.8, 0.0), "counts": (50, 1)}),
+    ],
+)
+def test_trouble_begins_where_it_is_said_to(near, over):
+    assert hints(HEALTHY._replace(**near)) == []
+    assert len(hints(HEALTHY._replace(**over))) == 1
+
+
+@pytest.mark.parametrize(
     "unknown",
     [
         {"imagined_reward": None},
@@ -127,6 +151,31 @@ def test_a_clipped_reward_is_compared_with_signs(tmp_path):
     assert read_signs(config, manifest)[0].real_reward == 1.0  # a tenth of ten
     config = replace(config, agent=replace(config.agent, reward_transform="clip"))
     assert [found.real_reward for found in read_signs(config, manifest)] == [0.1, None]
+
+
+def test_the_last_agents_play_is_counted_by_steps(tmp_path):
+    """Three games of 30 points each in 600 steps, however these are shared among them."""
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
+    agent = {"mean": 30.0, "lengths": [100, 200, 300]}
+    manifest.stages["evaluate"].metrics["games"]["ms_pacman"]["agent"] = agent
+    assert read_signs(config, manifest)[-1].real_reward == pytest.approx(0.15)
+
+
+def test_where_agents_are_chosen_the_last_ones_play_is_its_own(tmp_path):
+    """The evaluation's is that of whoever was chosen."""
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
+    config = replace(config, choose=replace(config.choose, rounds=2))
+    assert [found.real_reward for found in read_signs(config, manifest)] == [0.1, None]
+    candidates = [
+        {"round": index, "games": {"ms_pacman": {"mean": mean, "lengths": [100]}}}
+        for index, mean in enumerate((90.0, -20.0))
+    ]
+    manifest.stages["choose"] = replace(manifest.stages["evaluate"], metrics={"candidates": candidates})
+    assert [found.real_reward for found in read_signs(config, manifest)] == [0.1, -0.2]
+    stages = {stage.name: stage for stage in stages_of(config)}
+    (hint,) = signs_after(stages["choose"], config, manifest)
+    assert hint.startswith("the dream flatters: +0.1000 a step imagined, -0.2000 played")
+    assert signs_after(stages["evaluate"], config, manifest) == []
 
 
 def test_rounds_of_other_games_are_left_out(tmp_path):

@@ -1,0 +1,46 @@
+"""Ctrl-C as the system sends it, to this process."""
+
+import os
+import signal
+import sys
+
+import pytest
+from wm import interrupt
+from wm.interrupt import deferred_interrupt, stop_on_ctrl_c
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+@pytest.fixture
+def command():
+    """As in a command, whose first Ctrl-C raises; what was heard before is heard again afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stop_on_ctrl_c():
+        yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_waits_and_the_second_does_not(command, number):
+    with deferred_interrupt() as arrived:
+        assert not arrived()
+        os.kill(os.getpid(), number)
+        assert arrived()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_after_a_ctrl_c_that_waited_the_next_one_ends_the_process(command):
+    with deferred_interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is interrupt._leave
+
+
+def test_what_was_heard_before_is_heard_again_if_nothing_came(command):
+    terminate = signal.getsignal(signal.SIGTERM)
+    with deferred_interrupt():
+        pass
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is interrupt._leave  # this was the first one
+    assert signal.getsignal(signal.SIGTERM) == terminate

@@ -1,0 +1,98 @@
+"""Stages in their order, with stages that do nothing but write a file."""
+
+import io
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from rich.console import Console
+from wm.config import build_config, read_preset
+from wm.distributed import Team
+from wm.pipeline import Context, Made, Stage, in_rounds, run_stages
+from wm.reporter import Reporter
+from wm.run import Layout, Manifest
+
+
+def written(name, needs=(), *, continues=(), settings=lambda config: 0, parallel=False):
+    """A stage that writes its settings, and what it has read, to a file of its round."""
+
+    def run(context):
+        ran.append(context.stage)
+        path = context.layout.place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{context.stage} {settings(context.config)} {context.fingerprint}")
+        return Made([path])
+
+    ran = []
+    stage = Stage(name, needs, settings, run, continues, parallel)
+    return stage, ran
+
+
+@pytest.fixture
+def context(tmp_path):
+    said = Console(file=io.StringIO(), width=200)
+    return Context(build_config(read_preset("tiny")), Layout(tmp_path), torch.device("cpu"), Reporter(said))
+
+
+def test_a_stage_needs_those_of_its_round_and_what_it_continues_from_of_the_one_before():
+    play, _ = written("play", continues=("learn",))
+    learn, _ = written("learn", ("play",), continues=("learn",))
+    score, _ = written("score", ("learn",))
+    found = {stage.name: (stage.needs, stage.round) for stage in in_rounds((play, learn, score), 3)}
+    assert found == {
+        "play-0": ((), 0),
+        "learn-0": (("play-0",), 0),
+        "play-1": (("learn-0",), 1),
+        "learn-1": (("play-1", "learn-0"), 1),
+        "play": (("learn-1",), 2),
+        "learn": (("play", "learn-1"), 2),
+        "score": (("learn",), 2),
+    }
+    assert list(found) == ["play-0", "learn-0", "play-1", "learn-1", "play", "learn", "score"]
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"games": ("breakout",)}])
+def test_games_and_seed_are_in_every_stage(context, change):
+    stage, ran = written("learn", continues=("learn",))
+    for config in (context.config, context.config, replace(context.config, **change)):
+        run_stages([stage], replace(context, config=config))
+    assert ran == ["learn", "learn"]
+
+
+def test_what_an_input_is_made_of_is_asked_for_however_far_back(context):
+    first, _ = written("first", settings=lambda config: config.agent.gamma, continues=("first",))
+    second, _ = written("second", ("first",), continues=("second",))
+    third, _ = written("third", ("second",), continues=("third",))
+    stages = (first, second, third)
+    run_stages(stages, context)
+    agent = replace(context.config.agent, gamma=0.5)
+    run_stages(stages, replace(context, config=replace(context.config, agent=agent)), only="third")
+    said = context.reporter.console.file.getvalue()
+    assert "third: reads what first made before settings or inputs changed" in said
+
+
+def test_no_round_draws_what_another_drew(context):
+    """Rounds have far fewer steps than there are from one round's first batch to the next's."""
+    first = [replace(context, round=index).first_batch for index in range(4)]
+    assert [later - earlier for earlier, later in pairwise(first)] == [2**32] * 3
+
+
+def test_who_follows_hears_of_what_the_leader_took_back(context):
+    """A stage was begun anew and stopped, and what it had made before turned out to fit after all."""
+    made, _ = written("made", continues=("made",))
+    trained, ran = written("trained", ("made",), continues=("trained",), parallel=True)
+    run_stages([made], context)
+    fingerprint = Manifest(context.layout).stages["made"].fingerprint
+    Manifest(context.layout).begin("made")
+    leaders = Manifest(context.layout)
+
+    class Follower(Team):
+        def as_leader_says(self, flag):
+            return not leaders.reinstate("made", fingerprint)  # once; then the other stage runs
+
+        def wait(self):
+            pass
+
+    run_stages([made, trained], replace(context, team=Follower(rank=1, size=2)))
+    assert ran == ["trained"]
