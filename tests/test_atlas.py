@@ -11,11 +11,11 @@ from command import wm
 from PIL import Image
 from rich.console import Console
 from token_worldmodel import load_tokens
-from wm.atlas import different, read
 from wm.device import pick_device
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.viewer import Viewer
+from wm.view.atlas import different, read
+from wm.view.viewer import Viewer
 
 QUIET = Reporter(Console(quiet=True))
 

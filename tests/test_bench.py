@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from command import SMALL, options, wm
-from wm.aggregate import aggregate, bootstrap
+from wm.bench.aggregate import aggregate, bootstrap
 
 SETTINGS = options(SMALL)
 JOBS = ("--preset", "tiny", "--engine", "submitit")
@@ -140,7 +140,7 @@ def test_an_engine_gets_one_command_a_run(tmp_path):
 
 def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    monkeypatch.delitem(sys.modules, "wm.bench_jobs", raising=False)
+    monkeypatch.delitem(sys.modules, "wm.bench.jobs", raising=False)
     done = wm("bench", "--games", "pong", "--seeds", "0", "--out", tmp_path, *JOBS)
     assert done.code == 2
     assert "install wm[cluster]" in " ".join(done.output.split())

@@ -9,7 +9,7 @@ from atari_data import PROTOCOLS, play_episodes
 from command import options, train, wm
 from torch import device
 from wm.config import load_config
-from wm.evaluation import play_whole_games
+from wm.measure.evaluation import play_whole_games
 from wm.policy import load_policy
 from wm.run import Layout
 from wm.stages import choose

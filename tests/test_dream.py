@@ -9,10 +9,10 @@ from latent_ac import CodeFeatures, load_agent
 from PIL import Image
 from token_worldmodel import load_tokens
 from wm.config import load_config
-from wm.film import draw, sampled
 from wm.run import Layout
-from wm.viewer import Viewer
-from wm.watching import DreamedGame, watch
+from wm.view.film import draw, sampled
+from wm.view.viewer import Viewer
+from wm.view.watching import DreamedGame, watch
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from command import wm
 from rich.console import Console
-from wm.fidelity import masked_error
-from wm.fidelity_report import print_foreseen
+from wm.measure.fidelity import masked_error
+from wm.measure.fidelity_report import print_foreseen
 
 QUICK = ("--frames", 240, "--reader-steps", 20, "--windows", 32, "--device", "cpu")
 

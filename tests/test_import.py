@@ -13,7 +13,7 @@ from command import SMALL, options, wm
 from PIL import Image
 from wm.choice import open_run
 from wm.config import load_config
-from wm.watching import DreamedGame, one_more
+from wm.view.watching import DreamedGame, one_more
 
 SETTINGS = options(setting for setting in SMALL if not setting.startswith("collect."))
 

@@ -5,7 +5,7 @@ import torch
 from command import wm
 from safetensors.torch import load_file, save_file
 from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig
-from wm.model_checks import check_worldmodel
+from wm.measure.model_checks import check_worldmodel
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from cnn_encoder import ContrastiveObjective
 from command import SMALL, options, train, wm
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective, load_worldmodel
-from wm import evaluation, pipeline, training
+from wm import pipeline, training
 from wm.config import build_config, load_config, read_preset, save_config
+from wm.measure import evaluation
 from wm.run import Layout, Manifest
 
 STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")

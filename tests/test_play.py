@@ -18,13 +18,13 @@ from PIL import Image
 from rich.console import Console, ConsoleDimensions
 from token_worldmodel import imagine
 from wm.choice import open_run
-from wm.controls import Controls, action_for
-from wm.images import to_bytes
-from wm.playing import Session, fitting
 from wm.run import Layout
-from wm.terminal import HalfBlocks, pressed
-from wm.viewer import Viewer
-from wm.watching import DreamedGame, one_more
+from wm.view.controls import Controls, action_for
+from wm.view.images import to_bytes
+from wm.view.playing import Session, fitting
+from wm.view.terminal import HalfBlocks, pressed
+from wm.view.viewer import Viewer
+from wm.view.watching import DreamedGame, one_more
 
 CPU = torch.device("cpu")
 

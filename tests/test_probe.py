@@ -8,7 +8,7 @@ import pytest
 import torch
 from cnn_encoder import Stage
 from command import wm
-from wm.probing import atariari_scores
+from wm.measure.probing import atariari_scores
 
 QUICK = ("--frames", 240, "--probe-steps", 20, "--device", "cpu")
 STAGES = ["pixels", "random encoder", "embedding", "after L0", "after L0-1", "after L0-2"]

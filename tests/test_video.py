@@ -7,9 +7,11 @@ import pytest
 import torch
 from atari_data import Protocol, RandomPolicy, play_episodes
 from command import wm
-from wm import episode_film, evaluation
 from wm.config import load_config
-from wm.replay import (
+from wm.measure import evaluation
+from wm.run import Layout
+from wm.view import episode_film
+from wm.view.replay import (
     DreamedEpisode,
     EpisodeFilm,
     RecordedPolicy,
@@ -17,7 +19,6 @@ from wm.replay import (
     dream_again,
     see_again,
 )
-from wm.run import Layout
 
 CPU = torch.device("cpu")
 

@@ -21,8 +21,8 @@ from cnn_encoder import Stage, mean_frame
 from cnn_encoder.picture import picture
 from rich.console import Console
 from torch import Tensor
-from wm.fresh import fresh_play
-from wm.probing import atariari_scores
+from wm.measure.fresh import fresh_play
+from wm.measure.probing import atariari_scores
 from wm.reporter import Reporter
 from wm.sections import CollectConfig
 

@@ -36,10 +36,10 @@ from torch import Tensor
 from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig, load_config
 from wm.device import frozen
-from wm.fresh import fresh_play
+from wm.measure.fresh import fresh_play
+from wm.measure.supervised import train_supervised
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.supervised import train_supervised
 
 SOURCES = ("ram", "supervised", "embedding", "tokens")
 LABELLED_STEPS = 100_000

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from wm.probing import ProbeOptions, probe_run
+from wm.measure.probing import ProbeOptions, probe_run
 from wm.training import train_run
 
 VARIANTS = {

@@ -9,9 +9,9 @@ import torch
 from atari_data import Protocol
 from cnn_encoder import Encoder, EncoderConfig, save_encoder
 from rich.console import Console
-from wm import evaluation
 from wm.artifacts import encoded_games
 from wm.config import build_config, read_preset
+from wm.measure import evaluation
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
 

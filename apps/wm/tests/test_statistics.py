@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from wm.statistics import bootstrap_interval, summarize
+from wm.measure.statistics import bootstrap_interval, summarize
 
 
 def test_interval_of_equal_values_is_the_value():

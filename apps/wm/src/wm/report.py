@@ -8,7 +8,7 @@ from rich.table import Table
 
 from wm.config import RunConfig
 from wm.console import shown
-from wm.evaluation_report import score_table
+from wm.measure.evaluation_report import score_table
 from wm.run import Manifest
 from wm.signs import hints, read_signs, signs_table
 from wm.stages import stages_of

@@ -59,8 +59,8 @@ def bench(
     """
     console = make_console()
     with friendly_errors(console, resumes=True):
-        from wm.bench import BenchOptions, bench_as_jobs, submit_commands
-        from wm.bench import bench as run_bench
+        from wm.bench.protocol import BenchOptions, bench_as_jobs, submit_commands
+        from wm.bench.protocol import bench as run_bench
         from wm.device import pick_device
 
         if not all(part.strip().isdecimal() for part in seeds.split(",")):

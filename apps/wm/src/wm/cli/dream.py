@@ -26,8 +26,8 @@ def dream(
     """Film a dream of the agent, drawn level by level, with its actions and predicted rewards."""
     console = make_console()
     with friendly_errors(console):
-        from wm.film import film_run
         from wm.outdated import remark_outdated
+        from wm.view.film import film_run
 
         remark_outdated(run, console)
         film_run(run, game=game, out=out, horizon=horizon, seed=seed, device_name=device, console=console)

@@ -56,13 +56,13 @@ def evaluate(
     with friendly_errors(console):
         if stage == "worldmodel":
             _only_of_the_game(context)
-            from wm.model_evaluation import evaluate_worldmodel
+            from wm.measure.model_evaluation import evaluate_worldmodel
             from wm.outdated import remark_outdated
 
             remark_outdated(run, console)
             evaluate_worldmodel(run, json_file=json_file, device_name=device, console=console)
             return
-        from wm.evaluation import evaluate_run
+        from wm.measure.evaluation import evaluate_run
         from wm.outdated import remark_outdated
 
         remark_outdated(run, console)

@@ -36,7 +36,7 @@ def fidelity(
     """
     console = make_console()
     with friendly_errors(console):
-        from wm.fidelity import FidelityOptions, fidelity_run
+        from wm.measure.fidelity import FidelityOptions, fidelity_run
         from wm.outdated import remark_outdated
 
         remark_outdated(run, console)

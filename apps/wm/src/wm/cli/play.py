@@ -30,7 +30,7 @@ def play(
     console = make_console()
     with friendly_errors(console):
         from wm.outdated import remark_outdated
-        from wm.playing import play_run
+        from wm.view.playing import play_run
 
         remark_outdated(run, console)
         play_run(

@@ -37,8 +37,8 @@ def probe(
     """
     console = make_console()
     with friendly_errors(console):
+        from wm.measure.probing import ProbeOptions, probe_run
         from wm.outdated import remark_outdated
-        from wm.probing import ProbeOptions, probe_run
 
         remark_outdated(run, console)
         options = ProbeOptions(

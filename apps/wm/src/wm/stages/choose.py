@@ -10,8 +10,8 @@ from atari_data import PROTOCOLS
 
 from wm.choice import best, candidate_rounds, chooses, layout_of_round, standings
 from wm.config import RunConfig
-from wm.evaluation import play_whole_games
 from wm.files import sha256, write_json
+from wm.measure.evaluation import play_whole_games
 from wm.pipeline import Context, Made, Stage
 from wm.policy import load_policy
 from wm.run import Layout

@@ -24,7 +24,7 @@ from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig
 from wm.device import generator
 from wm.pipeline import Context, Made, Stage
-from wm.viewer import prefixes
+from wm.view.viewer import prefixes
 
 METRIC_ROWS = 500
 METRIC_BATCH = 128

@@ -1,7 +1,7 @@
 """The agent in the real game, beside the random agent under the same protocol."""
 
-from wm.evaluation import evaluate_games
 from wm.files import write_json
+from wm.measure.evaluation import evaluate_games
 from wm.pipeline import Context, Made, Stage
 
 

@@ -10,16 +10,16 @@ from typing import Any
 from atari_data import check_game, game_info, human_normalized, published_scores, score_sources
 from rich.console import Console
 
-from wm.aggregate import METRICS, aggregate, bootstrap
-from wm.bench_report import print_bench
+from wm.bench.aggregate import METRICS, aggregate, bootstrap
+from wm.bench.report import print_bench
 from wm.choice import final_layout, open_run
 from wm.config import RunConfig, build_config, load_config, read_preset
 from wm.device import derive_seed, pick_device
-from wm.evaluation import evaluate_games
-from wm.evaluation_report import REFERENCES
 from wm.files import sha256, write_json
+from wm.measure.evaluation import evaluate_games
+from wm.measure.evaluation_report import REFERENCES
+from wm.measure.results import write_result
 from wm.reporter import Reporter
-from wm.results import write_result
 from wm.run import Layout
 from wm.settings import parse_override
 from wm.training import train_run
@@ -109,7 +109,7 @@ def bench_as_jobs(
         ValueError: submitit is not installed, does not take a setting, or a run failed.
     """
     try:
-        from wm.bench_jobs import run_jobs
+        from wm.bench.jobs import run_jobs
     except ImportError as error:
         raise ValueError("--engine submitit needs the package submitit; install wm[cluster]") from error
     pairs = [(game, seed) for seed in options.seeds for game in options.games]

@@ -16,7 +16,7 @@ from torch import Tensor
 from wm.device import derive_seed
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.viewer import Viewer
+from wm.view.viewer import Viewer
 
 CANDIDATES = 24  # nearest frames among which examples of different moments are looked for
 APART = 60  # rows; nearer frames of one episode count as one moment

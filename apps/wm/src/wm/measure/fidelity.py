@@ -30,11 +30,11 @@ from wm.artifacts import (
 from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import autocast_dtype, derive_seed, generator, pick_device
-from wm.fidelity_report import print_fidelity
-from wm.fresh import FreshPlay, fresh_play
+from wm.measure.fidelity_report import print_fidelity
+from wm.measure.fresh import FreshPlay, fresh_play
+from wm.measure.results import write_result
 from wm.policy import load_policy
 from wm.reporter import Reporter
-from wm.results import write_result
 from wm.run import Layout
 
 

@@ -36,12 +36,12 @@ from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, requir
 from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import frozen, generator, pick_device
-from wm.fresh import BATCH, FreshPlay, fresh_play
-from wm.probe_report import print_probe
+from wm.measure.fresh import BATCH, FreshPlay, fresh_play
+from wm.measure.probe_report import print_probe
+from wm.measure.results import write_result
+from wm.measure.supervised import train_supervised
 from wm.reporter import Reporter
-from wm.results import write_result
 from wm.run import Layout
-from wm.supervised import train_supervised
 
 NUM_PAIRS = 20_000
 VALIDATION_FRACTION = 0.2

@@ -10,7 +10,7 @@ import submitit
 from rich.console import Console
 from submitit.core.utils import FailedSubmissionError
 
-from wm.bench import BenchOptions, run_one
+from wm.bench.protocol import BenchOptions, run_one
 from wm.console import make_console
 from wm.settings import parse_override
 

@@ -13,9 +13,9 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate
 from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.choice import open_run
 from wm.device import autocast, autocast_dtype, pick_device
-from wm.model_checks import Check, check_worldmodel
+from wm.measure.model_checks import Check, check_worldmodel
+from wm.measure.results import write_result
 from wm.reporter import Reporter
-from wm.results import write_result
 
 ROWS = (
     ("accuracy", "accuracy", "accuracy", "copy_accuracy", "unigram_accuracy"),

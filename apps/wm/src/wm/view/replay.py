@@ -17,7 +17,7 @@ from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer, frozen_
 from wm.config import RunConfig
 from wm.device import generator
 from wm.run import Layout
-from wm.watching import dream_on
+from wm.view.watching import dream_on
 
 
 class RecordedPolicy:

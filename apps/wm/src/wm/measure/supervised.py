@@ -11,7 +11,7 @@ from torch import Tensor
 from wm.config import RunConfig
 from wm.device import frozen, generator
 from wm.fit import FitConfig, fit
-from wm.fresh import FreshPlay
+from wm.measure.fresh import FreshPlay
 from wm.reporter import Reporter
 
 FIT = FitConfig(steps=0, epochs=8, batch_size=128, learning_rate=1e-3, warmup=20)

@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from wm.images import Pixels
+from wm.view.images import Pixels
 
 _ARROWS = {b"A": "up", b"B": "down", b"C": "right", b"D": "left"}
 _SAME = {"\x03": "q"}  # Ctrl-C

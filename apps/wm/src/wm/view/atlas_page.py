@@ -7,13 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from wm.atlas import Atlas, Code, Level, Sharing, read
 from wm.choice import open_run
 from wm.device import pick_device
 from wm.files import require_place, write_text
-from wm.images import coarse, data_uri, row, tint
 from wm.reporter import Reporter
-from wm.viewer import Viewer
+from wm.view.atlas import Atlas, Code, Level, Sharing, read
+from wm.view.images import coarse, data_uri, row, tint
+from wm.view.viewer import Viewer
 
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#14b8a6", "#ef4444", "#84cc16")
 CHART_HEIGHT = 120

@@ -23,16 +23,16 @@ from wm.choice import open_run, read_choice
 from wm.config import RunConfig
 from wm.console import command
 from wm.device import derive_seed, one_thread, pick_device
-from wm.episode_film import write_film
-from wm.evaluation_report import score_table
 from wm.files import require_place
+from wm.measure.evaluation_report import score_table
+from wm.measure.results import write_result
+from wm.measure.statistics import summarize
 from wm.policy import load_policy
-from wm.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.reporter import Reporter
-from wm.results import write_result
 from wm.run import Layout, Manifest
-from wm.statistics import summarize
-from wm.viewer import Viewer
+from wm.view.episode_film import write_film
+from wm.view.replay import RecordedPolicy, best_and_median, dream_again, see_again
+from wm.view.viewer import Viewer
 
 
 def evaluate_games(

@@ -9,15 +9,15 @@ from rich.live import Live
 from rich.text import Text
 
 from wm.choice import open_run
-from wm.controls import Controls
 from wm.device import pick_device
-from wm.film import require_gif, write_dream
-from wm.images import Pixels, coarse, enlarge
 from wm.interrupt import deferred_interrupt
 from wm.reporter import Reporter
-from wm.terminal import HalfBlocks, keyboard, require_terminal
-from wm.viewer import Viewer
-from wm.watching import DreamedGame, one_more, unit
+from wm.view.controls import Controls
+from wm.view.film import require_gif, write_dream
+from wm.view.images import Pixels, coarse, enlarge
+from wm.view.terminal import HalfBlocks, keyboard, require_terminal
+from wm.view.viewer import Viewer
+from wm.view.watching import DreamedGame, one_more, unit
 
 HOLD = 3  # steps that a key counts for
 SIDE, LINES = 84, 3  # of a frame, and of what is said below it

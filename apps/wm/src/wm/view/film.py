@@ -12,10 +12,10 @@ from rich.console import Console
 from wm.choice import open_run
 from wm.device import pick_device
 from wm.files import require_place, written_whole
-from wm.images import Pixels, enlarge, tint, to_bytes
 from wm.reporter import Reporter
-from wm.viewer import DRAW_BATCH, Viewer
-from wm.watching import DreamedGame, WatchedDream, unit, watch
+from wm.view.images import Pixels, enlarge, tint, to_bytes
+from wm.view.viewer import DRAW_BATCH, Viewer
+from wm.view.watching import DreamedGame, WatchedDream, unit, watch
 
 MILLISECONDS = 100  # per step; the game itself takes 67
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's

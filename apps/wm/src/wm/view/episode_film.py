@@ -10,10 +10,10 @@ from atari_data import ACTION_NAMES, write_video
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wm.film import BAD, FAINT, GOOD, INK, PAPER, REAL, font, paste, sampled, write_gif
-from wm.images import to_bytes
-from wm.replay import DreamedEpisode, EpisodeFilm
-from wm.viewer import DRAW_BATCH, Viewer
+from wm.view.film import BAD, FAINT, GOOD, INK, PAPER, REAL, font, paste, sampled, write_gif
+from wm.view.images import to_bytes
+from wm.view.replay import DreamedEpisode, EpisodeFilm
+from wm.view.viewer import DRAW_BATCH, Viewer
 
 BIG = 4
 SIDE = 84 * BIG

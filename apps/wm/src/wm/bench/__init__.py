@@ -1,0 +1,1 @@
+"""`wm bench`: the whole protocol over games and seeds."""

@@ -1,0 +1,1 @@
+"""Measurements of a run: scores, predictions, what tokens keep of the state, how long a dream stays true."""
