@@ -3,11 +3,15 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from command import SMALL, options, wm
 from wm.bench.aggregate import aggregate, bootstrap
+from wm.bench.protocol import BenchOptions, _finished, summarise
+from wm.config import save_config
+from wm.files import sha256
 
 SETTINGS = options(SMALL)
 JOBS = ("--preset", "tiny", "--engine", "submitit")
@@ -93,6 +97,24 @@ def test_files_of_an_older_version_are_read(finished, tmp_path):
     assert again.output.count("finished before, skipped") == 2
     was, found = (json.loads((place / "bench.json").read_text()) for place in (finished[0], out))
     assert (found["real_steps"], found["scores"]) == (was["real_steps"], was["scores"])
+
+
+def test_a_run_has_finished_with_its_settings_its_agent_and_its_episodes_only(tmp_path):
+    options = BenchOptions(games=("pong",), seeds=(0,), preset="tiny", out=tmp_path, episodes=3)
+    place = options.directory("pong", 0)
+    place.mkdir()
+    save_config(place / "config.toml", options.config("pong", 0))
+    (place / "agent.safetensors").write_bytes(b"agent")
+    protocol = {"episodes": 3, "epsilon": 0.0, "agent_steps_choosing": 70}
+    score = {"agent": {"mean": 1.0}, "random": {"mean": -20.0}, "agent_steps_collected": 900}
+    known = score | {"agent_sha256": sha256(place / "agent.safetensors"), "protocol": protocol}
+    (place / "bench.json").write_text(json.dumps(known))
+    assert _finished(options, "pong", 0) == known
+    assert summarise(options, {"pong": {0: known}})["real_steps"] == {"pong": [970]}
+    assert _finished(replace(options, episodes=4), "pong", 0) is None
+    assert _finished(replace(options, overrides=("agent.gamma=0.5",)), "pong", 0) is None
+    (place / "agent.safetensors").write_bytes(b"other")
+    assert _finished(options, "pong", 0) is None
 
 
 def test_jobs_leave_what_runs_one_after_another_leave(finished, tmp_path):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from atari_data import FrameStore, split_episodes
@@ -56,3 +58,41 @@ def test_the_newest_play_has_its_share(run):
     assert share_of_new(0.0) < 0.5 < share_of_new(0.6)
     every = sampler_of(store, newest={"pong": len(store)}, newest_share=1.0)  # no stretch is that new
     assert all(places(every.batch(0), store))
+
+
+def two_games(**changes):
+    """Two games of an episode of 16 rows each, whose frames and actions are its number."""
+
+    def store(game):
+        def clips(starts, length):
+            return np.full((len(starts), length + 3, 84, 84), game, np.uint8)
+
+        actions, rewards = np.full(16, game, np.uint8), np.arange(16, dtype=np.float32)
+        return SimpleNamespace(episode_ids=np.zeros(16, int), actions=actions, rewards=rewards, clips=clips)
+
+    return ClipSampler(
+        {"pong": store(0), "qbert": store(1)},
+        {"pong": torch.zeros(84, 84), "qbert": torch.ones(84, 84)},
+        length=4,
+        batch_size=64,
+        seed=0,
+        validates=lambda ids: np.zeros(len(ids), bool),
+        device=torch.device("cpu"),
+        **changes,
+    )
+
+
+def test_every_stretch_has_the_background_of_its_game():
+    batch = two_games().batch(0)
+    game = batch.actions[:, 0]
+    assert 16 < game.sum() < 48
+    assert torch.equal(batch.background, game[:, None, None].expand(-1, 84, 84).float())
+    assert torch.equal(batch.frames[:, 0, 0, 0].long(), game)
+
+
+def test_newest_play_begins_with_its_first_row():
+    """Stretches of four begin at rows 0 to 12: with row 12 the newest play, that one alone is left."""
+    first = two_games(newest={"pong": 12, "qbert": 11}, newest_share=1.0).batch(0)
+    begins = [set(first.rewards[first.actions[:, 0] == game, 0].tolist()) for game in (0, 1)]
+    assert begins == [{12.0}, {11.0, 12.0}]
+    assert two_games().num_clips == 2 * 13 // 4
