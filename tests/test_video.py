@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from atari_data import Protocol, RandomPolicy, play_episodes
+from cnn_encoder import embed
 from command import wm
+from latent_ac import CodeFeatures
+from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer
 from wm.config import load_config
 from wm.measure import evaluation
 from wm.run import Layout
@@ -57,6 +60,16 @@ def test_the_dream_of_an_episode_starts_in_it_and_takes_its_actions(run, films):
     context = config.dream.context
     assert dream.tokens.shape == (len(film.frames), 3)
     assert dream.rewards.shape == (len(film.frames) - context,)
+    black = np.zeros((84, 84), np.uint8)  # before the first frame there is none, as for the policy
+    stacks = np.stack([[black] * (3 - i) + film.frames[max(0, i - 3) : i + 1] for i in range(context)])
+    encoder, backgrounds = frozen_encoder(layout, CPU)
+    quantizer = frozen_quantizer(layout, CPU)
+    assert torch.equal(dream.tokens[:context], quantizer.encode(embed(encoder, stacks, backgrounds["pong"])))
+    # The first action that it foresees is the one chosen at the last real moment.
+    features = CodeFeatures(dream.tokens[context - 1 :, None], quantizer.codebooks)
+    chosen = torch.tensor(film.actions[context - 1 : len(film.frames) - 1])[:, None]
+    expected, _ = frozen_agent(layout, CPU).predict(features, chosen)
+    assert torch.allclose(dream.rewards, expected[:, 0], atol=1e-5)
     film.actions[40:] = [(a + 3) % 6 for a in film.actions[40:]]
     other = dream_again(layout, config, "pong", film, seed=0, device=CPU)
     assert torch.equal(other.tokens[:41], dream.tokens[:41])
