@@ -110,7 +110,8 @@ def install() -> None:
         "autocast": lambda *_, **__: contextlib.nullcontext(),
         "is_autocast_enabled": lambda *_: False,
         "get_autocast_dtype": lambda *_: torch.float32,
-        "inference_mode": torch.no_grad,  # Wrapped tensors cannot be viewed in inference mode.
+        # Wrapped tensors cannot be viewed in inference mode.
+        "inference_mode": lambda mode=True: torch.no_grad() if mode else contextlib.nullcontext(),
         "tensor": made_here_first(torch.tensor),
         "as_tensor": made_here_first(torch.as_tensor),
     }
