@@ -96,7 +96,7 @@ def test_where_a_batch_is_cut_changes_no_loss_and_no_gradient(
     mask, towards = torch.arange(50) % 5 > 0, torch.randn(50, 12)
     results = []
     for rows in (50, 7, 1):
-        monkeypatch.setattr(_residuals, "_ROWS_PER_BLOCK", rows)
+        monkeypatch.setattr(_residuals, "ROWS_PER_BLOCK", rows)
         x = vectors(50, 12).requires_grad_()
         out = q(x, mask)
         ((out.quantized * towards).sum() + out.commitment_loss.sum()).backward()

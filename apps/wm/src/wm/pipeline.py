@@ -157,22 +157,27 @@ def in_rounds(stages: Sequence[Stage], count: int) -> tuple[Stage, ...]:
     trained agent of any run; in an earlier one the number of the round is added: ``agent-0``.
     """
     return tuple(
-        _in_round(stage, index, index if index < count - 1 else None)
+        _in_round(stage, index, count)
         for index in range(count)
         for stage in stages
         if index == count - 1 or stage.continues
     )
 
 
-def _in_round(stage: Stage, index: int, earlier: int | None) -> Stage:
-    suffix = "" if earlier is None else f"-{index}"
+def round_suffix(index: int, count: int) -> str:
+    """What the stages of a round add to their names: nothing in the last of ``count`` rounds."""
+    return "" if index == count - 1 else f"-{index}"
+
+
+def _in_round(stage: Stage, index: int, count: int) -> Stage:
+    suffix = round_suffix(index, count)
     before = tuple(f"{name}-{index - 1}" for name in stage.continues) if index else ()
     return replace(
         stage,
         name=stage.name + suffix,
         needs=tuple(need + suffix for need in stage.needs) + before,
         round=index,
-        earlier_round=earlier,
+        earlier_round=index if suffix else None,
     )
 
 

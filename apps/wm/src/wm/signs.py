@@ -8,7 +8,7 @@ from rich.table import Table
 from wm.choice import chooses
 from wm.config import RunConfig
 from wm.console import shown
-from wm.pipeline import Stage
+from wm.pipeline import Stage, round_suffix
 from wm.run import Manifest
 
 
@@ -49,7 +49,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
     """The signs of every round whose agent is trained, but for rounds of other games than the run's."""
     found = []
     for index in range(config.rounds.count):
-        suffix, after = _suffix(config, index), _suffix(config, index + 1)
+        suffix, after = (round_suffix(each, config.rounds.count) for each in (index, index + 1))
         collected, model, agent = (
             manifest.stages.get(name + suffix) for name in ("collect", "worldmodel", "agent")
         )
@@ -182,10 +182,6 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
             ),
         )
     return table
-
-
-def _suffix(config: RunConfig, index: int) -> str:
-    return "" if index == config.rounds.count - 1 else f"-{index}"
 
 
 def _of_its_games(config: RunConfig, *by_game: Mapping[str, Any]) -> bool:

@@ -58,13 +58,20 @@ def load_emulator(game: str, *, seed: int = 0, sticky: float = 0.0) -> ALEInterf
 
 
 @functools.cache
+def _action_sets(game: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids of the actions that the emulator has for a game, and of those that do something in it."""
+    emulator = load_emulator(game)
+    legal, minimal = emulator.getLegalActionSet(), emulator.getMinimalActionSet()
+    return tuple(action.value for action in legal), tuple(action.value for action in minimal)
+
+
 def legal_actions(game: str) -> tuple[int, ...]:
     """Ids of the actions that the emulator has for ``game``, in its order: all 18, but in two games.
 
     `AtariVectorEnv` takes places in this list, which are ids only where the list is complete. Of a place
     beyond its end it never returns (ale-py 0.12.1).
     """
-    return tuple(action.value for action in load_emulator(game).getLegalActionSet())
+    return _action_sets(game)[0]
 
 
 @functools.cache
@@ -81,7 +88,7 @@ def played_actions(game: str) -> tuple[int, ...]:
 @functools.cache
 def minimal_actions(game: str) -> tuple[int, ...]:
     """Ids, in the full set of 18, of the actions that do something in ``game``."""
-    return tuple(sorted(action.value for action in load_emulator(game).getMinimalActionSet()))
+    return tuple(sorted(_action_sets(game)[1]))
 
 
 def action_mask(game: str) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from hrvq._distributed import from_first_rank, join_rows, sum_over_ranks
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
 from hrvq._residuals import residuals
-from hrvq._statistics import Draw, Level, dead_codes, draw, replace, smoothed
+from hrvq._statistics import Draw, Level, Statistics, dead_codes, draw, replace, smoothed
 
 
 def start(
@@ -61,47 +61,33 @@ def move(
     Every rank gives its own vectors; the statistics are those of the joined batch, so all ranks' codes stay
     equal. Their generators must be in the same state.
     """
-    batch = _batch_statistics(levels, vectors, tokens, index, table)
-    sum_over_ranks(*(part for level in batch for part in level))
-    dead: list[tuple[Tensor, Draw] | None] = []
+    batch = [Statistics(len(level.codes), vectors) for level in levels]
+    for rows, number, residual in residuals(vectors, index, table):
+        if number < len(levels):
+            batch[number].add(residual, tokens[rows, number])
+    sum_over_ranks(*(part for found in batch for part in (found.counts, found.sums)))
+    revived: list[tuple[Tensor, Draw] | None] = []
     residual, taken_off = vectors, 0
-    for number, (level, (counts, sums)) in enumerate(zip(levels, batch, strict=True)):
+    for number, (level, found) in enumerate(zip(levels, batch, strict=True)):
         # A batch with nothing to count leaves everything as it was. A tensor, not an `if`: see below.
-        share = (1 - config.decay) * (counts.sum() > 0).to(counts.dtype)
-        level.counts.lerp_(counts, share)
-        level.sums.lerp_(sums, share)
-        which = dead_codes(level.counts, config.revive_below)
-        if not vectors.is_cuda and not bool(which.any()):  # on a GPU asking would stall the stream
-            dead.append(None)
+        share = (1 - config.decay) * (found.counts.sum() > 0).to(found.counts.dtype)
+        level.counts.lerp_(found.counts, share)
+        level.sums.lerp_(found.sums, share)
+        dead = dead_codes(level.counts, config.revive_below)
+        if not vectors.is_cuda and not bool(dead.any()):  # on a GPU asking would stall the stream
+            revived.append(None)
             continue
         for coarser in range(taken_off, number):  # no code has moved yet
             residual = residual - F.embedding(index[:, coarser], table)
         taken_off = number
         counted = (tokens[:, number] >= 0).float()
-        drawn = draw(residual, counted, len(which), generator=generator, across_ranks=True)
-        dead.append((which, drawn))
-    for number, (level, (counts, _), revived) in enumerate(zip(levels, batch, dead, strict=True)):
+        drawn = draw(residual, counted, len(dead), generator=generator, across_ranks=True)
+        revived.append((dead, drawn))
+    for number, (level, found, back) in enumerate(zip(levels, batch, revived, strict=True)):
         average = smoothed(level.counts, config.smoothing)[:, None]
-        moves = (counts.sum() > 0) & (average > 0)
+        moves = (found.counts.sum() > 0) & (average > 0)
         level.codes.copy_(torch.where(moves, level.sums / average, level.codes))
-        if revived is not None:
-            replace(level, *revived)
+        if back is not None:
+            replace(level, *back)
         if number == 0 and config.distance == "cosine":
             level.codes.copy_(F.normalize(level.codes, dim=1))
-
-
-def _batch_statistics(
-    levels: Sequence[Level], vectors: Tensor, tokens: Tensor, index: Tensor, table: Tensor
-) -> list[tuple[Tensor, Tensor]]:
-    """How often each code of each level was chosen, (K,), and the sum of the residuals, (K, D)."""
-    bins = [  # one bin more, thrown away: shapes stay fixed
-        torch.where(chosen < 0, len(level.codes), chosen)
-        for level, chosen in zip(levels, tokens.unbind(1), strict=True)
-    ]
-    counts = [vectors.new_zeros(len(level.codes) + 1) for level in levels]
-    sums = [vectors.new_zeros(len(level.codes) + 1, vectors.shape[1]) for level in levels]
-    for rows, number, residual in residuals(vectors, index, table):
-        if number < len(levels):
-            counts[number].index_add_(0, bins[number][rows], residual.new_ones(len(residual)))
-            sums[number].index_add_(0, bins[number][rows], residual)
-    return [(count[:-1], total[:-1]) for count, total in zip(counts, sums, strict=True)]

@@ -20,8 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrvq._residuals import ROWS_PER_BLOCK
+
 # On a CPU a block stays in the cache through all levels; elsewhere this only bounds the memory.
-_ROWS_PER_BLOCK = {"cpu": 1 << 10, "device": 1 << 15}
+_ROWS_PER_BLOCK = {"cpu": ROWS_PER_BLOCK, "device": 1 << 15}
 # Below this many rows a plain product is as fast as the convolution.
 _ROWS_FOR_CONVOLUTION = 16
 # Unit roundoff of a float32 product in PyTorch's names, old and new; that of bfloat16 for any other name.

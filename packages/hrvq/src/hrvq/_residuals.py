@@ -10,16 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_ROWS_PER_BLOCK = 1 << 10
+ROWS_PER_BLOCK = 1 << 10
 
 
 def blocks(vectors: Tensor) -> list[slice]:
     """The rows of each block; on a GPU, and where a graph must fit any number of rows, all are one."""
     if vectors.device.type != "cpu" or torch.compiler.is_compiling():
         return [slice(None)]
-    return [
-        slice(start, start + _ROWS_PER_BLOCK) for start in range(0, max(1, len(vectors)), _ROWS_PER_BLOCK)
-    ]
+    return [slice(start, start + ROWS_PER_BLOCK) for start in range(0, max(1, len(vectors)), ROWS_PER_BLOCK)]
 
 
 def residuals(vectors: Tensor, index: Tensor, table: Tensor) -> Iterator[tuple[slice, int, Tensor]]:

@@ -1,6 +1,6 @@
 """What the codes are made from: counts, sums, smoothing and revival."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -10,21 +10,31 @@ from hrvq._distributed import span, top_rows
 _ROWS_PER_SUM = 16_384  # whose sum float32 still holds well
 
 
-def code_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor, Tensor]:
-    """How often each code was chosen, and the sum of the vectors that chose it.
+class Statistics:
+    """How often each of K codes was chosen, and the sum of the vectors that chose it."""
 
-    Args:
-        vectors: float32 (N, D).
-        tokens: int64 (N,); -1 stands for no code.
-        codes: K.
+    def __init__(self, codes: int, vectors: Tensor) -> None:
+        """Nothing yet, of vectors of this width, type and device."""
+        # One bin more, thrown away: shapes stay fixed.
+        self._counts = vectors.new_zeros(codes + 1)
+        self._sums = vectors.new_zeros(codes + 1, vectors.shape[1])
 
-    Returns:
-        counts (K,) and sums (K, D), float32.
-    """
-    bins = torch.where(tokens < 0, codes, tokens)  # one bin more, thrown away: shapes stay fixed
-    counts = vectors.new_zeros(codes + 1).index_add_(0, bins, vectors.new_ones(len(bins)))[:codes]
-    sums = vectors.new_zeros(codes + 1, vectors.shape[1]).index_add_(0, bins, vectors)[:codes]
-    return counts, sums
+    @property
+    def counts(self) -> Tensor:
+        """(K,)."""
+        return self._counts[:-1]
+
+    @property
+    def sums(self) -> Tensor:
+        """(K, D)."""
+        return self._sums[:-1]
+
+    def add(self, vectors: Tensor, tokens: Tensor) -> Self:
+        """Count vectors (N, D) and the codes they have chosen, int64 (N,); -1 stands for no code."""
+        bins = torch.where(tokens < 0, len(self._counts) - 1, tokens)
+        self._counts.index_add_(0, bins, vectors.new_ones(len(bins)))
+        self._sums.index_add_(0, bins, vectors)
+        return self
 
 
 def total_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor, Tensor]:
@@ -32,9 +42,9 @@ def total_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tenso
     counts = torch.zeros(codes, dtype=torch.float64, device=vectors.device)
     sums = torch.zeros(codes, vectors.shape[1], dtype=torch.float64, device=vectors.device)
     for part, chosen in zip(vectors.split(_ROWS_PER_SUM), tokens.split(_ROWS_PER_SUM), strict=True):
-        part_counts, part_sums = code_statistics(part, chosen, codes)
-        counts += part_counts
-        sums += part_sums
+        found = Statistics(codes, part).add(part, chosen)
+        counts += found.counts
+        sums += found.sums
     return counts, sums
 
 

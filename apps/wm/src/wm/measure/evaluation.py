@@ -27,6 +27,7 @@ from wm.files import require_place
 from wm.measure.evaluation_report import score_table
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
+from wm.pipeline import round_suffix
 from wm.policy import load_policy
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest
@@ -127,7 +128,8 @@ def steps_collected(layout: Layout, config: RunConfig) -> dict[str, int]:
     The manifest may have stages of more rounds, from before there were fewer.
     """
     manifest, steps = Manifest(layout), dict[str, int]()
-    collecting = {"collect", *(f"collect-{index}" for index in range(config.rounds.count - 1))}
+    count = config.rounds.count
+    collecting = {"collect" + round_suffix(index, count) for index in range(count)}
     for stage, record in (manifest.set_aside | manifest.stages).items():
         if stage in collecting:
             for game, found in record.metrics.items():
