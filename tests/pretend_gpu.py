@@ -11,13 +11,18 @@ optimisers, generators) is replaced by the CPU's. It is for a process of its own
 
 import contextlib
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
+
+# What waits for a value, or for the CPU, cannot be part of a recording.
+WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::_unique2"}
+NO_KERNEL = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"}
 
 # CUDA's tensors can be looked up, and written to, at places that are given on the CPU.
 LOOK_UP = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
@@ -40,6 +45,18 @@ class Elsewhere(torch.Tensor):
     def __init__(self, held: torch.Tensor) -> None:
         self.held = held
 
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Of lists PyTorch would make tensors of the real meta device, without values."""
+        parts = index if isinstance(index, tuple) else (index,)
+        return super().__getitem__(tuple(torch.tensor(p) if isinstance(p, list) else p for p in parts))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
+        """As CUDA's are copied: by an operation, that a recording has."""
+        copied = self.detach().clone()
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)
+        return memo.setdefault(id(self), copied)
+
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @classmethod
@@ -47,6 +64,7 @@ class Elsewhere(torch.Tensor):
         return perform(operation, args, kwargs or {})
 
     def tolist(self) -> Any:  # PyTorch has none for subclasses.
+        Graph.refuse_if_recording("tolist")
         return self.held.tolist()
 
 
@@ -55,6 +73,58 @@ class Pretended(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return perform(operation, args, kwargs or {})
+
+
+class Graph:
+    """A CUDA graph: the operations between its beginning and its end, on the tensors that they had then."""
+
+    recording: "Graph | None" = None
+    stuck: ClassVar[set[int]] = set()  # generators of recordings that failed
+    launches = 0
+
+    def __init__(self) -> None:
+        self.generators: list[torch.Generator] = [torch.cuda.default_generators[None]]  # type: ignore[call-overload]
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.generators.append(generator)
+
+    @classmethod
+    @contextlib.contextmanager
+    def record(cls, graph: "Graph", capture_error_mode: str = "global") -> Iterator[None]:
+        states = [generator.get_state() for generator in graph.generators]
+        cls.recording = graph
+        known = {generator._cdata for generator in graph.generators}
+        cls.stuck |= known
+        try:
+            yield
+            cls.stuck -= known
+        finally:
+            cls.recording = None
+            for generator, state in zip(graph.generators, states, strict=True):
+                generator.set_state(state)  # a recording draws nothing
+        for _, *given, result in graph.operations:  # nor has it any results before it is launched
+            known = {_begins(x) for x in tree_leaves(given) if isinstance(x, torch.Tensor)}
+            for tensor in tree_leaves(result):
+                if isinstance(tensor, torch.Tensor) and _begins(tensor) not in known:
+                    tensor.fill_(1)
+
+    @classmethod
+    def refuse_if_recording(cls, name: str) -> None:
+        if cls.recording is not None:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+
+    def add(self, operation: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
+        self.operations.append((operation, args, kwargs, result))
+
+    def replay(self) -> None:
+        Graph.launches += 1
+        for operation, args, kwargs, result in self.operations:
+            if operation._schema.name in NO_KERNEL:
+                continue
+            for old, new in zip(tree_leaves(result), tree_leaves(operation(*args, **kwargs)), strict=True):
+                if isinstance(old, torch.Tensor) and _begins(old) != _begins(new):
+                    old.copy_(new)
 
 
 def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -68,12 +138,23 @@ def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         meeting = (args[:1] + args[2:], kwargs)
     tensors = [leaf for leaf in tree_leaves(meeting) if isinstance(leaf, torch.Tensor)]
     there = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
+    if any(tensor.device == DEVICE for tensor in tensors if not isinstance(tensor, Elsewhere)):
+        raise RuntimeError("a tensor of the real meta device, which has no values")
     here = [tensor for tensor in tensors if not isinstance(tensor, Elsewhere) and tensor.ndim]
     if there and here and name != "aten::copy_":
         raise RuntimeError(
             f"{operation} got tensors of shapes {[tuple(t.shape) for t in there]} on the GPU and "
             f"{[tuple(t.shape) for t in here]} on the CPU"
         )
+    if name in WAITS or (name in LOOK_UP and any(x.dtype == torch.bool for x in tensors[1:])):
+        Graph.refuse_if_recording(name)
+    if (len({isinstance(x, Elsewhere) for x in tensors}) == 2 and name == "aten::copy_") or (
+        name == "aten::_to_copy" and kwargs.get("device") is not None
+    ):
+        Graph.refuse_if_recording(f"{name} between GPU and CPU")
+    draws = kwargs.get("generator")
+    if draws is not None and (Graph.recording is None) == (draws._cdata in Graph.stuck):
+        raise RuntimeError("a generator that the recording does not know, or one of a recording that failed")
     args, kwargs = tree_map(_held, (args, kwargs))
     goes_there = bool(there)
     if kwargs.get("device") is not None:
@@ -83,8 +164,14 @@ def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result = operation(*args, **kwargs)
     if not goes_there:
         return result
+    if Graph.recording is not None:
+        Graph.recording.add(operation, args, kwargs, result)
     known = {id(tensor.held): tensor for tensor in there}  # In place: the tensor that was given comes back.
     return tree_map(lambda x: known.get(id(x), Elsewhere(x)) if isinstance(x, torch.Tensor) else x, result)
+
+
+def _begins(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _held(x: Any) -> Any:
@@ -97,6 +184,10 @@ def install() -> None:
     class Generator(torch.Generator):
         def __new__(cls, device: Any = None) -> "Generator":
             return super().__new__(cls)
+
+        def graphsafe_set_state(self, state: torch.Generator) -> None:
+            self.set_state(state.get_state())
+            Graph.stuck.discard(self._cdata)
 
     class AdamW(torch.optim.AdamW):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -120,8 +211,13 @@ def install() -> None:
     torch.optim.AdamW = AdamW  # type: ignore[misc]
     torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign, assignment]
 
+    torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Graph.record  # type: ignore[misc, assignment]
+    torch.cuda.default_generators = {None: Generator()}  # type: ignore[assignment]
+
+    import token_worldmodel.recorded
     import wm.device
 
+    token_worldmodel.recorded.can_record = lambda device: device == DEVICE
     wm.device.pick_device = lambda _: DEVICE
 
 
@@ -135,7 +231,9 @@ def main(arguments: list[str]) -> None:
         while arguments:
             end = arguments.index(";") if ";" in arguments else len(arguments)
             command, arguments = arguments[:end], arguments[end + 1 :]
-            app(command, standalone_mode=False)
+            if code := app(command, standalone_mode=False):  # click returns what it would exit with
+                sys.exit(code)
+    print(f"{Graph.launches} launches of recordings")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ WITHOUT_A_RUN = {
     "packages/token-worldmodel/benchmarks/imagination.py": [
         "--batches", 2, "--context", 4, "--horizon", 2, "--rounds", 1, *SMALL_MODEL
     ],
+    "packages/token-worldmodel/benchmarks/launches.py": [
+        "--device", "cpu", "--batches", 2, "--context", 4, "--horizon", 2, "--rounds", 1, *SMALL_MODEL
+    ],
     "packages/token-worldmodel/benchmarks/training_step.py": [
         "--windows", 2, "--steps", 4, "--rounds", 1, *SMALL_MODEL
     ],

@@ -15,7 +15,7 @@ ROUNDS = [
     "rounds.encoder_steps=2",
     "rounds.worldmodel_steps=2",
     "rounds.predictor_steps=2",
-    "rounds.agent_steps=12",
+    "rounds.agent_steps=36",
     "dream.hidden_state=true",
 ]
 CONTROL = """
@@ -59,6 +59,11 @@ def test_the_pretended_gpu_refuses_what_a_real_one_does():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_dream_from_a_recording_is_the_dream_itself():
+    done = python("recorded_dreams.py")
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_rounds_and_all_that_reads_them(tmp_path):
     run = tmp_path / "pong"
     settings = options([*SMALL, *ROUNDS])
@@ -72,5 +77,7 @@ def test_two_rounds_and_all_that_reads_them(tmp_path):
     ]
     done = python("pretend_gpu.py", *[part for command in commands for part in (*command, ";")])
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert "not recorded" not in done.stderr
+    assert "\n0 launches of recordings" not in done.stdout
     for name in ("evaluation.json", "dream-pong-0.gif", "atlas.html"):
         assert (run / name).exists(), name

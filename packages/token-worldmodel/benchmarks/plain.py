@@ -82,9 +82,10 @@ class PlainWorldModel(nn.Module):
         c = self.config
         batch, context, levels = tokens.shape
         shape = (batch, c.num_heads, (context + horizon + 1) * c.step_size, c.dim // c.num_heads)
-        caches = [(torch.randn(shape), torch.randn(shape)) for _ in self.blocks]
+        device = self.mask.device
+        caches = [tuple(torch.randn(shape, device=device) for _ in range(2)) for _ in self.blocks]
         position = context * c.step_size - 1
-        ids = torch.zeros(batch, dtype=torch.int64)
+        ids = torch.zeros(batch, dtype=torch.int64, device=device)
         while True:
             step = []
             for level in range(levels):

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from hrvq import HRVQ
 from latent_ac import ActorCriticObjective, Agent, AgentConfig, CodeFeatures, ImaginedBatch, log_prob
-from token_worldmodel import TokenSampler, WorldModel, frozen, imagine
+from token_worldmodel import Recorded, TokenSampler, WorldModel, frozen, imagine
 from torch import Tensor
 
-from wm.device import Precision, autocast, autocast_dtype, generator
+from wm.device import Precision, autocast, autocast_dtype, derive_seed, generator
 from wm.sections import DreamConfig
 
 
@@ -68,6 +68,8 @@ class Dreamer:
         ).to(self.device)
         self.dtype = autocast_dtype(precision, self.device)
         self.model = frozen(model, self.dtype or torch.float32)  # cast once, not for each dream
+        self.random = torch.Generator(self.device)
+        self._imagine = Recorded(self._play, self.random)
         self._parts: Iterator[ImaginedBatch] = iter(())
 
     def batch(self, step: int) -> ImaginedBatch:
@@ -83,29 +85,34 @@ class Dreamer:
         """Imagine one trajectory from each context of a batch, by the actor, judged by the predictors."""
         context = self.contexts.batch(index)
         mask = self.masks[context.game_index]
-        draw = generator(self.device, self.seed, "dream", index)
-
-        tables = self.quantizer.codebooks
-        actor = self.agent.actor.on_codes(tables)
-
-        def policy(tokens: Tensor, state: Tensor) -> Tensor:
-            return actor.act(tokens, mask, state=agent_state(state, self.config), generator=draw)
-
-        with autocast(self.dtype, self.device):
-            dream = imagine(
-                self.model,
-                context.tokens[:, : self.config.context],
-                context.actions[:, : self.config.context - 1],
-                policy,
-                self.config.horizon,
-                generator=draw,
-                temperature=self.config.temperature,
-            )
-        states = agent_state(dream.states.transpose(0, 1), self.config)
-        features = CodeFeatures(dream.tokens.transpose(0, 1), tables, states)
-        actions = dream.actions.T.contiguous()
+        self.random.manual_seed(derive_seed(self.seed, "dream", index))
+        tokens, chosen, states = self._imagine(
+            context.tokens[:, : self.config.context], context.actions[:, : self.config.context - 1], mask
+        )
+        seen = agent_state(states.transpose(0, 1), self.config)
+        features = CodeFeatures(tokens.transpose(0, 1), self.quantizer.codebooks, seen)
+        actions = chosen.T.contiguous()
         rewards, continues = self.agent.predict(features, actions, transform=self.reward_transform)
         log_probs = None
         if self.learner.config.algorithm == "ppo":
             log_probs = log_prob(self.agent.actor(features[:-1], mask), actions)
         return ImaginedBatch(features, actions, rewards, continues, mask, log_probs)
+
+    def _play(self, tokens: Tensor, actions: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Tokens, actions and states of dreams that go on from contexts."""
+        actor = self.agent.actor.on_codes(self.quantizer.codebooks)
+
+        def policy(tokens: Tensor, state: Tensor) -> Tensor:
+            return actor.act(tokens, mask, state=agent_state(state, self.config), generator=self.random)
+
+        with autocast(self.dtype, self.device):
+            dream = imagine(
+                self.model,
+                tokens,
+                actions,
+                policy,
+                self.config.horizon,
+                generator=self.random,
+                temperature=self.config.temperature,
+            )
+        return dream.tokens, dream.actions, dream.states

@@ -19,6 +19,7 @@ from .likeness import alike_codes_learn_together
 from .masks import visibility
 from .model import WorldModel, WorldModelOutput, frozen
 from .objective import WorldModelObjective, parameter_groups
+from .recorded import Recorded
 from .sampler import TokenBatch, TokenSampler, split_episodes
 from .tracker import StateTracker
 from .trajectories import TokenTrajectories, load_tokens, save_tokens
@@ -30,6 +31,7 @@ __all__ = [
     "EventFidelity",
     "LevelEvaluation",
     "Policy",
+    "Recorded",
     "StateTracker",
     "TokenBatch",
     "TokenFidelity",

@@ -3,7 +3,7 @@
 Shape legend: as in `model`; n new positions, M remembered ones.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -49,14 +49,7 @@ class Decoder:
         model, num_steps = self.model, tokens.shape[1]
         num_positions = num_steps * model.config.step_size
         plan = attention_plan(model.config, num_steps, tokens.device)
-        # Of positions that share an entry, the latest stays.
-        latest = {
-            entry: position for position, entry in enumerate(self._entries[:num_steps].flatten().tolist())
-        }
-        entries, positions = (
-            torch.tensor(list(column), device=tokens.device) for column in (latest.keys(), latest.values())
-        )
-        seen = plan.visible[-1].nonzero()[:, 0]
+        entries, positions, seen = kept_positions(model.config, num_steps, self.num_steps, tokens.device)
         unbiased = self._bias.new_zeros(1, len(seen))
         hidden = []
         # A few plays at a time, so that the activations stay small.
@@ -107,7 +100,25 @@ class Decoder:
         return model.norm(x[:, 0])
 
 
-@lru_cache(maxsize=16)
+# Without a limit, because they are small and a recorded dream goes on reading those it was recorded with.
+@cache
+def kept_positions(
+    config: WorldModelConfig, num_steps: int, room: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a context of ``num_steps`` steps in a buffer for ``room``: the entries it fills, the positions that
+    they keep, and the positions that its last one sees; int64 (E,), (E,) and (K,).
+    """
+    # Of positions that share an entry, the latest stays.
+    latest = {e: p for p, e in enumerate(entry_table(config, room)[:num_steps].flatten().tolist())}
+    seen = visibility(config, num_steps)[-1].nonzero()[:, 0]
+    return (
+        torch.tensor(list(latest)).to(device),
+        torch.tensor(list(latest.values())).to(device),
+        seen.to(device),
+    )
+
+
+@cache
 def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
     """Where in the buffer each slot of each step is kept, int64 (num_steps, S) on the CPU.
 
@@ -121,7 +132,7 @@ def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
     return torch.cat([2 * steps, detail, 2 * steps + 1], 1)
 
 
-@lru_cache(maxsize=16)
+@cache
 def cache_bias(config: WorldModelConfig, num_steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """What a pass adds to its scores over the buffer, (num_steps, S, entries): 0 where it sees, else -inf.
 

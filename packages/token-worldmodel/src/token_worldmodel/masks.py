@@ -1,7 +1,7 @@
 """Who sees whom: the attention mask, and the plan that spends no work on what nobody sees."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class Plan:
     blocks: tuple[Block, ...]
 
 
-@lru_cache(maxsize=64)
+@cache  # small, and a recorded dream goes on reading the one it was recorded with
 def attention_plan(config: WorldModelConfig, num_steps: int, device: torch.device) -> Plan:
     """The plan for windows of ``num_steps`` steps on a device."""
     visible = visibility(config, num_steps)

@@ -1,0 +1,67 @@
+"""A recorded dream is the dream itself; where nothing is recorded, the function runs."""
+
+import pytest
+import torch
+from token_worldmodel import Recorded, WorldModel, WorldModelConfig, imagine
+
+
+def test_on_a_cpu_the_function_runs():
+    inputs = []
+
+    def twice(x):
+        inputs.append(x)
+        return (2 * x,)
+
+    recorded = Recorded(twice)
+    given = [torch.tensor([1.0, k]) for k in range(3)]
+    assert [recorded(x)[0].tolist() for x in given] == [[2, 0], [2, 2], [2, 4]]
+    assert all(x is y for x, y in zip(given, inputs, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_a_recording_dreams_what_the_function_does(dtype):
+    torch.manual_seed(0)
+    model = WorldModel(WorldModelConfig(max_steps=12, dim=64, num_layers=2, num_heads=2, ffn_dim=128)).cuda()
+    preference = torch.zeros(18, device="cuda")
+    draw = torch.Generator("cuda")
+
+    def policy(tokens, state):
+        noise = torch.rand(len(tokens), 18, generator=draw, device="cuda")
+        return (noise + preference + state[:, :18]).argmax(-1)
+
+    def dream(tokens, actions):
+        dream = imagine(model, tokens, actions, policy, 6, generator=draw, dtype=dtype)
+        return dream.tokens, dream.actions, dream.states, dream.log_probs
+
+    recorded = Recorded(dream, draw)
+    kept = []
+    for k in range(5):
+        tokens = torch.randint(256, (32, 4, 3), device="cuda")
+        actions = torch.randint(18, (32, 3), device="cuda")
+        preference[k] += 1  # in place, as an optimiser does
+        draw.manual_seed(k)
+        expected = dream(tokens, actions)
+        draw.manual_seed(k)
+        found = recorded(tokens, actions)
+        torch.testing.assert_close(found, expected)
+        kept.append((expected, found))
+    for expected, found in kept:  # what was given before is not overwritten
+        assert torch.equal(expected[0], found[0])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_what_cannot_be_recorded_runs_and_draws_as_before():
+    dice = torch.Generator("cuda")
+
+    def looks(x):
+        return (x * int(x.max()) + torch.rand(x.shape, generator=dice, device=x.device),)
+
+    recorded, x = Recorded(looks, dice), torch.arange(4.0, device="cuda")
+    recorded(x)
+    dice.manual_seed(3)
+    with pytest.warns(UserWarning, match="not recorded as a CUDA graph"):
+        found = recorded(x)[0]
+    dice.manual_seed(3)
+    assert torch.equal(found, looks(x)[0])
+    assert torch.rand(2, device="cuda").isfinite().all()  # the device's own generator is not left behind
