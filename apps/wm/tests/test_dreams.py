@@ -1,6 +1,5 @@
 """Batches of imagined play, as a learner gets them."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +23,10 @@ CONTEXT, HORIZON, DREAMS = 3, 4, 6
 
 @pytest.fixture
 def dreamer():
+    return small_dreamer()
+
+
+def small_dreamer(**dream):
     """Of a small world and an agent that expects rewards of all sizes, practising by PPO."""
     draw = torch.Generator().manual_seed(0)
     quantizer = HRVQ(HRVQConfig(dim=5, levels=2, codes=7))
@@ -57,7 +60,7 @@ def dreamer():
         agent=agent,
         masks=torch.stack([action_mask([0, 3]), action_mask([1, 4, 5])]),
         contexts=SimpleNamespace(batch=lambda index: window),
-        config=DreamConfig(context=CONTEXT, horizon=HORIZON),
+        config=DreamConfig(context=CONTEXT, horizon=HORIZON, **dream),
         learning=AgentConfig(algorithm="ppo", reward_transform="symlog", ppo_minibatches=3),
         seed=0,
         first_batch=0,
@@ -98,17 +101,15 @@ def test_a_dream_is_a_function_of_its_index(dreamer):
     assert not torch.equal(first.features.tokens, other.features.tokens)
 
 
-def test_dreams_follow_the_temperature(dreamer):
+@pytest.mark.parametrize(("temperature", "same"), [(1.0, False), (1e-6, True)])
+def test_dreams_follow_the_temperature(temperature, same):
     """Near 0 a dream whose policy is sure of itself is the same, whatever is drawn."""
+    dreamer = small_dreamer(temperature=temperature)
     sure = dreamer.agent.actor.mlp.output
     torch.nn.init.zeros_(sure.weight)
     with torch.no_grad():
         sure.bias.copy_(torch.arange(18.0) * 100)
-    warm = [dreamer.dream(index).features.tokens for index in range(2)]
-    assert not torch.equal(*warm)
-    dreamer.config = replace(dreamer.config, temperature=1e-6)
-    cold = [dreamer.dream(index).features.tokens for index in range(2)]
-    assert torch.equal(*cold)
+    assert torch.equal(*(dreamer.dream(index).features.tokens for index in range(2))) == same
 
 
 def test_a_dream_is_learned_from_until_its_parts_are_used_up(dreamer):

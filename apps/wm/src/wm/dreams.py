@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from hrvq import HRVQ
-from latent_ac import ActorCriticObjective, Agent, AgentConfig, CodeFeatures, ImaginedBatch, log_prob
+from latent_ac import Actor, ActorCriticObjective, Agent, AgentConfig, CodeFeatures, ImaginedBatch, log_prob
 from token_worldmodel import Recorded, TokenSampler, WorldModel, frozen, imagine
 from torch import Tensor
 
@@ -69,7 +70,9 @@ class Dreamer:
         self.dtype = autocast_dtype(precision, self.device)
         self.model = frozen(model, self.dtype or torch.float32)  # cast once, not for each dream
         self.random = torch.Generator(self.device)
-        self._imagine = Recorded(self._play, self.random)
+        # Not a method of this object: the recording's memory should be free again as soon as this is.
+        play = partial(_play, self.model, agent.actor, quantizer, config, self.dtype, self.random)
+        self._imagine = Recorded(play, self.random)
         self._parts: Iterator[ImaginedBatch] = iter(())
 
     def batch(self, step: int) -> ImaginedBatch:
@@ -98,21 +101,32 @@ class Dreamer:
             log_probs = log_prob(self.agent.actor(features[:-1], mask), actions)
         return ImaginedBatch(features, actions, rewards, continues, mask, log_probs)
 
-    def _play(self, tokens: Tensor, actions: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """Tokens, actions and states of dreams that go on from contexts."""
-        actor = self.agent.actor.on_codes(self.quantizer.codebooks)
 
-        def policy(tokens: Tensor, state: Tensor) -> Tensor:
-            return actor.act(tokens, mask, state=agent_state(state, self.config), generator=self.random)
+def _play(
+    model: WorldModel,
+    actor: Actor,
+    quantizer: HRVQ,
+    config: DreamConfig,
+    dtype: torch.dtype | None,
+    random: torch.Generator,
+    tokens: Tensor,
+    actions: Tensor,
+    mask: Tensor,
+) -> tuple[Tensor, ...]:
+    """Tokens, actions and states of dreams that go on from contexts, by the actor as it is now."""
+    on_codes = actor.on_codes(quantizer.codebooks)
 
-        with autocast(self.dtype, self.device):
-            dream = imagine(
-                self.model,
-                tokens,
-                actions,
-                policy,
-                self.config.horizon,
-                generator=self.random,
-                temperature=self.config.temperature,
-            )
-        return dream.tokens, dream.actions, dream.states
+    def policy(tokens: Tensor, state: Tensor) -> Tensor:
+        return on_codes.act(tokens, mask, state=agent_state(state, config), generator=random)
+
+    with autocast(dtype, tokens.device):
+        dream = imagine(
+            model,
+            tokens,
+            actions,
+            policy,
+            config.horizon,
+            generator=random,
+            temperature=config.temperature,
+        )
+    return dream.tokens, dream.actions, dream.states
