@@ -176,6 +176,34 @@ def test_alike_codes_may_learn_together(run, tmp_path):
     assert not torch.equal(before["heads.0.weight"], after["heads.0.weight"])
 
 
+def test_muon_learns_otherwise_and_goes_on_where_it_was_stopped(run, tmp_path, monkeypatch):
+    def learned(name, optimizer, stop=None):
+        copy = shutil.copytree(run, tmp_path / name, copy_function=shutil.copy2, dirs_exist_ok=True)
+        steps, after_step = 0, WorldModelObjective.after_step
+
+        def count(self):
+            nonlocal steps
+            after_step(self)
+            steps += 1
+            if steps == stop:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        settings = options(["train.worldmodel.steps=6", f"train.worldmodel.optimizer={optimizer}"])
+        with monkeypatch.context() as patch:
+            patch.setattr(WorldModelObjective, "after_step", count)
+            result = wm("train", "worldmodel", "--run", copy, "--device", "cpu", *settings)
+        if stop:
+            assert result.code == 130, result.output
+            result = wm("train", "worldmodel", "--run", copy, "--device", "cpu", *settings)
+            assert f"worldmodel: goes on at step {stop} of 6" in result.output
+        assert result.code == 0, result.output
+        return (copy / "worldmodel.safetensors").read_bytes()
+
+    whole = learned("whole", "muon")
+    assert learned("stopped", "muon", stop=3) == whole
+    assert learned("usual", "adamw") != whole
+
+
 def test_a_run_that_is_not_named_keeps_its_settings_too(run, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "runs" / "pong-tiny-0", copy_function=shutil.copy2)
     config = tmp_path / "runs" / "pong-tiny-0" / "config.toml"

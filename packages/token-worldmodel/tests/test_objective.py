@@ -96,24 +96,6 @@ def test_learns_a_rule_that_copying_cannot_follow() -> None:
     assert all(metrics[f"changed_accuracy_{level}"] > 0.95 for level in range(3)), metrics
 
 
-def test_only_matrices_of_linear_layers_decay(make_model) -> None:
-    model = make_model()
-    decayed, kept = parameter_groups(model, 0.1)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert len(decayed["params"]) + len(kept["params"]) == len(names)
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
-    for parameter in decayed["params"]:
-        assert names[id(parameter)].startswith(("blocks.", "heads."))
-        assert names[id(parameter)].endswith("weight")
-        assert "norm" not in names[id(parameter)]
-    assert all(p.ndim == 1 or "embedding" in names[id(p)] for p in kept["params"])
-    with pytest.raises(ValueError, match="weight_decay is -1"):
-        parameter_groups(model, -1)
-    model.heads.requires_grad_(False)
-    taught = [parameter for group in parameter_groups(model, 0.1) for parameter in group["params"]]
-    assert len(taught) == len(names) - 2 * len(model.heads)  # what does not learn does not decay
-
-
 @pytest.mark.parametrize("rows", [slice(0, 0), slice(None)])
 def test_windows_that_predict_nothing_are_refused(make_model, rows) -> None:
     model = make_model()

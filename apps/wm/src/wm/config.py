@@ -29,6 +29,7 @@ from wm.sections import (
     StartConfig,
     TrainConfig,
     WindowConfig,
+    WorldModelFitConfig,
     require,
 )
 from wm.settings import flatten, merge, structure, unstructure
@@ -38,6 +39,7 @@ from wm.settings import flatten, merge, structure, unstructure
 YOUNGER: dict[type, dict[str, Any]] = {
     AgentConfig: {"uniform_coef": 0.0, "anchor_coef": 0.0},
     EvaluateConfig: {"epsilon": 0.0},
+    WorldModelFitConfig: {"optimizer": "adamw"},
 }
 
 PRESETS = ("tiny", "hour", "reference", "atari100k", "atari100k_cpu")

@@ -7,7 +7,7 @@ a checkpoint needs the weights, the optimiser and one integer, and a resumed run
 import io
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -107,7 +107,7 @@ def fit(
     reporter: Reporter,
     checkpoint: Path,
     epoch: int,
-    parameter_groups: Iterable[dict[str, Any]] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
     group: int = 1,
     team: Team = ALONE,
 ) -> dict[str, float]:
@@ -117,7 +117,7 @@ def fit(
     deletes it once the stage's artifact is written. Steps come in groups of ``group`` that belong together
     (the minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group. Each process of
     a ``team`` takes its slice of every batch; the first writes and logs. ``epoch`` is what
-    ``FitConfig.resolve_steps`` asks for.
+    ``FitConfig.resolve_steps`` asks for; ``optimizer`` is AdamW of all parameters unless another is given.
 
     Returns:
         The logged metrics, averaged over the last tenth of the steps.
@@ -127,12 +127,14 @@ def fit(
     """
     total = config.resolve_steps(epoch)
     dtype = autocast_dtype(config.precision, device)
-    if parameter_groups is None:
-        trained_ones = [p for p in objective.parameters() if p.requires_grad]
-        parameter_groups = [{"params": trained_ones, "weight_decay": config.weight_decay}]
-    optimizer = torch.optim.AdamW(
-        list(parameter_groups), lr=config.learning_rate, betas=config.betas, fused=True
-    )
+    if optimizer is None:
+        optimizer = torch.optim.AdamW(
+            [p for p in objective.parameters() if p.requires_grad],
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
     trainable = [p for parameters in optimizer.param_groups for p in parameters["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     start, tail = _restore(checkpoint, objective, optimizer, scaler, device)

@@ -187,9 +187,12 @@ class WorldModelFitConfig(FitConfig):
     Args:
         alike_codes: whether what is learned of a code is learned of those like it too. Tokens are foreseen
             better then; Pong's agents play worse by it (docs/decisions/0012-likeness.md).
+        optimizer: ``adamw``; or ``muon`` for the matrices inside the blocks, with which more is foreseen
+            after as many steps, each a little longer (docs/decisions/0017-muon.md). Both have one rate.
     """
 
     alike_codes: bool = False
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from .imagine import Dream, Policy, imagine
 from .likeness import alike_codes_learn_together
 from .masks import visibility
 from .model import WorldModel, WorldModelOutput, frozen
-from .objective import WorldModelObjective, parameter_groups
+from .objective import WorldModelObjective
+from .optimizer import MuonAdamW, parameter_groups
 from .recorded import Recorded
 from .sampler import TokenBatch, TokenSampler, split_episodes
 from .tracker import StateTracker
@@ -30,6 +31,7 @@ __all__ = [
     "Dream",
     "EventFidelity",
     "LevelEvaluation",
+    "MuonAdamW",
     "Policy",
     "Recorded",
     "StateTracker",

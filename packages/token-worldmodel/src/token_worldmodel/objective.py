@@ -1,7 +1,5 @@
 """What the world model is trained on, and the optimiser's parameter groups."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,25 +77,3 @@ def _accuracies(predicted: Tensor, tokens: Tensor, level: int) -> dict[str, Tens
         f"copy_accuracy_{level}": 1.0 - changed.float().mean(),
         f"changed_accuracy_{level}": (right & changed).sum() / changed.sum(),
     }
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for AdamW: matrices of linear layers decay; embeddings, norms and biases do not.
-
-    Raises:
-        ValueError: a negative decay.
-    """
-    if weight_decay < 0:
-        raise ValueError(f"weight_decay is {weight_decay}; give 0 or more")
-    decays = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Linear)
-        for name, parameter in module.named_parameters()  # several where the weight is a sum (`likeness`)
-        if name != "bias"
-    }
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if id(p) in decays], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if id(p) not in decays], "weight_decay": 0.0},
-    ]

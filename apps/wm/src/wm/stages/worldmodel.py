@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import torch
 from token_worldmodel import (
+    MuonAdamW,
     WorldModel,
     WorldModelObjective,
     alike_codes_learn_together,
@@ -17,6 +18,7 @@ from token_worldmodel import (
 from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype, derive_seed
 from wm.pipeline import Context, Made, Stage
+from wm.sections import WorldModelFitConfig
 from wm.windows import SPLITS, load_all_tokens, token_sampler
 
 VALIDATION_BATCHES = 40
@@ -46,7 +48,7 @@ def run(context: Context) -> Made:
             lambda step: train.batch(context.first_batch + step),
             fit_config,
             epoch=sum(train.num_windows.values()) // length,
-            parameter_groups=parameter_groups(model, fit_config.weight_decay),
+            optimizer=_optimizer(model, fit_config),
             team=context.team,
         )
     if not context.team.leads:
@@ -57,6 +59,13 @@ def run(context: Context) -> Made:
         measured = evaluate(model, held_out.sweep(limit=VALIDATION_BATCHES), config.games)
     levels = {name: [asdict(level) for level in found] for name, found in measured.items()}
     return Made([layout.worldmodel], {"train": trained, "validation": levels})
+
+
+def _optimizer(model: WorldModel, config: WorldModelFitConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "muon":
+        return MuonAdamW(model, lr=rate, weight_decay=decay, betas=config.betas)
+    return torch.optim.AdamW(parameter_groups(model, decay), lr=rate, betas=config.betas, fused=True)
 
 
 STAGE = Stage(

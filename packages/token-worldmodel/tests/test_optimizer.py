@@ -1,0 +1,103 @@
+"""Which optimizer moves which weights, and how far."""
+
+import copy
+
+import pytest
+import torch
+from token_worldmodel import MuonAdamW, parameter_groups
+
+WIDTH = 16  # of `model`
+
+
+@pytest.fixture
+def model(make_model):
+    """With a gradient everywhere."""
+    model = make_model(dim=WIDTH, num_heads=2, ffn_dim=4 * WIDTH, num_layers=2)
+    draw = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=draw)
+    return model
+
+
+def inside(model):
+    return [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+
+
+def test_only_matrices_of_linear_layers_decay(make_model) -> None:
+    model = make_model()
+    decayed, kept = parameter_groups(model, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert len(decayed["params"]) + len(kept["params"]) == len(names)
+    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
+    for parameter in decayed["params"]:
+        assert names[id(parameter)].startswith(("blocks.", "heads."))
+        assert names[id(parameter)].endswith("weight")
+        assert "norm" not in names[id(parameter)]
+    assert all(p.ndim == 1 or "embedding" in names[id(p)] for p in kept["params"])
+    with pytest.raises(ValueError, match="weight_decay is -1"):
+        parameter_groups(model, -1)
+    model.heads.requires_grad_(False)
+    taught = [parameter for group in parameter_groups(model, 0.1) for parameter in group["params"]]
+    assert len(taught) == len(names) - 2 * len(model.heads)  # what does not learn does not decay
+
+
+def test_each_parameter_is_moved_by_one_optimizer(model):
+    optimizer = MuonAdamW(model, lr=1e-2, weight_decay=0.1)
+    groups = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == len(list(model.parameters()))
+    assert groups[-1] == {id(p) for p in inside(model)}
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0, 0.1]
+
+
+def test_matrices_inside_step_along_an_orthogonal_one_and_the_rest_as_by_adamw(model):
+    rate, decay = 1e-2, 0.1
+    plain = copy.deepcopy(model)
+    for parameter, same in zip(plain.parameters(), model.parameters(), strict=True):
+        parameter.grad = same.grad.clone()
+    before = [p.detach().clone() for p in inside(model)]
+    MuonAdamW(model, lr=rate, weight_decay=decay).step()
+    torch.optim.AdamW(parameter_groups(plain, decay), lr=rate, fused=True).step()
+    for old, new in zip(before, inside(model), strict=True):
+        step = (old * (1 - rate * decay) - new.detach()) / rate
+        # All singular values alike, where the gradient's were not (Newton-Schulz leaves .7 to 1.2), and the
+        # mean square of a step .2 squared, about AdamW's: .2 sqrt(max(A, B)) times an orthogonal matrix.
+        strengths = torch.linalg.svdvals(step) / (0.2 * max(step.shape) ** 0.5)
+        assert 0.6 < strengths.min() <= strengths.max() < 1.3, strengths
+        assert 0.15 < step.square().mean().sqrt() < 0.25
+        assert (step * new.grad).sum() > 0  # downhill
+    taken = {id(p) for p in inside(model)}
+    for (name, new), same in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(new, same) != (id(new) in taken), name
+
+
+def test_a_schedule_sets_the_rate_of_every_group(model):
+    before = copy.deepcopy(model.state_dict())
+    optimizer = MuonAdamW(model, lr=1e-2, weight_decay=0.1)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    optimizer.step()
+    assert all(torch.equal(new, before[name]) for name, new in model.state_dict().items())
+
+
+def test_it_goes_on_from_its_state(model):
+    optimizer = MuonAdamW(model, lr=1e-2)
+    optimizer.step()
+    kept, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    optimizer.step()
+    once = copy.deepcopy(model.state_dict())
+    model.load_state_dict(kept)
+    again = MuonAdamW(model, lr=1.0)
+    again.load_state_dict(state)
+    again.step()
+    assert all(torch.equal(new, once[name]) for name, new in model.state_dict().items())
+    assert {group["lr"] for group in again.param_groups} == {1e-2}
+    for group in again.param_groups:  # those it steps by, not copies
+        group["lr"] = 0.0
+    again.step()
+    assert all(torch.equal(new, once[name]) for name, new in model.state_dict().items())
+
+
+def test_a_pytorch_without_muon_is_told(model, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ValueError, match=r"has no Muon; install 2\.9 or later, or use AdamW"):
+        MuonAdamW(model, lr=1e-2)
