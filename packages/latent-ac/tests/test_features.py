@@ -27,11 +27,12 @@ def agent(blocks: tuple[int, ...] = (), hidden: tuple[int, ...] = (16, 8), state
     seen = {"feature_dim": 12 + state, "feature_blocks": (*blocks, state) if blocks and state else blocks}
     made = Agent(
         ActorConfig(**seen, hidden=hidden, output_gain=1.0),
-        CriticConfig(**seen, hidden=hidden),
+        CriticConfig(**seen, hidden=hidden, num_bins=11, limit=2.0),
         PredictorConfig(feature_dim=12, feature_blocks=blocks, hidden=(16,)),
         generator=torch.Generator().manual_seed(0),
     )
-    torch.nn.init.normal_(made.reward.output.weight)
+    for layer in (made.critic.mlp.output, made.reward.output, made.continue_.output):
+        torch.nn.init.normal_(layer.weight)  # they begin at zero, where all features are the same
     return made
 
 
@@ -219,6 +220,26 @@ def test_an_agent_of_another_dtype_works(dtype: torch.dtype) -> None:
     loss.backward()
     objective.after_step()
     assert objective.normalizer.percentiles.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("blocks", [(), WIDTHS])
+@pytest.mark.parametrize("state", [0, 5])
+def test_codes_and_state_of_another_dtype_are_taken_to_the_weights(
+    dtype: torch.dtype, blocks: tuple[int, ...], state: int
+) -> None:
+    """By few states as by many: either takes another way through the first layer."""
+    made, features = agent(blocks, state=state), code_features(state=state)
+    follows = None if features.state is None else features.state.to(dtype)
+    cast = CodeFeatures(features.tokens, [table.to(dtype) for table in features.tables], follows)
+    whole = made.critic.outputs(cast)
+    assert whole.dtype == torch.float32
+    torch.testing.assert_close(made.critic.outputs(cast[2, :3]), whole[2, :3], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole, made.critic.outputs(features), atol=0.1, rtol=0)
+    policy = made.actor.on_codes(cast.tables)
+    seen = made.actor(cast, MASK)[..., MASK]
+    torch.testing.assert_close(policy.outputs(cast.tokens, cast.state)[..., MASK], seen)
+    torch.testing.assert_close(seen, made.actor(features, MASK)[..., MASK], atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(B,), (1, B), (H, 1), ()])

@@ -99,6 +99,8 @@ class FeatureLinear(nn.Linear):
     def forward(self, features: Features) -> Tensor:
         """(..., in_features) -> (..., out_features).
 
+        Tables and state of another dtype are taken to the weights', so that few states and many are the same.
+
         Raises:
             ValueError: the features are of another width, or what ``project`` and ``gather`` refuse.
         """
@@ -109,7 +111,8 @@ class FeatureLinear(nn.Linear):
                 )
             return super().forward(features)
         if features.tokens[..., 0].numel() < sum(table.shape[0] for table in features.tables):
-            return self.forward(features.dense())  # fewer states than codes: no gain by the tables
+            # Fewer states than codes: no gain by the tables.
+            return self.forward(features.dense().to(self.weight.dtype))
         projected = self.project(features.tables)
         return self.gather(projected, features.tokens, features.tables, features.state)
 
@@ -153,7 +156,7 @@ class FeatureLinear(nn.Linear):
         rows = index.reshape(-1, len(tables))
         summed = F.embedding_bag(rows, projected, mode="sum").view(*tokens.shape[:-1], -1)
         if state is not None:
-            summed = summed + F.linear(state, self.weight[:, codes:])
+            summed = summed + F.linear(state.to(self.weight.dtype), self.weight[:, codes:])
         return summed if self.bias is None else summed + self.bias
 
 
