@@ -193,6 +193,14 @@ def test_few_states_and_many_take_other_ways_to_the_same_outputs() -> None:
     torch.testing.assert_close(made.critic(features.to("cpu")[:1]), whole[:1])
 
 
+@pytest.mark.parametrize("state", [0, 5])
+def test_of_no_states_a_policy_on_codes_chooses_no_actions_as_the_actor_does(state: int) -> None:
+    made, features = agent(state=state), code_features(state=state)[:, :0]
+    chosen = made.actor.on_codes(features.tables).act(features.tokens, MASK, state=features.state)
+    assert chosen.shape == made.actor.act(features, MASK).shape == (H + 1, 0)
+    assert chosen.dtype == torch.int64
+
+
 @pytest.mark.parametrize("token", [-1, 9])
 def test_a_token_beyond_its_table_is_not_a_row_of_the_next_one(token: int) -> None:
     made, features = agent(), code_features()

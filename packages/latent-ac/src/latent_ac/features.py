@@ -154,7 +154,7 @@ class FeatureLinear(nn.Linear):
             starts += table.shape[0]
         index = torch.stack(levels, -1)
         rows = index.reshape(-1, len(tables))
-        summed = F.embedding_bag(rows, projected, mode="sum").view(*tokens.shape[:-1], -1)
+        summed = F.embedding_bag(rows, projected, mode="sum").view(*tokens.shape[:-1], projected.shape[1])
         if state is not None:
             summed = summed + F.linear(state.to(self.weight.dtype), self.weight[:, codes:])
         return summed if self.bias is None else summed + self.bias
