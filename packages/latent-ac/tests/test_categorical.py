@@ -155,6 +155,37 @@ def test_user_errors() -> None:
         ActorConfig(feature_dim=10, feature_blocks=(4, 4))
 
 
+@pytest.mark.parametrize(
+    ("states", "masks"),
+    [
+        ((), (3,)),  # three masks for one state would be three states
+        ((5,), (3, 1)),
+        ((5,), (1, 1)),
+        ((5,), (3,)),
+        ((5, 3), (5,)),  # one for each step, where the last dimension is the batch's
+    ],
+)
+def test_a_mask_makes_no_more_states_than_there_are(states: tuple[int, ...], masks: tuple[int, ...]) -> None:
+    actor = Actor(ActorConfig(feature_dim=6, hidden=(8,), num_actions=4))
+    features, mask = torch.zeros(*states, 6), torch.ones(*masks, 4, dtype=torch.bool)
+    policy = actor.on_codes([torch.zeros(2, 6)])
+    for use in (
+        lambda: actor(features, mask),
+        lambda: actor.act(features, mask),
+        lambda: policy.act(torch.zeros(*states, 1, dtype=torch.int64), mask),
+    ):
+        with pytest.raises(ValueError, match=r"for 4 actions in states .* for all states or one for each"):
+            use()
+
+
+@pytest.mark.parametrize("masks", [(), (1,), (3,), (1, 3), (5, 1), (5, 3), (1, 1)])
+def test_a_mask_is_for_all_states_or_one_for_each(masks: tuple[int, ...]) -> None:
+    mask = torch.rand(*masks, 4) < 0.5
+    mask[..., 2] = True
+    logits = mask_logits(torch.zeros(5, 3, 4), mask)
+    assert torch.equal(logits == 0, mask.expand(5, 3, 4))
+
+
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, iter])
 def test_a_mask_is_made_of_any_kind_of_ids(kind: Callable[[list[int]], Iterable[int]]) -> None:
     assert action_mask(kind([5, 2, 2]), 6).tolist() == [False, False, True, False, False, True]

@@ -39,10 +39,16 @@ def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
     Raises:
         ValueError: the mask is not bool or does not fit the logits.
     """
-    if mask.dtype != torch.bool or mask.shape[-1:] != logits.shape[-1:]:
+    states, actions = logits.shape[:-1], logits.shape[-1]
+    # One more dimension in the mask would choose for every state as many times as there are masks.
+    fits = mask.ndim <= logits.ndim and all(
+        rows in (1, of) for rows, of in zip(mask.shape[:-1][::-1], states[::-1], strict=False)
+    )
+    if mask.dtype != torch.bool or mask.shape[-1:] != (actions,) or not fits:
         raise ValueError(
-            f"action_mask is {mask.dtype} of shape {tuple(mask.shape)} for {logits.shape[-1]} actions; "
-            f"give a bool tensor whose last dimension is {logits.shape[-1]}, true where an action is allowed"
+            f"action_mask is {mask.dtype} of shape {tuple(mask.shape)} for {actions} actions in states "
+            f"{tuple(states)}; give a bool tensor whose last dimension is {actions}, true where an action is "
+            "allowed, for all states or one for each"
         )
     return logits.float().masked_fill(~mask, -torch.inf)
 
