@@ -1,8 +1,18 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from latent_ac import ppo_loss, reinforce_loss
+from latent_ac import (
+    Critic,
+    CriticConfig,
+    log_prob,
+    ppo_loss,
+    reinforce_loss,
+    symexp_bins,
+    two_hot_cross_entropy,
+)
+from latent_ac.categorical import log_prob_and_entropy
 
 
 def test_reinforce_hand_computed() -> None:
@@ -55,3 +65,35 @@ def test_only_the_ratio_of_weights_counts() -> None:
     whole = reinforce_loss(log_probs, advantages)
     torch.testing.assert_close(reinforce_loss(log_probs, advantages, torch.full((5, 3), 1e-4)), whole)
     assert reinforce_loss(log_probs, advantages, torch.zeros(5, 3)) == 0
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 1), (1, 3), (5, 3, 1), ()])
+def test_what_is_not_of_one_shape_is_not_broadcast(shape: tuple[int, ...]) -> None:
+    """Weights of the batch alone, for instance, would be summed once and applied five times."""
+    steps, other = torch.zeros(5, 3), torch.zeros(shape)
+    uses: list[Callable[[], object]] = [
+        lambda: reinforce_loss(steps, other),
+        lambda: reinforce_loss(steps, steps, other),
+        lambda: ppo_loss(steps, other, steps),
+        lambda: ppo_loss(steps, steps, other),
+        lambda: ppo_loss(steps, steps, steps, weights=other),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match=r"the shapes differ: log_probs .*; give all of one shape"):
+            use()
+    rows = torch.zeros(5, 3, 7)
+    for use in (lambda: log_prob(rows, other.long()), lambda: log_prob_and_entropy(rows, other.long())):
+        with pytest.raises(ValueError, match=r"actions .* do not fit logits \(5, 3, 7\)"):
+            use()
+    with pytest.raises(ValueError, match=r"values .* do not fit logits \(5, 3, 7\)"):
+        two_hot_cross_entropy(rows, other, symexp_bins(7, 1.0))
+    for head in ("two_hot", "normal", "mse"):
+        critic = Critic(CriticConfig(feature_dim=7, hidden=(), head=head))
+        with pytest.raises(ValueError, match=r"returns .* do not fit outputs \(5, 3, "):
+            critic.loss(critic.outputs(rows), other)
+
+
+@pytest.mark.parametrize("clip", [0.0, -0.2, math.nan])
+def test_a_trust_region_has_a_width(clip: float) -> None:
+    with pytest.raises(ValueError, match=f"clip={clip} is not allowed; give a number above 0"):
+        ppo_loss(*torch.zeros(3, 4), clip=clip)

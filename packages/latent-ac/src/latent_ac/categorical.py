@@ -54,7 +54,12 @@ def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def log_prob(logits: Tensor, actions: Tensor) -> Tensor:
-    """log pi(a|s) of ``actions``, int64 (...), under ``logits`` (..., A); -inf for a disallowed action."""
+    """log pi(a|s) of ``actions``, int64 (...), under ``logits`` (..., A); -inf for a disallowed action.
+
+    Raises:
+        ValueError: there is not one action for each row of logits.
+    """
+    _check_actions(logits, actions)
     chosen = logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
     return chosen - logits.logsumexp(-1)
 
@@ -68,6 +73,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """``log_prob`` and ``entropy`` from one softmax; the two (...) tensors a policy loss needs."""
+    _check_actions(logits, actions)
     log_probs = logits.log_softmax(-1)
     chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
     ent = -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
@@ -123,3 +129,11 @@ def choose(
     if deterministic:
         return logits.argmax(-1)
     return sample(logits, generator=generator, temperature=temperature)
+
+
+def _check_actions(logits: Tensor, actions: Tensor) -> None:
+    """Raise ValueError unless actions are one a row: gather takes fewer, and the rest would be broadcast."""
+    if actions.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"actions {tuple(actions.shape)} do not fit logits {tuple(logits.shape)}; give (...) and (..., A)"
+        )

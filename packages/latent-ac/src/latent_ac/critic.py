@@ -85,7 +85,15 @@ class Critic(nn.Module):
 
         The constant ln(2 pi) / 2 of the Gaussian heads is left out. A two-hot target has no likelihood of
         its own: its loss is the cross-entropy of the two-hot weights. No gradient enters ``returns``.
+
+        Raises:
+            ValueError: there is not one return for each row of outputs.
         """
+        if returns.shape != outputs.shape[:-1]:
+            raise ValueError(
+                f"returns {tuple(returns.shape)} do not fit outputs {tuple(outputs.shape)}; "
+                "give (...) and (..., N)"
+            )
         returns = returns.detach().float()
         if self.config.head == "two_hot":
             return two_hot_nll(outputs, returns, self.bins)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from latent_ac._checks import require
+
 
 def weighted_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
     """sum(w x) / sum(w), 0-d; the plain mean without weights, and 0 if every weight is 0."""
@@ -20,7 +22,11 @@ def reinforce_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor | None
         log_probs: of the chosen actions under the policy that learns, (...).
         advantages: (...), for instance (G_t - v_t) / S.
         weights: (...), how much each step counts; None for equally.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    _check(log_probs=log_probs, advantages=advantages, weights=weights)
     return -weighted_mean(log_probs * advantages.detach(), weights)
 
 
@@ -50,7 +56,14 @@ def ppo_loss(
         advantages: (...); no gradient enters them.
         clip: width of the trust region, above 0.
         weights: (...), how much each step counts; None for equally.
+
+    Raises:
+        ValueError: the shapes differ, or the clip is not above 0.
     """
+    _check(
+        log_probs=log_probs, behaviour_log_probs=behaviour_log_probs, advantages=advantages, weights=weights
+    )
+    require(clip > 0, "clip", clip, "a number above 0")
     advantages = advantages.detach()
     log_ratio = log_probs - behaviour_log_probs.detach()
     ratio = log_ratio.exp()
@@ -59,3 +72,11 @@ def ppo_loss(
         approx_kl = weighted_mean(ratio - 1 - log_ratio, weights)
         clip_fraction = weighted_mean(((ratio - 1).abs() > clip).float(), weights)
     return PPOLoss(-weighted_mean(surrogate, weights), approx_kl, clip_fraction)
+
+
+def _check(**given: Tensor | None) -> None:
+    """Raise ValueError for shapes that differ: broadcast, steps would be counted several times."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in given.items() if tensor is not None}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"the shapes differ: {listed}; give all of one shape (...)")

@@ -51,12 +51,21 @@ def two_hot(values: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def two_hot_cross_entropy(logits: Tensor, values: Tensor, bins: Tensor) -> Tensor:
-    """-sum_j weight_j log softmax(logits)_j in float32: logits (..., N), values (...) -> (...)."""
+    """-sum_j weight_j log softmax(logits)_j in float32: logits (..., N), values (...) -> (...).
+
+    Raises:
+        ValueError: there is not one value for each row of logits.
+    """
     return two_hot_nll(logits.float().log_softmax(-1), values, bins)
 
 
 def two_hot_nll(log_probs: Tensor, values: Tensor, bins: Tensor) -> Tensor:
     """-sum_j weight_j log_probs_j: (..., N), (...) -> (...); two are gathered, no dense target is built."""
+    if values.shape != log_probs.shape[:-1]:  # gather would take fewer
+        raise ValueError(
+            f"values {tuple(values.shape)} do not fit logits {tuple(log_probs.shape)}; "
+            "give (...) and (..., N)"
+        )
     index, weight = two_hot(values, bins)
     return -(log_probs.gather(-1, index) * weight).sum(-1)
 
