@@ -34,6 +34,8 @@ def test_round_trip_keeps_every_weight_and_setting(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "agent.safetensors"
     save_agent(path, made)
     read = load_agent(path)
+    assert made.training
+    assert not any(module.training for module in read.modules())
     for part in ("actor", "critic", "reward", "continue_"):
         assert getattr(read, part).config == getattr(made, part).config
     features, actions = torch.randn(4, 3, 6), torch.randint(0, 5, (3, 3))

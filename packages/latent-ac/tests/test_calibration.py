@@ -13,6 +13,10 @@ def test_hand_computed() -> None:
     # Confidences .9 right, .6 wrong, .7 right, .8 right, each alone in its bin: (.1 + .6 + .3 + .2) / 4.
     assert result.ece.item() == pytest.approx(0.3)
     assert result.class_ece.tolist() == pytest.approx([0.3, 0.3])
+    # All in one bin: .75 on the mean, of which three quarters are right; .65 for class 0, which half are of.
+    whole = calibration(probabilities, labels, num_bins=1)
+    assert whole.ece.item() == pytest.approx(0.0, abs=1e-6)
+    assert whole.class_ece.tolist() == pytest.approx([0.15, 0.15])
 
 
 def test_a_class_never_seen_or_called_is_undefined() -> None:

@@ -100,6 +100,15 @@ def test_sample_follows_the_softmax_at_its_temperature(temperature: float) -> No
     assert shares[[1, 3, 4]].sum() == 0
 
 
+def test_what_is_rare_is_drawn_as_rarely_as_its_probability_says() -> None:
+    """One draw in 404 and one in 22,027: the tail of the noise is as long as it must be."""
+    for odds in (6.0, 10.0):
+        logits = torch.tensor([odds, 0.0]).expand(1_000_000, 2)
+        rare = int(sample(logits, generator=torch.Generator().manual_seed(0)).sum())
+        expected = 1_000_000 / (1 + math.exp(odds))
+        assert abs(rare - expected) < 4 * math.sqrt(expected)
+
+
 def test_actor_acts_within_the_mask_of_each_row() -> None:
     actor = Actor(ActorConfig(feature_dim=6, hidden=(8,), output_gain=3.0))
     generator = torch.Generator().manual_seed(0)

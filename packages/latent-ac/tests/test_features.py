@@ -32,7 +32,10 @@ def agent(blocks: tuple[int, ...] = (), hidden: tuple[int, ...] = (16, 8), state
         generator=torch.Generator().manual_seed(0),
     )
     for layer in (made.critic.mlp.output, made.reward.output, made.continue_.output):
-        torch.nn.init.normal_(layer.weight)  # they begin at zero, where all features are the same
+        torch.nn.init.normal_(layer.weight)  # they begin at zero, where all features are the same,
+    for parameter in made.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter)  # as biases do, where leaving them out is
     return made
 
 

@@ -273,6 +273,27 @@ def test_transitions_that_are_only_looked_at_are_not_committed() -> None:
         assert torch.equal(objective.state_dict()[name], value), name
 
 
+def test_a_fractional_continuation_counts_as_the_nearer_class_and_is_learned_as_it_is() -> None:
+    _, continue_ = predictors()
+    targets = torch.tensor([0.0, 0.3, 0.7, 1.0])
+    assert continue_.classes(targets).tolist() == [0, 0, 1, 1]
+    logits = torch.tensor([[math.log(0.2), math.log(0.8)]]).expand(4, 2)
+    by_hand = -(1 - targets) * math.log(0.2) - targets * math.log(0.8)
+    torch.testing.assert_close(continue_.loss(logits, targets), by_hand)
+
+
+@pytest.mark.parametrize("which", ["features", "next_features"])
+def test_predictors_hear_every_block_equally_before_and_after_the_action(which: str) -> None:
+    made = predictors(feature_blocks=(4, 2))
+    seen = {"features": torch.randn(5, 6), "next_features": torch.randn(5, 6)}
+    quieter = seen | {which: seen[which] * torch.tensor([1.0] * 4 + [0.01] * 2)}
+    actions = torch.tensor([0, 1, 2, 0, 1])
+    for predictor in made:
+        torch.nn.init.normal_(predictor.output.weight)
+        loud, quiet = (predictor.logits(actions=actions, **each) for each in (seen, quieter))
+        torch.testing.assert_close(loud, quiet, atol=1e-3, rtol=1e-3)
+
+
 def test_a_weight_for_every_class() -> None:
     reward, _ = predictors()
     with pytest.raises(ValueError, match="negative, zero, positive"):
