@@ -1,6 +1,7 @@
 """Batches of imagined play, as a learner gets them."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,23 +20,24 @@ from wm.sections import DreamConfig
 
 CPU = torch.device("cpu")
 CONTEXT, HORIZON, DREAMS = 3, 4, 6
+PPO = AgentConfig(algorithm="ppo", reward_transform="symlog", ppo_minibatches=3)
 
 
 @pytest.fixture
 def dreamer():
-    return small_dreamer()
+    return make(PPO)
 
 
-def small_dreamer(**dream):
-    """Of a small world and an agent that expects rewards of all sizes, practising by PPO."""
+def make(learning: AgentConfig, **dream: Any) -> Dreamer:
+    """Of a small world and an agent that expects rewards of all sizes."""
     draw = torch.Generator().manual_seed(0)
     quantizer = HRVQ(HRVQConfig(dim=5, levels=2, codes=7))
     quantizer.set_codebooks([torch.randn(7, 5, generator=draw) for _ in range(2)])
-    sizes = {"feature_dim": 10, "hidden": (16,)}
+    sizes = {"feature_dim": 10 + 16 * dream.get("hidden_state", False), "hidden": (16,)}
     agent = Agent(
         ActorConfig(**sizes, output_gain=2.0),
         CriticConfig(**sizes),
-        PredictorConfig(**sizes, reward_head="two_hot"),
+        PredictorConfig(feature_dim=10, hidden=(16,), reward_head="two_hot"),
         generator=draw,
     )
     torch.nn.init.normal_(agent.reward.output.weight, std=3.0, generator=draw)
@@ -61,7 +63,7 @@ def small_dreamer(**dream):
         masks=torch.stack([action_mask([0, 3]), action_mask([1, 4, 5])]),
         contexts=SimpleNamespace(batch=lambda index: window),
         config=DreamConfig(context=CONTEXT, horizon=HORIZON, **dream),
-        learning=AgentConfig(algorithm="ppo", reward_transform="symlog", ppo_minibatches=3),
+        learning=learning,
         seed=0,
         first_batch=0,
         precision="float32",
@@ -75,6 +77,47 @@ def test_rewards_are_transformed_once_inside_the_expectation(dreamer):
     torch.testing.assert_close(dream.rewards, inside)
     assert not torch.allclose(inside, dreamer.agent.reward(now, dream.actions, after))
     assert dreamer.learner.config.reward_transform == "raw"  # it leaves them as they are
+
+
+@pytest.mark.parametrize("hidden_state", [False, True])
+def test_the_learner_is_shown_what_the_policy_saw_when_it_chose(hidden_state: bool):
+    dreamer, seen = make(AgentConfig(), hidden_state=hidden_state), []
+    on_codes = dreamer.agent.actor.on_codes
+
+    def watched(tables):
+        policy = on_codes(tables)
+
+        def act(tokens, mask, *, state, generator):
+            actions = policy.act(tokens, mask, state=state, generator=generator)
+            seen.append((tokens, state, actions))
+            return actions
+
+        return SimpleNamespace(act=act)
+
+    dreamer.agent.actor.on_codes = watched
+    dream = dreamer.dream(0)
+    assert len(seen) == HORIZON
+    for step, (tokens, state, actions) in enumerate(seen):
+        assert torch.equal(dream.features.tokens[step], tokens)
+        assert torch.equal(dream.actions[step], actions)
+        if hidden_state:
+            assert torch.equal(dream.features.state[step], state)
+        else:
+            assert dream.features.state is state is None
+
+
+def test_the_first_state_is_what_the_world_model_made_of_the_context_as_it_was_played():
+    dreamer = make(AgentConfig(), hidden_state=True)
+    window = dreamer.contexts.batch(0)
+    known = dreamer.model(window.tokens[:, :CONTEXT], window.actions[:, :CONTEXT]).state[:, -1]
+    torch.testing.assert_close(dreamer.dream(0).features.state[0], known / 4)  # 4 is the root of its width
+
+
+def test_who_is_not_to_stay_near_has_no_anchor():
+    assert make(AgentConfig()).learner.anchor is None
+    held = make(AgentConfig(anchor_coef=0.1))
+    for ours, theirs in zip(held.learner.anchor.parameters(), held.agent.actor.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_a_dream_begins_where_its_context_ends_and_plays_each_games_actions(dreamer):
@@ -104,7 +147,7 @@ def test_a_dream_is_a_function_of_its_index(dreamer):
 @pytest.mark.parametrize(("temperature", "same"), [(1.0, False), (1e-6, True)])
 def test_dreams_follow_the_temperature(temperature, same):
     """Near 0 a dream whose policy is sure of itself is the same, whatever is drawn."""
-    dreamer = small_dreamer(temperature=temperature)
+    dreamer = make(PPO, temperature=temperature)
     sure = dreamer.agent.actor.mlp.output
     torch.nn.init.zeros_(sure.weight)
     with torch.no_grad():

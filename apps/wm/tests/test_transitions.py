@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from hrvq import HRVQ, HRVQConfig
-from token_worldmodel import TokenSampler, TokenTrajectories
+from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories
 from wm.stages.agent import TRANSITION, transitions
 
 EPISODES, STEPS = 40, 24  # rows are STEPS + 1: the final observation too
@@ -48,3 +49,27 @@ def test_an_end_is_drawn_as_often_as_any_other_transition(split):
     with_lives = [transitions(batch, quantizer, life_loss_ends=True) for batch in batches]
     ends = 1 - np.concatenate([batch.continues.numpy() for batch in with_lives])
     assert ends.mean() == pytest.approx(2 / STEPS, rel=0.1)
+
+
+def test_an_action_leads_from_its_own_state_to_the_next_and_brings_what_is_recorded_with_it():
+    quantizer = HRVQ(HRVQConfig(dim=2, levels=1, codes=7))
+    quantizer.set_codebooks([torch.arange(14.0).view(7, 2)])
+    none = torch.zeros(2, 3, dtype=torch.bool)
+    windows = TokenBatch(
+        tokens=torch.tensor([[[0], [1], [2]], [[3], [4], [5]]]),
+        actions=torch.tensor([[10, 11, 12], [13, 14, 15]]),
+        rewards=torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]),
+        terminated=torch.tensor([[False, False, False], [False, True, False]]),
+        truncated=none,
+        final=none,
+        lives=torch.tensor([[3, 2, 2], [2, 3, 3]]),
+        game_index=torch.zeros(2, dtype=torch.int64),
+    )
+    made = transitions(windows, quantizer, life_loss_ends=True)
+    assert made.features.tokens.flatten().tolist() == [0, 1, 3, 4]
+    assert made.next_features.tokens.flatten().tolist() == [1, 2, 4, 5]
+    assert made.features.dense()[2].tolist() == [6.0, 7.0]
+    assert made.actions.tolist() == [10, 11, 13, 14]
+    assert made.rewards.tolist() == [0.0, 1.0, 3.0, 4.0]
+    assert made.continues.tolist() == [0.0, 1.0, 1.0, 0.0]  # a life lost, and the end; one gained is none
+    assert transitions(windows, quantizer, life_loss_ends=False).continues.tolist() == [1.0, 1.0, 1.0, 0.0]
