@@ -12,6 +12,7 @@ optimisers, generators) is replaced by the CPU's. It is for a process of its own
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +76,13 @@ class Pretended(TorchDispatchMode):
         return perform(operation, args, kwargs or {})
 
 
+@dataclass(frozen=True)
+class Stream:
+    """A CUDA stream; the current device, of which one is if none is named, is another than the pretended."""
+
+    device: torch.device | None = None
+
+
 class Graph:
     """A CUDA graph: the operations between its beginning and its end, on the tensors that they had then."""
 
@@ -91,7 +99,12 @@ class Graph:
 
     @classmethod
     @contextlib.contextmanager
-    def record(cls, graph: "Graph", capture_error_mode: str = "global") -> Iterator[None]:
+    def record(
+        cls, graph: "Graph", stream: Stream | None = None, capture_error_mode: str = "global"
+    ) -> Iterator[None]:
+        if (stream or Stream()).device != DEVICE:
+            yield  # what runs on another device than the stream's runs at once, and is not recorded
+            return
         states = [generator.get_state() for generator in graph.generators]
         cls.recording = graph
         known = {generator._cdata for generator in graph.generators}
@@ -212,6 +225,8 @@ def install() -> None:
     torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign, assignment]
 
     torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Graph.record  # type: ignore[misc, assignment]
+    torch.cuda.Stream, torch.cuda.current_stream = Stream, Stream  # type: ignore[misc, assignment]
+    torch.cuda.stream = contextlib.nullcontext  # type: ignore[assignment]
     torch.cuda.default_generators = {None: Generator()}  # type: ignore[assignment]
 
     import token_worldmodel.recorded

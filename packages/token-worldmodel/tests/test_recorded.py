@@ -65,3 +65,11 @@ def test_on_a_gpu_what_cannot_be_recorded_runs_and_draws_as_before():
     dice.manual_seed(3)
     assert torch.equal(found, looks(x)[0])
     assert torch.rand(2, device="cuda").isfinite().all()  # the device's own generator is not left behind
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_what_is_recorded_is_the_inputs_device_whichever_is_current():
+    recorded = Recorded(lambda x: (2 * x,))
+    for k in range(4):
+        assert recorded(torch.tensor([1.0, k], device="cuda:1"))[0].tolist() == [2, 2 * k]
+    assert torch.cuda.current_device() == 0

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -76,8 +77,15 @@ class Recorded:
             warnings.simplefilter("ignore")  # newer versions of torch find the generators by themselves
             for generator in self.generators:
                 graph.register_generator_state(generator)
-        # Another thread, such as one that pins memory, may do what a recording must not.
-        with _no_cast_remembered(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # A stream records its own device alone, and the inputs' need not be the current one. The outer stream
+        # is the one to come back to: older versions of torch stay in that of a recording that failed.
+        device = inputs[0].device
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(device)),
+            _no_cast_remembered(),
+            # Another thread, such as one that pins memory, may do what a recording must not.
+            torch.cuda.graph(graph, stream=_side_stream(device), capture_error_mode="thread_local"),
+        ):
             outputs = self.function(*held)
         return _Recording(graph, held, outputs)
 
@@ -92,6 +100,11 @@ class _Recording:
 def can_record(device: torch.device) -> bool:
     """Whether tensors of this device can be worked on by a recording."""
     return device.type == "cuda"
+
+
+@cache  # one for all recordings of a device, because cuBLAS keeps a workspace for every stream
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 @contextmanager
