@@ -17,6 +17,9 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 def pick_device(name: str | None) -> torch.device:
     """``None`` or ``'auto'``: CUDA if there is one, else CPU.
 
+    A GPU named by its number becomes the current one: what torch is asked without naming a device, such as
+    whether there is bfloat16, it asks that one, and the first keeps no memory for this process.
+
     Raises:
         ValueError: the device is unknown or not on this machine.
     """
@@ -32,6 +35,8 @@ def pick_device(name: str | None) -> torch.device:
         raise ValueError(
             f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} CUDA devices"
         )
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 
