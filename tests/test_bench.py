@@ -160,6 +160,13 @@ def test_an_engine_gets_one_command_a_run(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+def test_the_device_need_not_be_on_the_machine_that_only_hands_out_runs(tmp_path):
+    command = (*JOBS[:2], "--games", "pong", "--seeds", "0", "--out", tmp_path / "b", "--submit-command")
+    done = wm("bench", *command, "{command}", "--device", "cuda:99")
+    assert done.code == 0, done.output
+    assert "--device cuda:99" in done.output
+
+
 def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     monkeypatch.delitem(sys.modules, "wm.bench.jobs", raising=False)
@@ -180,6 +187,7 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "1,1"], "seeds are 1, 1; give each once"),
         (["--games", "pnog"], "pong"),
+        (["--preset", "tiny", "--device", "gpu"], "unknown device 'gpu'; allowed: auto, cpu, cuda, cuda:N"),
         (["--submit-command", "sbatch"], "needs {command}"),
         (["--submit-command", "{command} {queue}"], "cannot be filled in"),
         (["--submit-command", "{command} {name.stem}"], "cannot be filled in"),
@@ -187,6 +195,6 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
     ],
 )
 def test_bad_options_are_one_sentence(tmp_path, arguments, part):
-    refused = wm("bench", *arguments, "--device", "cpu", "--out", tmp_path)
+    refused = wm("bench", "--device", "cpu", *arguments, "--out", tmp_path)
     assert refused.code == 2
     assert part in " ".join(refused.output.split())

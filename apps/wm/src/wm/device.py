@@ -23,20 +23,32 @@ def pick_device(name: str | None) -> torch.device:
     Raises:
         ValueError: the device is unknown or not on this machine.
     """
-    if name in (None, "auto"):
+    device = named_device(name)
+    if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(str(name))
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device {name!r} is not on this machine, which has {torch.cuda.device_count()} CUDA devices"
         )
     if device.index is not None and device.type == "cuda":
         torch.cuda.set_device(device)
+    return device
+
+
+def named_device(name: str | None) -> torch.device | None:
+    """The device of this name on whichever machine; None for ``None`` and ``'auto'``.
+
+    Raises:
+        ValueError: the device is unknown.
+    """
+    if name in (None, "auto"):
+        return None
+    try:
+        device = torch.device(str(name))
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
     return device
 
 

@@ -61,7 +61,7 @@ def bench(
     with friendly_errors(console, resumes=True):
         from wm.bench.protocol import BenchOptions, bench_as_jobs, submit_commands
         from wm.bench.protocol import bench as run_bench
-        from wm.device import pick_device
+        from wm.device import named_device, pick_device
 
         if not all(part.strip().isdecimal() for part in seeds.split(",")):
             raise ValueError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got {seeds!r}")
@@ -74,11 +74,11 @@ def bench(
             raise ValueError("--engine-set is for --engine submitit; give both or neither")
         if engine == "submitit" and submit_command is not None:
             raise ValueError("--engine runs the runs and --submit-command only prints them; give one of them")
-        chosen = "atari100k" if pick_device(device).type == "cuda" else "tiny"
+        named_device(device)  # whether it is there is seen where the runs are, which may be another machine
         options = BenchOptions(
             games=tuple(names_of_games(games)),
             seeds=tuple(int(part) for part in seeds.split(",")),
-            preset=preset or chosen,
+            preset=preset or ("atari100k" if pick_device(device).type == "cuda" else "tiny"),
             out=out,
             episodes=episodes,
             overrides=tuple(settings or ()),
