@@ -172,6 +172,17 @@ def test_a_gradient_that_is_not_finite_is_never_stepped_along(tmp_path, step):
     assert "is kept" not in str(error.value)
 
 
+def test_what_was_begun_without_a_scaler_goes_on_with_one(tmp_path, monkeypatch):
+    """A job that is moved to a GPU without bfloat16 trains in float16 there."""
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Regression(interrupt_at=12))
+    monkeypatch.setattr(importlib.import_module("wm.fit"), "autocast_dtype", lambda *_: torch.float16)
+    _, moved = train(tmp_path, Regression())
+    state = torch.load(tmp_path / "toy.pt", weights_only=True)
+    assert moved.steps == state["step"] == 30
+    assert state["scaler"]["scale"] > 0
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / "toy.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match=r"toy\.pt cannot be read as this stage's checkpoint"):

@@ -265,7 +265,8 @@ def _restore(
         state = torch.load(path, map_location=device, weights_only=True)
         objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty if begun in bfloat16, on a GPU that has it
+            scaler.load_state_dict(state["scaler"])
         return int(state["step"]), state.get("tail", {})
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
