@@ -159,7 +159,7 @@ def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             f"{operation} got tensors of shapes {[tuple(t.shape) for t in there]} on the GPU and "
             f"{[tuple(t.shape) for t in here]} on the CPU"
         )
-    if name in WAITS or (name in LOOK_UP and any(x.dtype == torch.bool for x in tensors[1:])):
+    if name in WAITS or (name in LOOK_UP and any(x is not None and x.dtype == torch.bool for x in args[1])):
         Graph.refuse_if_recording(name)
     if (len({isinstance(x, Elsewhere) for x in tensors}) == 2 and name == "aten::copy_") or (
         name == "aten::_to_copy" and kwargs.get("device") is not None
