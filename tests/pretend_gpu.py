@@ -25,6 +25,9 @@ DEVICE = torch.device("meta")
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::_unique2"}
 NO_KERNEL = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"}
 
+# Names of the operations so far that waited until the GPU had done all it was given.
+WAITED: list[str] = []
+
 # CUDA's tensors can be looked up, and written to, at places that are given on the CPU.
 LOOK_UP = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
 
@@ -161,6 +164,9 @@ def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         )
     if name in WAITS or (name in LOOK_UP and any(x is not None and x.dtype == torch.bool for x in args[1])):
         Graph.refuse_if_recording(name)
+        WAITED.extend([name] if there else [])
+    if _copies_and_waits(name, args, kwargs):
+        WAITED.append(name)
     if (len({isinstance(x, Elsewhere) for x in tensors}) == 2 and name == "aten::copy_") or (
         name == "aten::_to_copy" and kwargs.get("device") is not None
     ):
@@ -181,6 +187,19 @@ def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         Graph.recording.add(operation, args, kwargs, result)
     known = {id(tensor.held): tensor for tensor in there}  # In place: the tensor that was given comes back.
     return tree_map(lambda x: known.get(id(x), Elsewhere(x)) if isinstance(x, torch.Tensor) else x, result)
+
+
+def _copies_and_waits(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether tensors go from the CPU to the GPU, or back, and not ``non_blocking``."""
+    there = isinstance(args[0], Elsewhere) if args else False
+    if name in LOOK_UP:  # by places on the CPU, which are brought over first
+        return there and any(isinstance(x, torch.Tensor) and not isinstance(x, Elsewhere) for x in args[1])
+    if name == "aten::copy_":
+        crosses, blocking = there != isinstance(args[1], Elsewhere), not (*args, False)[2]
+        return crosses and args[1].ndim > 0 and blocking and not kwargs.get("non_blocking")
+    device = kwargs.get("device")
+    crosses = device is not None and there != (torch.device(device) == DEVICE)
+    return name == "aten::_to_copy" and crosses and not kwargs.get("non_blocking")
 
 
 def _begins(tensor: torch.Tensor) -> int:

@@ -64,6 +64,11 @@ def test_a_dream_from_a_recording_is_the_dream_itself():
     assert done.returncode == 0, done.stderr
 
 
+def test_batches_do_not_wait_for_the_gpu():
+    done = python("unwaited_batches.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_two_rounds_and_all_that_reads_them(tmp_path):
     run = tmp_path / "pong"
     settings = options([*SMALL, *ROUNDS])

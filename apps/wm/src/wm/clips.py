@@ -9,6 +9,8 @@ from cnn_encoder import ClipBatch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wm.device import sent
+
 
 class ClipSampler:
     """Draws stretches of consecutive steps from training episodes; games are equally likely.
@@ -82,8 +84,8 @@ class ClipSampler:
             actions.append(store.actions[rows])
             rewards.append(store.rewards[rows])
         return ClipBatch(
-            frames=torch.from_numpy(np.concatenate(frames)).to(self._device),
-            actions=torch.from_numpy(np.concatenate(actions).astype(np.int64)).to(self._device),
-            rewards=torch.from_numpy(np.concatenate(rewards)).to(self._device),
-            background=self._backgrounds[torch.from_numpy(games)].to(self._device),
+            frames=sent(torch.from_numpy(np.concatenate(frames)), self._device),
+            actions=sent(torch.from_numpy(np.concatenate(actions).astype(np.int64)), self._device),
+            rewards=sent(torch.from_numpy(np.concatenate(rewards)), self._device),
+            background=sent(self._backgrounds[torch.from_numpy(games)], self._device),
         )

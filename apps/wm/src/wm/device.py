@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -101,6 +101,13 @@ def derive_seed(seed: int, *names: str | int) -> int:
 def generator(device: torch.device, seed: int, *names: str | int) -> torch.Generator:
     """A torch generator seeded by :func:`derive_seed`."""
     return torch.Generator(device).manual_seed(derive_seed(seed, *names))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on ``device``; from the CPU to a GPU by pinned memory, without waiting for its steps."""
+    if tensor.device.type == "cpu" and device.type != "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def frozen(module: M) -> M:

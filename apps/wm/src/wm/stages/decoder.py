@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig
-from wm.device import generator
+from wm.device import generator, sent
 from wm.pipeline import Context, Made, Stage
 from wm.view.viewer import prefixes
 
@@ -94,15 +94,16 @@ class Source:
     def batch(self, rows: NDArray[np.integer], depths: NDArray[np.integer]) -> DecoderBatch:
         """The frames at ``rows``, each from ``depths`` + 1 levels; depth L is the embedding unquantized."""
         device = self.background.device
-        vectors = self.vectors(rows)[torch.arange(len(rows)), torch.from_numpy(depths).to(device)]
-        frames = torch.from_numpy(self.frames.frames[rows]).to(device)
+        each = torch.arange(len(rows), device=device)
+        vectors = self.vectors(rows)[each, sent(torch.from_numpy(depths), device)]
+        frames = sent(torch.from_numpy(self.frames.frames[rows]), device)
         return DecoderBatch(vectors, frames, self.background.expand(len(rows), -1, -1))
 
     def vectors(self, rows: NDArray[np.integer]) -> Tensor:
         """After each level, then unquantized: float32 (N, L + 1, D) on the quantizer's device."""
         index, device = torch.from_numpy(rows), self.background.device
-        quantized = prefixes(self.quantizer, self.tokens[index].long().to(device))
-        return torch.cat([quantized, self.embeddings[index, None].to(device)], 1)
+        quantized = prefixes(self.quantizer, sent(self.tokens[index].long(), device))
+        return torch.cat([quantized, sent(self.embeddings[index, None], device)], 1)
 
 
 @torch.inference_mode()
