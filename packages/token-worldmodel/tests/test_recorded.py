@@ -18,6 +18,11 @@ def test_on_a_cpu_the_function_runs():
     assert all(x is y for x, y in zip(given, inputs, strict=True))
 
 
+def test_without_inputs_the_function_runs():
+    recorded = Recorded(lambda: (torch.ones(2),))
+    assert [recorded()[0].tolist() for _ in range(3)] == [[1, 1]] * 3
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_gpu_a_recording_dreams_what_the_function_does(dtype):

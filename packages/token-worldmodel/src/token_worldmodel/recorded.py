@@ -18,7 +18,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 
 class Recorded:
-    """A function of tensors that a GPU runs from a recording; on a CPU the function itself.
+    """A function of tensors that a GPU runs from a recording; on a CPU, or of none, the function itself.
 
     The first call with inputs of some shapes runs the function, the second records it, and from then on a
     call copies its inputs into those of the recording and launches it. Results are the same: random numbers
@@ -43,7 +43,7 @@ class Recorded:
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the function returns; nobody else's to overwrite."""
-        if not (self._recordable and all(can_record(x.device) for x in inputs)):
+        if not (inputs and self._recordable and all(can_record(x.device) for x in inputs)):
             return self.function(*inputs)
         kind = tuple((x.shape, x.dtype) for x in inputs)
         if (
