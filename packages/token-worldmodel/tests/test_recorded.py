@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from token_worldmodel import Recorded, WorldModel, WorldModelConfig, imagine
+from token_worldmodel import Recorded, WorldModel, WorldModelConfig, imagine, recorded
 
 
 def test_on_a_cpu_the_function_runs():
@@ -21,6 +21,36 @@ def test_on_a_cpu_the_function_runs():
 def test_without_inputs_the_function_runs():
     recorded = Recorded(lambda: (torch.ones(2),))
     assert [recorded()[0].tolist() for _ in range(3)] == [[1, 1]] * 3
+
+
+class Recording:
+    """Stands for a graph, which repeats what ran as it ran: in the precision that it was recorded in."""
+
+    def __init__(self, function, inputs):
+        self.function, self.inputs = function, tuple(x.clone() for x in inputs)
+        self.narrow = torch.is_autocast_enabled("cpu")
+        self.outputs, self.graph = self.ran(), self
+
+    def ran(self):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.narrow):
+            return self.function(*self.inputs)
+
+    def replay(self):
+        self.outputs = self.ran()
+
+
+def test_each_precision_has_a_recording_of_its_own(monkeypatch):
+    monkeypatch.setattr(recorded, "can_record", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "default_generators", {None: torch.Generator()})
+    monkeypatch.setattr(Recorded, "_record", lambda self, inputs: Recording(self.function, inputs))
+    weight = torch.linspace(0, 1, 9).reshape(3, 3)
+    twice = Recorded(lambda x: (x @ weight,))
+    for narrow in (True, True, True, False, False, False, True):
+        x = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            found, expected = twice(x)[0], x @ weight
+        assert found.dtype == (torch.bfloat16 if narrow else torch.float32)
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -20,9 +20,9 @@ Function = Callable[..., tuple[Tensor, ...]]
 class Recorded:
     """A function of tensors that a GPU runs from a recording; on a CPU, or of none, the function itself.
 
-    The first call with inputs of some shapes runs the function, the second records it, and from then on a
-    call copies its inputs into those of the recording and launches it. Results are the same: random numbers
-    too, which are drawn as the generators are seeded at the call.
+    The first call with inputs of some shapes (under the autocast of the call) runs the function, the second
+    records it, and from then on a call copies its inputs into those of the recording and launches it. Results
+    are the same: random numbers too, which are drawn as the generators are seeded at the call.
 
     What the function reads besides its inputs is read where it lay in memory: weights changed in place are
     seen, a tensor put in another's place is not. It may not look at values (``item``, ``nonzero``, a boolean
@@ -45,10 +45,11 @@ class Recorded:
         """What the function returns; nobody else's to overwrite."""
         if not (inputs and self._recordable and all(can_record(x.device) for x in inputs)):
             return self.function(*inputs)
-        kind = tuple((x.shape, x.dtype) for x in inputs)
-        if (
-            kind not in self._recordings
-        ):  # libraries set themselves up in a first call, which cannot be recorded
+        # What autocast made of the products is in the recording, so under another it needs one of its own.
+        device = inputs[0].device.type
+        precision = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        kind = (precision, *((x.shape, x.dtype) for x in inputs))
+        if kind not in self._recordings:  # libraries set themselves up in a first call: it cannot be recorded
             self._recordings[kind] = None
             return self.function(*inputs)
         recording = self._recordings[kind]
