@@ -53,6 +53,24 @@ def test_each_precision_has_a_recording_of_its_own(monkeypatch):
         assert torch.equal(found, expected)
 
 
+def test_what_draws_on_the_cpu_runs_and_draws_as_before(monkeypatch):
+    def refuse(self, inputs):
+        self.function(*inputs)  # it draws before it comes to what cannot be recorded
+        raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr(recorded, "can_record", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "default_generators", {None: torch.Generator()})
+    monkeypatch.setattr(Recorded, "_record", refuse)
+    dice = torch.Generator().manual_seed(3)
+    noisy, x = Recorded(lambda x: (x + torch.rand(4, generator=dice),), dice), torch.zeros(4)
+    first = noisy(x)[0]
+    with pytest.warns(UserWarning, match="not recorded as a CUDA graph, so slower: operation not permitted"):
+        second = noisy(x)[0]
+    dice.manual_seed(3)
+    for drawn in (first, second):
+        assert torch.equal(drawn, torch.rand(4, generator=dice))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_gpu_a_recording_dreams_what_the_function_does(dtype):

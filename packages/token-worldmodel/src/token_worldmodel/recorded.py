@@ -62,7 +62,7 @@ class Recorded:
             except RuntimeError as error:
                 self._recordable = False
                 for generator, state in zip(generators, before, strict=True):
-                    generator.graphsafe_set_state(state)
+                    _put_back(generator, state)
                 reason = str(error).strip().partition("\n")[0]
                 warnings.warn(f"not recorded as a CUDA graph, so slower: {reason}", stacklevel=2)
                 return self.function(*inputs)
@@ -106,6 +106,14 @@ def can_record(device: torch.device) -> bool:
 @cache  # one for all recordings of a device, because cuBLAS keeps a workspace for every stream
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
+
+
+def _put_back(generator: torch.Generator, state: torch.Generator) -> None:
+    """Give a generator a state that it had."""
+    try:
+        generator.graphsafe_set_state(state)
+    except NotImplementedError:  # one of the CPU: no recording holds it, but it may have been drawn from
+        generator.set_state(state.get_state())
 
 
 @contextmanager
