@@ -4,7 +4,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig, WorldModelObjective, evaluate
+from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig, WorldModelObjective, evaluate, frozen
 from token_worldmodel.objective import align
 from torch.nn.functional import cross_entropy
 
@@ -88,6 +88,15 @@ def test_dropout_is_off_and_the_model_stays_in_training(make_model, make_window)
     calm = evaluate(model, batches)
     assert evaluate(model.train(), batches) == calm
     assert model.training
+
+
+def test_a_model_frozen_narrow_is_judged_as_it_is(make_model, make_window) -> None:
+    model = frozen(make_model(), torch.bfloat16)
+    tokens, _ = make_window(model, 4, 6)
+    batch = batch_of(tokens, torch.zeros(4, dtype=torch.int64))
+    logits = model(tokens, batch.actions).logits[1][:, 1:].float().flatten(0, 1)
+    expected = cross_entropy(logits, tokens[:, 1:, 1].flatten()).item()
+    assert evaluate(model, [batch])["all"][1].cross_entropy == pytest.approx(expected, rel=1e-6)
 
 
 def test_names_must_tell_the_games_apart(constant_model) -> None:

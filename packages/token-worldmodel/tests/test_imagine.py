@@ -175,6 +175,18 @@ def test_autocast_sets_the_precision(make_model, make_window) -> None:
     assert not torch.equal(dream.states[:, 1], exact.states[:, 1])
 
 
+def test_a_model_frozen_narrow_dreams_with_its_own_matrices(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+    asked = imagine(
+        model, tokens, actions[:, :-1], by_first_token, 4, generator=seeded(), dtype=torch.bfloat16
+    )
+    held = imagine(
+        frozen(model, torch.bfloat16), tokens, actions[:, :-1], by_first_token, 4, generator=seeded()
+    )
+    assert torch.equal(asked.states, held.states)
+
+
 def test_a_compiled_model_dreams_as_the_plain_one_does(make_model, make_window) -> None:
     model = make_model()
     tokens, actions = make_window(model, 3, 4)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from token_worldmodel import StateTracker, imagine
+from token_worldmodel import StateTracker, frozen, imagine
 
 
 @pytest.mark.parametrize("context", [1, 2, 4])
@@ -58,7 +58,11 @@ def test_training_does_not_reach_a_tracker(make_model, make_window, dtype) -> No
 
 def test_its_products_are_as_narrow_as_asked(make_model) -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        assert StateTracker(make_model(), 1, 3, dtype)._model.blocks[0].qkv.weight.dtype == dtype
+        for tracker in (
+            StateTracker(make_model(), 1, 3, dtype),
+            StateTracker(frozen(make_model(), dtype), 1, 3),
+        ):
+            assert tracker._model.blocks[0].qkv.weight.dtype == dtype
 
 
 def test_an_action_left_out_is_told(make_model, make_window) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .decoder import Decoder
-from .model import WorldModel, check_range, check_window, frozen
+from .model import WorldModel, check_range, check_window, frozen, matrix_dtype
 
 Policy = Callable[[Tensor, Tensor], Tensor]
 """(tokens int64 (B, L), state float32 (B, D)) -> actions int64 (B,)."""
@@ -60,7 +60,7 @@ def imagine(
         generator: source of the tokens' randomness, on the model's device. May be None if ``greedy``.
         temperature: divides the logits before sampling; one number, or one per level.
         greedy: take the likeliest token instead of sampling.
-        dtype: of the matrix products. By default autocast's where it is on, else the parameters'.
+        dtype: of the matrix products. By default autocast's where it is on, else the matrices'.
             torch.bfloat16 is several times faster where the hardware has it.
 
     Raises:
@@ -71,7 +71,7 @@ def imagine(
     device, (batch_size, num_context, num_levels) = tokens.device, tokens.shape
     autocast, autocast_dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
     if dtype is None:
-        dtype = autocast_dtype if autocast else model.slot_embedding.dtype
+        dtype = autocast_dtype if autocast else matrix_dtype(model)
     with torch.autocast(device.type, enabled=False):  # The frozen model has its types already.
         model = frozen(model, dtype)
         decoder = Decoder(model, batch_size, num_context + horizon)

@@ -196,6 +196,11 @@ def check_range(ids: Tensor, count: int, name: str) -> None:
             raise ValueError(f"{name} range from {low} to {high}; this model knows 0 to {count - 1}")
 
 
+def matrix_dtype(model: WorldModel) -> torch.dtype:
+    """Type of the matrices, which a frozen model may hold narrower than its other parameters."""
+    return model.blocks[0].qkv.weight.dtype
+
+
 def frozen(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     """The model for inference: no dropout, no gradients, its matrices in ``dtype``.
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from .model import WorldModel, check_range, frozen
+from .model import WorldModel, check_range, frozen, matrix_dtype
 
 
 class StateTracker:
@@ -25,7 +25,7 @@ class StateTracker:
             model: taken as it is now; later training does not reach the tracker.
             batch_size: plays, B.
             context: steps of the window, the observed one included; 1 to ``max_steps``.
-            dtype: of the matrix products; the parameters' by default.
+            dtype: of the matrix products; the matrices' by default.
 
         Raises:
             ValueError: a context the model cannot read.
@@ -34,7 +34,7 @@ class StateTracker:
         if not 1 <= context <= config.max_steps:
             raise ValueError(f"context is {context}; give 1 to max_steps = {config.max_steps}")
         device = model.slot_embedding.device
-        self._model = copy.deepcopy(frozen(model, dtype or model.slot_embedding.dtype))
+        self._model = copy.deepcopy(frozen(model, dtype or matrix_dtype(model)))
         self._tokens = torch.zeros(batch_size, context, config.num_levels, dtype=torch.int64, device=device)
         self._actions = torch.zeros(batch_size, context, dtype=torch.int64, device=device)
         self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
