@@ -65,6 +65,20 @@ def test_its_products_are_as_narrow_as_asked(make_model) -> None:
             assert tracker._model.blocks[0].qkv.weight.dtype == dtype
 
 
+def test_autocast_changes_no_state(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+    plain, within = StateTracker(model, 3, 4), StateTracker(model, 3, 4)
+    for step in range(4):
+        begins = torch.full((3,), step == 0)
+        expected = plain.observe(tokens[:, step], begins)
+        with torch.autocast("cpu", torch.bfloat16):
+            state = within.observe(tokens[:, step], begins)
+        assert torch.equal(state, expected)
+        plain.act(actions[:, step])
+        within.act(actions[:, step])
+
+
 def test_an_action_left_out_is_told(make_model, make_window) -> None:
     model = make_model()
     tokens, actions = make_window(model, 2, 3)

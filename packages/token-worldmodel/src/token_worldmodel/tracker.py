@@ -25,7 +25,7 @@ class StateTracker:
             model: taken as it is now; later training does not reach the tracker.
             batch_size: plays, B.
             context: steps of the window, the observed one included; 1 to ``max_steps``.
-            dtype: of the matrix products; the matrices' by default.
+            dtype: of the matrix products, under autocast too; the matrices' by default.
 
         Raises:
             ValueError: a context the model cannot read.
@@ -81,7 +81,8 @@ class StateTracker:
         if context == 1:
             return torch.zeros(plays, config.dim, device=now.device)
         # What stands behind a shorter play's last step is in its future, and so unseen.
-        hidden = self._model(self._tokens[:, :-1], self._actions[:, :-1]).hidden.float()
+        with torch.autocast(now.device.type, enabled=False):  # The frozen model has its types already.
+            hidden = self._model(self._tokens[:, :-1], self._actions[:, :-1]).hidden.float()
         past = hidden[torch.arange(len(now), device=now.device), (now - 1).clamp(min=0)]
         return past.masked_fill((now == 0)[:, None], 0.0)
 
