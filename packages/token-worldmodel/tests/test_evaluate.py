@@ -65,10 +65,18 @@ def test_numbers_by_hand(constant_model) -> None:
     assert result["all"][0] == level_0
 
 
-def test_calibration_errors_of_different_confidence_do_not_cancel() -> None:
-    """Told 0 it is .75 sure and always wrong, told 1 it is .6 sure and always right."""
+@pytest.mark.parametrize(
+    ("wrong", "right", "error"),
+    [
+        (0.75, 0.6, (0.75 + 0.4) / 2),  # together, .675 sure and .5 right
+        (0.65, 0.68, (0.65 + 0.32) / 2),  # of 15 bins the edge at 2/3 parts them
+        (0.62, 0.66, (0.62 + 0.66 - 1) / 2),  # both between 9/15 and 10/15, so together
+    ],
+)
+def test_calibration_errors_cancel_within_a_bin_only(wrong: float, right: float, error: float) -> None:
+    """Told 0 it is so sure and always wrong, told 1 it is so sure and always right."""
     model = WorldModel(WorldModelConfig(num_levels=1, num_codes=7, dim=8, num_layers=1, num_heads=1)).eval()
-    told = torch.tensor([[0.75, *[0.25 / 6] * 6], [0.6, *[0.4 / 6] * 6]]).log()
+    told = torch.tensor([[sure, *[(1 - sure) / 6] * 6] for sure in (wrong, right)]).log()
 
     def heads(x: torch.Tensor, level: int) -> torch.Tensor:
         return told[batch.actions]
@@ -78,7 +86,7 @@ def test_calibration_errors_of_different_confidence_do_not_cancel() -> None:
     with patch.object(WorldModel, "predict", lambda self, x, level: heads(x, level)):
         (level,) = evaluate(model, [batch])["all"]
     assert level.accuracy == 0.5
-    assert level.calibration_error == pytest.approx((0.75 + 0.4) / 2)  # together, .675 sure and .5 right
+    assert level.calibration_error == pytest.approx(error)
 
 
 def test_dropout_is_off_and_the_model_stays_in_training(make_model, make_window) -> None:
@@ -117,6 +125,9 @@ def test_games_apart_and_together(constant_model) -> None:
     assert mixed == apart
     assert set(mixed) == {"0", "1", "all"}
     assert mixed["all"][0].count == 24
+    as_one = evaluate(constant_model, [batch_of(tokens, torch.zeros_like(games))])["all"]
+    for together, alone in zip(mixed["all"], as_one, strict=True):
+        assert asdict(together) == pytest.approx(asdict(alone))
     assert mixed["all"][0].accuracy == pytest.approx((mixed["0"][0].accuracy + mixed["1"][0].accuracy) / 2)
 
 

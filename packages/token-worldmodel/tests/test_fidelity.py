@@ -24,6 +24,15 @@ def test_token_agreement_by_hand() -> None:
     assert result.useful_horizon == (0,)  # at horizon 1 nothing moved and copying is as good
 
 
+def test_copying_repeats_the_last_real_step_not_the_one_before() -> None:
+    real, dreamed = torch.tensor([[3, 4, 3, 3]])[..., None], torch.tensor([[3, 4, 4, 3]])[..., None]
+    result = token_fidelity(dreamed, real)
+    assert result.agreement[:, 0].tolist() == [1.0, 0.0, 1.0]
+    assert result.copy_agreement[:, 0].tolist() == [0.0, 1.0, 1.0]
+    assert result.changed_agreement[:, 0].isnan().tolist() == [False, True, True]
+    assert result.useful_horizon == (1,)
+
+
 def test_useful_horizon_ends_at_the_first_that_copying_equals() -> None:
     real = torch.tensor([[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]])[..., None]
     dreamed = torch.tensor([[0, 1, 9, 9, 4], [0, 9, 2, 9, 4]])[..., None]
@@ -39,6 +48,7 @@ def test_value_errors_by_hand() -> None:
     assert result.error.tolist() == [[0.5, 1.0], [0.5, 1.0]]
     assert result.copy_error.tolist() == [[1.0, 0.0], [2.0, 0.0]]
     assert result.useful_horizon == (2, 0)
+    assert value_fidelity(last[:, None].expand(-1, 2, -1), real, last).useful_horizon == (0, 0)  # a draw
 
 
 def test_events_by_hand() -> None:

@@ -47,6 +47,17 @@ def test_a_dream_has_the_probabilities_and_states_of_the_full_forward_pass(
         torch.testing.assert_close(dream.log_probs[..., level], expected, **tolerance)
 
 
+@pytest.mark.parametrize("context", [1, 11])
+def test_context_and_horizon_may_fill_the_whole_window(make_model, make_window, context) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, context)
+    dream = imagine(model, tokens, actions[:, :-1], by_first_token, 12 - context, generator=seeded())
+    all_tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)
+    all_actions = torch.cat([actions[:, :-1], dream.actions, torch.zeros(2, 1, dtype=torch.int64)], 1)
+    expected = model(all_tokens, all_actions).state[:, context - 1 :].detach()
+    torch.testing.assert_close(dream.states, expected, rtol=0, atol=2e-5)
+
+
 def test_contexts_that_are_read_in_parts_are_each_its_own(make_model, make_window) -> None:
     model = make_model(num_layers=1)
     tokens, actions = make_window(model, 2100, 3)  # two steps are read at once, of 2048 plays at a time
@@ -152,6 +163,13 @@ def test_choices_by_hand_and_at_the_edges() -> None:
     logits = torch.tensor([-torch.inf, 0.0, 0.0, -torch.inf]).expand(5, 4)
     draws = torch.tensor([0.0, 0.49, 0.5, 0.51, 1.0 - 2**-24])
     assert choose(logits, draws).tolist() == [1, 1, 2, 2, 2]
+
+
+def test_the_largest_draw_chooses_the_last_code_that_has_a_chance() -> None:
+    """However the sum of all chances is rounded: it is not always 1."""
+    for count in range(1, 300):
+        logits = torch.cat([torch.zeros(count), torch.full((2,), -torch.inf)])[None]
+        assert choose(logits, torch.tensor([1.0 - 2**-24])).tolist() == [count - 1]
 
 
 def test_autocast_sets_the_precision(make_model, make_window) -> None:

@@ -156,6 +156,14 @@ def test_what_is_learned_together_is_of_the_models_type(make_model, make_window,
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
 
 
+def test_codes_that_are_all_the_same_teach_nothing(make_model, make_window) -> None:
+    model = make_model()
+    window = make_window(model, 2, 4)
+    before = model(*window).logits
+    with alike_codes_learn_together(model, [torch.ones(codes, 6) for codes in model.config.codes]):
+        assert all(torch.equal(a, b) for a, b in zip(model(*window).logits, before, strict=True))
+
+
 def test_a_codebook_that_fails_leaves_the_model_as_it_was(make_model) -> None:
     model = make_model()
     before = model.state_dict()

@@ -65,6 +65,13 @@ def test_loss_and_metrics_by_hand() -> None:
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(expected, abs=1e-6)
 
 
+def test_where_nothing_changed_there_is_no_accuracy_of_changes(make_model) -> None:
+    _, metrics = WorldModelObjective(make_model())(batch_of(torch.zeros(2, 4, 3, dtype=torch.int64)))
+    for level in range(3):
+        assert metrics[f"copy_accuracy_{level}"] == 1.0
+        assert metrics[f"changed_accuracy_{level}"].isnan()
+
+
 def test_loss_is_float32_and_metrics_carry_no_graph(make_model, make_window) -> None:
     model = make_model().train()
     with torch.autocast("cpu", torch.bfloat16):

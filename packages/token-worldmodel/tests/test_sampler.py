@@ -91,6 +91,25 @@ def test_the_newest_play_has_its_share_of_the_windows(make_trajectories) -> None
         TokenSampler({"Pong": trajectories}, newest_share=1.5, **arguments)
 
 
+def test_each_game_has_its_own_newest_play(make_trajectories) -> None:
+    games = {
+        "Pong": make_trajectories(20, 10),
+        "Breakout": make_trajectories(20, 30),
+        "Seaquest": make_trajectories(9),
+    }
+    sampler = TokenSampler(
+        games, length=4, batch_size=400, seed=0, split="all",
+        newest={"Pong": 20, "Breakout": 40}, newest_share=1.0,
+    )  # fmt: skip
+    batch = sampler.batch(0)
+    drawn = [set(batch.tokens[batch.game_index == game, 0, 0].tolist()) for game in range(3)]
+    assert drawn == [
+        set(range(20, 27)),
+        set(range(40, 47)),
+        set(range(6)),
+    ]  # what is not named is new throughout
+
+
 def test_games_come_in_the_stated_proportions(make_trajectories) -> None:
     games = {
         "Pong": make_trajectories(30),
@@ -132,6 +151,7 @@ def test_a_limited_sweep_is_spread_from_each_games_first_batch_to_its_last(make_
 
     assert firsts(None) == firsts(10) == [*((0, 4 * i) for i in range(10)), (1, 0), (1, 4)]
     assert firsts(4) == [(0, 0), (0, 12), (0, 24), (0, 36), (1, 0), (1, 4)]
+    assert firsts(6)[:6] == [(0, 4 * i) for i in (0, 2, 4, 5, 7, 9)]  # nearest to 0, 1.8, 3.6, 5.4, 7.2 and 9
     assert firsts(1) == [(0, 0), (1, 0)]
     with pytest.raises(ValueError, match="limit is 0"):
         next(sampler.sweep(limit=0))

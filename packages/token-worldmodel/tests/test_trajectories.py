@@ -34,6 +34,13 @@ def test_final_rows_end_episodes(make_trajectories) -> None:
     np.testing.assert_array_equal(make_trajectories(3, 1, 2).final, [False, False, True, True, False, True])
 
 
+def test_episodes_may_have_any_ids(make_trajectories) -> None:
+    given = columns(make_trajectories(3, 2, 2)) | {"episode_ids": np.repeat([7, 2, 4], [3, 2, 2])}
+    np.testing.assert_array_equal(
+        TokenTrajectories(**given).final, [False, False, True, False, True, False, True]
+    )
+
+
 def test_accepts_rewards_as_numpy_makes_them(make_trajectories) -> None:
     given = columns(make_trajectories(3, 2)) | {"rewards": np.full(5, 0.1)}
     assert TokenTrajectories(**given).rewards.tolist() == np.full(5, 0.1, np.float32).tolist()
