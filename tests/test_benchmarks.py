@@ -4,10 +4,13 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cnn_encoder import ClipBatch, ContrastiveObjective, Encoder, EncoderConfig
 from hrvq import HRVQ, HRVQConfig
+from safetensors.torch import save_file
+from token_worldmodel import TokenTrajectories, save_tokens
 from wm.run import Layout
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +70,22 @@ def test_it_runs_on_tokens(run, ran, name):
     codes = ["--codes", layout.hrvq] if name == "likeness.py" else []
     script = f"packages/token-worldmodel/benchmarks/{name}"
     assert ran(script, layout.tokens("pong"), *codes, *OF_TOKENS[name], *SMALL_MODEL)
+
+
+@pytest.mark.parametrize("name", ["masks.py", "noise.py", "likeness.py"])
+def test_tokens_may_be_of_any_levels_and_leave_codes_out(ran, tmp_path, name):
+    """Two levels of 8 codes, of which the last never came."""
+    draw = np.random.default_rng(0)
+    unused, ids = np.zeros(300), np.repeat(np.arange(6), 50)
+    play = TokenTrajectories(
+        tokens=draw.integers(0, 7, (300, 2)), actions=unused, rewards=unused, terminated=unused,
+        truncated=unused, episode_ids=ids, lives=unused,
+    )  # fmt: skip
+    save_tokens(tmp_path / "tokens.safetensors", play)
+    save_file({f"codebooks.{level}": torch.rand(8, 4) for level in range(2)}, tmp_path / "codes.safetensors")
+    codes = ["--codes", "codes.safetensors"] if name == "likeness.py" else []
+    script = f"packages/token-worldmodel/benchmarks/{name}"
+    assert ran(script, "tokens.safetensors", *codes, *OF_TOKENS[name], *SMALL_MODEL)
 
 
 def test_substitution_runs(run, ran):

@@ -33,13 +33,14 @@ def main() -> None:
     games = {path.stem: load_tokens(path) for path in args.files}
     known = {game: part(play, slice(args.rows)) for game, play in games.items()}
     tensors = load_file(args.codes)
-    levels = next(iter(games.values())).tokens.shape[1]
+    levels = next(iter(games.values())).num_levels
     codebooks = [tensors[f"codebooks.{level}"] for level in range(levels)]
+    codes = tuple(len(codebook) for codebook in codebooks)  # also those that these tokens never show
     draws = {"length": args.length, "seed": args.seed}
     held_out = TokenSampler(games, batch_size=DREAMS, split="validation", **draws)
     for together in (False, True):
         torch.manual_seed(args.seed)
-        model = build(games, args, token_noise=args.noise)
+        model = build(games, args, num_codes=codes, token_noise=args.noise)
         train = TokenSampler(known, batch_size=args.windows, **draws)
         with alike_codes_learn_together(model, codebooks) if together else nullcontext():
             fit(model, train, args.steps)

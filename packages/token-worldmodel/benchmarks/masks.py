@@ -61,23 +61,23 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int | None, windows: 
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--windows", type=int, default=windows)
     parser.add_argument("--length", type=int, default=length)
-    parser.add_argument("--loss-weights", type=float, nargs="+", default=[1.0, 0.5, 0.1], help="one a level")
+    parser.add_argument("--loss-weights", type=float, nargs="+", default=(), help="one a level")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 
 
 def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **changes: Any) -> WorldModel:
-    """An untrained model for the games' tokens."""
-    config = WorldModelConfig(
-        num_codes=1 + max(int(trajectories.tokens.max()) for trajectories in games.values()),
-        max_steps=args.length,
-        dim=args.dim,
-        ffn_dim=4 * args.dim,
-        num_layers=args.layers,
-        num_heads=args.heads,
-        loss_weights=tuple(args.loss_weights),
-        **changes,
-    )
-    return WorldModel(config)
+    """An untrained model for the games' tokens; with the codes that they show, unless told of more."""
+    values = {
+        "num_levels": next(iter(games.values())).num_levels,
+        "num_codes": 1 + max(int(trajectories.tokens.max()) for trajectories in games.values()),
+        "max_steps": args.length,
+        "dim": args.dim,
+        "ffn_dim": 4 * args.dim,
+        "num_layers": args.layers,
+        "num_heads": args.heads,
+        "loss_weights": tuple(args.loss_weights),
+    }
+    return WorldModel(WorldModelConfig(**(values | changes)))
 
 
 def part(trajectories: TokenTrajectories, rows: slice) -> TokenTrajectories:
