@@ -140,6 +140,9 @@ def test_agrees_with_the_training_metrics(make_model, make_window) -> None:
     for level, result in enumerate(evaluate(model, [batch])["all"]):
         for name in ("accuracy", "copy_accuracy", "changed_accuracy"):
             assert getattr(result, name) == pytest.approx(metrics[f"{name}_{level}"].item())
+        stayed, others = result.copy_accuracy, model.config.codes[level] - 1
+        copying = -stayed * math.log(stayed) - (1 - stayed) * math.log((1 - stayed) / others)
+        assert result.copy_cross_entropy == pytest.approx(copying)
         logits, target = align(model(tokens, batch.actions).logits[level], tokens, level)
         later = logits[:, -11:].flatten(0, 1), target[:, -11:].flatten()  # steps with one before them
         assert result.cross_entropy == pytest.approx(cross_entropy(*later).item(), rel=1e-5)

@@ -156,6 +156,14 @@ def test_what_is_learned_together_is_of_the_models_type(make_model, make_window,
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
 
 
+def test_codes_that_learn_elsewhere_are_taken_as_they_are(make_model, make_batch) -> None:
+    model, books = make_model(), [book.requires_grad_() for book in codebooks(make_model())]
+    with alike_codes_learn_together(model, books):
+        for _ in range(2):
+            WorldModelObjective(model)(make_batch(model))[0].backward()
+    assert all(book.grad is None for book in books)
+
+
 def test_codes_that_are_all_the_same_teach_nothing(make_model, make_window) -> None:
     model = make_model()
     window = make_window(model, 2, 4)

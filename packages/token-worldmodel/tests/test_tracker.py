@@ -91,6 +91,8 @@ def test_an_action_left_out_is_told(make_model, make_window) -> None:
         tracker.observe(tokens[:, 1], torch.tensor([True, False]))
     tracker.act(actions[:, 0])
     state = tracker.observe(tokens[:, 1], ~first)
+    with pytest.raises(ValueError, match="call act between two observes"):
+        tracker.observe(tokens[:, 2], ~first)  # an action told before is not this one
     torch.testing.assert_close(state, model(tokens[:, :2], actions[:, :2]).state[:, -1], rtol=0, atol=1e-5)
 
 
