@@ -44,7 +44,7 @@ class Decoder:
         """Read whole steps at once, from the play's beginning: tokens (B, T, L), actions (B, T).
 
         Returns:
-            The output after the last action, float32 (B, D).
+            The output after the last action, (B, D); float32, or float64 of a float64 model.
         """
         model, num_steps = self.model, tokens.shape[1]
         num_positions = num_steps * model.config.step_size
@@ -79,7 +79,7 @@ class Decoder:
             first_slot: 0 for L0, up to L for the action.
 
         Returns:
-            The output at the last of the positions, float32 (B, D).
+            The output at the last of the positions, (B, D) as in `read_steps`.
         """
         model, config = self.model, self.model.config
         assert self.step < self.num_steps, self.num_steps
