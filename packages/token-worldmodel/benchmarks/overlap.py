@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import torch
-from masks import add_options, build, part, take_step
+from masks import add_options, build, make_optimizer, part, take_step
 from token_worldmodel import (
     TokenSampler,
     TokenTrajectories,
@@ -22,7 +22,6 @@ from token_worldmodel import (
     WorldModelObjective,
     evaluate,
     load_tokens,
-    parameter_groups,
 )
 from token_worldmodel.sampler import split_episodes, window_starts
 
@@ -57,6 +56,7 @@ def main() -> None:
     add_options(parser, steps=None, windows=8, length=64)
     parser.add_argument("--rows", type=int, default=10_000, help="of each game")
     parser.add_argument("--passes", type=int, default=50)
+    parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(dim=384, layers=6, heads=6)
@@ -77,7 +77,7 @@ def main() -> None:
     )
     shown = {round(steps * part / 8) for part in range(1, 9)}
     objective = WorldModelObjective(model)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=args.rate, betas=(0.9, 0.95), fused=True)
+    optimizer = make_optimizer(model, args.optimizer, rate=args.rate, decay=0.01)
     random = np.random.default_rng([3, args.seed])
     began = time.monotonic()
     for step in range(steps):

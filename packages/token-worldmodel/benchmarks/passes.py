@@ -12,13 +12,12 @@ import argparse
 import math
 
 import torch
-from masks import add_options, build, part, take_step
+from masks import add_options, build, make_optimizer, part, take_step
 from token_worldmodel import (
     TokenSampler,
     WorldModelObjective,
     evaluate,
     load_tokens,
-    parameter_groups,
 )
 
 
@@ -31,6 +30,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=20_000)
     parser.add_argument("--passes", type=int, nargs="+", default=[5, 10, 20, 40])
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
     parser.add_argument("--decay", type=float, default=0.1, help="of the weights")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--token-noise", type=float, default=0.0)
@@ -48,8 +48,7 @@ def main() -> None:
         torch.manual_seed(args.seed)
         model = build({"all": known}, args, dropout=args.dropout, token_noise=args.token_noise)
         objective = WorldModelObjective(model)
-        groups = parameter_groups(model, args.decay)
-        optimizer = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.95), fused=True)
+        optimizer = make_optimizer(model, args.optimizer, rate=args.rate, decay=args.decay)
         steps = math.ceil(passes * args.rows / (args.windows * args.length))
         last = 0.0
         for step in range(steps):
