@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from plain import PlainWorldModel
-from token_worldmodel import WorldModel, WorldModelConfig, imagine
+from plain import PlainWorldModel, add_size, sized
+from token_worldmodel import WorldModel, imagine
 
 CLOCK = time.process_time if "--cpu-time" in sys.argv else time.perf_counter
 
@@ -21,9 +21,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 64, 256, 1024])
     parser.add_argument("--context", type=int, default=63)
     parser.add_argument("--horizon", type=int, default=8)
-    parser.add_argument("--dim", type=int, default=384)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=6)
+    add_size(parser)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--forms", nargs="+", default=["plain cache", "ours fp32", "ours bf16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -31,14 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    config = WorldModelConfig(
-        max_steps=args.context + args.horizon,
-        dim=args.dim,
-        ffn_dim=4 * args.dim,
-        num_layers=args.layers,
-        num_heads=args.heads,
-    )
-    model = WorldModel(config)
+    model = WorldModel(sized(args, args.context + args.horizon))
     plain = PlainWorldModel(model)
     for batch in args.batches:
         tokens = torch.randint(0, 256, (batch, args.context, 3))

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from plain import PlainWorldModel
-from token_worldmodel import Recorded, WorldModel, WorldModelConfig, imagine
+from plain import PlainWorldModel, add_size, sized
+from token_worldmodel import Recorded, WorldModel, imagine
 
 
 def main() -> None:
@@ -19,22 +19,12 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256, 512, 1024, 4096])
     parser.add_argument("--context", type=int, default=16)
     parser.add_argument("--horizon", type=int, default=15)
-    parser.add_argument("--dim", type=int, default=384)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=6)
+    add_size(parser)
     parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
     torch.manual_seed(0)
     device = torch.device(args.device)
-    model = WorldModel(
-        WorldModelConfig(
-            max_steps=args.context + args.horizon + 1,
-            dim=args.dim,
-            ffn_dim=4 * args.dim,
-            num_layers=args.layers,
-            num_heads=args.heads,
-        )
-    ).to(device)
+    model = WorldModel(sized(args, args.context + args.horizon)).to(device)
     plain = PlainWorldModel(model).to(device)
     draw = torch.Generator(device).manual_seed(0)
 

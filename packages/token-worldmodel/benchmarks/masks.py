@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from token_worldmodel import (
-    MuonAdamW,
     TokenBatch,
     TokenSampler,
     TokenTrajectories,
@@ -79,13 +78,6 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
         "loss_weights": tuple(args.loss_weights),
     }
     return WorldModel(WorldModelConfig(**(values | changes)))
-
-
-def make_optimizer(model: WorldModel, kind: str, *, rate: float, decay: float) -> torch.optim.Optimizer:
-    """``adamw`` or ``muon``, the latter for the matrices inside the blocks."""
-    if kind == "muon":
-        return MuonAdamW(model, lr=rate, weight_decay=decay, betas=(0.9, 0.95))
-    return torch.optim.AdamW(parameter_groups(model, decay), lr=rate, betas=(0.9, 0.95), fused=True)
 
 
 def part(trajectories: TokenTrajectories, rows: slice) -> TokenTrajectories:

@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 import torch
-from masks import add_options, build, make_optimizer, part, take_step
+from masks import add_options, build, part, take_step
 from token_worldmodel import (
     TokenSampler,
     TokenTrajectories,
@@ -22,6 +22,7 @@ from token_worldmodel import (
     WorldModelObjective,
     evaluate,
     load_tokens,
+    make_optimizer,
 )
 from token_worldmodel.sampler import split_episodes, window_starts
 
@@ -77,7 +78,7 @@ def main() -> None:
     )
     shown = {round(steps * part / 8) for part in range(1, 9)}
     objective = WorldModelObjective(model)
-    optimizer = make_optimizer(model, args.optimizer, rate=args.rate, decay=0.01)
+    optimizer = make_optimizer(model, args.optimizer, lr=args.rate, weight_decay=0.01, betas=(0.9, 0.95))
     random = np.random.default_rng([3, args.seed])
     began = time.monotonic()
     for step in range(steps):

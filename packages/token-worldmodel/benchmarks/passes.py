@@ -12,12 +12,13 @@ import argparse
 import math
 
 import torch
-from masks import add_options, build, make_optimizer, part, take_step
+from masks import add_options, build, part, take_step
 from token_worldmodel import (
     TokenSampler,
     WorldModelObjective,
     evaluate,
     load_tokens,
+    make_optimizer,
 )
 
 
@@ -48,7 +49,9 @@ def main() -> None:
         torch.manual_seed(args.seed)
         model = build({"all": known}, args, dropout=args.dropout, token_noise=args.token_noise)
         objective = WorldModelObjective(model)
-        optimizer = make_optimizer(model, args.optimizer, rate=args.rate, decay=args.decay)
+        optimizer = make_optimizer(
+            model, args.optimizer, lr=args.rate, weight_decay=args.decay, betas=(0.9, 0.95)
+        )
         steps = math.ceil(passes * args.rows / (args.windows * args.length))
         last = 0.0
         for step in range(steps):

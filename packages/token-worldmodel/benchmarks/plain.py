@@ -4,12 +4,31 @@ A dense mask and PyTorch's attention over every position, and the usual key-valu
 position and reads one at a time.
 """
 
+import argparse
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from token_worldmodel import WorldModel, visibility
+from token_worldmodel import WorldModel, WorldModelConfig, visibility
 from torch import Tensor, nn
+
+
+def add_size(parser: argparse.ArgumentParser) -> None:
+    """Options for the size of both models; by default the reference's."""
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--heads", type=int, default=6)
+
+
+def sized(args: argparse.Namespace, max_steps: int) -> WorldModelConfig:
+    """The configuration of that size."""
+    return WorldModelConfig(
+        max_steps=max_steps,
+        dim=args.dim,
+        ffn_dim=4 * args.dim,
+        num_layers=args.layers,
+        num_heads=args.heads,
+    )
 
 
 class PlainLayer(nn.Module):

@@ -4,17 +4,15 @@ import argparse
 import time
 
 import torch
-from plain import PlainWorldModel
-from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig, WorldModelObjective, parameter_groups
+from plain import PlainWorldModel, add_size, sized
+from token_worldmodel import TokenBatch, WorldModel, WorldModelObjective, parameter_groups
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--steps", type=int, default=64)
-    parser.add_argument("--dim", type=int, default=384)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--heads", type=int, default=6)
+    add_size(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="add ours under torch.compile")
@@ -22,9 +20,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    config = WorldModelConfig(
-        max_steps=args.steps, dim=args.dim, ffn_dim=4 * args.dim, num_layers=args.layers, num_heads=args.heads
-    )
+    config = sized(args, args.steps)
     model = WorldModel(config)
     tokens = torch.randint(0, 256, (args.windows, args.steps, 3))
     actions = torch.randint(0, 18, (args.windows, args.steps))

@@ -67,11 +67,11 @@ class Dreamer:
             replace(learning, reward_transform="raw"),
             anchor=agent.actor if learning.anchor_coef else None,
         ).to(self.device)
-        self.dtype = autocast_dtype(precision, self.device)
-        self.model = frozen(model, self.dtype or torch.float32)  # cast once, not for each dream
+        dtype = autocast_dtype(precision, self.device)
+        self.model = frozen(model, dtype or torch.float32)  # cast once, not for each dream
         self.random = torch.Generator(self.device)
         # Not a method of this object: the recording's memory should be free again as soon as this is.
-        play = partial(_play, self.model, agent.actor, quantizer, config, self.dtype, self.random)
+        play = partial(_play, self.model, agent.actor, quantizer, config, dtype, self.random)
         self._imagine = Recorded(play, self.random)
         self._parts: Iterator[ImaginedBatch] = iter(())
 

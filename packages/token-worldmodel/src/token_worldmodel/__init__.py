@@ -19,7 +19,7 @@ from .likeness import alike_codes_learn_together
 from .masks import visibility
 from .model import WorldModel, WorldModelOutput, frozen
 from .objective import WorldModelObjective
-from .optimizer import MuonAdamW, parameter_groups
+from .optimizer import MuonAdamW, make_optimizer, parameter_groups
 from .recorded import Recorded
 from .sampler import TokenBatch, TokenSampler, split_episodes
 from .tracker import StateTracker
@@ -51,6 +51,7 @@ __all__ = [
     "imagine",
     "load_tokens",
     "load_worldmodel",
+    "make_optimizer",
     "parameter_groups",
     "replay",
     "replay_policy",

@@ -1,6 +1,6 @@
 """What learns the weights: AdamW, or Muon for the matrices inside the blocks and AdamW for the rest."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -28,6 +28,24 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": [p for p in parameters if id(p) in decays], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) not in decays], "weight_decay": 0.0},
     ]
+
+
+def make_optimizer(
+    model: WorldModel,
+    kind: Literal["adamw", "muon"],
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+) -> torch.optim.Optimizer:
+    """AdamW in the groups of `parameter_groups`, or `MuonAdamW`.
+
+    Raises:
+        ValueError: as these two do.
+    """
+    if kind == "muon":
+        return MuonAdamW(model, lr=lr, weight_decay=weight_decay, betas=betas)
+    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=betas, fused=True)
 
 
 class MuonAdamW(torch.optim.Optimizer):

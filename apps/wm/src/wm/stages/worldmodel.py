@@ -5,20 +5,18 @@ from dataclasses import asdict
 
 import torch
 from token_worldmodel import (
-    MuonAdamW,
     WorldModel,
     WorldModelObjective,
     alike_codes_learn_together,
     evaluate,
     load_worldmodel,
-    parameter_groups,
+    make_optimizer,
     save_worldmodel,
 )
 
 from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype, derive_seed
 from wm.pipeline import Context, Made, Stage
-from wm.sections import WorldModelFitConfig
 from wm.windows import SPLITS, load_all_tokens, token_sampler
 
 VALIDATION_BATCHES = 40
@@ -48,7 +46,13 @@ def run(context: Context) -> Made:
             lambda step: train.batch(context.first_batch + step),
             fit_config,
             epoch=sum(train.num_windows.values()) // length,
-            optimizer=_optimizer(model, fit_config),
+            optimizer=make_optimizer(
+                model,
+                fit_config.optimizer,
+                lr=fit_config.learning_rate,
+                weight_decay=fit_config.weight_decay,
+                betas=fit_config.betas,
+            ),
             team=context.team,
         )
     if not context.team.leads:
@@ -59,13 +63,6 @@ def run(context: Context) -> Made:
         measured = evaluate(model, held_out.sweep(limit=VALIDATION_BATCHES), config.games)
     levels = {name: [asdict(level) for level in found] for name, found in measured.items()}
     return Made([layout.worldmodel], {"train": trained, "validation": levels})
-
-
-def _optimizer(model: WorldModel, config: WorldModelFitConfig) -> torch.optim.Optimizer:
-    rate, decay = config.learning_rate, config.weight_decay
-    if config.optimizer == "muon":
-        return MuonAdamW(model, lr=rate, weight_decay=decay, betas=config.betas)
-    return torch.optim.AdamW(parameter_groups(model, decay), lr=rate, betas=config.betas, fused=True)
 
 
 STAGE = Stage(
