@@ -64,6 +64,29 @@ def test_a_changed_setting_reruns_just_what_depends_on_it(run, tmp_path):
         assert f"{stage}: up to date, skipped" in changed.output
     assert "agent: done" in changed.output
     assert "gamma = 0.9" in (copy / "config.toml").read_text()
+    assert "changed: agent.gamma 0.98 to 0.9\nso agent, evaluate run again, after 0 minutes" in changed.output
+    assert "changed:" not in wm("train", "--run", copy, "--device", "cpu").output
+
+
+def test_what_a_preset_replaces_is_told_before_it_runs_again(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    tomls = [copy / "config.toml", tmp_path / "older.toml"]
+    settings = tomls[0].read_text()
+    tomls[1].write_text(settings.replace("num_envs = 2", "num_envs = 1", 1))
+    assert tomls[0].read_text() != tomls[1].read_text()
+    # A setting younger than the run is not in its file, and at its default.
+    tomls[0].write_text("".join(line for line in settings.splitlines(True) if "anneal" not in line))
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ContrastiveObjective, "after_step", stop)
+    stopped = wm("train", "--run", copy, "--device", "cpu", "--preset", tomls[1])
+    assert stopped.code == 130
+    assert "changed: collect.num_envs 2 to 1\n" in stopped.output
+    assert "so collect, encoder, hrvq, worldmodel and 3 more run again, after" in stopped.output
+    alone = wm("train", "agent", "--run", run, "--device", "cpu", "--set", "agent.gamma=0.98")
+    assert "changed:" not in alone.output
 
 
 def test_settings_mistaken_and_taken_back_cost_nothing(run, tmp_path, monkeypatch):

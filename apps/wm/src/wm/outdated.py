@@ -1,14 +1,21 @@
-"""What is said before a run is read whose parts may not belong together."""
+"""What is said before a run is read whose parts may not belong together, or before parts are made anew."""
 
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from wm.config import load_config
+from wm.config import RunConfig, load_config
 from wm.console import command
-from wm.pipeline import outdated
+from wm.pipeline import Stage, outdated
 from wm.run import Layout, Manifest
+from wm.settings import flatten, unstructure
 from wm.stages import stages_of
+
+NAMED = 4
+"""Stages that are named of those that run again."""
 
 
 def remark_outdated(directory: Path, console: Console) -> None:
@@ -24,4 +31,38 @@ def remark_outdated(directory: Path, console: Console) -> None:
         console.print(
             f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
             f"{command('wm', 'train', '--run', directory)} brings them up to date"
+        )
+
+
+def what_changes(
+    before: dict[str, Any], config: RunConfig, stages: Sequence[Stage], manifest: Manifest
+) -> Iterator[str]:
+    """What a run is given instead of its own settings, and which finished stages run again for that.
+
+    Nothing if nothing is changed: a preset given to a run replaces even what was set with care.
+
+    Args:
+        before: the run's settings as its file has them; those that it lacks are at their defaults.
+        config: those it is given.
+        stages: those that are to run.
+    """
+    defaults, new = (flatten(unstructure(each)) for each in (RunConfig(), config))
+    old = defaults | flatten(before)
+    changed = [key for key in new if key in old and old[key] != new[key]]
+    if not changed:
+        return
+    yield "changed: " + ", ".join(
+        f"{key} {json.dumps(old[key])} to {json.dumps(new[key])}" for key in changed
+    )
+    again = set(outdated(stages, config, manifest))
+    for stage in stages:
+        if again.intersection(stage.needs):
+            again.add(stage.name)
+    lost = [stage.name for stage in stages if stage.name in again and stage.name in manifest.stages]
+    if lost:
+        minutes = sum(manifest.stages[name].seconds for name in lost) / 60
+        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        yield (
+            f"so {', '.join(lost[:NAMED])}{more} run again, after {minutes:.0f} minutes of work; to keep "
+            "what they made, stop now and set back what changed"
         )

@@ -24,6 +24,7 @@ from wm.config import (
 from wm.console import command
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
+from wm.outdated import what_changes
 from wm.pipeline import Context, Stage, require_inputs, run_stages, stale_inputs
 from wm.report import print_report
 from wm.reporter import Reporter, Sink, make_sinks
@@ -87,11 +88,15 @@ def train_run(
                 require_inputs(asked, Manifest(layout), layout.root)
             # What may be refused is refused before the configuration is replaced.
             sinks = make_sinks(logs, layout.root, unstructure(config))
+            before = read_toml(layout.config) if layout.config.exists() else unstructure(config)
             save_config(layout.config, config)
             team.wait()
         console.print(
             f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}",
         )
+        if team.leads:
+            for remark in what_changes(before, config, [asked] if asked else stages, Manifest(layout)):
+                console.print(remark)
         only = None if asked is None else asked.name
         with Reporter(console, layout.metrics if team.leads else None, sinks) as reporter:
             manifest = run_stages(
