@@ -161,6 +161,19 @@ def test_the_learning_rate_of_the_agent_may_fall_in_the_last_round_alone():
     assert schedules[0] == schedules[1]  # nothing but the agent's
 
 
+def test_the_learning_rate_of_the_agent_may_fall_from_round_to_round():
+    settings = ("rounds.count=5", "rounds.first_steps=1000", "rounds.agent_decay=0.2")
+    changes = [parse_override(setting) for setting in (*settings, "train.agent.learning_rate=1e-3")]
+    config = build_config(read_preset("tiny"), *changes)
+    rates = [config.in_round(index).train.agent.learning_rate for index in range(5)]
+    assert rates == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
+    stays = build_config(read_preset("tiny"), *changes, parse_override("rounds.agent_decay=1"))
+    assert {stays.in_round(index).train.agent.learning_rate for index in range(5)} == {1e-3}
+    for wrong in ("0", "1.1"):
+        with pytest.raises(ValueError, match=r"agent_decay must lie in \(0, 1\]; got "):
+            build_config(read_preset("tiny"), parse_override(f"rounds.agent_decay={wrong}"))
+
+
 def test_the_last_round_may_be_longer():
     settings = ("rounds.count=3", "rounds.first_steps=1000", "rounds.finish=4", "rounds.worldmodel_steps=20")
     config = build_config(read_preset("tiny"), *map(parse_override, settings))

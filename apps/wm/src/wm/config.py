@@ -154,6 +154,7 @@ class RunConfig:
         last = index == rounds.count - 1
         times = rounds.finish if last else 1
         schedule = "cosine" if rounds.anneal and last else train.agent.schedule
+        rate = train.agent.learning_rate * (1 - (1 - rounds.agent_decay) * index / (rounds.count - 1))
         encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
         share, extra = divmod(self.collect.num_steps - rounds.first_steps, rounds.count - 1)
         return replace(
@@ -164,7 +165,9 @@ class RunConfig:
                 encoder=_so_many(train.encoder, encoder_steps),
                 worldmodel=replace(train.worldmodel, steps=times * rounds.worldmodel_steps),
                 predictors=replace(train.predictors, steps=times * rounds.predictor_steps),
-                agent=replace(train.agent, steps=times * rounds.agent_steps, schedule=schedule),
+                agent=replace(
+                    train.agent, steps=times * rounds.agent_steps, schedule=schedule, learning_rate=rate
+                ),
             ),
             rounds=replace(rounds, count=1, encoder_steps=encoder_steps),
         )

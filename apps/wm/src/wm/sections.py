@@ -227,6 +227,8 @@ class RoundsConfig:
             predictor_steps, agent_steps: likewise.
         finish: the last round has so many times these steps. Nothing is collected after it, so what it makes
             is what is scored; before, agents only have to lead to the next play.
+        agent_decay: what is left in the last round of actor's and critic's learning rate, as a share of
+            ``train.agent.learning_rate``: it falls evenly from round to round. 1: it stays.
         anneal: whether the learning rate of actor and critic falls in the last round, as a cosine to a tenth,
             whatever ``train.agent.schedule`` is before (a stable phase and a decay: Hu et al. 2024, MiniCPM).
             Their steps are noisy; at a constant rate the last policy is one of many that they pass through.
@@ -244,6 +246,7 @@ class RoundsConfig:
     predictor_steps: int = 200
     agent_steps: int = 1000
     finish: int = 1
+    agent_decay: float = 1.0
     anneal: bool = False
     newest_share: float = 0.5
 
@@ -255,5 +258,6 @@ class RoundsConfig:
             require(getattr(self, name) >= 0, f"{name} must not be negative; got {getattr(self, name)}")
         for name in ("epsilon", "newest_share"):
             require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]; got {getattr(self, name)}")
+        require(0 < self.agent_decay <= 1, f"agent_decay must lie in (0, 1]; got {self.agent_decay}")
         for name in ("worldmodel_steps", "predictor_steps", "agent_steps", "finish"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
