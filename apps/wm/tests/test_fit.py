@@ -1,6 +1,7 @@
 import importlib
 import math
 import os
+import shutil
 import signal
 
 import pytest
@@ -297,6 +298,7 @@ def test_settings_out_of_range_are_refused(wrong):
         FitConfig(**wrong)
 
 
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="needs a C++ compiler")
 def test_a_compiled_step_learns_the_same(tmp_path):
     class Line(nn.Module):
         def __init__(self):

@@ -86,7 +86,7 @@ def test_a_saved_decoder_comes_back_the_same(decoder, tmp_path):
     decoder(3 * z)  # in training: what it divides by follows what it sees
     save_decoder(tmp_path / "decoder", decoder)
     loaded = load_decoder(tmp_path / "decoder")
-    assert loaded.scale.running_var.min() > 0.9
+    assert loaded.scale.running_var.max() > 1.1
     assert torch.equal(loaded(z), decoder.eval()(z))
     assert loaded.config == decoder.config
     with pytest.raises(ValueError, match="foreground_weight is -1"):

@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread_one_seed():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
 

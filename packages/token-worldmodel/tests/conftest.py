@@ -9,8 +9,9 @@ from token_worldmodel import TokenTrajectories, WorldModel, WorldModelConfig
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread_one_seed() -> None:
     torch.set_num_threads(1)
+    torch.manual_seed(0)
 
 
 @pytest.fixture
