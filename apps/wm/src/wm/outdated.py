@@ -48,12 +48,11 @@ def what_changes(
     """
     defaults, new = (flatten(unstructure(each)) for each in (RunConfig(), config))
     old = defaults | flatten(before)
-    changed = [key for key in new if key in old and old[key] != new[key]]
+    changed = [key for key in new if old[key] != new[key]]
     if not changed:
         return
-    yield "changed: " + ", ".join(
-        f"{key} {json.dumps(old[key])} to {json.dumps(new[key])}" for key in changed
-    )
+    pairs = (f"{key} {json.dumps(old[key])} to {json.dumps(new[key])}" for key in changed)
+    yield f"changed: {', '.join(pairs)}"
     again = set(outdated(stages, config, manifest))
     for stage in stages:
         if again.intersection(stage.needs):
