@@ -69,7 +69,10 @@ def test_a_changed_setting_reruns_just_what_depends_on_it(run, tmp_path):
         assert f"{stage}: up to date, skipped" in changed.output
     assert "agent: done" in changed.output
     assert "gamma = 0.9" in (copy / "config.toml").read_text()
-    assert "changed: agent.gamma 0.98 to 0.9\nso agent, evaluate run again, after 0 minutes" in changed.output
+    assert (
+        "changed: agent.gamma 0.98 to 0.9\nto be run again: agent, evaluate (0 minutes of work)"
+        in changed.output
+    )
     assert "changed:" not in wm("train", "--run", copy, "--device", "cpu").output
 
 
@@ -89,13 +92,13 @@ def test_what_a_preset_replaces_is_told_before_it_runs_again(run, tmp_path, monk
     stopped = wm("train", "--run", copy, "--device", "cpu", "--preset", tomls[1])
     assert stopped.code == 130
     assert "changed: collect.num_envs 2 to 1\n" in stopped.output
-    assert "so collect, encoder, hrvq, worldmodel and 3 more run again, after" in stopped.output
+    assert "to be run again: collect, encoder, hrvq, worldmodel and 3 more (" in stopped.output
     # Of some stages alone, these.
     config, manifest = load_config(run / "config.toml"), Manifest(Layout(run))
     begun = replace(config, start=StartConfig(run="other"), seed=3)
     told, again = what_changes(unstructure(config), begun, stages_of(begun)[-2:], manifest)
     assert told == 'changed: seed 0 to 3, start.run "" to "other"'
-    assert again.startswith("so decoder, evaluate run again")
+    assert again.startswith("to be run again: decoder, evaluate (")
     assert not list(what_changes(unstructure(config), config, stages_of(config), manifest))
 
 

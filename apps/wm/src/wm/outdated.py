@@ -62,6 +62,6 @@ def what_changes(
         minutes = sum(manifest.stages[name].seconds for name in lost) / 60
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
         yield (
-            f"so {', '.join(lost[:NAMED])}{more} run again, after {minutes:.0f} minutes of work; to keep "
-            "what they made, stop now and set back what changed"
+            f"to be run again: {', '.join(lost[:NAMED])}{more} ({minutes:.0f} minutes of work); to keep what "
+            "they made, stop now and set back what changed"
         )
