@@ -34,6 +34,11 @@ def artifacts(directory: Path) -> dict[str, bytes]:
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*.safetensors")}
 
 
+def stop(_) -> None:
+    """What Ctrl-C does, in the place of a method without arguments."""
+    raise KeyboardInterrupt
+
+
 def test_one_command_makes_everything(run):
     made = artifacts(run)
     assert {"encoder.safetensors", "hrvq.safetensors", "worldmodel.safetensors", "agent.safetensors"} < set(
@@ -85,9 +90,6 @@ def test_what_a_preset_replaces_is_told_before_it_runs_again(run, tmp_path, monk
     # A setting younger than the run is not in its file, and at its default.
     tomls[0].write_text("".join(line for line in settings.splitlines(True) if "anneal" not in line))
 
-    def stop(_):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(ContrastiveObjective, "after_step", stop)
     stopped = wm("train", "--run", copy, "--device", "cpu", "--preset", tomls[1])
     assert stopped.code == 130
@@ -104,9 +106,6 @@ def test_what_a_preset_replaces_is_told_before_it_runs_again(run, tmp_path, monk
 
 def test_settings_mistaken_and_taken_back_cost_nothing(run, tmp_path, monkeypatch):
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
-
-    def stop(_):
-        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(WorldModelObjective, "after_step", stop)
