@@ -25,6 +25,7 @@ from wm.outdated import what_changes
 from wm.run import Layout, Manifest
 from wm.sections import StartConfig
 from wm.settings import unstructure
+from wm.stage import Context, Made, Stage
 from wm.stages import stages_of
 
 STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
@@ -193,11 +194,11 @@ def test_the_seconds_of_a_stage_are_those_of_all_its_parts(tmp_path, monkeypatch
     def stopped(context):
         raise KeyboardInterrupt
 
-    context = pipeline.Context(build_config({}), Layout(tmp_path), None, None, stage="toy", fingerprint="f")
+    context = Context(build_config({}), Layout(tmp_path), None, None, stage="toy", fingerprint="f")
     with pytest.raises(KeyboardInterrupt):
-        pipeline._timed(pipeline.Stage("toy", (), None, stopped), context)
-    made = pipeline.Made([])
-    assert pipeline._timed(pipeline.Stage("toy", (), None, lambda _: made), context) == (made, 9.0)
+        pipeline._timed(Stage("toy", (), None, stopped), context)
+    made = Made([])
+    assert pipeline._timed(Stage("toy", (), None, lambda _: made), context) == (made, 9.0)
 
 
 def test_alike_codes_may_learn_together(run, tmp_path):

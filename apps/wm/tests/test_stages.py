@@ -9,9 +9,10 @@ import torch
 from rich.console import Console
 from wm.config import build_config, read_preset
 from wm.distributed import Team
-from wm.pipeline import Context, Made, Stage, in_rounds, run_stages
+from wm.pipeline import run_stages
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest
+from wm.stage import Context, Made, Stage, in_rounds
 
 
 def written(name, needs=(), *, continues=(), settings=lambda config: 0, parallel=False):

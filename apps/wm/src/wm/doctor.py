@@ -13,9 +13,10 @@ from rich.console import Console
 
 from wm.config import build_config, read_preset
 from wm.device import autocast_dtype, has_bfloat16, pick_device
-from wm.pipeline import Context, run_stages
+from wm.pipeline import run_stages
 from wm.reporter import Reporter
 from wm.run import Layout
+from wm.stage import Context
 from wm.stages import STAGES
 from wm.versions import package_versions
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from wm.config import load_config, nearest_preset
 from wm.console import command, shown
 from wm.errors import sentence
-from wm.pipeline import stale
+from wm.freshness import stale
 from wm.report import print_report
 from wm.run import Layout, Manifest, StageRecord
 from wm.stages import stages_of

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from wm.config import RunConfig, load_config
 from wm.console import command
-from wm.pipeline import Stage, outdated
+from wm.freshness import outdated
 from wm.run import Layout, Manifest
 from wm.settings import flatten, unstructure
+from wm.stage import Stage
 from wm.stages import stages_of
 
 NAMED = 4

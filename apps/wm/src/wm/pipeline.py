@@ -3,182 +3,17 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from wm.choice import final_layout
-from wm.config import YOUNGER, RunConfig
+from wm.config import RunConfig
 from wm.console import command
-from wm.device import derive_seed, forget_peak_memory, peak_memory_gib
-from wm.distributed import ALONE, Team
+from wm.device import forget_peak_memory, peak_memory_gib
 from wm.files import write_text
-from wm.fit import FitConfig, fit
-from wm.reporter import Reporter
-from wm.run import Layout, Manifest, StageRecord, fingerprint
-from wm.settings import unstructure
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a stage gets: settings, places, the device and someone to report to.
-
-    Args:
-        config: the settings of the stage's round.
-        layout: the places of its round.
-        team: the processes that train together.
-        previous: the places of the round before, None in round 0.
-        round: number of the round.
-        stage: the stage's name in the run, such as ``agent``, or ``agent-0`` in an earlier round.
-        fingerprint: of the stage's settings and inputs.
-    """
-
-    config: RunConfig
-    layout: Layout
-    device: torch.device
-    reporter: Reporter
-    team: Team = ALONE
-    previous: Layout | None = None
-    round: int = 0
-    stage: str = ""
-    fingerprint: str = ""
-
-    def seed(self, *names: str | int) -> int:
-        """A seed of this run for the purpose named."""
-        return derive_seed(self.config.seed, *names)
-
-    @property
-    def first_batch(self) -> int:
-        """Index of the round's first batch: each round draws from its own part of every stream."""
-        return self.round << 32
-
-    def known(self, part: str) -> Path | None:
-        """The weights of a part (``encoder``, ``hrvq`` ...) that the stage goes on from, None for new ones.
-
-        They are those of the round before, or in round 0 of the run that this one starts from.
-        """
-        layout = self.previous
-        if layout is None and part in self.config.start.taken:
-            layout = self.layout.start
-        return None if layout is None else Path(getattr(layout, part))
-
-    def name(self, part: str) -> str:
-        """What a training loop of this stage is called in metrics and messages."""
-        base, *suffix = self.stage.split("-")
-        return "-".join([part or base, *suffix])
-
-    def checkpoint(self, part: str = "") -> Path:
-        """Where the stage (or a part of it) keeps its state while under way; other settings, another file."""
-        name = f"{self.stage}-{part}" if part else self.stage
-        return self.layout.checkpoint(f"{name}-{self.fingerprint[:12]}")
-
-    def fit(
-        self,
-        objective: Any,
-        batches: Callable[[int], Any],
-        config: FitConfig,
-        *,
-        epoch: int,
-        name: str = "",
-        part: str = "",
-        **more: Any,
-    ) -> dict[str, float]:
-        """Train as :func:`wm.fit.fit` does, as this stage or a part of it.
-
-        Args:
-            name: of the training loop in metrics and messages, if it is not the stage's.
-            part: of the stage, in the name of the checkpoint.
-        """
-        return fit(
-            objective,
-            batches,
-            config,
-            stage=self.name(name),
-            seed=self.config.seed,
-            device=self.device,
-            reporter=self.reporter,
-            checkpoint=self.checkpoint(part),
-            epoch=epoch,
-            **more,
-        )
-
-    def remembered(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What ``make`` gives, as JSON keeps it; a stage that was stopped finds the parts it had made."""
-        path = self.checkpoint(part).with_suffix(".json")
-        if not path.exists():
-            write_text(path, json.dumps(make()))
-        value: dict[str, Any] = json.loads(path.read_text())
-        return value
-
-
-@dataclass
-class Made:
-    """What a stage made: files in the run, and its final numbers."""
-
-    artifacts: list[Path]
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the pipeline.
-
-    Args:
-        needs: the stages whose artifacts it reads.
-        settings: the part of the configuration that its artifacts depend on.
-        run: does the work.
-        continues: the stages of the round before whose artifacts it reads; empty if the stage comes once,
-            after the last round, for what is made of the run's final agent.
-        parallel: whether all processes of a team run it; those that do not lead make nothing.
-        round: its round; ``earlier_round`` the same, but None in the last.
-    """
-
-    name: str
-    needs: tuple[str, ...]
-    settings: Callable[[RunConfig], Any]
-    run: Callable[[Context], Made]
-    continues: tuple[str, ...] = ()
-    parallel: bool = False
-    round: int = 0
-    earlier_round: int | None = None
-
-    @property
-    def base(self) -> str:
-        """Its name without the number of an earlier round."""
-        return self.name.split("-")[0]
-
-
-def in_rounds(stages: Sequence[Stage], count: int) -> tuple[Stage, ...]:
-    """The stages of a run of ``count`` rounds, in order.
-
-    Stages that continue come in every round. In the last they keep their names, so that ``agent`` is the
-    trained agent of any run; in an earlier one the number of the round is added: ``agent-0``.
-    """
-    return tuple(
-        _in_round(stage, index, count)
-        for index in range(count)
-        for stage in stages
-        if index == count - 1 or stage.continues
-    )
-
-
-def round_suffix(index: int, count: int) -> str:
-    """What the stages of a round add to their names: nothing in the last of ``count`` rounds."""
-    return "" if index == count - 1 else f"-{index}"
-
-
-def _in_round(stage: Stage, index: int, count: int) -> Stage:
-    suffix = round_suffix(index, count)
-    before = tuple(f"{name}-{index - 1}" for name in stage.continues) if index else ()
-    return replace(
-        stage,
-        name=stage.name + suffix,
-        needs=tuple(need + suffix for need in stage.needs) + before,
-        round=index,
-        earlier_round=index if suffix else None,
-    )
+from wm.freshness import stage_fingerprint, stale, stale_inputs
+from wm.run import Layout, Manifest, StageRecord
+from wm.stage import Context, Made, Stage
 
 
 def run_stages(
@@ -213,25 +48,6 @@ def run_stages(
     return manifest
 
 
-def _context(stage: Stage, whole: Context, manifest: Manifest) -> Context:
-    """The context of a stage whose inputs are there, in its round."""
-    root = whole.layout.root
-    return replace(
-        whole,
-        config=_config(stage, whole.config),
-        layout=Layout(root, stage.earlier_round) if stage.continues else final_layout(root, whole.config),
-        previous=Layout(root, stage.round - 1) if stage.round else None,
-        round=stage.round,
-        stage=stage.name,
-        fingerprint=_fingerprint(stage, whole.config, manifest),
-    )
-
-
-def _config(stage: Stage, whole: RunConfig) -> RunConfig:
-    """The settings of a stage, in its round."""
-    return whole.in_round(stage.round) if stage.continues else whole
-
-
 def require_inputs(stage: Stage, manifest: Manifest, root: Path) -> None:
     """Raise ValueError unless the artifacts of all stages that it needs are there, of whatever settings."""
     for need in stage.needs:
@@ -242,42 +58,18 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path) -> None:
             )
 
 
-def stale_inputs(name: str, stages: Sequence[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
-    """The stages that this one is made from, however indirectly, that are not up to date, in order."""
-    by_name = {stage.name: stage for stage in stages}
-    needed, found = list(by_name[name].needs), set()
-    while needed:
-        need = needed.pop()
-        if need not in found:
-            found.add(need)
-            needed.extend(by_name[need].needs)
-    return stale([stage for stage in stages if stage.name in found], config, manifest)
-
-
-def stale(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
-    """Those of the stages that are not up to date: whose artifacts are not all there, or not made from the
-    inputs and settings that there are now. ``config`` is the whole run's, here and below.
-    """
-    return [
-        stage.name for stage in stages if not _fits(stage, config, manifest) or manifest.check(stage.name)
-    ]
-
-
-def outdated(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
-    """Those of the stages that have run, but with other settings or inputs than there are now.
-
-    Those, too, that were begun anew and stopped, or whose inputs were. Asks the manifest, not the files.
-    """
-    ran = manifest.stages.keys() | manifest.set_aside.keys()
-    return [stage.name for stage in stages if stage.name in ran and not _fits(stage, config, manifest)]
-
-
-def _fits(stage: Stage, config: RunConfig, manifest: Manifest) -> bool:
-    """Whether the manifest has the stage, made from these settings and the inputs it has now."""
-    record = manifest.stages.get(stage.name)
-    if record is None or not manifest.stages.keys() >= set(stage.needs):
-        return False
-    return record.fingerprint == _fingerprint(stage, config, manifest)
+def _context(stage: Stage, whole: Context, manifest: Manifest) -> Context:
+    """The context of a stage whose inputs are there, in its round."""
+    root = whole.layout.root
+    return replace(
+        whole,
+        config=stage.config(whole.config),
+        layout=Layout(root, stage.earlier_round) if stage.continues else final_layout(root, whole.config),
+        previous=Layout(root, stage.round - 1) if stage.round else None,
+        round=stage.round,
+        stage=stage.name,
+        fingerprint=stage_fingerprint(stage, whole.config, manifest),
+    )
 
 
 def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
@@ -344,16 +136,3 @@ def _follow(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     whole.team.wait()
     manifest.read()
     return True
-
-
-def _fingerprint(stage: Stage, whole: RunConfig, manifest: Manifest) -> str:
-    config = _config(stage, whole)
-    return fingerprint(
-        {
-            "stage": stage.name,
-            "games": list(config.games),
-            "seed": config.seed,
-            "settings": unstructure(stage.settings(config), YOUNGER),
-            "parents": manifest.hashes(stage.needs),
-        }
-    )

@@ -8,8 +8,8 @@ from rich.table import Table
 from wm.choice import chooses
 from wm.config import RunConfig
 from wm.console import shown
-from wm.pipeline import Stage, round_suffix
 from wm.run import Manifest
+from wm.stage import Stage, round_suffix
 
 
 class RoundSigns(NamedTuple):

@@ -24,13 +24,15 @@ from wm.config import (
 from wm.console import command
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
+from wm.freshness import stale_inputs
 from wm.outdated import what_changes
-from wm.pipeline import Context, Stage, require_inputs, run_stages, stale_inputs
+from wm.pipeline import require_inputs, run_stages
 from wm.report import print_report
 from wm.reporter import Reporter, Sink, make_sinks
 from wm.run import Layout, Manifest
 from wm.settings import merge, parse_override, unstructure
 from wm.signs import signs_after
+from wm.stage import Context, Stage
 from wm.stages import stages_of
 from wm.stages import start as start_stage
 

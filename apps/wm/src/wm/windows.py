@@ -4,7 +4,7 @@ from typing import Literal
 
 from token_worldmodel import TokenSampler, TokenTrajectories, load_tokens
 
-from wm.pipeline import Context
+from wm.stage import Context
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, Split] = ("train", "validation")  # made together: what one lacks is told before training

@@ -27,10 +27,10 @@ from wm.files import require_place
 from wm.measure.evaluation_report import score_table
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
-from wm.pipeline import round_suffix
 from wm.policy import load_policy
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest
+from wm.stage import round_suffix
 from wm.view.episode_film import write_film
 from wm.view.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.view.viewer import Viewer

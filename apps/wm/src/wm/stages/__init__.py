@@ -1,7 +1,7 @@
 """The stages of a run, in order. Each reads and writes artifacts and reports numbers beside a baseline."""
 
 from wm.config import RunConfig
-from wm.pipeline import Stage, in_rounds
+from wm.stage import Stage, in_rounds
 from wm.stages import agent, choose, collect, decoder, encoder, evaluate, quantizer, start, worldmodel
 
 STAGES: tuple[Stage, ...] = (

@@ -19,7 +19,7 @@ from wm.actions import allowed_actions
 from wm.artifacts import frozen_quantizer, frozen_worldmodel
 from wm.device import generator
 from wm.dreams import Dreamer
-from wm.pipeline import Context, Made, Stage
+from wm.stage import Context, Made, Stage
 from wm.windows import SPLITS, load_all_tokens, token_sampler
 
 # Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself,

@@ -12,9 +12,9 @@ from wm.choice import best, candidate_rounds, chooses, layout_of_round, standing
 from wm.config import RunConfig
 from wm.files import sha256, write_json
 from wm.measure.evaluation import play_whole_games
-from wm.pipeline import Context, Made, Stage
 from wm.policy import load_policy
 from wm.run import Layout
+from wm.stage import Context, Made, Stage
 
 READ = ("encoder", "hrvq", "worldmodel", "agent")
 

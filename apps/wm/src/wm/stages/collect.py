@@ -17,8 +17,8 @@ from atari_data import (
 )
 
 from wm.device import one_thread
-from wm.pipeline import Context, Made, Stage
 from wm.policy import load_policy, random_policy
+from wm.stage import Context, Made, Stage
 
 
 def run(context: Context) -> Made:

@@ -23,7 +23,7 @@ from torch import Tensor
 from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig
 from wm.device import generator, sent
-from wm.pipeline import Context, Made, Stage
+from wm.stage import Context, Made, Stage
 from wm.view.viewer import prefixes
 
 METRIC_ROWS = 500

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from wm.clips import ClipSampler
 from wm.device import generator
-from wm.pipeline import Context, Made, Stage
+from wm.stage import Context, Made, Stage
 from wm.windows import newest_rows
 
 EMBED_BATCH = 512

@@ -2,7 +2,7 @@
 
 from wm.files import write_json
 from wm.measure.evaluation import evaluate_games
-from wm.pipeline import Context, Made, Stage
+from wm.stage import Context, Made, Stage
 
 
 def run(context: Context) -> Made:

@@ -12,7 +12,7 @@ from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
 from torch import Tensor
 
 from wm.device import derive_seed, generator
-from wm.pipeline import Context, Made, Stage
+from wm.stage import Context, Made, Stage
 from wm.windows import newest_rows
 
 ENCODE_BATCH = 8192

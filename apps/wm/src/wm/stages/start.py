@@ -9,9 +9,9 @@ from wm.choice import open_run
 from wm.config import RunConfig, load_config
 from wm.console import command
 from wm.files import written_whole
-from wm.pipeline import Context, Made, Stage
 from wm.run import Layout, Manifest
 from wm.settings import unstructure
+from wm.stage import Context, Made, Stage
 
 # The settings that a part is made from: what is taken keeps those it was made with.
 SECTIONS = {

@@ -16,7 +16,7 @@ from token_worldmodel import (
 
 from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype, derive_seed
-from wm.pipeline import Context, Made, Stage
+from wm.stage import Context, Made, Stage
 from wm.windows import SPLITS, load_all_tokens, token_sampler
 
 VALIDATION_BATCHES = 40

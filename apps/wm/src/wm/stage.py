@@ -1,0 +1,181 @@
+"""What a stage of a run is, what it is given, and the stages of a run of several rounds."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wm.config import RunConfig
+from wm.device import derive_seed
+from wm.distributed import ALONE, Team
+from wm.files import write_text
+from wm.fit import FitConfig, fit
+from wm.reporter import Reporter
+from wm.run import Layout
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage gets: settings, places, the device and someone to report to.
+
+    Args:
+        config: the settings of the stage's round.
+        layout: the places of its round.
+        team: the processes that train together.
+        previous: the places of the round before, None in round 0.
+        round: number of the round.
+        stage: the stage's name in the run, such as ``agent``, or ``agent-0`` in an earlier round.
+        fingerprint: of the stage's settings and inputs.
+    """
+
+    config: RunConfig
+    layout: Layout
+    device: torch.device
+    reporter: Reporter
+    team: Team = ALONE
+    previous: Layout | None = None
+    round: int = 0
+    stage: str = ""
+    fingerprint: str = ""
+
+    def seed(self, *names: str | int) -> int:
+        """A seed of this run for the purpose named."""
+        return derive_seed(self.config.seed, *names)
+
+    @property
+    def first_batch(self) -> int:
+        """Index of the round's first batch: each round draws from its own part of every stream."""
+        return self.round << 32
+
+    def known(self, part: str) -> Path | None:
+        """The weights of a part (``encoder``, ``hrvq`` ...) that the stage goes on from, None for new ones.
+
+        They are those of the round before, or in round 0 of the run that this one starts from.
+        """
+        layout = self.previous
+        if layout is None and part in self.config.start.taken:
+            layout = self.layout.start
+        return None if layout is None else Path(getattr(layout, part))
+
+    def name(self, part: str) -> str:
+        """What a training loop of this stage is called in metrics and messages."""
+        base, *suffix = self.stage.split("-")
+        return "-".join([part or base, *suffix])
+
+    def checkpoint(self, part: str = "") -> Path:
+        """Where the stage (or a part of it) keeps its state while under way; other settings, another file."""
+        name = f"{self.stage}-{part}" if part else self.stage
+        return self.layout.checkpoint(f"{name}-{self.fingerprint[:12]}")
+
+    def fit(
+        self,
+        objective: Any,
+        batches: Callable[[int], Any],
+        config: FitConfig,
+        *,
+        epoch: int,
+        name: str = "",
+        part: str = "",
+        **more: Any,
+    ) -> dict[str, float]:
+        """Train as :func:`wm.fit.fit` does, as this stage or a part of it.
+
+        Args:
+            name: of the training loop in metrics and messages, if it is not the stage's.
+            part: of the stage, in the name of the checkpoint.
+        """
+        return fit(
+            objective,
+            batches,
+            config,
+            stage=self.name(name),
+            seed=self.config.seed,
+            device=self.device,
+            reporter=self.reporter,
+            checkpoint=self.checkpoint(part),
+            epoch=epoch,
+            **more,
+        )
+
+    def remembered(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What ``make`` gives, as JSON keeps it; a stage that was stopped finds the parts it had made."""
+        path = self.checkpoint(part).with_suffix(".json")
+        if not path.exists():
+            write_text(path, json.dumps(make()))
+        value: dict[str, Any] = json.loads(path.read_text())
+        return value
+
+
+@dataclass
+class Made:
+    """What a stage made: files in the run, and its final numbers."""
+
+    artifacts: list[Path]
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Args:
+        needs: the stages whose artifacts it reads.
+        settings: the part of the configuration that its artifacts depend on.
+        run: does the work.
+        continues: the stages of the round before whose artifacts it reads; empty if the stage comes once,
+            after the last round, for what is made of the run's final agent.
+        parallel: whether all processes of a team run it; those that do not lead make nothing.
+        round: its round; ``earlier_round`` the same, but None in the last.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    settings: Callable[[RunConfig], Any]
+    run: Callable[[Context], Made]
+    continues: tuple[str, ...] = ()
+    parallel: bool = False
+    round: int = 0
+    earlier_round: int | None = None
+
+    @property
+    def base(self) -> str:
+        """Its name without the number of an earlier round."""
+        return self.name.split("-")[0]
+
+    def config(self, whole: RunConfig) -> RunConfig:
+        """The settings of its round, of those of the whole run."""
+        return whole.in_round(self.round) if self.continues else whole
+
+
+def in_rounds(stages: Sequence[Stage], count: int) -> tuple[Stage, ...]:
+    """The stages of a run of ``count`` rounds, in order.
+
+    Stages that continue come in every round. In the last they keep their names, so that ``agent`` is the
+    trained agent of any run; in an earlier one the number of the round is added: ``agent-0``.
+    """
+    return tuple(
+        _in_round(stage, index, count)
+        for index in range(count)
+        for stage in stages
+        if index == count - 1 or stage.continues
+    )
+
+
+def round_suffix(index: int, count: int) -> str:
+    """What the stages of a round add to their names: nothing in the last of ``count`` rounds."""
+    return "" if index == count - 1 else f"-{index}"
+
+
+def _in_round(stage: Stage, index: int, count: int) -> Stage:
+    suffix = round_suffix(index, count)
+    before = tuple(f"{name}-{index - 1}" for name in stage.continues) if index else ()
+    return replace(
+        stage,
+        name=stage.name + suffix,
+        needs=tuple(need + suffix for need in stage.needs) + before,
+        round=index,
+        earlier_round=index if suffix else None,
+    )
