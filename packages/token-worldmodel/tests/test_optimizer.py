@@ -95,9 +95,3 @@ def test_it_goes_on_from_its_state(model):
         group["lr"] = 0.0
     again.step()
     assert all(torch.equal(new, once[name]) for name, new in model.state_dict().items())
-
-
-def test_a_pytorch_without_muon_is_told(model, monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ValueError, match=r"has no Muon; install 2\.9 or later, or use AdamW"):
-        MuonAdamW(model, lr=1e-2)

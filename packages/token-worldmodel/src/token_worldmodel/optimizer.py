@@ -64,7 +64,7 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: AdamW's.
 
     Raises:
-        ValueError: a negative decay, or a version of PyTorch without Muon (2.9 has it).
+        ValueError: a negative decay.
     """
 
     def __init__(
@@ -75,8 +75,6 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        if not hasattr(torch.optim, "Muon"):
-            raise ValueError(f"PyTorch {torch.__version__} has no Muon; install 2.9 or later, or use AdamW")
         inside = [p for b in model.blocks for p in b.parameters() if p.ndim == 2 and p.requires_grad]
         taken = {id(parameter) for parameter in inside}
         groups = parameter_groups(model, weight_decay)
