@@ -1,5 +1,8 @@
+import json
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from latent_ac import (
@@ -123,6 +126,13 @@ def test_a_compiled_part_is_kept_as_what_it_is_and_reading_draws_nothing(tmp_pat
 def test_sizes_are_whole_numbers(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_whole_numbers_of_numpy_are_taken_and_go_into_a_file(tmp_path: Path) -> None:
+    count = np.int64(6)  # as gymnasium's Discrete.n is
+    config = ActorConfig(feature_dim=count, num_actions=count, hidden=(count,))
+    assert json.loads(json.dumps(asdict(config))) == asdict(config) | {"hidden": [6], "feature_blocks": []}
+    assert ActorConfig(feature_dim=6, num_actions=6, hidden=(6,)) == config
 
 
 @pytest.mark.parametrize("kind", [ActorConfig, CriticConfig, PredictorConfig])

@@ -205,6 +205,26 @@ def test_user_errors() -> None:
         PredictorObjective(*predictors())(replace(batch, rewards=batch.rewards[1:]))
     with pytest.raises(ValueError, match="at least one batch"):
         evaluate_predictors(*predictors(), [])
+    for use in (PredictorObjective(*predictors()), lambda b: evaluate_predictors(*predictors(), [b])):
+        with pytest.raises(ValueError, match="holds no transitions"):
+            use(paddle_and_ball(0, size=0))
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (4,)])  # the second would serve every column
+def test_one_action_for_each_transition(shape: tuple[int, ...]) -> None:
+    features, one = torch.zeros(5, 4, 6), torch.zeros(1, 4, 6)
+    for predictor in predictors():
+        with pytest.raises(ValueError, match=r"do not fit; give \(\.\.\., F\), \(\.\.\.\) and"):
+            predictor(features, torch.zeros(shape, dtype=torch.int64), features)
+        with pytest.raises(ValueError, match=r"next_features \(1, 4, 6\) do not fit"):
+            predictor(features, torch.zeros(5, 4, dtype=torch.int64), one)
+
+
+@pytest.mark.parametrize("transform", ["raw", "clip", "sign", "symlog"])
+def test_the_sign_head_expects_the_transformed_sign(transform: str) -> None:
+    reward, _ = predictors()
+    certain = reward.expected(torch.tensor([-50.0, -50.0, 50.0]), transform)
+    assert certain == pytest.approx(math.log(2) if transform == "symlog" else 1.0)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,8 @@ def test_is_differentiable() -> None:
 def test_shapes_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"give \(T, B\), \(T, B\) and \(T\+1, B\)"):
         lambda_returns(torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 2), 0.9, 0.9)
+    with pytest.raises(ValueError, match="rewards hold no step"):
+        lambda_returns(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(1, 2), 0.9, 0.9)
 
 
 def test_survival() -> None:

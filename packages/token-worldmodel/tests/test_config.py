@@ -1,6 +1,7 @@
 import json
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 from token_worldmodel import WorldModel, WorldModelConfig
 
@@ -18,6 +19,13 @@ def test_reference_model_has_eleven_million_parameters() -> None:
 def test_survives_json() -> None:
     config = WorldModelConfig(num_levels=2, num_codes=(8, 4), loss_weights=(1.0, 0.5))
     assert WorldModelConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_whole_numbers_of_numpy_are_taken_and_go_into_json() -> None:
+    six, two = np.int64(6), np.int64(2)  # as gymnasium's Discrete.n is
+    config = WorldModelConfig(num_levels=two, num_codes=[six, six], num_actions=six)
+    assert json.loads(json.dumps(asdict(config)))["num_codes"] == [6, 6]
+    assert WorldModelConfig(num_codes=six).codes == (6, 6, 6)
 
 
 def test_one_number_of_codes_serves_every_level() -> None:
@@ -47,6 +55,7 @@ def test_weights_that_are_not_given_fit_any_number_of_levels() -> None:
         ({"detail": "all"}, "detail is 'all'; choose one of none, last, past"),
         ({"num_levels": 4, "loss_weights": (1.0, 0.5)}, "loss_weights is .*; give 4 of at least 0"),
         ({"loss_weights": (0.0, 0.0, 0.0)}, "one per level, not all 0"),
+        ({"loss_weights": 1.0}, r"loss_weights is 1\.0; give a tuple of one per level"),
         ({"loss_weights": (1.0, -0.5, 0.1)}, "loss_weights is .*; give 3 of at least 0"),
     ],
 )

@@ -1,10 +1,11 @@
 """Which optimizer moves which weights, and how far."""
 
 import copy
+import pickle
 
 import pytest
 import torch
-from token_worldmodel import MuonAdamW, parameter_groups
+from token_worldmodel import MuonAdamW, make_optimizer, parameter_groups
 
 WIDTH = 16  # of `model`
 
@@ -95,3 +96,46 @@ def test_it_goes_on_from_its_state(model):
         group["lr"] = 0.0
     again.step()
     assert all(torch.equal(new, once[name]) for name, new in model.state_dict().items())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_copy_steps_the_copied_model(model, copied):
+    optimizer = MuonAdamW(model, lr=1e-2)
+    optimizer.step()
+    other, again = copied((model, optimizer))
+    for parameter, same in zip(other.parameters(), model.parameters(), strict=True):
+        parameter.grad = same.grad.clone()
+    optimizer.step()
+    again.step()
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+
+
+def test_a_closure_makes_the_gradients_and_its_loss_comes_back(model):
+    optimizer = MuonAdamW(model, lr=1e-2)
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = sum(p.square().sum() for p in model.parameters())
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        first = optimizer.step(closure)
+    assert first > sum(p.square().sum() for p in model.parameters())
+    assert not any(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_refuses_what_it_cannot_step(model):
+    optimizer = MuonAdamW(model, lr=1e-2)
+    with pytest.raises(ValueError, match="the parameters of one model"):
+        optimizer.add_param_group({"params": [torch.zeros(2, 2, requires_grad=True)]})
+    with pytest.raises(
+        ValueError, match="the state holds state, param_groups; give the state of a MuonAdamW"
+    ):
+        optimizer.load_state_dict(optimizer.adamw.state_dict())
+    with pytest.raises(ValueError, match="kind is 'Muon'; choose adamw or muon"):
+        make_optimizer(model, "Muon", lr=1e-2, weight_decay=0.0, betas=(0.9, 0.999))
+    model.blocks.requires_grad_(False)
+    with pytest.raises(ValueError, match="no matrix of the model's blocks requires a gradient"):
+        MuonAdamW(model, lr=1e-2)

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,18 @@ def test_round_trip_and_equal_bytes(make_trajectories, tmp_path) -> None:
         "int32",
         "uint8",
     ]
+
+
+def test_two_columns_may_be_one_array_that_cannot_be_written(make_trajectories, tmp_path) -> None:
+    never = np.zeros(6, np.bool_)
+    never.flags.writeable = False
+    given = TokenTrajectories(
+        **(columns(make_trajectories(4, 2)) | {"terminated": never, "truncated": never})
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_tokens(tmp_path / "tokens.safetensors", given)
+    assert not load_tokens(tmp_path / "tokens.safetensors").truncated.any()
 
 
 def test_final_rows_end_episodes(make_trajectories) -> None:

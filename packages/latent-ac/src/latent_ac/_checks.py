@@ -1,8 +1,9 @@
 """Checks shared by the configurations: one sentence with the name, the value and what is allowed."""
 
+from numbers import Integral
 from typing import Any
 
-from latent_ac.two_hot import LARGEST_LIMIT
+LARGEST_LIMIT = 80.0  # of two-hot bins, in symlog units; e^80 is near the end of float32
 
 
 def require(condition: bool, name: str, value: Any, allowed: str) -> None:
@@ -16,9 +17,16 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, name, value, "one of " + ", ".join(map(repr, choices)))
 
 
-def require_count(name: str, value: int) -> None:
-    """Raise a ValueError unless ``value`` is a whole number of at least 1."""
-    require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1")
+def require_counts(config: Any, *names: str) -> None:
+    """Raise a ValueError unless these settings are whole numbers of at least 1; then keep them as ``int``.
+
+    NumPy's, such as ``env.action_space.n`` of gymnasium, do not go into JSON.
+    """
+    for name in names:
+        value = getattr(config, name)
+        whole = isinstance(value, Integral) and int(value) >= 1
+        require(whole, name, value, "a whole number of at least 1")
+        object.__setattr__(config, name, int(value))
 
 
 def require_bins(num_bins: int, limit: float) -> None:
@@ -32,10 +40,12 @@ def require_network(config: Any) -> None:
     """Turn JSON's lists of widths back into tuples, then check the sizes every network of the package has."""
     for name in ("hidden", "feature_blocks"):
         widths = getattr(config, name)
-        whole = isinstance(widths, tuple | list) and all(isinstance(w, int) and w >= 1 for w in widths)
+        whole = isinstance(widths, tuple | list) and all(
+            isinstance(w, Integral) and int(w) >= 1 for w in widths
+        )
         require(whole, name, widths, "a tuple of whole widths of at least 1")
-        object.__setattr__(config, name, tuple(widths))
-    require_count("feature_dim", config.feature_dim)
+        object.__setattr__(config, name, tuple(int(width) for width in widths))
+    require_counts(config, "feature_dim")
     require(
         not config.feature_blocks or sum(config.feature_blocks) == config.feature_dim,
         "feature_blocks",

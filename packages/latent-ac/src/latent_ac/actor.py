@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ac import categorical
-from latent_ac._checks import require, require_count, require_network
+from latent_ac._checks import require, require_counts, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import MLP, MLPOnCodes
 
@@ -34,7 +34,7 @@ class ActorConfig:
     def __post_init__(self) -> None:
         """Check the values."""
         require_network(self)
-        require_count("num_actions", self.num_actions)
+        require_counts(self, "num_actions")
         require(self.output_gain >= 0, "output_gain", self.output_gain, "0 or more")
 
 

@@ -66,9 +66,7 @@ def log_prob(logits: Tensor, actions: Tensor) -> Tensor:
 
 def entropy(logits: Tensor) -> Tensor:
     """H(pi) = -sum_a pi(a) log pi(a) in nats, (..., A) -> (...), with 0 log 0 = 0."""
-    log_probs = logits.log_softmax(-1)
-    # 0 * -inf is NaN, in the value and again in the gradient, so the -inf goes before the product.
-    return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
+    return _entropy(logits.log_softmax(-1))
 
 
 def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +74,12 @@ def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tenso
     _check_actions(logits, actions)
     log_probs = logits.log_softmax(-1)
     chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    ent = -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
-    return chosen, ent
+    return chosen, _entropy(log_probs)
+
+
+def _entropy(log_probs: Tensor) -> Tensor:
+    # 0 * -inf is NaN, in the value and again in the gradient, so the -inf goes before the product.
+    return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
 
 
 def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:

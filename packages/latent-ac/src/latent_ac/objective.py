@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ac import categorical
-from latent_ac._checks import require, require_choice, require_count
+from latent_ac._checks import require, require_choice, require_counts
 from latent_ac.actor import Actor
 from latent_ac.critic import Critic, SlowTarget
 from latent_ac.features import Features
@@ -80,8 +80,7 @@ class AgentConfig:
         for name in ("entropy_coef", "uniform_coef", "anchor_coef", "critic_coef", "slow_coef"):
             value = getattr(self, name)
             require(value >= 0, name, value, "0 or more")
-        for name in ("ppo_epochs", "ppo_minibatches"):
-            require_count(name, getattr(self, name))
+        require_counts(self, "ppo_epochs", "ppo_minibatches")
         require(self.ppo_clip > 0, "ppo_clip", self.ppo_clip, "a number above 0")
 
 

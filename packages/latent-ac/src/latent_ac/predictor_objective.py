@@ -155,6 +155,8 @@ def _check(batch: TransitionBatch) -> None:
             f"next_features {tuple(batch.next_features.shape)}, rewards {tuple(batch.rewards.shape)}, "
             f"continues {tuple(batch.continues.shape)}; give features (..., F) and the rest (...)"
         )
+    if not shape.numel():
+        raise ValueError("the batch holds no transitions; give one or more")
     if batch.actions.device.type != "cpu" or torch.compiler.is_compiling():
         return  # on a GPU the look would wait for the device
     if not batch.rewards.isfinite().all():  # the sign of NaN is 0: it would be learned as no reward

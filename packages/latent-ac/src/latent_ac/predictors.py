@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require, require_bins, require_choice, require_count, require_network
+from latent_ac._checks import require, require_bins, require_choice, require_counts, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import FeatureNorm, hidden_stack, linear
 from latent_ac.rewards import transform_rewards
@@ -48,7 +48,7 @@ class PredictorConfig:
         """Check the values."""
         require_network(self)
         require(len(self.hidden) >= 1, "hidden", self.hidden, "a tuple of one or more widths")
-        require_count("num_actions", self.num_actions)
+        require_counts(self, "num_actions")
         require_choice("reward_head", self.reward_head, REWARD_HEADS)
         require_bins(self.num_bins, self.limit)
         require(0 <= self.class_balance <= 1, "class_balance", self.class_balance, "a number from 0 to 1")
@@ -112,9 +112,15 @@ class TransitionPredictor(nn.Module):
         """Unadjusted logits over the support, float32 (..., N): what the weighted loss is taken on.
 
         Raises:
-            ValueError: the features are of another width, or the actions not int64 ids below ``num_actions``.
+            ValueError: the features are of another width, the three are not of one shape, or the actions not
+                int64 ids below ``num_actions``.
         """
         _check_actions(actions, self.config.num_actions)
+        if not features.shape[:-1] == next_features.shape[:-1] == actions.shape:
+            raise ValueError(
+                f"features {tuple(features.shape)}, actions {tuple(actions.shape)} and next_features "
+                f"{tuple(next_features.shape)} do not fit; give (..., F), (...) and (..., F)"
+            )
         x = self.now(self.norm(features)) + self.next(self.norm(next_features)) + self.action(actions)
         output: Tensor = self.output(self.hidden(x))
         return output.float()
@@ -176,7 +182,8 @@ class RewardPredictor(TransitionPredictor):
     ) -> Tensor:
         """E[transform(r)], float32 (...): by default the expected reward itself.
 
-        The sign head only knows signs, so what it expects is the sign of the reward under any transform.
+        The sign head only knows signs, so what it expects is the transformed sign: the sign itself, but for
+        "symlog", which takes it times ln 2.
 
         Args:
             features: of the state the action was chosen in, (..., F).

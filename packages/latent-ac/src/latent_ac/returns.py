@@ -13,8 +13,8 @@ def lambda_returns(
 
     G_t = r_t + gamma c_t [(1 - lambda) v_(t+1) + lambda G_(t+1)],   G_T = v_T
 
-    (Sutton & Barto, 2018, eq. 12.2 in recursive form; DreamerV3, eq. 6.) lambda 0 is the one-step target,
-    lambda 1 the discounted sum bootstrapped at the end. Differentiable in every tensor.
+    (Sutton & Barto, 2018, eq. 12.2 in recursive form; DreamerV2, 2021, eq. 4.) lambda 0 is the one-step
+    target, lambda 1 the discounted sum bootstrapped at the end. Differentiable in every tensor.
 
     Args:
         rewards: r_t, what the action at t brought, (T, B).
@@ -24,8 +24,10 @@ def lambda_returns(
         lambda_: mixture in [0, 1].
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or there is no step.
     """
+    if not len(rewards):
+        raise ValueError("rewards hold no step; give (T, B) of one step or more")
     if continues.shape != rewards.shape or values.shape != (rewards.shape[0] + 1, *rewards.shape[1:]):
         raise ValueError(
             f"rewards {tuple(rewards.shape)}, continues {tuple(continues.shape)} and values "

@@ -7,7 +7,7 @@ are in the scalar's own units, so the expectation of a two-hot target is the sca
 import torch
 from torch import Tensor
 
-LARGEST_LIMIT = 80.0  # in symlog units; e^80 is near the end of float32
+from latent_ac._checks import require_bins
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -26,13 +26,9 @@ def symexp_bins(num_bins: int, limit: float) -> Tensor:
     Exactly antisymmetric around a bin at exactly 0, for which ``num_bins`` must be odd.
 
     Raises:
-        ValueError: ``num_bins`` is even or below 3, or ``limit`` is not above 0 or above `LARGEST_LIMIT`.
+        ValueError: ``num_bins`` is even or below 3, or ``limit`` is not above 0 or above 80.
     """
-    if num_bins < 3 or num_bins % 2 == 0 or not 0 < limit <= LARGEST_LIMIT:
-        raise ValueError(
-            f"num_bins={num_bins}, limit={limit} make no symmetric bins; give an odd number of at least 3 "
-            f"and a limit above 0, at most {LARGEST_LIMIT}"
-        )
+    require_bins(num_bins, limit)
     upper = symexp(torch.linspace(0.0, limit, num_bins // 2 + 1, dtype=torch.float32))
     return torch.cat((-upper[1:].flip(0), upper))
 

@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 Mask = Literal["hierarchical", "causal"]
 Detail = Literal["none", "last", "past"]
@@ -45,13 +46,17 @@ class WorldModelConfig:
 
     def __post_init__(self) -> None:
         """Turn JSON's lists back into tuples and fill in the weights, then check every value."""
+        if not isinstance(self.loss_weights, tuple | list):
+            raise ValueError(f"loss_weights is {self.loss_weights!r}; give a tuple of one per level")
         object.__setattr__(self, "loss_weights", tuple(self.loss_weights))
-        if isinstance(self.num_codes, list):
-            object.__setattr__(self, "num_codes", tuple(self.num_codes))
+        codes: Any = self.num_codes
+        plain = tuple(map(_plain, codes)) if isinstance(codes, tuple | list) else _plain(codes)
+        object.__setattr__(self, "num_codes", plain)
         for name in ("num_levels", "num_actions", "max_steps", "dim", "num_layers", "num_heads", "ffn_dim"):
-            value = getattr(self, name)
+            value = _plain(getattr(self, name))
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
+            object.__setattr__(self, name, value)
         if not self.loss_weights:
             weights = tuple(_WEIGHTS.get(level, 0.1) for level in range(self.num_levels))
             object.__setattr__(self, "loss_weights", weights)
@@ -87,3 +92,8 @@ class WorldModelConfig:
     def step_size(self) -> int:
         """Positions of one step: its tokens and its action."""
         return self.num_levels + 1
+
+
+def _plain(value: Any) -> Any:
+    """A whole number of NumPy's, such as ``env.action_space.n``, as an ``int``: it would not go into JSON."""
+    return int(value) if isinstance(value, Integral) else value

@@ -1,4 +1,4 @@
-"""What the world model is trained on, and the optimiser's parameter groups."""
+"""What the world model is trained on."""
 
 import torch
 import torch.nn.functional as F

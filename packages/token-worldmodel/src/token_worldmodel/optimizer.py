@@ -1,5 +1,6 @@
 """What learns the weights: AdamW, or Muon for the matrices inside the blocks and AdamW for the rest."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -41,8 +42,10 @@ def make_optimizer(
     """AdamW in the groups of `parameter_groups`, or `MuonAdamW`.
 
     Raises:
-        ValueError: as these two do.
+        ValueError: another kind, and as these two do.
     """
+    if kind not in ("adamw", "muon"):
+        raise ValueError(f"kind is {kind!r}; choose adamw or muon")
     if kind == "muon":
         return MuonAdamW(model, lr=lr, weight_decay=weight_decay, betas=betas)
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=lr, betas=betas, fused=True)
@@ -54,7 +57,8 @@ class MuonAdamW(torch.optim.Optimizer):
     Muon steps along the orthogonal matrix nearest to the gradient's momentum, so that no direction is learned
     slowly because others have larger gradients (Jordan et al., 2024,
     https://kellerjordan.github.io/posts/muon). Its steps are scaled to the root mean square of AdamW's (Liu
-    et al., 2025, https://arxiv.org/abs/2502.16982, eq. 4), so one learning rate serves both.
+    et al., 2025, https://arxiv.org/abs/2502.16982, eq. 4), so one learning rate serves both. To it
+    a block's queries, keys and values are one matrix, as they are in the model.
 
     Args:
         model: its parameters; embeddings, heads, norms and biases are AdamW's, in the groups of
@@ -64,7 +68,7 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: AdamW's.
 
     Raises:
-        ValueError: a negative decay.
+        ValueError: a negative decay, or the blocks have nothing to learn.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         inside = [p for b in model.blocks for p in b.parameters() if p.ndim == 2 and p.requires_grad]
+        if not inside:
+            raise ValueError("no matrix of the model's blocks requires a gradient; use AdamW for the rest")
         taken = {id(parameter) for parameter in inside}
         groups = parameter_groups(model, weight_decay)
         for group in groups:
@@ -87,17 +93,42 @@ class MuonAdamW(torch.optim.Optimizer):
     def _groups(self) -> list[dict[str, Any]]:
         return [*self.adamw.param_groups, *self.muon.param_groups]
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Step both, on gradients that are there."""
+    def __getstate__(self) -> dict[str, Any]:
+        """All of it, for a copy; an optimizer of PyTorch's keeps groups and state alone."""
+        return dict(self.__dict__)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Those of the model are all there are.
+
+        Raises:
+            ValueError: it is another.
+        """
+        if not any(param_group is own for own in self._groups()):
+            raise ValueError("MuonAdamW learns the parameters of one model; give those of others to AdamW")
+        super().add_param_group(param_group)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Step both, on the gradients that are there or that ``closure`` makes; what it gives."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         self.adamw.step()
         self.muon.step()
+        return loss
 
     def state_dict(self) -> dict[str, Any]:
         """Of both, by name."""
         return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` gave."""
+        """What `state_dict` gave.
+
+        Raises:
+            ValueError: it is another optimizer's.
+        """
+        if state_dict.keys() != {"adamw", "muon"}:
+            raise ValueError(f"the state holds {', '.join(state_dict)}; give the state of a MuonAdamW")
         self.adamw.load_state_dict(state_dict["adamw"])
         self.muon.load_state_dict(state_dict["muon"])
         self.param_groups = self._groups()

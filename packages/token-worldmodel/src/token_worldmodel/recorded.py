@@ -30,8 +30,8 @@ class Recorded:
     warning.
 
     Args:
-        function: tensors, all on one device, to a tuple of tensors; `imagine` is such a function, if the
-            policy is.
+        function: tensors, all on one device, to a tuple of tensors, without gradients; such as one that calls
+            `imagine` and gives the dream's tensors.
         generators: those that the function draws from.
     """
 

@@ -93,7 +93,8 @@ class TokenSampler:
             length: steps of a window, T.
             batch_size: windows of a batch, B.
             weights: how often each game is drawn, relative to the others; equally by default.
-            seed: of the split and of the batches.
+            seed: of the split and of the batches. Repeats that are to share a split share the seed, and draw
+                batches of other numbers.
             split: episodes to draw from.
             validation_fraction: of the episodes of each game, at least one and not all.
             newest: by game, the first row of what was played last.

@@ -90,7 +90,8 @@ def save_tokens(
     path: str | Path, trajectories: TokenTrajectories, config: dict[str, Any] | None = None
 ) -> None:
     """Write trajectories as a ``tokens`` artifact; ``config`` says how the tokens were made."""
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(trajectories, name))) for name in COLUMNS}
+    # Copied: safetensors refuses two columns that are one array, such as nothing terminated nor truncated.
+    tensors = {name: torch.tensor(getattr(trajectories, name)) for name in COLUMNS}
     save_artifact(path, tensors, kind="tokens", config=config or {})
 
 
