@@ -245,6 +245,22 @@ def test_damaged_text_files_are_named(run, tmp_path, name, text):
     refused(wm("show", copy), name)
 
 
+def test_a_section_that_is_a_value_is_named_with_a_preset_too(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    (copy / "config.toml").write_text("collect = 3")
+    refused(wm("train", "--run", copy, "--device", "cpu"), "collect is a section with keys of its own")
+    refused(
+        wm("train", "--run", copy, "--preset", "tiny", "--device", "cpu"), "collect is 3; it is a section"
+    )
+
+
+def test_play_of_one_episode_is_refused_before_anything_learns_from_it(tmp_path):
+    alone = options(("collect.num_envs=1", "collect.num_steps=100"))
+    refused(
+        train(tmp_path / "run", *alone), "one episode of pong was played in 100 steps", "collect.num_envs"
+    )
+
+
 def test_no_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root, who may write anywhere
     refused(train(tmp_path / "run"), "run: no permission; put that right or give another path")

@@ -88,9 +88,9 @@ def test_files_of_an_older_version_are_read(finished, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "old", copy_function=shutil.copy2)
     for path in out.glob("*/bench.json"):
         scored = json.loads(path.read_text())
-        del scored["agent_steps_collected"]
-        for name in ("epsilon", "agent_steps_choosing"):
-            del scored["protocol"][name]
+        for name in ("agent_steps_collected", "agent_steps_choosing"):
+            del scored[name]
+        del scored["protocol"]["epsilon"]
         path.write_text(json.dumps(scored))
     again = wm(*BENCH, "--out", out, *SETTINGS)
     assert again.code == 0, again.output
@@ -105,14 +105,29 @@ def test_a_run_has_finished_with_its_settings_its_agent_and_its_episodes_only(tm
     place.mkdir()
     save_config(place / "config.toml", options.config("pong", 0))
     (place / "agent.safetensors").write_bytes(b"agent")
-    protocol = {"episodes": 3, "epsilon": 0.0, "agent_steps_choosing": 70}
-    score = {"agent": {"mean": 1.0}, "random": {"mean": -20.0}, "agent_steps_collected": 900}
+    evaluate = options.config("pong", 0).evaluate
+    names = ("temperature", "epsilon", "max_frames")
+    protocol = {"episodes": 3} | {name: getattr(evaluate, name) for name in names}
+    score = {
+        "agent": {"mean": 1.0},
+        "random": {"mean": -20.0},
+        "agent_steps_collected": 900,
+        "agent_steps_choosing": 70,
+    }
     known = score | {"agent_sha256": sha256(place / "agent.safetensors"), "protocol": protocol}
     (place / "bench.json").write_text(json.dumps(known))
     assert _finished(options, "pong", 0) == known
     assert summarise(options, {"pong": {0: known}})["real_steps"] == {"pong": [970]}
     assert _finished(replace(options, episodes=4), "pong", 0) is None
     assert _finished(replace(options, overrides=("agent.gamma=0.5",)), "pong", 0) is None
+    for name in names:  # as they were played before the run's configuration was replaced
+        other = known | {"protocol": protocol | {name: 7}}
+        (place / "bench.json").write_text(json.dumps(other))
+        assert _finished(options, "pong", 0) is None
+    old = known | {"protocol": protocol | {"agent_steps_choosing": 9}}  # an older version had it here
+    del old["agent_steps_choosing"]
+    (place / "bench.json").write_text(json.dumps(old))
+    assert _finished(options, "pong", 0) == known | {"agent_steps_choosing": 9}
     (place / "agent.safetensors").write_bytes(b"other")
     assert _finished(options, "pong", 0) is None
 
@@ -189,6 +204,7 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         (["--games", "pnog"], "pong"),
         (["--preset", "tiny", "--device", "gpu"], "unknown device 'gpu'; allowed: auto, cpu, cuda, cuda:N"),
         (["--submit-command", "sbatch"], "needs {command}"),
+        (["--submit-command", "{command}", "--json", "out.json"], "--json keeps results"),
         (["--submit-command", "{command} {queue}"], "cannot be filled in"),
         (["--submit-command", "{command} {name.stem}"], "cannot be filled in"),
         (["--submit-command", "{command} {seed[0]}"], "cannot be filled in"),

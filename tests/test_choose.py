@@ -68,9 +68,9 @@ def test_candidates_play_the_same_games_and_their_steps_are_counted(first):
         )
         assert candidate["games"]["pong"]["returns"] == played.returns.tolist()
         steps += int(played.lengths.sum())
-    assert choice["agent_steps"] == steps
+    assert choice["agent_steps"] == {"pong": steps}
     evaluation = json.loads((first / "evaluation.json").read_text())
-    assert evaluation["protocol"]["agent_steps_choosing"] == steps
+    assert evaluation["games"]["pong"]["agent_steps_choosing"] == steps
     assert evaluation["protocol"]["agent_of_round"] == 0
     assert evaluation["protocol"]["seed"] != choice["seed"]
 
@@ -120,7 +120,7 @@ def test_who_chooses_no_more_has_the_last_rounds_agent(first, tmp_path):
     assert "choose:" not in last.output
     evaluation = json.loads((copy / "evaluation.json").read_text())
     assert evaluation["protocol"]["agent_of_round"] == 1
-    assert evaluation["protocol"]["agent_steps_choosing"] == 0
+    assert evaluation["games"]["pong"]["agent_steps_choosing"] == 0
 
 
 def test_other_games_to_choose_by_leave_the_rounds_alone(first, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from command import SMALL, options, train
 from safetensors.numpy import load_file
 from torch import Tensor
+from wm import training
 from wm.distributed import Team
 
 EXACT = options(
@@ -34,6 +35,14 @@ def test_shares_join_to_the_whole_batch():
     assert Team().share(batch) is batch
     with pytest.raises(ValueError, match="a batch of 6 cannot be shared evenly by 4 processes"):
         Team(0, 4).share(batch)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "join", lambda device: (Team(0, 3), device))
+    refused = train(tmp_path / "run", "--set", "train.worldmodel.batch_size=8")
+    assert refused.code == 2
+    assert "which 3 processes cannot share evenly; give a multiple of 3" in " ".join(refused.output.split())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo")

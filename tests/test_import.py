@@ -58,6 +58,7 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     trained = wm("train", "--run", run, "--device", "cpu", *SETTINGS)
     assert trained.code == 0, trained.output
     assert "not played, no games of ALE: push" in trained.output
+    assert "wm eval" not in trained.output  # which would refuse it, below
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["stages"]["collect"]["metrics"]["push"]["steps"] == 117
     assert manifest["stages"]["evaluate"]["metrics"]["games"] == {}

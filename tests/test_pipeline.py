@@ -115,6 +115,8 @@ def test_settings_mistaken_and_taken_back_cost_nothing(run, tmp_path, monkeypatc
     steps = load_config(run / "config.toml").train.worldmodel.steps
     back = wm("train", "--run", copy, "--device", "cpu", "--set", f"train.worldmodel.steps={steps}")
     assert back.code == 0, back.output
+    assert "changed: " in back.output
+    assert "to be run again" not in back.output
     for stage in STAGES:
         assert f"{stage}: up to date, skipped" in back.output
 

@@ -16,6 +16,7 @@ from command import SMALL, options, train, wm
 from safetensors.numpy import load_file
 from token_worldmodel import load_tokens
 from wm.config import load_config
+from wm.policy import RunPolicy
 from wm.run import Layout, Manifest
 from wm.signs import read_signs
 
@@ -216,6 +217,26 @@ def test_stage_names_of_a_run_of_rounds(looped, tmp_path):
     assert "all" in wm("runs", looped.parent).output
 
 
+def test_play_collected_anew_and_stopped_leaves_what_was_played(looped, tmp_path, monkeypatch):
+    copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
+    before = artifacts(copy)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunPolicy, "__call__", interrupted)
+        stopped = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.epsilon=0.5")
+    assert stopped.code == 130
+    assert "to be run again: collect-1, encoder-1" in stopped.output
+    assert artifacts(copy) == before
+    epsilon = load_config(looped / "config.toml").rounds.epsilon
+    back = wm("train", "--run", copy, "--device", "cpu", "--set", f"rounds.epsilon={epsilon}")
+    assert back.code == 0, back.output
+    assert "to be run again" not in back.output
+    assert back.output.count("up to date, skipped") == len(NAMES)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -223,6 +244,7 @@ def test_stage_names_of_a_run_of_rounds(looped, tmp_path):
         ("rounds.first_steps=1250", "leaves 51 for 2 later rounds"),
         ("rounds.epsilon=1.5", r"epsilon must lie in [0, 1]; got 1.5"),
         ("rounds.worldmodel_steps=0", "worldmodel_steps must be at least 1"),
+        ("rounds.temperature=1e-9", "temperature must be 0 (greedy) or at least 1e-6; got 1e-09"),
         ("choose.rounds=0", "rounds must be at least 1; got 0"),
         ("choose.episodes=0", "episodes must be at least 1; got 0"),
         ("choose.max_frames=10", "max_frames must be at least 100; got 10"),

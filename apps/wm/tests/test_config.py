@@ -73,6 +73,8 @@ def test_a_size_that_follows_cannot_be_set():
         ),
         ("actor.num_actions=6", r"actor\.num_actions is 6; it is 18 in any game"),
         ("worldmodel.num_actions=6", r"worldmodel\.num_actions is 6; it is 18"),
+        ("windows.clip=3", "clip must be at least 4; got 3"),
+        ("evaluate.temperature=-1", "temperature must be 0 .greedy. or at least 1e-6; got -1"),
         ("dream.temperature=1e-9", r"temperature must be at least 1e-6; got 1e-09"),
         ("hrvq=3", "hrvq is 3; it is a section, so set hrvq.KEY=VALUE"),
         ("worldmodel=3", "worldmodel is 3; it is a section"),

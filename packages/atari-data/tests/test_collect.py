@@ -11,7 +11,6 @@ from atari_data import (
     RandomPolicy,
     StickyRandomPolicy,
     collect,
-    drop_rounds,
     final_rows,
     first_rows,
 )
@@ -235,6 +234,8 @@ def test_answers_that_are_no_actions(tmp_path: Path, answer: np.ndarray, message
 def test_bad_arguments(tmp_path: Path):
     with pytest.raises(ValueError, match="num_steps is 0"):
         run(tmp_path, 0)
+    with pytest.raises(ValueError, match=r"keep is 0\.5; give an integer"):
+        run(tmp_path, keep=0.5)
     with pytest.raises(ValueError, match="seed is -1"):
         run(tmp_path, seed=-1, policy=RandomPolicy("breakout", 0, 3))
     with pytest.raises(ValueError, match="num_envs is 0"):
@@ -281,7 +282,7 @@ def test_a_directory_has_one_writer(tmp_path: Path):
     before, refusals = contents(tmp_path), []
 
     def intrude(taken: int) -> None:
-        for write in (lambda: run(tmp_path), lambda: drop_rounds(tmp_path, 1)):
+        for write in (lambda: run(tmp_path), lambda: run(tmp_path, keep=1)):
             with pytest.raises(ValueError, match="is being written by another process") as refusal:
                 write()
             refusals.append(refusal)

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from atari_data import (
+    CollectResult,
     FrameStore,
+    Policy,
     Protocol,
     RandomPolicy,
     collect,
-    drop_rounds,
     final_rows,
     first_rows,
     import_recording,
@@ -165,9 +166,6 @@ def test_a_file_that_only_resembles_a_shard_is_none(cut: FrameStore, tmp_path: P
     (tmp_path / "shard-00000 (copy).safetensors").write_bytes(b"anything")
     assert len(FrameStore.open(tmp_path)) == len(cut)
     assert len(shard_paths(tmp_path)) == cut.num_shards
-    drop_rounds(tmp_path, 1)
-    assert len(FrameStore.open(tmp_path)) == len(cut)
-    assert (tmp_path / "shard-00000 (copy).safetensors").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
@@ -225,19 +223,39 @@ def test_the_first_rounds_do_not_need_the_others(breakout_dir: Path, tmp_path: P
     with pytest.raises(ValueError, match=f"lacks shard-{first.num_shards:05d}"):
         FrameStore.open(copy)
     assert len(FrameStore.open(copy, rounds=1)) == len(first)
-    drop_rounds(copy, keep=1)  # the rest goes, gap and all, so that the round can be collected again
-    assert len(FrameStore.open(copy)) == len(first)
-
-
-def test_dropped_rounds_make_place_for_others(breakout_dir: Path, tmp_path: Path):
-    copy = Path(shutil.copytree(breakout_dir, tmp_path / "copy"))
-    drop_rounds(copy, keep=1)
-    assert len(FrameStore.open(copy).rounds) == 1
-    protocol = FrameStore.open(copy).protocol
-    policy = RandomPolicy("breakout", seed=1, num_envs=3)
-    result = collect(copy, "breakout", 300, policy, seed=5, protocol=protocol, num_envs=3, ram=True)
-    assert result.round == 1
+    assert play_anew(copy).round == 1  # in the place of the rest, gap and all
     assert (~final_rows(FrameStore.open(copy).episode_ids)).sum() == 1200
+
+
+def play_anew(directory: Path, keep: int = 1, policy: Policy | None = None) -> CollectResult:
+    """300 steps in the place of what follows the first ``keep`` rounds."""
+    protocol = FrameStore.open(directory, rounds=1).protocol
+    policy = policy or RandomPolicy("breakout", seed=1, num_envs=3)
+    return collect(
+        directory, "breakout", 300, policy, seed=5, protocol=protocol, num_envs=3, ram=True, keep=keep
+    )
+
+
+def test_a_round_may_take_the_place_of_others(breakout_dir: Path, tmp_path: Path):
+    copy = Path(shutil.copytree(breakout_dir, tmp_path / "copy"))
+    before = {path.name: path.read_bytes() for path in shard_paths(copy)}
+
+    def interrupted(observations: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+        assert len(FrameStore.open(copy).rounds) == 2  # there until the new one is whole
+        raise KeyboardInterrupt
+
+    for keep in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            play_anew(copy, keep, interrupted)
+        assert {path.name: path.read_bytes() for path in shard_paths(copy)} == before
+    result = play_anew(copy)
+    assert (result.round, len(FrameStore.open(copy).rounds)) == (1, 2)
+    assert list(result.paths) == shard_paths(copy)[FrameStore.open(copy, rounds=1).num_shards :]
+    with pytest.raises(ValueError, match="holds 2 rounds; rounds is 3"):
+        play_anew(copy, 3)
+    result = play_anew(copy, 0)
+    assert (result.round, list(result.paths)) == (0, shard_paths(copy))
+    assert (~final_rows(FrameStore.open(copy).episode_ids)).sum() == 300
 
 
 def rounds_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -253,12 +271,12 @@ def rounds_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_while_rounds_are_dropped_a_reader_finds_those_that_are_kept(
+def test_while_rounds_are_replaced_a_reader_finds_those_that_are_kept(
     breakout_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = Path(shutil.copytree(breakout_dir, tmp_path / "copy"))
     found = rounds_found(copy, monkeypatch)
-    drop_rounds(copy, keep=1)
+    play_anew(copy)
     assert found == [1, 1, 1]  # so a process killed at any of its three shards leaves round 0 whole
 
 

@@ -54,10 +54,18 @@ def read_choice(root: Path, config: RunConfig) -> dict[str, Any] | None:
         return None
     try:
         choice: dict[str, Any] = json.loads(path.read_text())
-        known = choice["round"] in candidate_rounds(config) and choice["agent_steps"] >= 0
+        index, _ = choice["round"], choice["agent_steps"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and `wm train` chooses again") from error
-    return choice if known else None  # else it is of the same run with other rounds
+    return (
+        choice if index in candidate_rounds(config) else None
+    )  # else it is of the same run with other rounds
+
+
+def steps_choosing(choice: dict[str, Any] | None, game: str) -> int:
+    """Real steps of a game that were played to choose by; an older choice has one number for all games."""
+    steps: dict[str, int] | int = 0 if choice is None else choice["agent_steps"]
+    return steps if isinstance(steps, int) else steps.get(game, 0)
 
 
 def standings(returns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -69,7 +69,7 @@ class ClipSampler:
 
     def batch(self, step: int) -> ClipBatch:
         """The batch of a step: S stretches with the three frames before each."""
-        rng = np.random.default_rng([self._seed % 2**63, step])
+        rng = np.random.default_rng([self._seed, step])
         games = np.sort(rng.integers(len(self._stores), size=self._batch_size))
         frames, actions, rewards = [], [], []
         for game in np.unique(games):

@@ -213,14 +213,19 @@ def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:
         asked = merge(asked, change)
     data = merge(base, asked)
     for section, key, source, value in _derived(data):
-        _section(data, section)
-        if _section(asked, section).get(key, value) != value:
+        section_of(data, section)
+        if section_of(asked, section).get(key, value) != value:
             raise ValueError(f"{section}.{key} follows from {source} and is {value!r}; set {source} instead")
         data = merge(data, {section: {key: value}})
     return structure(RunConfig, data)
 
 
-def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
+def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of settings, empty where there is none.
+
+    Raises:
+        ValueError: the name has a value instead.
+    """
     section = data.get(name, {})
     if not isinstance(section, dict):
         raise ValueError(f"{name} is {section!r}; it is a section, so set {name}.KEY=VALUE")
@@ -230,10 +235,10 @@ def _section(data: dict[str, Any], name: str) -> dict[str, Any]:
 def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
     """(section, key, what it follows from, value) of every size that is not free."""
     encoder = structure(EncoderConfig, data.get("encoder", {}), "encoder")
-    sizes = merge(_section(data, "hrvq"), {"dim": encoder.embedding_dim})
+    sizes = merge(section_of(data, "hrvq"), {"dim": encoder.embedding_dim})
     quantizer = structure(HRVQConfig, sizes, "hrvq")
     codes = list(quantizer.codes) if isinstance(quantizer.codes, tuple) else quantizer.codes
-    sizes = merge(_section(data, "worldmodel"), {"num_levels": quantizer.levels, "num_codes": codes})
+    sizes = merge(section_of(data, "worldmodel"), {"num_levels": quantizer.levels, "num_codes": codes})
     model = structure(WorldModelConfig, sizes, "worldmodel")
     dream = structure(DreamConfig, data.get("dream", {}), "dream")
     width, origin = quantizer.levels * quantizer.dim, "hrvq.levels and encoder.embedding_dim"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -86,16 +86,6 @@ class FitConfig:
         return self.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-class Objective(Protocol):
-    """What :func:`fit` trains: an ``nn.Module`` that maps a batch to (loss, metrics)."""
-
-    def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
-        """Loss (0-d) and metrics of a batch."""
-
-    def after_step(self) -> None:
-        """Whatever follows an optimiser step: a moving average, a schedule."""
-
-
 def fit(
     objective: Any,
     batches: Callable[[int], Any],
@@ -111,7 +101,10 @@ def fit(
     group: int = 1,
     team: Team = ALONE,
 ) -> dict[str, float]:
-    """Train ``objective`` (an ``nn.Module`` following :class:`Objective`) on ``batches(index)``.
+    """Train ``objective`` on ``batches(index)``.
+
+    It is an ``nn.Module`` that maps a batch to its loss (0-d) and metrics, with a method ``after_step()`` for
+    whatever follows an optimiser step, such as a moving average.
 
     Goes on from ``checkpoint`` if it is there and writes it now and then, at an interruption too. The caller
     deletes it once the stage's artifact is written. Steps come in groups of ``group`` that belong together

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wm.choice import final_layout
+from wm.choice import final_layout, layout_of_round
 from wm.config import RunConfig
 from wm.console import command
 from wm.device import forget_peak_memory, peak_memory_gib
@@ -58,17 +58,24 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path) -> None:
             )
 
 
+def take_back(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> None:
+    """Take back what stages had made before they were begun anew and stopped, where it fits again."""
+    for stage in stages:
+        if stage.name in manifest.set_aside and manifest.stages.keys() >= set(stage.needs):
+            manifest.reinstate(stage.name, stage_fingerprint(stage, config, manifest))
+
+
 def _context(stage: Stage, whole: Context, manifest: Manifest) -> Context:
     """The context of a stage whose inputs are there, in its round."""
-    root = whole.layout.root
+    root, config = whole.layout.root, whole.config
     return replace(
         whole,
-        config=stage.config(whole.config),
-        layout=Layout(root, stage.earlier_round) if stage.continues else final_layout(root, whole.config),
+        config=stage.config(config),
+        layout=layout_of_round(root, config, stage.round) if stage.continues else final_layout(root, config),
         previous=Layout(root, stage.round - 1) if stage.round else None,
         round=stage.round,
         stage=stage.name,
-        fingerprint=stage_fingerprint(stage, whole.config, manifest),
+        fingerprint=stage_fingerprint(stage, config, manifest),
     )
 
 

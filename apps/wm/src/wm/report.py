@@ -143,7 +143,8 @@ def _choose(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     rounds = " / ".join(str(candidate["round"]) for candidate in candidates)
     for game in (game for game in config.games if game in candidates[0]["games"]):
         means = _numbers([candidate["games"][game]["mean"] for candidate in candidates], 2)
-        name = f"{game}: mean of {config.choose.episodes} games, agent of round {rounds}"
+        played = len(candidates[0]["games"][game]["returns"])
+        name = f"{game}: mean of {played} games, agent of round {rounds}"
         yield "choose", name, means, f"round {metrics['round']} chosen"
 
 

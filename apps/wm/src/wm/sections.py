@@ -12,6 +12,11 @@ def require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _require_temperature(value: float) -> None:
+    allowed = value == 0 or value >= 1e-6  # below, logits divided by it overflow
+    require(allowed, f"temperature must be 0 (greedy) or at least 1e-6; got {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
     """Real play, per game.
@@ -60,7 +65,7 @@ class WindowConfig:
     """Stretches of real play that a batch is made of, in steps.
 
     Args:
-        clip: consecutive steps whose moments the encoder learns to tell apart.
+        clip: consecutive steps whose moments the encoder learns to tell apart, at least 4.
         length: steps of a world model window.
     """
 
@@ -68,8 +73,8 @@ class WindowConfig:
     length: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("clip", "length"):
-            require(getattr(self, name) >= 2, f"{name} must be at least 2; got {getattr(self, name)}")
+        require(self.clip >= 4, f"clip must be at least 4; got {self.clip}")
+        require(self.length >= 2, f"length must be at least 2; got {self.length}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +129,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         require(self.episodes >= 1, f"episodes must be at least 1; got {self.episodes}")
         require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
-        require(self.temperature >= 0, f"temperature must not be negative; got {self.temperature}")
+        _require_temperature(self.temperature)
         require(0 <= self.epsilon <= 1, f"epsilon must be 0 to 1; got {self.epsilon}")
         require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
 
@@ -253,7 +258,7 @@ class RoundsConfig:
     def __post_init__(self) -> None:
         require(1 <= self.count <= 1000, f"count must be 1 to 1000; got {self.count}")
         require(self.first_steps >= 100, f"first_steps must be at least 100; got {self.first_steps}")
-        require(self.temperature >= 0, f"temperature must not be negative; got {self.temperature}")
+        _require_temperature(self.temperature)
         for name in ("encoder_steps", "encoder_rounds"):
             require(getattr(self, name) >= 0, f"{name} must not be negative; got {getattr(self, name)}")
         for name in ("epsilon", "newest_share"):

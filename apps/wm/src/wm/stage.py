@@ -128,7 +128,7 @@ class Stage:
         continues: the stages of the round before whose artifacts it reads; empty if the stage comes once,
             after the last round, for what is made of the run's final agent.
         parallel: whether all processes of a team run it; those that do not lead make nothing.
-        round: its round; ``earlier_round`` the same, but None in the last.
+        round: its round.
     """
 
     name: str
@@ -138,7 +138,6 @@ class Stage:
     continues: tuple[str, ...] = ()
     parallel: bool = False
     round: int = 0
-    earlier_round: int | None = None
 
     @property
     def base(self) -> str:
@@ -177,5 +176,4 @@ def _in_round(stage: Stage, index: int, count: int) -> Stage:
         name=stage.name + suffix,
         needs=tuple(need + suffix for need in stage.needs) + before,
         round=index,
-        earlier_round=index if suffix else None,
     )

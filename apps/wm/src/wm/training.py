@@ -20,13 +20,14 @@ from wm.config import (
     read_preset,
     read_toml,
     save_config,
+    section_of,
 )
 from wm.console import command
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
 from wm.freshness import stale_inputs
 from wm.outdated import what_changes
-from wm.pipeline import require_inputs, run_stages
+from wm.pipeline import require_inputs, run_stages, take_back
 from wm.report import print_report
 from wm.reporter import Reporter, Sink, make_sinks
 from wm.run import Layout, Manifest
@@ -82,6 +83,12 @@ def train_run(
         autocast_dtype(
             fit_config.precision, device
         )  # an impossible precision shows now, not an hour from now
+    batch = config.train.worldmodel.batch_size
+    if batch % team.size:
+        raise ValueError(
+            f"train.worldmodel.batch_size is {batch}, which {team.size} processes cannot share evenly; give "
+            f"a multiple of {team.size}"
+        )
     require_writable(layout.root)
     sinks: list[Sink] = []
     with only_writer(layout.root) if team.leads else nullcontext():
@@ -97,7 +104,9 @@ def train_run(
             f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}",
         )
         if team.leads:
-            for remark in what_changes(before, config, [asked] if asked else stages, Manifest(layout)):
+            manifest = Manifest(layout)
+            take_back(stages, config, manifest)
+            for remark in what_changes(before, config, [asked] if asked else stages, manifest):
                 console.print(remark)
         only = None if asked is None else asked.name
         with Reporter(console, layout.metrics if team.leads else None, sinks) as reporter:
@@ -106,7 +115,9 @@ def train_run(
             )
         leave()
     print_report(config, manifest, console, only=only)
-    if "agent" in manifest.stages and not stale_inputs("evaluate", stages, config, manifest):
+    evaluated = manifest.stages.get("evaluate")
+    played = evaluated is None or evaluated.metrics["games"]  # of a recording alone there is no game to play
+    if played and "agent" in manifest.stages and not stale_inputs("evaluate", stages, config, manifest):
         console.print(f"{command('wm', 'eval', layout.root)} plays more episodes")
 
 
@@ -151,7 +162,7 @@ def _resolve(
 def _what_it_is_of(config: dict[str, Any]) -> dict[str, Any]:
     """Of a run's configuration what a preset, which says how to train, leaves alone."""
     kept: dict[str, Any] = {key: config[key] for key in ("games", "seed") if key in config}
-    collect = config.get("collect", {})
+    collect = section_of(config, "collect")
     if collect.get("policy") == "imported":
         kept["collect"] = {key: collect[key] for key in ("policy", "num_steps") if key in collect}
         kept["rounds"] = {"count": 1}

@@ -9,7 +9,6 @@ from atari_data.playing import Tick, environment_seeds, play
 from atari_data.policies import EpsilonPolicy, Policy, RandomPolicy, StickyRandomPolicy
 from atari_data.protocol import PROTOCOLS, Protocol
 from atari_data.recording import import_recording
-from atari_data.rounds import drop_rounds
 from atari_data.sampling import MultiGameSampler
 from atari_data.scores import GameInfo, game_info, human_normalized, published_scores, score_sources
 from atari_data.shards import shard_paths
@@ -37,7 +36,6 @@ __all__ = [
     "action_mask",
     "check_game",
     "collect",
-    "drop_rounds",
     "environment_seeds",
     "final_rows",
     "first_rows",

@@ -31,6 +31,7 @@ class CollectResult:
         returns: float64 [num_episodes], sums of raw rewards, in the order of the episode ids.
         lengths: int64 [num_episodes], in actions.
         round: number of this round in the directory, from 0.
+        paths: its shards.
     """
 
     num_steps: int
@@ -39,6 +40,7 @@ class CollectResult:
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
     round: int
+    paths: tuple[Path, ...]
 
 
 def collect(
@@ -51,6 +53,7 @@ def collect(
     protocol: Protocol = PROTOCOLS["atari100k"],
     num_envs: int = 16,
     ram: bool = False,
+    keep: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> CollectResult:
     """Take exactly ``num_steps`` actions and add them, as one round, to the shards of ``directory``.
@@ -70,17 +73,21 @@ def collect(
         protocol: how the emulator is driven.
         num_envs: copies of the game that play side by side.
         ram: store the emulator's 128 bytes of RAM too. Same pixels; about half as fast.
+        keep: rounds after which this one comes; what was collected after them goes when it is whole. By
+            default all are kept; 0 replaces whatever is there.
         progress: called now and then with the number of actions taken so far.
 
     Raises:
         ValueError: a bad argument, an answer of the policy that is not actions, or a directory that holds
-            another game, another protocol, damaged shards, or is being written by another.
+            another game, another protocol, damaged shards or fewer rounds than are to be kept, or is being
+            written by another.
     """
     num_steps, seed, num_envs = (
         whole("num_steps", num_steps),
         whole("seed", seed),
         whole("num_envs", num_envs),
     )
+    keep = None if keep is None else whole("keep", keep)
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; take at least 1")
     directory = Path(directory)
@@ -92,7 +99,7 @@ def collect(
         "ale_py": ale_py.__version__,
     }
     with (
-        new_round(directory, game=check_game(game), protocol=protocol, ram=ram) as place,
+        new_round(directory, game=check_game(game), protocol=protocol, ram=ram, keep=keep) as place,
         ExitStack() as stack,
     ):
         seeds = environment_seeds(seed, num_envs, stream=place.round)
@@ -140,4 +147,5 @@ def collect(
         returns=np.array([episode[1] for episode in episodes], dtype=np.float64),
         lengths=np.array([episode[2] for episode in episodes], dtype=np.int64),
         round=place.round,
+        paths=place.paths,
     )

@@ -93,6 +93,7 @@ def import_recording(
         returns=np.add.reduceat(columns["rewards"], np.flatnonzero(final) - lengths, dtype=np.float64),
         lengths=lengths,
         round=place.round,
+        paths=place.paths,
     )
 
 

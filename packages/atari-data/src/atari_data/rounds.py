@@ -33,41 +33,55 @@ class Place:
     staging: Path
     staged: list[Path] = field(default_factory=list)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where the staged shards go."""
+        numbers = range(self.first_shard, self.first_shard + len(self.staged))
+        return tuple(shard_path(self.staging.parent, number) for number in numbers)
+
 
 @contextmanager
-def new_round(directory: Path, *, game: str, protocol: Protocol | None, ram: bool) -> Iterator[Place]:
+def new_round(
+    directory: Path, *, game: str, protocol: Protocol | None, ram: bool, keep: int | None = None
+) -> Iterator[Place]:
     """The place of a new round in ``directory``, which may be new, empty, or hold rounds, and is locked.
 
-    When the block ends well the staged shards take their places in ``directory``; when it does not, they
-    vanish. A process killed while they are being renamed leaves the folder, and a tail without the shard
-    marked as the end of its round: readers pass it over, and the next round removes both.
+    It comes after all rounds there are, or in the place of those after the first ``keep``. When the block
+    ends well the staged shards take their places in ``directory``; when it does not, they vanish, and nothing
+    else has changed. A process killed while shards change places leaves the folder, and a tail without the
+    shard marked as the end of its round: readers pass it over, and the next round removes both.
 
     Raises:
-        ValueError: it is being written by another, holds damaged shards, another game or protocol, or differs
-            in having RAM.
+        ValueError: it is being written by another, holds damaged shards, another game or protocol, fewer
+            rounds than are to be kept, or differs in having RAM.
     """
     with only_writer(directory):
-        place = _next_place(directory, game, protocol, ram)
-        _drop_shards(directory, place.first_shard)  # what a killed process left; its folder still marks it
-        shutil.rmtree(place.staging, ignore_errors=True)
+        place = _next_place(directory, game, protocol, ram, keep)
+        if place.staging.exists():  # of a killed process
+            _drop_half_round(directory, place.first_shard)  # its folder still marks it
+            shutil.rmtree(place.staging)
         place.staging.mkdir()
+        placing = False
         try:
             yield place
-            for index, path in enumerate(place.staged, place.first_shard):
-                os.replace(path, shard_path(directory, index))
-        except BaseException:
+            placing = True
             _drop_shards(directory, place.first_shard)
+            for staged, path in zip(place.staged, place.paths, strict=True):
+                os.replace(staged, path)
+        except BaseException:
+            if placing:
+                _drop_shards(directory, place.first_shard)
             raise
         finally:
             shutil.rmtree(place.staging, ignore_errors=True)
 
 
-def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool) -> Place:
+def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool, keep: int | None) -> Place:
     staging = directory / STAGING
     config = {"game": game, "protocol": None if protocol is None else asdict(protocol)}
-    if not _whole_rounds(directory):
+    if keep == 0 or (keep is None and not _whole_rounds(directory)):
         return Place(round=0, first_shard=0, first_episode=0, config={**config, "round": 0}, staging=staging)
-    store = FrameStore.open(directory)
+    store = FrameStore.open(directory, rounds=keep)
     for what, found, given in (
         ("game", store.game, game),
         ("protocol", store.protocol, protocol),
@@ -92,21 +106,19 @@ def _whole_rounds(directory: Path) -> bool:
     )
 
 
-def drop_rounds(directory: str | Path, keep: int) -> None:
-    """Delete every round of ``directory`` but the first ``keep``, so that others can take their place.
+def _drop_half_round(directory: Path, first: int) -> None:
+    """Delete the shards from number ``first`` on that follow the last whole round."""
+    for path in reversed(shard_paths(directory)):
+        if path < shard_path(directory, first) or _ends_round(path):
+            break
+        path.unlink()
 
-    The last goes first. A process killed in between leaves whole rounds, of which there may be more than
-    ``keep``, and a tail that readers pass over.
 
-    Raises:
-        ValueError: it does not hold so many.
-    """
-    directory = Path(directory)
-    store = FrameStore.open(directory, rounds=keep)
-    with only_writer(directory):
-        (directory / STAGING).mkdir(exist_ok=True)  # while it is there, half a round is passed over
-        _drop_shards(directory, store.num_shards)
-        shutil.rmtree(directory / STAGING)
+def _ends_round(path: Path) -> bool:
+    try:
+        return bool(read_shard(path)[0]["end"])
+    except ValueError:  # damaged
+        return False
 
 
 def _drop_shards(directory: Path, first: int) -> None:

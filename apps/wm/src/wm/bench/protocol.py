@@ -185,24 +185,28 @@ def run_one(
 
 
 def _finished(options: BenchOptions, game: str, seed: int) -> dict[str, Any] | None:
-    """The scores of the run, if it has these settings and its agent has played as many episodes as asked."""
+    """The scores of the run, if it has these settings, and its agent has played by them as often as asked."""
     directory = options.directory(game, seed)
     config = options.config(game, seed)
     try:
         if load_config(Layout(directory).config) != config:
             return None
         scored: dict[str, Any] = json.loads((directory / RESULT).read_text())
-        same = scored["agent_sha256"] == sha256(final_layout(directory, config).agent)
+        agent = sha256(final_layout(directory, config).agent)
         # What a file of an older version leaves out, or has elsewhere.
-        protocol = {"epsilon": 0.0, "agent_steps_choosing": 0} | scored["protocol"]
-        collected = protocol.pop("agent_steps_collected", config.collect.num_steps)
-        scored = {"agent_steps_collected": collected} | scored | {"protocol": protocol}
-        return scored if same and scored["protocol"]["episodes"] == options.episodes else None
+        protocol = {"epsilon": 0.0} | scored["protocol"]
+        steps = {"agent_steps_collected": config.collect.num_steps, "agent_steps_choosing": 0}
+        steps = {name: protocol.pop(name, default) for name, default in steps.items()}
+        scored = steps | scored | {"protocol": protocol}
+        asked = {name: getattr(config.evaluate, name) for name in ("temperature", "epsilon", "max_frames")}
+        asked["episodes"] = options.episodes
+        same = scored["agent_sha256"] == agent and all(protocol[name] == asked[name] for name in asked)
+        return scored if same else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None  # damaged, or its agent is gone: play again
 
 
-OF_EACH_RUN = ("seed", "agent_of_round", "agent_steps_choosing")  # the rest of a protocol is shared
+OF_EACH_RUN = ("seed", "agent_of_round")  # the rest of a protocol is shared
 
 
 def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
@@ -232,7 +236,7 @@ def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> d
         },
         "real_steps": {
             game: [
-                scored["agent_steps_collected"] + scored["protocol"]["agent_steps_choosing"]
+                scored["agent_steps_collected"] + scored["agent_steps_choosing"]
                 for scored in of_game.values()
             ]
             for game, of_game in runs.items()

@@ -74,6 +74,8 @@ def bench(
             raise ValueError("--engine-set is for --engine submitit; give both or neither")
         if engine == "submitit" and submit_command is not None:
             raise ValueError("--engine runs the runs and --submit-command only prints them; give one of them")
+        if json_file is not None and submit_command is not None:
+            raise ValueError("--json keeps results and --submit-command makes none; give one of them")
         named_device(device)  # whether it is there is seen where the runs are, which may be another machine
         options = BenchOptions(
             games=tuple(names_of_games(games)),

@@ -19,7 +19,7 @@ from atari_data import games as ale_games
 from rich.console import Console
 
 from wm.artifacts import encoded_games, require_parts
-from wm.choice import open_run, read_choice
+from wm.choice import open_run, read_choice, steps_choosing
 from wm.config import RunConfig
 from wm.console import command
 from wm.device import derive_seed, one_thread, pick_device
@@ -60,7 +60,7 @@ def evaluate_games(
         The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
         the human-normalised score of the agent's mean.
     """
-    num_envs = min(config.evaluate.num_envs, episodes)
+    num_envs = config.evaluate.num_envs
     limit = config.evaluate.max_frames if max_frames is None else max_frames
     protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=limit)
     choice = read_choice(layout.root, config)
@@ -104,6 +104,7 @@ def evaluate_games(
         if recorded is not None:
             recorded[game] = agent
         games[game]["agent_steps_collected"] = collected.get(game)
+        games[game]["agent_steps_choosing"] = steps_choosing(choice, game)
         games[game]["human_normalized"] = human_normalized(game, games[game]["agent"]["mean"])
     return {
         "protocol": {
@@ -115,7 +116,6 @@ def evaluate_games(
             "temperature": temperature,
             "epsilon": epsilon,
             "seed": seed,
-            "agent_steps_choosing": 0 if choice is None else choice["agent_steps"],
             "agent_of_round": config.rounds.count - 1 if choice is None else choice["round"],
         },
         "games": games,
@@ -164,7 +164,7 @@ def film_games(
                 num_episodes=episodes,
                 seed=seed,
                 protocol=replace(PROTOCOLS[played["name"]], max_frames=played["max_frames"]),
-                num_envs=min(config.evaluate.num_envs, episodes),
+                num_envs=config.evaluate.num_envs,
             )
             viewer = Viewer.load(layout, device)
             for name, film in seen.items():

@@ -15,11 +15,13 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
     An evaluation of an older version does not tell all that is looked for.
     """
     protocol, scores = result["protocol"], result["games"][game]
-    who = f"agent of round {protocol['agent_of_round']}, " if protocol.get("agent_steps_choosing") else ""
-    collected = scores.get("agent_steps_collected", protocol.get("agent_steps_collected"))
+    collected, choosing = (
+        scores.get(name, protocol.get(name)) for name in ("agent_steps_collected", "agent_steps_choosing")
+    )
+    who = f"agent of round {protocol['agent_of_round']}, " if choosing else ""
     steps = "" if collected is None else f", {collected} real steps"
-    if protocol.get("agent_steps_choosing"):
-        steps += f" and {protocol['agent_steps_choosing']} to choose by"
+    if choosing:
+        steps += f" and {choosing} to choose by"
     table = Table(
         title=f"{game}{steps}: {who}{protocol['episodes']} episodes of at most "
         f"{protocol['max_frames']} frames, {protocol['name']} (sticky {protocol['sticky']}, "

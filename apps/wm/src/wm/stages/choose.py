@@ -37,11 +37,13 @@ def run(context: Context) -> Made:
     for candidate, value in zip(candidates, standing, strict=True):
         candidate["standing"] = float(value)
     chosen = rounds[best(standing)]
-    steps = sum(sum(scores["lengths"]) for c in candidates for scores in c["games"].values())
     result = {
         "round": chosen,
         "seed": seed,
-        "agent_steps": steps // len(config.games),  # of each game, as collect.num_steps
+        "agent_steps": {
+            game: sum(sum(candidate["games"][game]["lengths"]) for candidate in candidates)
+            for game in config.games
+        },
         "candidates": candidates,
     }
     write_json(context.layout.choice, result)

@@ -1,8 +1,5 @@
 """Real play to learn from."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +8,6 @@ from atari_data import (
     FrameStore,
     Policy,
     collect,
-    drop_rounds,
     final_rows,
     shard_paths,
 )
@@ -24,32 +20,40 @@ from wm.stage import Context, Made, Stage
 def run(context: Context) -> Made:
     """Collect every game; rows are exact in number and the same for the same seed.
 
-    Round 0 starts anew. A later one adds to the play before it, chosen by the agent of the round before.
+    Round 0 starts anew. A later one adds to the play before it, chosen by the agent of the round before. What
+    a round replaces, if it was played before, stays until the new play is whole.
     """
-    config, made, metrics = context.config.collect, [], {}
+    config, metrics = context.config.collect, {}
+    made: list[Path] = []
     if config.policy == "imported":
         return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
+        if context.previous is None:
+            _spare_recording(directory)
         task_name = f"{context.name('collect')} {game}"
         with (
-            _place(directory, context.round) as target,
             context.reporter.task(task_name, config.num_steps) as task,
             one_thread(context.device),
         ):
-            before = _shards(target)
             result = collect(
-                target,
+                directory,
                 game,
                 config.num_steps,
                 _policy(context, game),
                 seed=context.seed("collect", game) % 2**31,
                 protocol=PROTOCOLS[config.protocol],
                 num_envs=config.num_envs,
+                keep=context.round,
                 progress=task.update,
             )
-        made += sorted(_shards(directory) - before)
+        made += result.paths
         store = context.layout.frames(game)
+        if final_rows(store.episode_ids).sum() < 2:
+            raise ValueError(
+                f"one episode of {game} was played in {config.num_steps} steps, and one must validate; raise "
+                "collect.num_envs, or play more steps"
+            )
         rewards = store.rewards[len(store) - result.num_rows :]
         metrics[game] = {
             "steps": result.num_steps,
@@ -61,24 +65,6 @@ def run(context: Context) -> Made:
             "unit_rewards": bool(np.isin(rewards, (-1, 0, 1)).all()),
         }
     return Made(made, metrics)
-
-
-@contextmanager
-def _place(directory: Path, index: int) -> Iterator[Path]:
-    """Where the play of a round is to be written, which then lies in ``directory``.
-
-    That is behind the rounds before it; what the first one replaces stays until the new play is whole.
-    """
-    if index:
-        drop_rounds(directory, index)
-        yield directory
-        return
-    _spare_recording(directory)
-    target = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(target, ignore_errors=True)
-    yield target
-    shutil.rmtree(directory, ignore_errors=True)
-    target.rename(directory)
 
 
 def _imported(context: Context) -> Made:
@@ -117,10 +103,6 @@ def _spare_recording(directory: Path) -> None:
             f"{directory} holds an imported recording, which collecting would replace; train on it with "
             "--set collect.policy=imported, or collect into another run"
         )
-
-
-def _shards(directory: Path) -> set[Path]:
-    return set(shard_paths(directory))
 
 
 def _policy(context: Context, game: str) -> Policy:
