@@ -21,6 +21,13 @@ def test_python_in_the_readme_runs(tmp_path, monkeypatch):
     assert names["tokens"].shape == (4096, 3)
 
 
+def test_readmes_name_the_oldest_torch_that_a_package_asks_for():
+    for package in sorted(ROOT.glob("packages/*")):
+        asked = re.search(r'"torch>=([0-9.]+)"', (package / "pyproject.toml").read_text())
+        told = re.findall(r"torch ([0-9.]+) or later", (package / "README.md").read_text())
+        assert told == ([asked[1]] if asked else []), package.name
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_and_links_exist(document):
     text = document.read_text()

@@ -62,7 +62,7 @@ class Player:
 
 
 def supervised(config: RunConfig, game: str, background: Tensor, seed: int) -> tuple[Encoder, HRVQ]:
-    """The run's encoder and quantizer as they are with labels: the ceiling of what tokens can keep."""
+    """The run's encoder and quantizer as they are when trained on labels."""
     reporter = Reporter(Console())
     with fresh_play(
         config.collect, game, LABELLED_STEPS, seed=seed, name="train", device=CPU, reporter=reporter

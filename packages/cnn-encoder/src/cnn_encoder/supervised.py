@@ -1,4 +1,4 @@
-"""The supervised encoder: the same network trained on the labels, the ceiling for the others."""
+"""The supervised encoder: the same network trained on the labels, beside the others."""
 
 from typing import NamedTuple
 

@@ -18,7 +18,7 @@ def probe(
     probe_steps: Annotated[int, typer.Option(help="Training steps of an MLP probe.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the fresh play and the probes.")] = 1000,
     supervised: Annotated[
-        bool, typer.Option("--supervised", help="Also train the same encoder on the labels, as a ceiling.")
+        bool, typer.Option("--supervised", help="Also train the same encoder on the labels, to compare with.")
     ] = False,
     f1: Annotated[
         bool, typer.Option("--f1", help="Also follow the AtariARI protocol: weighted F1 by category.")

@@ -1,6 +1,6 @@
 """State retention: how much of the game's true state can be read at each stage, beside baselines.
 
-No label enters training, except that of the supervised ceiling, which is never used for anything else.
+No label enters training, except that of the supervised encoder, which is never used for anything else.
 """
 
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class ProbeOptions:
         frames: steps of play the probes learn from; half as many, of other episodes, are read in the test.
         steps: of the MLP probe's training.
         seed: of the play, the random encoder and the probes.
-        supervised: also train the same encoder on the labels, as a ceiling.
+        supervised: also train the same encoder on the labels, to compare with.
         f1: also follow the AtariARI protocol.
         dinov2: local weights of DINOv2 to measure as well.
         dinov2_size: pixels that frames are enlarged to for it, a multiple of 14.
@@ -184,10 +184,10 @@ class _Probe:
         for level in range(self.quantizer.config.levels):
             yield Stage(_after(level), *(after_levels(self.quantizer, z, level) for z in embedded))
         if self.options.supervised:
-            ceiling = train_supervised(
+            supervised_encoder = train_supervised(
                 self.config, train, background, self.options.seed, self.device, self.reporter
             )
-            embedded = [play.embed(ceiling, background) for play in plays]
+            embedded = [play.embed(supervised_encoder, background) for play in plays]
             yield Stage("supervised", *embedded)
             quantizer = HRVQ(self.config.hrvq).to(self.device)
             quantizer.fit(embedded[0], epochs=self.config.quantize.epochs, seed=self.options.seed)

@@ -1,4 +1,4 @@
-"""The supervised ceiling: the run's encoder, trained on the labels, for comparison only."""
+"""The supervised encoder: the run's, trained on the labels, for comparison only."""
 
 import tempfile
 from pathlib import Path
