@@ -264,6 +264,7 @@ def test_rounds_of_one_directory_go_together(tmp_path: Path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("sticky", None),
         ("sticky", 1.0),
         ("noop_max", -1),
         ("noop_max", 2**31),
@@ -321,6 +322,28 @@ def test_a_failure_while_renaming_leaves_the_rounds_before(tmp_path: Path, monke
         run(tmp_path)
     assert contents(tmp_path) == before
     assert len(FrameStore.open(tmp_path).rounds) == 1
+
+
+@pytest.mark.parametrize("moves", range(1, 7))
+def test_a_failure_while_rounds_change_places_leaves_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+):
+    """Three shards go aside and three come in their place."""
+    run(tmp_path)
+    run(tmp_path)
+    before, replace, calls = contents(tmp_path), os.replace, []
+
+    def fail(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == moves:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, seed=9, keep=1)
+    assert contents(tmp_path) == before
+    assert len(FrameStore.open(tmp_path).rounds) == 2
 
 
 def test_numpy_integers_are_integers(tmp_path: Path):

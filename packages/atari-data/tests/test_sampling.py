@@ -84,3 +84,9 @@ def test_a_weight_without_end_is_refused():
         MultiGameSampler(
             {"a": np.arange(5), "b": np.arange(5)}, batch_size=4, seed=0, weights={"a": np.inf, "b": 1.0}
         )
+
+
+def test_weights_whose_sum_overflows_are_shares_as_well():
+    starts = {"a": np.arange(5), "b": np.arange(5)}
+    sampler = MultiGameSampler(starts, batch_size=4, seed=0, weights={"a": 1.5e308, "b": 1.5e308})
+    assert sampler.counts == {"a": 2, "b": 2}

@@ -259,15 +259,23 @@ def test_a_round_may_take_the_place_of_others(breakout_dir: Path, tmp_path: Path
 
 
 def rounds_found(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rounds a reader finds after each shard that is deleted from now on: filled in as they go."""
-    unlink, found = os.unlink, []
+    """How many rounds a reader finds after each shard that goes from now on: filled in as they go."""
+    unlink, replace, found = os.unlink, os.replace, []
 
-    def unlink_and_read(path: Path, **more: int) -> None:
-        unlink(path, **more)
+    def read_after_shards(path: Path) -> None:
         if Path(path).name.startswith("shard-"):
             found.append(len(FrameStore.open(directory).rounds))
 
+    def unlink_and_read(path: Path, **more: int) -> None:
+        unlink(path, **more)
+        read_after_shards(path)
+
+    def move_and_read(source: Path, target: Path) -> None:
+        replace(source, target)
+        read_after_shards(source)
+
     monkeypatch.setattr(os, "unlink", unlink_and_read)
+    monkeypatch.setattr(os, "replace", move_and_read)
     return found
 
 

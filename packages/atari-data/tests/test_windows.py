@@ -118,6 +118,8 @@ def test_lost_lives_stay_inside_an_episode():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="length is 0"):
         window_starts(np.zeros(3, dtype=int), 0)
+    with pytest.raises(ValueError, match=r"length is 2\.5; give an integer"):
+        window_starts(np.zeros(3, dtype=int), 2.5)
     with pytest.raises(ValueError, match=r"validation_fraction is 1.5"):
         split_episodes(np.zeros(3, dtype=int), 1.5, 0)
     with pytest.raises(ValueError, match=r"episode_ids is float64 \(3,\)"):

@@ -131,6 +131,11 @@ def test_wrong_input_is_one_clear_sentence():
             atariari_probe(*parts.values(), ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"entropy of 9\.0 nats"):
         atariari_probe(data, data, data, ["a", "b", "c"], AtariARIConfig(min_entropy=9.0))
+    lost = data._replace(features=data.features.masked_fill(data.features > 1, torch.nan))
+    with pytest.raises(ValueError, match="test features hold NaN"):
+        atariari_probe(data, data, lost, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"max_epochs is 2\.5; it must be a whole number"):
+        AtariARIConfig(max_epochs=2.5)
     with pytest.raises(ValueError, match="patience is 0"):
         AtariARIConfig(patience=0)
     with pytest.raises(ValueError, match="min_entropy is nan"):

@@ -71,3 +71,11 @@ def test_state_correlation_leaves_constants_out():
 def test_states_that_are_not_known_are_refused():
     with pytest.raises(ValueError, match="states hold NaN"):
         state_correlation(torch.randn(5, 3), torch.tensor([[0.0, 1], [1, torch.nan], [2, 2], [3, 1], [4, 0]]))
+
+
+def test_the_programs_device_changes_nothing():
+    embeddings = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    draw = lambda: torch.Generator().manual_seed(1)  # noqa: E731
+    expected = diversity(embeddings, generator=draw())
+    with torch.device("meta"):
+        assert diversity(embeddings, generator=draw()) == expected

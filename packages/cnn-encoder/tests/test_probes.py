@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import pytest
 import torch
@@ -151,6 +152,8 @@ def test_mlp_probe_repeats_itself():
     assert mlp_probe(draw(100, 0), draw(50, 1), config) == mlp_probe(draw(100, 0), draw(50, 1), config)
     with pytest.raises(ValueError, match="num_steps is 0"):
         MLPProbeConfig(num_steps=0)
+    with pytest.raises(ValueError, match="num_steps is '3'"):
+        MLPProbeConfig(num_steps="3")
     with pytest.raises(ValueError, match="learning_rate is nan"):
         MLPProbeConfig(learning_rate=math.nan)
 
@@ -169,6 +172,7 @@ def test_features_and_labels_of_other_rows_are_refused(probe):
         (ProbeData(features, labels[3:]), r"features are \(300, 8\) and the labels \(297, 2\)"),
         (ProbeData(features, labels[:, 0]), r"the labels \(300,\)"),
         (ProbeData(features[:0], labels[:0]), "N at least 1"),
+        (ProbeData(features.masked_fill(features > 2.9, torch.nan), labels), "features hold NaN"),
         (ProbeData(features, labels, torch.ones(300, 2).long()), "mask is torch.int64"),
         (ProbeData(features, labels, torch.ones(300, 1, dtype=torch.bool)), "mask is torch.bool"),
     ):
@@ -186,6 +190,30 @@ def test_labels_that_do_not_count_may_be_anything():
     unknown = ProbeData(features, labels.masked_fill(~mask, torch.nan), mask)
     config = MLPProbeConfig(num_steps=50)
     assert mlp_probe(unknown, unknown, config) == mlp_probe(known, known, config)
+
+
+@pytest.mark.parametrize("probe", [linear_probe, mlp_probe])
+def test_one_row_tells_its_own_labels(probe):
+    features, labels = _readable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = probe(ProbeData(features[:1], labels[:1]), ProbeData(features[:1], labels[:1]))
+    assert found.mean_error == pytest.approx((0, 0), abs=1e-3)
+
+
+def test_one_row_may_be_read_by_itself():
+    data = ProbeData(*_readable())
+    probe = train_mlp_probe(data, MLPProbeConfig(num_steps=5))
+    assert torch.equal(probe.read(data.features[3]), probe.read(data.features[3:4])[0])
+
+
+@pytest.mark.parametrize("probe", [linear_probe, mlp_probe])
+def test_the_programs_device_changes_nothing(probe):
+    data = ProbeData(*_readable())
+    config = () if probe is linear_probe else (MLPProbeConfig(num_steps=5),)
+    expected = probe(data, data, *config)
+    with torch.device("meta"):
+        assert probe(data, data, *config) == expected
 
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])

@@ -63,6 +63,8 @@ def test_distortion_by_hand():
 
 
 def test_errors():
+    with pytest.raises(ValueError, match="x is of type ndarray; give a torch tensor"):
+        distortion(np.zeros((3, 4)), torch.zeros(3, 2, 4))
     with pytest.raises(ValueError, match="token 3"):
         usage(TOKENS, 3)
     with pytest.raises(ValueError, match="2 levels"):
@@ -70,7 +72,15 @@ def test_errors():
     for codes in (16.9, "16", (4, 1.5), 0, None):
         with pytest.raises(ValueError, match="codes is"):
             usage(TOKENS, codes)
-    for tokens in (TOKENS.float(), TOKENS.numpy() / 2, TOKENS > 0, TOKENS.tolist(), TOKENS - 2, TOKENS[0, 0]):
+    for tokens in (
+        TOKENS.float(),
+        TOKENS.numpy() / 2,
+        TOKENS > 0,
+        TOKENS.tolist(),
+        TOKENS - 2,
+        TOKENS[0, 0],
+        TOKENS[:, :0],
+    ):
         with pytest.raises(ValueError, match="tokens"):
             usage(tokens, 4)
         with pytest.raises(ValueError, match="tokens"):

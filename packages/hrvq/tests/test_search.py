@@ -34,7 +34,7 @@ def test_equals_brute_force(dim, sizes, rows, quantizer, random_codebooks, vecto
     assert torch.equal(quantizer(codebooks).encode(x), exact_tokens(x, codebooks))
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e4, 1e20])
+@pytest.mark.parametrize("scale", [1e-22, 1e-12, 1e-3, 1e4, 1e20])
 def test_equals_brute_force_at_any_scale(scale, quantizer, random_codebooks, vectors):
     codebooks = [codes * scale for codes in random_codebooks(32, (64, 64))]
     x = vectors(200, 32) * scale

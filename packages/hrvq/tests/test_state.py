@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hrvq import HRVQ, HRVQConfig, atlas, usage
@@ -85,7 +86,7 @@ def test_buffers_copied_onto_a_used_quantizer_bring_their_step(vectors):
         mine.copy_(yours)
     for each in (q, other):
         each.update(vectors(40, 8, seed=9) + 1)
-        assert int(each.get_extra_state()) == 7
+        assert int(each.get_extra_state()[0]) == 7
     assert torch.equal(q.table, other.table)
 
 
@@ -119,3 +120,67 @@ def test_copies_stay_frozen(quantizer, random_codebooks):
 
 def test_it_prints_its_shape(quantizer, random_codebooks):
     assert repr(quantizer(random_codebooks(8, (16, 4)))) == "HRVQ(dim=8, codes=16 + 4)"
+
+
+def test_the_state_of_other_codes_is_refused_and_changes_nothing(vectors):
+    """80 codes in all of them: cut at other places they would be other levels."""
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=(64, 16)))
+    q.update(vectors(200, 8))
+    for config in (
+        HRVQConfig(dim=8, levels=2, codes=(16, 64)),
+        HRVQConfig(dim=8, levels=4, codes=20),
+        HRVQConfig(dim=8, levels=2, codes=(32, 16)),
+        HRVQConfig(dim=4, levels=2, codes=(64, 16)),
+    ):
+        other = nn.Sequential(HRVQ(config))
+        with pytest.raises(RuntimeError, match="this quantizer has codes"):
+            other.load_state_dict({f"0.{name}": part for name, part in q.state_dict().items()})
+        assert not other[0].initialized
+        with pytest.raises(ValueError, match="the codes are still empty"):
+            other[0].encode(vectors(3, config.dim))
+
+
+def test_a_state_that_does_not_say_its_sizes_is_taken(vectors):
+    """As state dicts of an older version are."""
+    q, other = (HRVQ(HRVQConfig(dim=8, levels=2, codes=16)) for _ in range(2))
+    q.update(vectors(100, 8))
+    other.load_state_dict(q.state_dict() | {"_extra_state": torch.tensor([1])})
+    assert torch.equal(other.encode(vectors(9, 8)), q.encode(vectors(9, 8)))
+    assert int(other.get_extra_state()[0]) == 1
+
+
+def test_what_inference_mode_has_read_learns_on(vectors):
+    q, other = (HRVQ(HRVQConfig(dim=8, levels=2, codes=16)) for _ in range(2))
+    q.update(vectors(100, 8))
+    with torch.inference_mode():
+        other.load_state_dict(q.state_dict())
+    for each in (q, other):
+        each.update(vectors(100, 8, seed=1))
+    assert torch.equal(q.table, other.table)
+
+
+def test_its_own_codes_in_another_order_are_put_in_place(vectors):
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=16))
+    q.update(vectors(100, 8))
+    first, second = (codes.clone() for codes in q.codebooks)
+    q.set_codebooks(q.codebooks[::-1])
+    assert torch.equal(q.codebooks[0], second)
+    assert torch.equal(q.codebooks[1], first)
+
+
+def test_a_file_is_read_whatever_the_programs_device_is(tmp_path, vectors):
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=16))
+    q.update(vectors(100, 8))
+    q.save(tmp_path / "q.safetensors")
+    with torch.device("meta"):
+        again = HRVQ.load(tmp_path / "q.safetensors")
+    assert torch.equal(again.encode(vectors(9, 8)), q.encode(vectors(9, 8)))
+
+
+def test_sizes_may_be_numpys_and_go_into_a_file(tmp_path, vectors):
+    eight, two = np.int64(8), np.int32(2)
+    q = HRVQ(HRVQConfig(dim=eight, levels=two, codes=[np.int64(4), np.uint8(3)], seed=np.int64(1)))
+    assert q.config == HRVQConfig(dim=8, levels=2, codes=(4, 3), seed=1)
+    q.update(vectors(100, 8))
+    q.save(tmp_path / "q.safetensors")
+    assert HRVQ.load(tmp_path / "q.safetensors").config == q.config

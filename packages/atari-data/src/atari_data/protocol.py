@@ -2,6 +2,7 @@
 
 import operator
 from dataclasses import dataclass
+from numbers import Real
 from typing import SupportsIndex
 
 
@@ -48,6 +49,8 @@ class Protocol:
             if value > _LARGEST:
                 raise ValueError(f"{name} is {value}; the emulator counts to {_LARGEST}")
             object.__setattr__(self, name, value)
+        if not isinstance(self.sticky, Real):
+            raise ValueError(f"sticky is {self.sticky!r}; give a probability in [0, 1)")
         object.__setattr__(self, "sticky", float(self.sticky))
         if not 0.0 <= self.sticky < 1.0:
             raise ValueError(f"sticky is {self.sticky}; give a probability in [0, 1)")

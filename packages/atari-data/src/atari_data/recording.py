@@ -57,7 +57,7 @@ def import_recording(
     Raises:
         ValueError: lengths, shapes or values do not fit; nothing has been written.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", game):
+    if not (isinstance(game, str) and re.fullmatch(r"[a-z0-9][a-z0-9_]*", game)):
         raise ValueError(f"game is {game!r}; use lower-case letters, digits and underscores")
     directory = Path(directory)
     num_frames, pictures = read_frames(frames)

@@ -49,7 +49,8 @@ def new_round(
     It comes after all rounds there are, or in the place of those after the first ``keep``. When the block
     ends well the staged shards take their places in ``directory``; when it does not, they vanish, and nothing
     else has changed. A process killed while shards change places leaves the folder, and a tail without the
-    shard marked as the end of its round: readers pass it over, and the next round removes both.
+    shard marked as the end of its round: readers pass it over, and the next round removes both, with what
+    was to be replaced.
 
     Raises:
         ValueError: it is being written by another, holds damaged shards, another game or protocol, fewer
@@ -61,16 +62,22 @@ def new_round(
             _drop_half_round(directory, place.first_shard)  # its folder still marks it
             shutil.rmtree(place.staging)
         place.staging.mkdir()
-        placing = False
+        moved: list[tuple[Path, Path]] = []
+
+        def move(source: Path, target: Path) -> None:
+            os.replace(source, target)
+            moved.append((source, target))
+
         try:
             yield place
-            placing = True
-            _drop_shards(directory, place.first_shard)
+            for path in reversed(shard_paths(directory)):
+                if path >= shard_path(directory, place.first_shard):
+                    move(path, place.staging / f"old-{path.name}")
             for staged, path in zip(place.staged, place.paths, strict=True):
-                os.replace(staged, path)
+                move(staged, path)
         except BaseException:
-            if placing:
-                _drop_shards(directory, place.first_shard)
+            for source, target in reversed(moved):
+                os.replace(target, source)
             raise
         finally:
             shutil.rmtree(place.staging, ignore_errors=True)
@@ -119,10 +126,3 @@ def _ends_round(path: Path) -> bool:
         return bool(read_shard(path)[0]["end"])
     except ValueError:  # damaged
         return False
-
-
-def _drop_shards(directory: Path, first: int) -> None:
-    """Delete the shards from number ``first`` on, from the end, so that there is never a gap."""
-    for path in reversed(shard_paths(directory)):
-        if path >= shard_path(directory, first):
-            path.unlink()

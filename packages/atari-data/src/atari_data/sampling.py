@@ -52,7 +52,8 @@ class MultiGameSampler:
 def _apportion(weights: list[float], total: int, names: list[str]) -> dict[str, int]:
     """Whole counts nearest to the weights (largest remainder), one at least for each name."""
     spare = total - len(names)
-    exact = np.array(weights) / sum(weights) * total
+    relative = np.array(weights) / max(weights)  # whose sum is finite
+    exact = relative / relative.sum() * total
     above = np.maximum(exact - 1, 0)
     shares = above / above.sum() * spare if spare else np.zeros(len(names))
     counts = np.floor(shares).astype(int)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atari_data._artifact import open_artifact
-from atari_data.protocol import Protocol
+from atari_data.protocol import Protocol, whole
 from atari_data.shards import COLUMNS, FRAMES, KIND, STAGING, shard_path, shard_paths
 from atari_data.windows import first_rows
 
@@ -207,7 +207,7 @@ class FrameStore:
         Raises:
             ValueError: a clip does not fit into its episode.
         """
-        begins = np.asarray(starts)
+        begins, length, history = np.asarray(starts), whole("length", length), whole("history", history)
         if begins.ndim != 1 or begins.dtype.kind not in "iu" or length < 1 or history < 0:
             raise ValueError(
                 f"starts is {begins.dtype} {begins.shape}, length {length}, history {history}; "

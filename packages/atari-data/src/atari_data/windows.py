@@ -6,6 +6,8 @@ An episode is a run of rows with one id; ids need not be sorted, only different 
 import numpy as np
 from numpy.typing import NDArray
 
+from atari_data.protocol import whole
+
 
 def final_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Bool [N]: True at each episode's last row, its final observation, whose action means nothing."""
@@ -38,7 +40,7 @@ def window_starts(episode_ids: NDArray[np.integer], length: int) -> NDArray[np.i
 
     A window may end on its episode's final row.
     """
-    ids = _checked(episode_ids)
+    ids, length = _checked(episode_ids), whole("length", length)
     if length < 1:
         raise ValueError(f"length is {length}; a window holds 1 row or more")
     if len(ids) < length:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ._checks import require_whole
 from ._plain import plain_training
 from .variables import category
 
@@ -36,9 +37,9 @@ class AtariARIConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch_size", "max_epochs", "patience"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        require_whole(self, "batch_size", "max_epochs", "patience")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if not 0 <= self.min_entropy < math.inf:
             raise ValueError(f"min_entropy is {self.min_entropy}; it must not be negative")
 
@@ -85,6 +86,8 @@ def atariari_probe(
             raise ValueError(
                 f"{len(data.features)} {part} features for {len(data.labels)} labels; give as many, not 0"
             )
+        if not bool(data.features.isfinite().all()):
+            raise ValueError(f"{part} features hold NaN or infinity; leave such rows out")
         lowest, highest = int(data.labels.min()), int(data.labels.max())
         if not 0 <= lowest <= highest < NUM_CLASSES:
             raise ValueError(
@@ -177,7 +180,7 @@ def _fit(
         return F.cross_entropy(logits.movedim(1, -1), true, reduction="none").mean(0)  # (V,)
 
     for _ in range(config.max_epochs):
-        order = torch.randperm(len(x), generator=generator).to(device)
+        order = torch.randperm(len(x), generator=generator, device="cpu").to(device)
         for rows in order.split(config.batch_size):
             optimizer.zero_grad()
             losses(x[rows], labels[rows]).sum().backward()

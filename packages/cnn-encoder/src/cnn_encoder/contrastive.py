@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._checks import require_whole
 from .encoder import FRAME_SIZE, STACK, Encoder
 from .initialization import initialize
 from .layout import RunningWhitening, layout
@@ -94,9 +95,9 @@ class ContrastiveConfig:
     head_start_steps: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "inverse_hidden_dim", "layout_frequencies"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        require_whole(self, "inverse_hidden_dim", "layout_frequencies")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         for name in (
             "contrastive_weight",
             "inverse_weight",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._artifact import load_artifact, save_artifact
+from ._checks import require_whole
 from ._weights import plain_weights, with_weights
 from .encoder import FRAME_SIZE
 from .initialization import initialize
@@ -24,9 +25,7 @@ class DecoderConfig:
     foreground_weight: float = 4.0
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "hidden_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        require_whole(self, "embedding_dim", "hidden_dim")
         if not 0 <= self.foreground_weight < math.inf:
             raise ValueError(f"foreground_weight is {self.foreground_weight}; it must not be negative")
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._checks import require_whole
 from .initialization import initialize
 
 FRAME_SIZE = 84
@@ -21,9 +22,7 @@ class EncoderConfig:
     hidden_dim: int = 512
 
     def __post_init__(self) -> None:
-        for name in ("embedding_dim", "hidden_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        require_whole(self, "embedding_dim", "hidden_dim")
 
 
 class Encoder(nn.Module):

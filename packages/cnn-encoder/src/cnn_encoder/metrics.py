@@ -85,8 +85,8 @@ def state_correlation(
 def _pairs(n: int, num_pairs: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     if n < 2:
         raise ValueError(f"{n} rows; pairs need at least two")
-    first = torch.randint(n, (num_pairs,), generator=generator)
-    return first, (first + torch.randint(1, n, (num_pairs,), generator=generator)) % n
+    first = torch.randint(n, (num_pairs,), generator=generator, device="cpu")
+    return first, (first + torch.randint(1, n, (num_pairs,), generator=generator, device="cpu")) % n
 
 
 def _pair_distances(embeddings: Tensor, num_pairs: int, generator: torch.Generator | None) -> Tensor:

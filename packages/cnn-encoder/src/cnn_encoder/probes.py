@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._checks import require_whole
 from ._plain import plain_training
 from .initialization import initialize
 
@@ -43,9 +44,9 @@ class MLPProbeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("hidden_dim", "num_steps", "batch_size", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        require_whole(self, "hidden_dim", "num_steps", "batch_size")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
 
@@ -128,10 +129,10 @@ class MLPProbe:
     def read(self, features: Tensor) -> Tensor:
         """Variables in their own units: (..., F) -> float32 (..., V), nan where one was never in play."""
         (mean, scale), (label_mean, label_std) = self.features, self.labels
-        parts = features.flatten(0, -2).split(_CHUNK)
+        parts = features.reshape(-1, features.shape[-1]).split(_CHUNK)
         with torch.autocast(features.device.type, enabled=False):
             found = torch.cat([self.network((part.float() - mean) / scale) for part in parts])
-        return (found * label_std + label_mean).unflatten(0, features.shape[:-1])
+        return (found * label_std + label_mean).reshape(*features.shape[:-1], -1)
 
 
 def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None = None) -> ProbeScore:
@@ -162,17 +163,18 @@ def _fit(train: ProbeData, config: MLPProbeConfig) -> MLPProbe:
     target = (labels - label_mean) / label_std
 
     h, v = config.hidden_dim, labels.shape[1]
-    net = nn.Sequential(
-        nn.Linear(train.features.shape[1], h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, v)
-    )
-    initialize(net, generator)
+    with torch.device("cpu"):  # where the generator draws, whatever the program's default is
+        net = nn.Sequential(
+            nn.Linear(train.features.shape[1], h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, v)
+        )
+        initialize(net, generator)
     net.to(device)
     optimizer = torch.optim.AdamW(net.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=_WARMUP
     )
     for _ in range(config.num_steps):
-        rows = torch.randint(len(labels), (config.batch_size,), generator=generator).to(device)
+        rows = torch.randint(len(labels), (config.batch_size,), generator=generator, device="cpu").to(device)
         predicted = net((train.features[rows].float() - mean) / scale)
         error = (F.smooth_l1_loss(predicted, target[rows], reduction="none") * mask[rows]).sum(0)
         loss = (error / mask[rows].sum(0).clamp(min=1)).mean()
@@ -199,9 +201,8 @@ def label_moments(labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def score(predicted: Tensor, data: ProbeData) -> ProbeScore:
     """R2 and mean absolute error of predictions (N, V) on the rows where each variable is in play."""
     r2, mean_error = [], []
-    predicted = predicted.to(data.labels.device)
-    for v in range(data.labels.shape[1]):
-        rows = _rows(data, v)
+    predicted, mask = predicted.to(data.labels.device), _mask(data)
+    for v, rows in enumerate(mask.unbind(1)):
         y, y_hat = data.labels[rows, v].double(), predicted[rows, v].double()
         total = (y - y.mean()).square().sum()
         error = y - y_hat
@@ -235,6 +236,8 @@ def _rows_checked(data: ProbeData, name: str) -> ProbeData:
             f"the {name} features are {shapes[0]} and the labels {shapes[1]}; give (N, F) and (N, V), row "
             "for row, N at least 1"
         )
+    if not bool(features.isfinite().all()):
+        raise ValueError(f"the {name} features hold NaN or infinity; leave such rows out")
     if mask is not None and (mask.shape != labels.shape or mask.dtype != torch.bool):
         raise ValueError(f"the {name} mask is {mask.dtype} {tuple(mask.shape)}; give bool {shapes[1]}")
     labels = labels.detach().to(features.device)
@@ -246,11 +249,8 @@ def _mask(data: ProbeData) -> Tensor:
     return torch.ones_like(data.labels, dtype=torch.bool) if data.mask is None else data.mask
 
 
-def _rows(data: ProbeData, variable: int) -> Tensor:
-    return _mask(data)[:, variable]
-
-
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (F,) and one scale for all features: relative variances are part of the representation."""
     sample = features[:: max(1, len(features) // 20_000)].float()
-    return sample.mean(0), sample.var(0).mean().sqrt().clamp(min=1e-8)
+    variance = sample.var(0, correction=min(1, len(sample) - 1))  # one row has none
+    return sample.mean(0), variance.mean().sqrt().clamp(min=1e-8)

@@ -2,10 +2,16 @@
 
 from dataclasses import dataclass
 from math import isfinite
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 Gradient = Literal["straight_through", "rotation"]
 Distance = Literal["euclidean", "cosine"]
+
+
+def plain(value: Any) -> Any:
+    """NumPy's integers, such as a shape read from a file has, as ``int``: others do not go into JSON."""
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 def positive_int(value: object) -> bool:
@@ -58,12 +64,14 @@ class HRVQConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("dim", "levels", "codes", "kmeans_iterations", "seed"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         for name in ("dim", "levels"):
             if not positive_int(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give an integer of at least 1")
         codes = self.codes
         if isinstance(codes, (list, tuple)):  # a list is what JSON and TOML make of a tuple
-            object.__setattr__(self, "codes", codes := tuple(codes))
+            object.__setattr__(self, "codes", codes := tuple(map(plain, codes)))
             if len(codes) != self.levels:
                 raise ValueError(
                     f"codes has {len(codes)} entries for {self.levels} levels; give one for each"

@@ -16,7 +16,7 @@ _TOO_SHORT = 1e-3  # of its code's length: to grow that much, its gradient would
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors (..., D) at unit length; those of no length stay as short as they are, without a gradient."""
+    """Vectors (..., D) at unit length; those shorter than 1e-6 are divided by that, without a gradient."""
     short = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) < _NO_LENGTH
     # Their gradient would be a million times that of the others, and silence is often exactly zero.
     return F.normalize(torch.where(short, x.detach(), x), dim=-1, eps=_NO_LENGTH)

@@ -30,6 +30,7 @@ _ROWS_FOR_CONVOLUTION = 16
 _EXACT = 2.0**-24
 _ROUNDOFF = dict.fromkeys(("highest", "none", "ieee"), _EXACT) | dict.fromkeys(("high", "tf32"), 2.0**-11)
 _COARSEST = 2.0**-8
+_UNDERFLOW = 2.0**-126  # a product that small is rounded absolutely
 # Codes lie to one side if their mean is longer, squared, than this share of the longest.
 _TO_ONE_SIDE = 0.5
 _FAR = 2.0**-10  # size of the codes about their mean, by its length, below which even float64 suffers
@@ -69,7 +70,8 @@ class _Level(NamedTuple):
     def error_bound(self, vectors: Tensor, unit: float) -> Tensor:
         """Largest rounding error of any score of each vector, less the centre: (N,)."""
         norms = torch.linalg.vector_norm(vectors, dim=1)
-        return (self.codes.shape[1] + 6) * unit * self.radius * (norms + self.radius / 2)
+        relative = unit * self.radius * (norms + self.radius / 2)
+        return (self.codes.shape[1] + 6) * (relative + _UNDERFLOW)
 
 
 class _FixedLevel(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -89,16 +89,34 @@ class Codes(nn.Module):
         return self
 
     def get_extra_state(self) -> Tensor:
-        """What a state dict needs besides the buffers to resume exactly: the number of steps."""
-        return self._progress.reshape(1).clone()  # not the number, which copied buffers leave behind
+        """What a state dict needs besides the buffers: the number of steps, and the codes of each level."""
+        steps = self._progress.reshape(1)  # not the number, which copied buffers leave behind
+        return torch.cat((steps, steps.new_tensor(self._sizes)))
 
     def set_extra_state(self, state: Tensor) -> None:
         """Counterpart of :meth:`get_extra_state`."""
-        self._steps = int(state)
+        self._steps = int(state[0])
         self._initialized = self._steps > 0
         # Made anew, not filled: after `to_empty` they hold anything, and on "meta" nothing.
-        self._progress = torch.tensor(self._steps, device=self.table.device)
-        self._starts = self._first_rows()
+        with torch.inference_mode(False):  # where no tensor could be updated later
+            self._progress = torch.tensor(self._steps, device=self.table.device)
+            self._starts = self._first_rows()
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, *messages: Any
+    ) -> None:
+        """Refuse the codes of another quantizer before any is copied, be they as many in all."""
+        extra = state_dict.get(f"{prefix}_extra_state")
+        sizes = self._sizes if extra is None or len(extra) == 1 else tuple(extra[1:].tolist())
+        table = state_dict.get(f"{prefix}table", self.table)
+        if sizes != self._sizes or table.shape != self.table.shape:
+            held = f"codes {sizes}" if sizes != self._sizes else f"a table of {tuple(table.shape)}"
+            messages[-1].append(
+                f"the state of {prefix}table holds {held}; this quantizer has codes {self._sizes} of "
+                f"{self.config.dim} numbers"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *messages)
 
     @torch.no_grad()
     def set_codebooks(self, codebooks: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> None:
@@ -125,7 +143,9 @@ class Codes(nn.Module):
             raise ValueError(
                 "counts are negative or all zero at some level; give how often each code is chosen"
             )
-        for index, (level, codes, count) in enumerate(zip(self._levels(), codebooks, counts, strict=True)):
+        # Copies: what is given may be views of what is written.
+        copies = [(codes.clone(), count.clone()) for codes, count in zip(codebooks, counts, strict=True)]
+        for index, (level, (codes, count)) in enumerate(zip(self._levels(), copies, strict=True)):
             spherical = index == 0 and self.config.distance == "cosine"
             level.set(unit(codes.float()) if spherical else codes, count, self.config.smoothing)
         self._advance()
@@ -146,7 +166,8 @@ class Codes(nn.Module):
         """
         tensors, config = load_artifact(path, kind="hrvq")
         try:
-            quantizer = cls(HRVQConfig.from_dict(config))
+            with torch.device("cpu"):  # where the file's tensors are, whatever the program's default is
+                quantizer = cls(HRVQConfig.from_dict(config))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} does not hold a quantizer's config: {error}") from error
         parts = quantizer._tensors()
@@ -165,7 +186,7 @@ class Codes(nn.Module):
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that changes, by the names that files have for it; all but the steps are views."""
         parts = zip(("codebooks", "counts", "sums"), self._parts(), strict=True)
-        return {"steps": self.get_extra_state()} | {
+        return {"steps": self._progress.reshape(1).clone()} | {
             f"{name}.{level}": part for name, levels in parts for level, part in enumerate(levels)
         }
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hrvq._checks import integers
+from hrvq._checks import check_tensors, integers
 
 
 def level_sizes(codes: int | Sequence[int], levels: int) -> tuple[int, ...]:
@@ -27,8 +27,8 @@ def level_sizes(codes: int | Sequence[int], levels: int) -> tuple[int, ...]:
 def integer_tokens(tokens: Tensor | np.ndarray) -> Tensor:
     """Integer (..., L) of any width as int64, of a tensor or an array; -1 or more."""
     whole = integers("tokens", tokens)
-    if whole.ndim < 1:
-        raise ValueError("tokens are a single number; give (..., L), one for each level")
+    if whole.ndim < 1 or not whole.shape[-1]:
+        raise ValueError(f"tokens have shape {tuple(whole.shape)}; give (..., L), one for each level")
     if whole.numel() and int(whole.min()) < -1:
         raise ValueError(f"tokens run from {int(whole.min())}; allowed are -1 for no code, and 0 on")
     return whole
@@ -111,6 +111,7 @@ def distortion(x: Tensor, level_embeddings: Tensor, mask: Tensor | None = None) 
         mask: bool (...), True where a position counts; padding, of which an output holds zeros, would count
             as vectors badly coded.
     """
+    check_tensors(x=x, level_embeddings=level_embeddings)
     if level_embeddings.shape[:-2] != x.shape[:-1] or level_embeddings.shape[-1] != x.shape[-1]:
         raise ValueError(
             f"level_embeddings have shape {tuple(level_embeddings.shape)}; for x of shape {tuple(x.shape)} "

@@ -126,14 +126,18 @@ def mutual_information(
 
     Counts of few vectors tell of the group by chance, and the more so the more codes there are and the more
     alike the vectors of a block. What chance tells is measured, by giving the blocks (without ``blocks``, the
-    vectors) to the groups at random, as many to each as before, and taken off:
+    vectors) to the groups at random, as many to each as before. With E the mean of 50 such shuffles and H(g)
+    the most that can be told,
 
-        I = H(g) + H(t) - H(g, t) - mean of the same over 50 such shuffles
+        I = (H(g) + H(t) - H(g, t) - E) H(g) / (H(g) - E)
 
-    Where tokens do tell, chance adds less than that, so the estimate is rather too low than too high.
+    which is the adjusted mutual information (Vinh, Epps and Bailey, 2010) in bits: 0 where tokens tell
+    nothing, H(g) where they tell all, and in between by up to a third too high where E is more than half of
+    H(g). Without the last factor it would be too low, since chance adds less where tokens do tell.
 
-    The interval comes from a bootstrap over blocks, redrawn within each group: frames of one episode are
-    alike, so drawing frames would make it far too narrow. The shuffles count N tokens 50 times for each
+    The interval reaches from the lower end without that factor to the upper end with it. It comes from a
+    bootstrap over blocks, redrawn within each group: frames of one episode are alike, so drawing frames would
+    make it far too narrow. The shuffles count N tokens 50 times for each
     level: a few seconds for a million vectors.
 
     Args:
@@ -162,11 +166,11 @@ def mutual_information(
     sizes = level_sizes(codes, tokens.shape[1])
     counts = counts_by_group(tokens, groups, sizes)
     # Blocks that have a number in common and not a group are two.
-    block = torch.arange(len(groups)) if blocks is None else _numbered(blocks, groups)
-    groups_of_blocks = torch.zeros(int(block.max()) + 1, dtype=torch.int64).scatter_(0, block, groups)
+    block = torch.arange(len(groups), device="cpu") if blocks is None else _numbered(blocks, groups)
+    groups_of_blocks = groups.new_zeros(int(block.max()) + 1).scatter_(0, block, groups)
     random = np.random.default_rng(seed)
     chance = _chance(tokens, block, groups_of_blocks, sizes, random)
-    draws = [torch.zeros(resamples, *level.shape, dtype=torch.float64) for level in counts]
+    draws = [level.new_zeros((resamples, *level.shape), dtype=torch.float64) for level in counts]
     known = True
     for group in range(len(counts[0])):
         if blocks is None:  # drawing vectors is drawing counts
@@ -186,13 +190,16 @@ def mutual_information(
             for index, drawn in enumerate(draws):
                 per_block = _block_counts(tokens[members, index], own, drawn.shape[-1])
                 drawn[:, group] = torch.from_numpy(times).double() @ per_block
-    tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
+    tail = chance.new_tensor([(1 - confidence) / 2, (1 + confidence) / 2])
     estimates, bounds = [], []
     for level, drawn, excess in zip(counts, draws, chance, strict=True):
-        estimate, replicates = (_information(level.double()) - excess).clamp_min(0), _information(drawn)
+        told, replicates = (_information(level.double()) - excess).clamp_min(0), _information(drawn)
         # Resampling adds a bias of its own, which a shift takes out.
-        bounds.append((estimate + replicates.quantile(tail) - replicates.mean()).clamp_min(0))
-        estimates.append(estimate)
+        low, high = (told + replicates.quantile(tail) - replicates.mean()).clamp_min(0)
+        most = _entropy(_profiles(level.sum(1).double()))
+        factor = most / (most - excess).clamp_min(1e-9)
+        bounds.append(torch.stack((low, torch.minimum(high * factor, most))))
+        estimates.append(torch.minimum(told * factor, most))
     low, high = torch.stack(bounds).T.float()
     if not known:
         low, high = torch.full_like(low, torch.nan), torch.full_like(high, torch.nan)
