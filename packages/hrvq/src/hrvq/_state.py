@@ -103,7 +103,14 @@ class Codes(nn.Module):
             self._starts = self._first_rows()
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: Any, strict: bool, *messages: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
         """Refuse the codes of another quantizer before any is copied, be they as many in all."""
         extra = state_dict.get(f"{prefix}_extra_state")
@@ -111,12 +118,14 @@ class Codes(nn.Module):
         table = state_dict.get(f"{prefix}table", self.table)
         if sizes != self._sizes or table.shape != self.table.shape:
             held = f"codes {sizes}" if sizes != self._sizes else f"a table of {tuple(table.shape)}"
-            messages[-1].append(
+            error_msgs.append(
                 f"the state of {prefix}table holds {held}; this quantizer has codes {self._sizes} of "
                 f"{self.config.dim} numbers"
             )
             return
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *messages)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     @torch.no_grad()
     def set_codebooks(self, codebooks: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> None:
