@@ -1,6 +1,7 @@
 """State retention on the real emulator; numbers are small here, their shape and their laws are not."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -93,6 +94,24 @@ def test_dinov2_runs_through_the_same_measurements_and_the_same_seed_measures_th
     assert shared == before[: len(shared)]
     assert {row["stage"] for row in rows} == {*STAGES, "DINOv2"}
     assert found["geometry"]["DINOv2"]["norm"] > 0
+
+
+def test_by_agent_the_play_is_the_agents(probed, run, tmp_path):
+    done = wm("probe", run, *QUICK, "--by-agent", "--json", tmp_path / "probe.json")
+    assert done.code == 0, done.output
+    result = json.loads((tmp_path / "probe.json").read_text())
+    assert (probed[1]["protocol"]["policy"], result["protocol"]["policy"]) == ("random", "agent")
+    rows, before = (found["games"]["pong"]["retention"] for found in (result, probed[1]))
+    assert list(dict.fromkeys(row["stage"] for row in rows)) == STAGES
+    assert rows != before[: len(rows)]
+
+
+def test_by_agent_it_needs_one(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    (copy / "agent.safetensors").unlink()
+    refused = wm("probe", copy, *QUICK, "--by-agent")
+    assert refused.code == 2
+    assert "has no agent yet" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ def probe(
     f1: Annotated[
         bool, typer.Option("--f1", help="Also follow the AtariARI protocol: weighted F1 by category.")
     ] = False,
+    by_agent: Annotated[
+        bool,
+        typer.Option("--by-agent", help="On the agent's own play instead of random play."),
+    ] = False,
     dinov2: Annotated[
         Path | None,
         typer.Option(help="Local DINOv2 ViT-S/14 weights to measure as well.", show_default=False),
@@ -47,6 +51,7 @@ def probe(
             seed=seed,
             supervised=supervised,
             f1=f1,
+            by_agent=by_agent,
             dinov2=dinov2,
             dinov2_size=dinov2_size,
         )

@@ -35,11 +35,12 @@ from torch import Tensor
 from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, require_parts
 from wm.choice import open_run
 from wm.config import RunConfig
-from wm.device import frozen, generator, pick_device
+from wm.device import derive_seed, frozen, generator, pick_device
 from wm.measure.fresh import BATCH, FreshPlay, fresh_play
 from wm.measure.probe_report import print_probe
 from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
+from wm.policy import load_policy
 from wm.reporter import Reporter
 from wm.run import Layout
 
@@ -57,6 +58,7 @@ class ProbeOptions:
         seed: of the play, the random encoder and the probes.
         supervised: also train the same encoder on the labels, to compare with.
         f1: also follow the AtariARI protocol.
+        by_agent: on the agent's own play, as it collects, instead of random play.
         dinov2: local weights of DINOv2 to measure as well.
         dinov2_size: pixels that frames are enlarged to for it, a multiple of 14.
     """
@@ -66,6 +68,7 @@ class ProbeOptions:
     seed: int = 1000
     supervised: bool = False
     f1: bool = False
+    by_agent: bool = False
     dinov2: Path | None = None
     dinov2_size: int = 224
 
@@ -92,7 +95,7 @@ def probe_run(
             f"none of the run's games ({', '.join(config.games)}) has annotated RAM to probe for; "
             f"these have: {', '.join(labelled_games())}"
         )
-    require_parts(layout, "encoder", "hrvq")
+    require_parts(layout, "encoder", "hrvq", *(["worldmodel", "agent"] if options.by_agent else []))
     skipped = [game for game in config.games if game not in known]
     if skipped:
         console.print(f"skipped, without annotated RAM: {', '.join(skipped)}")
@@ -103,7 +106,7 @@ def probe_run(
         | {
             "dinov2": str(options.dinov2) if options.dinov2 else None,
             "test_frames": options.frames // 2,
-            "policy": "random" if config.collect.policy == "random" else "sticky_random",
+            "policy": _policy_name(config, options),
             "emulator": config.collect.protocol,
             "in_play": "positions count on frames where their object is in play (no ball_y of 0, in Breakout "
             "none above 186, not both coordinates 0); ball_y - player_y only where ball_x > 120; motion is "
@@ -117,6 +120,12 @@ def probe_run(
     write_result(json_file, result, console)
 
 
+def _policy_name(config: RunConfig, options: ProbeOptions) -> str:
+    if options.by_agent:
+        return "agent"
+    return "random" if config.collect.policy == "random" else "sticky_random"
+
+
 class _Probe:
     """One run under measurement."""
 
@@ -128,7 +137,8 @@ class _Probe:
         device: torch.device,
         reporter: Reporter,
     ) -> None:
-        self.config, self.options, self.device, self.reporter = config, options, device, reporter
+        self.layout, self.config, self.options = layout, config, options
+        self.device, self.reporter = device, reporter
         self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
         draw = generator(torch.device("cpu"), options.seed, "random encoder")
@@ -163,6 +173,17 @@ class _Probe:
             return found
 
     def _play(self, game: str, steps: int, name: str) -> Any:
+        policy = None
+        if self.options.by_agent:
+            policy = load_policy(
+                self.layout,
+                game,
+                self.config.dream,
+                temperature=self.config.rounds.temperature,
+                epsilon=self.config.rounds.epsilon,
+                seed=derive_seed(self.options.seed, "agent", name),
+                device=self.device,
+            )
         return fresh_play(
             self.config.collect,
             game,
@@ -171,6 +192,7 @@ class _Probe:
             name=name,
             device=self.device,
             reporter=self.reporter,
+            policy=policy,
             motion=True,
         )
 
