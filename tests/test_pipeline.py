@@ -86,7 +86,7 @@ def test_what_a_preset_replaces_is_told_before_it_runs_again(run, tmp_path, monk
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     tomls = [copy / "config.toml", tmp_path / "older.toml"]
     settings = tomls[0].read_text()
-    tomls[1].write_text(settings.replace("num_envs = 2", "num_envs = 1", 1))
+    tomls[1].write_text(settings.replace("num_envs = 2", "num_envs = 3", 1))
     assert tomls[0].read_text() != tomls[1].read_text()
     # A setting younger than the run is not in its file, and at its default.
     tomls[0].write_text("".join(line for line in settings.splitlines(True) if "anneal" not in line))
@@ -94,7 +94,7 @@ def test_what_a_preset_replaces_is_told_before_it_runs_again(run, tmp_path, monk
     monkeypatch.setattr(ContrastiveObjective, "after_step", stop)
     stopped = wm("train", "--run", copy, "--device", "cpu", "--preset", tomls[1])
     assert stopped.code == 130
-    assert "changed: collect.num_envs 2 to 1\n" in stopped.output
+    assert "changed: collect.num_envs 2 to 3\n" in stopped.output
     assert "to be run again: collect, encoder, hrvq, worldmodel and 3 more (" in stopped.output
     # Of some stages alone, these.
     config, manifest = load_config(run / "config.toml"), Manifest(Layout(run))
@@ -119,6 +119,20 @@ def test_settings_mistaken_and_taken_back_cost_nothing(run, tmp_path, monkeypatc
     assert "to be run again" not in back.output
     for stage in STAGES:
         assert f"{stage}: up to date, skipped" in back.output
+
+
+def test_ctrl_c_waits_until_pytorchs_compiler_is_there(tmp_path, monkeypatch):
+    """It is imported with the first optimizer; in the middle of that PyTorch aborts."""
+    imported = []
+
+    def interrupted_import(name):
+        signal.raise_signal(signal.SIGINT)
+        imported.append(name)
+
+    monkeypatch.setattr(pipeline, "import_module", interrupted_import)
+    stopped = train(tmp_path / "run")
+    assert (stopped.code, imported) == (130, ["torch._dynamo"])
+    assert "collect" not in Manifest(Layout(tmp_path / "run")).stages
 
 
 def test_one_seed_gives_the_same_bytes_and_another_other_ones(run, tmp_path):

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from wm.choice import final_layout, layout_of_round
@@ -12,6 +13,7 @@ from wm.console import command
 from wm.device import forget_peak_memory, peak_memory_gib
 from wm.files import write_text
 from wm.freshness import stage_fingerprint, stale, stale_inputs
+from wm.interrupt import deferred_interrupt
 from wm.run import Layout, Manifest, StageRecord
 from wm.stage import Context, Made, Stage
 
@@ -118,11 +120,20 @@ def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
     before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
     began = time.monotonic()
     try:
+        _import_compiler()
         made = stage.run(context)
     except KeyboardInterrupt:
         write_text(spent, json.dumps(before + time.monotonic() - began))
         raise
     return made, before + time.monotonic() - began
+
+
+def _import_compiler() -> None:
+    """PyTorch imports it with the first optimizer, and ends the process if a Ctrl-C comes meanwhile."""
+    with deferred_interrupt() as interrupted:
+        import_module("torch._dynamo")
+        if interrupted():
+            raise KeyboardInterrupt
 
 
 def _read(stage: Stage, context: Context, manifest: Manifest) -> list[str]:
