@@ -29,11 +29,10 @@ from wm.artifacts import (
 )
 from wm.choice import open_run
 from wm.config import RunConfig
-from wm.device import autocast_dtype, derive_seed, generator, pick_device
+from wm.device import autocast_dtype, generator, pick_device
 from wm.measure.fidelity_report import print_fidelity
-from wm.measure.fresh import FreshPlay, fresh_play
+from wm.measure.fresh import FreshPlay, fresh_play, run_policy
 from wm.measure.results import write_result
-from wm.policy import load_policy
 from wm.reporter import Reporter
 from wm.run import Layout
 
@@ -192,22 +191,15 @@ class _Fidelity:
         return found
 
     def _play(self, game: str, name: str) -> Any:
-        policy = None
+        policy, seed = None, self.options.seed
         if self.options.by_agent:
-            policy = load_policy(
-                self.layout,
-                game,
-                self.config.dream,
-                temperature=self.config.evaluate.temperature,
-                epsilon=self.config.evaluate.epsilon,
-                seed=derive_seed(self.options.seed, "agent", name),
-                device=self.device,
-            )
+            how = self.config.evaluate
+            policy = run_policy(self.layout, self.config, game, how, seed=seed, name=name, device=self.device)
         return fresh_play(
             self.config.collect,
             game,
             self.options.frames,
-            seed=self.options.seed,
+            seed=seed,
             name=name,
             device=self.device,
             reporter=self.reporter,

@@ -19,10 +19,12 @@ from atari_data import (
 from cnn_encoder import Encoder, StateLabels, embed, state_labels
 from torch import Tensor
 
+from wm.config import RunConfig
 from wm.device import derive_seed, one_thread
-from wm.policy import random_policy
+from wm.policy import RunPolicy, load_policy, random_policy
 from wm.reporter import Reporter
-from wm.sections import CollectConfig
+from wm.run import Layout
+from wm.sections import CollectConfig, EvaluateConfig, RoundsConfig
 
 NUM_ENVS = 8  # few, so that each plays long enough to leave the game's beginning
 BATCH = 512
@@ -54,6 +56,28 @@ class FreshPlay:
     def embed(self, encoder: Encoder, background: Tensor) -> Tensor:
         """float32 (N, D), on the encoder's device."""
         return embed(encoder, self.stacks(), background)
+
+
+def run_policy(
+    layout: Layout,
+    config: RunConfig,
+    game: str,
+    how: EvaluateConfig | RoundsConfig,
+    *,
+    seed: int,
+    name: str,
+    device: torch.device,
+) -> RunPolicy:
+    """The run's agent for fresh play of this seed and name, as it is evaluated or as it collects."""
+    return load_policy(
+        layout,
+        game,
+        config.dream,
+        temperature=how.temperature,
+        epsilon=how.epsilon,
+        seed=derive_seed(seed, "agent", name),
+        device=device,
+    )
 
 
 @contextmanager

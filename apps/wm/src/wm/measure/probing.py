@@ -35,12 +35,11 @@ from torch import Tensor
 from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, require_parts
 from wm.choice import open_run
 from wm.config import RunConfig
-from wm.device import derive_seed, frozen, generator, pick_device
-from wm.measure.fresh import BATCH, FreshPlay, fresh_play
+from wm.device import frozen, generator, pick_device
+from wm.measure.fresh import BATCH, FreshPlay, fresh_play, run_policy
 from wm.measure.probe_report import print_probe
 from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
-from wm.policy import load_policy
 from wm.reporter import Reporter
 from wm.run import Layout
 
@@ -173,22 +172,15 @@ class _Probe:
             return found
 
     def _play(self, game: str, steps: int, name: str) -> Any:
-        policy = None
+        policy, seed = None, self.options.seed
         if self.options.by_agent:
-            policy = load_policy(
-                self.layout,
-                game,
-                self.config.dream,
-                temperature=self.config.rounds.temperature,
-                epsilon=self.config.rounds.epsilon,
-                seed=derive_seed(self.options.seed, "agent", name),
-                device=self.device,
-            )
+            how = self.config.rounds
+            policy = run_policy(self.layout, self.config, game, how, seed=seed, name=name, device=self.device)
         return fresh_play(
             self.config.collect,
             game,
             steps,
-            seed=self.options.seed,
+            seed=seed,
             name=name,
             device=self.device,
             reporter=self.reporter,
