@@ -57,9 +57,8 @@ def read_choice(root: Path, config: RunConfig) -> dict[str, Any] | None:
         index, _ = choice["round"], choice["agent_steps"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and `wm train` chooses again") from error
-    return (
-        choice if index in candidate_rounds(config) else None
-    )  # else it is of the same run with other rounds
+    # Of no candidate, it is of the same run with other rounds.
+    return choice if index in candidate_rounds(config) else None
 
 
 def steps_choosing(choice: dict[str, Any] | None, game: str) -> int:

@@ -139,9 +139,8 @@ def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str
     """The hints a finished stage gives rise to: an agent's of its training, play's of the agent before."""
     signs = {found.round: found for found in read_signs(config, manifest)}
     if stage.base == "agent" and stage.round in signs:
-        return list(
-            _of_training(signs[stage.round])
-        )  # play that there may be was the agent's that it replaced
+        # Play that there may be was the agent's that it replaced.
+        return list(_of_training(signs[stage.round]))
     last = _last_play(config)
     about = stage.round if stage.name == last else stage.round - 1
     if stage.base in ("collect", last) and about in signs:
