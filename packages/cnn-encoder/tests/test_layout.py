@@ -3,13 +3,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cnn_encoder.layout import (
-    RunningWhitening,
-    layout,
-    low_frequencies,
-    moving_parts,
-    still_background,
-)
+from cnn_encoder.layout import layout, low_frequencies, moving_parts, still_background
+from cnn_encoder.running import RunningWhitening
 
 
 def generator(seed=0):

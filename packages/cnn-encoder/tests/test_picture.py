@@ -1,6 +1,7 @@
 import pytest
 import torch
-from cnn_encoder.picture import PICTURE_SIZE, RunningScale, picture
+from cnn_encoder.picture import PICTURE_SIZE, picture
+from cnn_encoder.running import RunningScale
 
 
 def test_a_picture_by_hand():

@@ -188,7 +188,7 @@ def test_compiles_whole_and_once(options, quantizer, random_codebooks, vectors):
 @pytest.mark.filterwarnings("ignore:Guards may run slower")
 def test_one_graph_for_any_number_of_rows(monkeypatch, quantizer, random_codebooks, vectors):
     """Blocks, which bound the memory otherwise, would fix their number."""
-    monkeypatch.setattr(_nearest, "_ROWS_PER_BLOCK", {"cpu": 1024, "device": 16})
+    monkeypatch.setattr(_nearest, "_ROWS_PER_DEVICE_BLOCK", 16)
     q = quantizer(random_codebooks(12, (8, 8)))
     frames = 0
 

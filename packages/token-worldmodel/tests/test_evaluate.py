@@ -4,7 +4,14 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig, WorldModelObjective, evaluate, frozen
+from token_worldmodel import (
+    TokenBatch,
+    WorldModel,
+    WorldModelConfig,
+    WorldModelObjective,
+    evaluate,
+    for_inference,
+)
 from token_worldmodel.objective import align
 from torch.nn.functional import cross_entropy
 
@@ -99,7 +106,7 @@ def test_dropout_is_off_and_the_model_stays_in_training(make_model, make_window)
 
 
 def test_a_model_frozen_narrow_is_judged_as_it_is(make_model, make_window) -> None:
-    model = frozen(make_model(), torch.bfloat16)
+    model = for_inference(make_model(), torch.bfloat16)
     tokens, _ = make_window(model, 4, 6)
     batch = batch_of(tokens, torch.zeros(4, dtype=torch.int64))
     logits = model(tokens, batch.actions).logits[1][:, 1:].float().flatten(0, 1)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from token_worldmodel import Decoder, frozen, imagine
+from token_worldmodel import CachedReader, for_inference, imagine
 from token_worldmodel.imagine import choose
 
 VARIANTS = [
@@ -200,7 +200,7 @@ def test_a_model_frozen_narrow_dreams_with_its_own_matrices(make_model, make_win
         model, tokens, actions[:, :-1], by_first_token, 4, generator=seeded(), dtype=torch.bfloat16
     )
     held = imagine(
-        frozen(model, torch.bfloat16), tokens, actions[:, :-1], by_first_token, 4, generator=seeded()
+        for_inference(model, torch.bfloat16), tokens, actions[:, :-1], by_first_token, 4, generator=seeded()
     )
     assert torch.equal(asked.states, held.states)
 
@@ -229,8 +229,8 @@ def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
     """12 steps: 2 entries for each, and 2 more for the finer tokens of one step, of two, or of all."""
     entry = 2 * 2 * 16 * 4  # key and value, layers, width, bytes
     for detail, entries in (("none", 2 * 12 + 2), ("last", 2 * 12 + 4), ("past", 4 * 12)):
-        decoder = Decoder(frozen(make_model(detail=detail), torch.float32), 5, 12)
-        assert decoder.cache_bytes == 5 * entries * entry
+        reader = CachedReader(for_inference(make_model(detail=detail), torch.float32), 5, 12)
+        assert reader.cache_bytes == 5 * entries * entry
 
 
 @pytest.mark.parametrize(

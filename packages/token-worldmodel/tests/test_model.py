@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from token_worldmodel import WorldModel, WorldModelConfig, frozen, visibility
+from token_worldmodel import WorldModel, WorldModelConfig, for_inference, visibility
 from token_worldmodel.model import add_noise
 from torch import nn
 
@@ -195,14 +195,14 @@ def test_noise_replaces_its_share_of_each_level_by_codes_of_that_level() -> None
 def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:
     model = make_model(dropout=0.5).train()
     window = make_window(model, 2, 6)
-    same, narrow = frozen(model, torch.float32), frozen(model, torch.bfloat16)
+    same, narrow = for_inference(model, torch.float32), for_inference(model, torch.bfloat16)
     assert all(
         a.data_ptr() == b.data_ptr() for a, b in zip(same.parameters(), model.parameters(), strict=True)
     )
     assert narrow.blocks[0].qkv.weight.dtype == torch.bfloat16
     assert narrow.slot_embedding.data_ptr() == model.slot_embedding.data_ptr()
-    assert frozen(narrow, torch.bfloat16) is narrow
-    assert frozen(narrow, torch.float32) is not narrow
+    assert for_inference(narrow, torch.bfloat16) is narrow
+    assert for_inference(narrow, torch.float32) is not narrow
     assert torch.equal(same(*window).hidden, model.eval()(*window).hidden)
     assert not any(p.requires_grad for p in same.parameters())
     assert all(p.requires_grad for p in model.parameters())

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from token_worldmodel import StateTracker, frozen, imagine
+from token_worldmodel import StateTracker, for_inference, imagine
 
 
 @pytest.mark.parametrize("context", [1, 2, 4])
@@ -60,7 +60,7 @@ def test_its_products_are_as_narrow_as_asked(make_model) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         for tracker in (
             StateTracker(make_model(), 1, 3, dtype),
-            StateTracker(frozen(make_model(), dtype), 1, 3),
+            StateTracker(for_inference(make_model(), dtype), 1, 3),
         ):
             assert tracker._model.blocks[0].qkv.weight.dtype == dtype
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from hrvq import HRVQ
 from latent_ac import Actor, ActorCriticObjective, Agent, AgentConfig, CodeFeatures, ImaginedBatch, log_prob
-from token_worldmodel import Recorded, TokenSampler, WorldModel, frozen, imagine
+from token_worldmodel import Recorded, TokenSampler, WorldModel, for_inference, imagine
 from torch import Tensor
 
 from wm.device import Precision, autocast, autocast_dtype, derive_seed, generator
@@ -68,7 +68,7 @@ class Dreamer:
             anchor=agent.actor if learning.anchor_coef else None,
         ).to(self.device)
         dtype = autocast_dtype(precision, self.device)
-        self.model = frozen(model, dtype or torch.float32)  # cast once, not for each dream
+        self.model = for_inference(model, dtype or torch.float32)  # cast once, not for each dream
         self.random = torch.Generator(self.device)
         # Not a method of this object: the recording's memory should be free again as soon as this is.
         play = partial(_play, self.model, agent.actor, quantizer, config, dtype, self.random)

@@ -9,10 +9,11 @@ import ale_py
 import numpy as np
 from numpy.typing import NDArray
 
+from atari_data._checks import whole
 from atari_data.games import check_game
 from atari_data.playing import environment_seeds, play
 from atari_data.policies import Policy
-from atari_data.protocol import PROTOCOLS, Protocol, whole
+from atari_data.protocol import PROTOCOLS, Protocol
 from atari_data.recorder import Recorder
 from atari_data.rounds import new_round
 from atari_data.shards import ShardWriter

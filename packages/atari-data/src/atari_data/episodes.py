@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from atari_data._checks import whole
 from atari_data.playing import Tick, environment_seeds, play
 from atari_data.policies import Policy
-from atari_data.protocol import PROTOCOLS, Protocol, whole
+from atari_data.protocol import PROTOCOLS, Protocol
 from atari_data.twins import Twins
 
 _EVALUATION_STREAM = 2**31  # apart from the streams of collection, which are numbered from 0

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atari_data.games import check_game
-
-RAM_SIZE = 128
+from atari_data.shards import RAM_SIZE
 
 
 @functools.cache
@@ -51,6 +50,8 @@ def labels(game: str, ram: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
         raise ValueError(
             f"{game} has no annotated RAM; labelled_games() lists the {len(labelled_games())} games that do"
         )
+    if ram is None:  # what `FrameStore.ram` is
+        raise ValueError(f"ram is None, as of play collected without it; collect {game} with ram=True")
     if ram.ndim != 2 or ram.shape[1] != RAM_SIZE or ram.dtype != np.uint8:
         raise ValueError(f"ram is {ram.dtype} {ram.shape}; give uint8 (N, {RAM_SIZE})")
     return {name: np.ascontiguousarray(ram[:, byte]) for name, byte in variables.items()}

@@ -19,8 +19,6 @@ from atari_data.games import check_game, legal_actions, played_actions
 from atari_data.policies import Policy, checked_actions
 from atari_data.protocol import Protocol
 
-FRAME_SHAPE = (84, 84)
-
 
 class Tick(NamedTuple):
     """One observation of every environment of one half, with what led to it and what is done next."""

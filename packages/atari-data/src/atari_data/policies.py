@@ -59,7 +59,7 @@ class RandomPolicy:
         return _picked(self._actions, self._streams.draw(env_ids)[:, 0])
 
 
-class StickyRandomPolicy(RandomPolicy):
+class StickyRandomPolicy:
     """Random play that repeats its last action with probability ``repeat``.
 
     An action lasts 1 / (1 - repeat) steps on average, so play reaches places that uniform play, which mostly
@@ -69,7 +69,7 @@ class StickyRandomPolicy(RandomPolicy):
     def __init__(self, game: str, seed: int, num_envs: int, repeat: float = 0.8) -> None:
         if not 0.0 <= repeat < 1.0:
             raise ValueError(f"repeat is {repeat}; give a probability in [0, 1)")
-        super().__init__(game, seed, num_envs)
+        self._actions = np.array(minimal_actions(game), dtype=np.int64)
         self._streams = _Streams(seed, num_envs, width=2)
         self._repeat = repeat
         self._last = np.full(num_envs, -1, dtype=np.int64)

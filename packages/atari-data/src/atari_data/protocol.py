@@ -1,22 +1,9 @@
 """What counts as a step, an episode and a start: the evaluation protocols of the field, by name."""
 
-import operator
 from dataclasses import dataclass
 from numbers import Real
-from typing import SupportsIndex
 
-
-def whole(name: str, value: SupportsIndex) -> int:
-    """The value as Python's own integer, which JSON and the emulator take; NumPy's are welcome.
-
-    Raises:
-        ValueError: it is no whole number.
-    """
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} is {value!r}; give an integer") from None
-
+from atari_data._checks import whole
 
 _LARGEST = 2**31 - 1
 

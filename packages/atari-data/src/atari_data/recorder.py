@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from atari_data.playing import FRAME_SHAPE, Tick
-from atari_data.shards import COLUMNS, FRAMES, ShardWriter
+from atari_data.playing import Tick
+from atari_data.shards import COLUMNS, FRAME_SHAPE, FRAMES, ShardWriter
 
 BLOCK = 64  # rows of one environment that are gathered before they are written
 _NEVER = np.iinfo(np.int64).max

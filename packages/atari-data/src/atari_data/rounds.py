@@ -10,8 +10,8 @@ from typing import Any
 
 from atari_data.locks import only_writer
 from atari_data.protocol import Protocol
-from atari_data.shards import STAGING, shard_path, shard_paths
-from atari_data.store import FrameStore, read_shard
+from atari_data.shards import STAGING, read_shard, shard_path, shard_paths
+from atari_data.store import FrameStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

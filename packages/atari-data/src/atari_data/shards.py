@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atari_data._artifact import HEADER_BYTES, encode_header
+from atari_data._artifact import HEADER_BYTES, encode_header, open_artifact
 
 KIND = "frames"
 FRAMES = "frames"
-STAGING = (
-    ".collecting"  # while this folder is there, shards without their round's end are unfinished business
-)
+# While this folder is there, shards without their round's end are unfinished business.
+STAGING = ".collecting"
 SHARD_ROWS = 16_384  # 116 MB of frames
+FRAME_SHAPE = (84, 84)
+RAM_SIZE = 128
 
 COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {
     "rewards": (np.float32, ()),
@@ -23,7 +24,7 @@ COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {
     "lives": (np.uint8, ()),
     "terminated": (np.bool_, ()),
     "truncated": (np.bool_, ()),
-    "ram": (np.uint8, (128,)),
+    "ram": (np.uint8, (RAM_SIZE,)),
 }
 """Type and row shape of each column beside the frames, in the order of the file; `ram` is optional."""
 
@@ -81,7 +82,7 @@ class ShardWriter:
 
     def _end_file(self, *, end: bool) -> None:
         tensors: dict[str, tuple[type | np.dtype[Any], tuple[int, ...]]] = {
-            FRAMES: (np.uint8, (self._rows, 84, 84))
+            FRAMES: (np.uint8, (self._rows, *FRAME_SHAPE))
         }
         for name in self._names:
             dtype, row = COLUMNS[name]
@@ -91,3 +92,23 @@ class ShardWriter:
         self._file.seek(0)
         self._file.write(encode_header(tensors, kind=KIND, config={**self._config, "end": end}))
         self._file.close()
+
+
+def read_shard(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Config and arrays of one shard, its frames memory-mapped.
+
+    Raises:
+        ValueError: the shard is damaged, or is not a `frames` artifact with the columns it must have.
+    """
+    config, frames, columns = open_artifact(path, kind=KIND, mapped=FRAMES)
+    expected = {
+        name: (np.dtype(dtype), (len(frames), *row))
+        for name, (dtype, row) in COLUMNS.items()
+        if name != "ram" or "ram" in columns
+    }
+    found = {name: (column.dtype, column.shape) for name, column in columns.items()}
+    if found != expected or frames.dtype != np.uint8 or frames.shape[1:] != FRAME_SHAPE or not len(frames):
+        raise ValueError(
+            f"{path} holds frames {frames.dtype} {frames.shape} and {found}; expected {expected}"
+        )
+    return config, {FRAMES: frames, **columns}

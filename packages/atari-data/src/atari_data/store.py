@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from atari_data._artifact import open_artifact
-from atari_data.protocol import Protocol, whole
-from atari_data.shards import COLUMNS, FRAMES, KIND, STAGING, shard_path, shard_paths
+from atari_data._checks import whole
+from atari_data.protocol import Protocol
+from atari_data.shards import COLUMNS, FRAMES, STAGING, read_shard, shard_path, shard_paths
 from atari_data.windows import first_rows
 
 HISTORY = 3  # frames before the newest in a stack
@@ -239,23 +239,3 @@ class FrameStore:
         for block in np.array_split(rows, -(-len(rows) // 256)):
             total += self.frames[block].sum(axis=0, dtype=np.uint64)
         return (total / len(rows)).astype(np.float32)
-
-
-def read_shard(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Config and arrays of one shard, its frames memory-mapped.
-
-    Raises:
-        ValueError: the shard is damaged, or is not a `frames` artifact with the columns it must have.
-    """
-    config, frames, columns = open_artifact(path, kind=KIND, mapped=FRAMES)
-    expected = {
-        name: (np.dtype(dtype), (len(frames), *row))
-        for name, (dtype, row) in COLUMNS.items()
-        if name != "ram" or "ram" in columns
-    }
-    found = {name: (column.dtype, column.shape) for name, column in columns.items()}
-    if found != expected or frames.dtype != np.uint8 or frames.shape[1:] != (84, 84) or not len(frames):
-        raise ValueError(
-            f"{path} holds frames {frames.dtype} {frames.shape} and {found}; expected {expected}"
-        )
-    return config, {FRAMES: frames, **columns}

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atari_data.games import legal_actions, load_emulator, played_actions
-from atari_data.labels import RAM_SIZE
 from atari_data.playing import Tick
 from atari_data.protocol import Protocol
+from atari_data.shards import RAM_SIZE
 
 _NOOP, _FIRE = 0, 1
 

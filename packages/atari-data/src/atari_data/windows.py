@@ -6,7 +6,7 @@ An episode is a run of rows with one id; ids need not be sorted, only different 
 import numpy as np
 from numpy.typing import NDArray
 
-from atari_data.protocol import whole
+from atari_data._checks import whole
 
 
 def final_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ._checks import require_whole
 from .encoder import FRAME_SIZE, STACK, Encoder
 from .initialization import initialize
-from .layout import RunningWhitening, layout
-from .picture import PICTURE_SIZE, RunningScale, picture
+from .layout import layout
+from .picture import PICTURE_SIZE, picture
+from .running import RunningScale, RunningWhitening
 
 NUM_ACTIONS = 18
 NUM_SIGNS = 3  # of a reward: below, at and above zero
@@ -194,13 +195,13 @@ class ContrastiveObjective(nn.Module):
             loss = loss + self.config.inverse_weight * started * inverse
             metrics["inverse_dynamics"] = inverse.detach()
             metrics["inverse_accuracy"] = (logits.argmax(-1) == actions).float().mean()
-        newest = batch.frames[:, STACK - 1 :]
         if self.config.layout_weight > 0:
             target = self.whiten(self._layouts(batch.frames))
             error = F.smooth_l1_loss(self.layout(z).float(), target)
             loss = loss + self.config.layout_weight * error
             metrics["layout"] = error.detach()
         if self.config.picture_weight > 0:
+            newest = batch.frames[:, STACK - 1 :]
             target = self.scale(picture(newest, batch.background.unsqueeze(1)))
             missing = F.mse_loss(self.picture(_PICTURE_GAIN * z).float(), target)
             loss = loss + self.config.picture_weight * missing
@@ -231,7 +232,7 @@ def _find_head_start(objective: ContrastiveObjective, *_: object) -> None:
 
 
 def _filled(frames: Tensor, history: int) -> Tensor:
-    """The frames (S, R, 84, 84), where the first ``history`` rows are black the row after in their place.
+    """The frames (S, R, 84, 84), each black one among the first ``history`` replaced by the one after it.
 
     Before an episode's first frame there is no other, and black is what stacks are filled up with. As a scene
     to lay out it would be nothing but one huge moving thing.

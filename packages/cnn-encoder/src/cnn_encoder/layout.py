@@ -3,10 +3,9 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .encoder import FRAME_SIZE
-from .running import RunningMean
 
 # In grey levels of 0..255. What differs less from the background than CONTRAST is not a thing; a thing whose
 # contrasts within a window sum to SMALL counts half. A ball of one pixel at grey 44 sums to about 30, a
@@ -106,32 +105,3 @@ def layout(frames: Tensor, num_frequencies: int) -> Tensor:
     with torch.autocast(frames.device.type, enabled=False):
         parts = moving_parts(frames, still_background(frames).unsqueeze(-3))
         return low_frequencies(parts, num_frequencies).flatten(-2)
-
-
-class RunningWhitening(nn.Module):
-    """Centres vectors and scales them so that every direction has the same variance, by running statistics
-    (`RunningMean`).
-
-    Directions weaker than ``floor`` times the average are not raised to full size.
-    """
-
-    def __init__(self, dim: int, *, decay: float = 0.99, floor: float = 0.01) -> None:
-        super().__init__()
-        self.floor = floor
-        self.mean = RunningMean(dim, decay=decay)
-        self.moment = RunningMean(dim, dim, decay=decay)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        """float32 (..., dim) -> (..., dim); no gradient flows through it."""
-        with torch.autocast(x.device.type, enabled=False):
-            rows = x.flatten(0, -2).float()
-            mean = self.mean(rows.mean(0))
-            covariance = self.moment(rows.mT @ rows / len(rows)) - mean.outer(mean)
-            ridge = self.floor * covariance.diagonal().mean() + 1e-12
-            # cholesky_ex, because cholesky would make a GPU wait to report an error that the ridge rules out.
-            factor = torch.linalg.cholesky_ex(
-                covariance + ridge * torch.eye(len(covariance), device=x.device)
-            ).L
-            centered = (rows - mean).mT
-            return torch.linalg.solve_triangular(factor, centered, upper=False).mT.unflatten(0, x.shape[:-1])

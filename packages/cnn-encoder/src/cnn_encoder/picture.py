@@ -2,10 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from .encoder import FRAME_SIZE
-from .running import RunningMean
 
 # In grey levels. Below FAINT a difference from the background is none, from CLEAR on it counts in full.
 _FAINT, _CLEAR = 6.0, 18.0
@@ -21,9 +20,9 @@ def picture(frames: Tensor, background: Tensor) -> Tensor:
         band_b(g) = max(1 - |g - 240 b / 7| / (240 / 7), 0)
         row_yb = sum over x of shown_yx band_b(frame_yx), column_xb = sum over y of the same
 
-    Rows and columns are taken in pairs. A linear probe finds where a thing of its own brightness is from so
-    little, and what stands where it stood, such as a score; unlike `cnn_encoder.layout` this holds what
-    stands still for a while too.
+    Rows and columns are taken in pairs. This little is enough for a linear probe to locate anything whose
+    brightness nothing else has. Unlike `cnn_encoder.layout` it also holds what stands still, such as a
+    score.
 
     Args:
         frames: uint8 (S, T, 84, 84).
@@ -52,27 +51,3 @@ def _bands(device: torch.device) -> Tensor:
     """How far each grey level belongs to each band: float32 (256, 8), every row of sum 1."""
     position = torch.arange(256, device=device).clamp(max=_BRIGHTEST) * ((_BANDS - 1) / _BRIGHTEST)
     return (1 - (position[:, None] - torch.arange(_BANDS, device=device)).abs()).clamp(min=0)
-
-
-class RunningScale(nn.Module):
-    """Centres every column and divides it by its standard deviation and ``floor``, by running statistics
-    (`RunningMean`).
-
-    A column that hardly varies stays near zero; none leaves +-``limit``, so that what is seen for the first
-    time does not drown the rest.
-    """
-
-    def __init__(self, dim: int, *, decay: float = 0.98, floor: float = 0.1, limit: float = 10.0) -> None:
-        super().__init__()
-        self.floor = floor
-        self.limit = limit
-        self.mean = RunningMean(dim, decay=decay)
-        self.square = RunningMean(dim, decay=decay)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        """float32 (..., dim) -> (..., dim); no gradient flows through it."""
-        rows = x.flatten(0, -2)
-        mean, square = self.mean(rows.mean(0)), self.square(rows.square().mean(0))
-        deviation = (square - mean.square()).clamp(min=0).sqrt()
-        return ((x - mean) / (deviation + self.floor)).clamp_(-self.limit, self.limit)

@@ -61,12 +61,12 @@ def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> P
     mask = _mask(train)
     patterns, group = mask.unique(dim=1, return_inverse=True)  # variables in play together share one solve
     labels = train.labels.double()
-    moment = _product(train.features, moments, labels.masked_fill(~mask, 0.0))
-    whole = _gram(train.features, moments)
-    weight = torch.empty_like(moment)
+    cross = _products(train.features, moments, labels.masked_fill(~mask, 0.0))
+    whole = _products(train.features, moments)
+    weight = torch.empty_like(cross)
     for i, rows in enumerate(patterns.unbind(1)):
         columns = (group == i).nonzero().squeeze(1)
-        weight[:, columns] = _ridge(train.features, moments, rows, whole, moment[:, columns], ridge)
+        weight[:, columns] = _ridge(train.features, moments, rows, whole, cross[:, columns], ridge)
     parts = [_affine(part, moments) @ weight for part in test.features.split(_CHUNK)]
     return score(torch.cat(parts), test)
 
@@ -76,38 +76,31 @@ def _ridge(
     moments: tuple[Tensor, Tensor],
     rows: Tensor,
     whole: Tensor,
-    moment: Tensor,
+    cross: Tensor,
     ridge: float,
 ) -> Tensor:
     """Weights (F + 1, C) on the chosen rows, from the normal equations; the intercept is not penalised."""
     count = int(rows.sum())
     if count == 0:
-        return torch.full_like(moment, torch.nan)
+        return torch.full_like(cross, torch.nan)
     if 2 * count > len(rows):  # from all rows, by taking off the few others
-        gram = whole - _gram(features[~rows], moments)
+        gram = whole - _products(features[~rows], moments)
     else:
-        gram = _gram(features[rows], moments)
+        gram = _products(features[rows], moments)
     penalty = torch.full((len(gram),), ridge * count + 1e-9, dtype=torch.float64, device=gram.device)
     penalty[-1] = 1e-9
-    return torch.linalg.solve(gram + penalty.diag(), moment)
+    return torch.linalg.solve(gram + penalty.diag(), cross)
 
 
-def _gram(features: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
-    """Sum over the rows of x x^T, float64 (F + 1, F + 1)."""
+def _products(features: Tensor, moments: tuple[Tensor, Tensor], labels: Tensor | None = None) -> Tensor:
+    """Sum over the rows of x y^T, float64 (F + 1, V), for labels y (N, V); without labels, of x x^T."""
     width = features.shape[1] + 1
-    total = torch.zeros(width, width, dtype=torch.float64, device=features.device)
-    for part in features.split(_CHUNK):
-        x = _affine(part, moments)
-        total.addmm_(x.mT, x)
-    return total
-
-
-def _product(features: Tensor, moments: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
-    """Sum over the rows of x y^T: (N, F) and (N, V) -> float64 (F + 1, V)."""
-    width = features.shape[1] + 1
-    total = torch.zeros(width, labels.shape[1], dtype=torch.float64, device=features.device)
-    for x, y in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
-        total.addmm_(_affine(x, moments).mT, y)
+    columns = width if labels is None else labels.shape[1]
+    total = torch.zeros(width, columns, dtype=torch.float64, device=features.device)
+    for start in range(0, len(features), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        x = _affine(features[rows], moments)
+        total.addmm_(x.mT, x if labels is None else labels[rows])
     return total
 
 

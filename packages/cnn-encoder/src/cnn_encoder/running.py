@@ -1,4 +1,4 @@
-"""A running mean, for what scales a target by statistics of the batches so far."""
+"""What brings a target to scale by statistics of the batches so far."""
 
 import torch
 from torch import Tensor, nn
@@ -28,3 +28,56 @@ class RunningMean(nn.Module):
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
         # torch.where, not an `if`: asking a GPU for the weight would wait for it.
         return torch.where(self.weight > 0, self.total / self.weight, here)
+
+
+class RunningWhitening(nn.Module):
+    """Centres vectors and scales them so that every direction has the same variance, by running statistics
+    (`RunningMean`).
+
+    Directions weaker than ``floor`` times the average are not raised to full size.
+    """
+
+    def __init__(self, dim: int, *, decay: float = 0.99, floor: float = 0.01) -> None:
+        super().__init__()
+        self.floor = floor
+        self.mean = RunningMean(dim, decay=decay)
+        self.moment = RunningMean(dim, dim, decay=decay)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (..., dim) -> (..., dim); no gradient flows through it."""
+        with torch.autocast(x.device.type, enabled=False):
+            rows = x.flatten(0, -2).float()
+            mean = self.mean(rows.mean(0))
+            covariance = self.moment(rows.mT @ rows / len(rows)) - mean.outer(mean)
+            ridge = self.floor * covariance.diagonal().mean() + 1e-12
+            # cholesky_ex, because cholesky would make a GPU wait to report an error that the ridge rules out.
+            factor = torch.linalg.cholesky_ex(
+                covariance + ridge * torch.eye(len(covariance), device=x.device)
+            ).L
+            centered = (rows - mean).mT
+            return torch.linalg.solve_triangular(factor, centered, upper=False).mT.unflatten(0, x.shape[:-1])
+
+
+class RunningScale(nn.Module):
+    """Centres every column and divides it by its standard deviation and ``floor``, by running statistics
+    (`RunningMean`).
+
+    A column that hardly varies stays near zero; none leaves +-``limit``, so that what is seen for the first
+    time does not drown the rest.
+    """
+
+    def __init__(self, dim: int, *, decay: float = 0.98, floor: float = 0.1, limit: float = 10.0) -> None:
+        super().__init__()
+        self.floor = floor
+        self.limit = limit
+        self.mean = RunningMean(dim, decay=decay)
+        self.square = RunningMean(dim, decay=decay)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 (..., dim) -> (..., dim); no gradient flows through it."""
+        rows = x.flatten(0, -2)
+        mean, square = self.mean(rows.mean(0)), self.square(rows.square().mean(0))
+        deviation = (square - mean.square()).clamp(min=0).sqrt()
+        return ((x - mean) / (deviation + self.floor)).clamp_(-self.limit, self.limit)

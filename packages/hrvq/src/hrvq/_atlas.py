@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from hrvq._config import positive_int
-from hrvq._gradients import unit
+from hrvq._gradients import normalize
 from hrvq._quantizer import HRVQ
 from hrvq._sources import Vectors, VectorSource
 
@@ -45,7 +45,7 @@ def atlas(
     distance = [torch.full((size, examples), torch.inf, dtype=torch.float32, device=device) for size in sizes]
     for start, block in VectorSource(vectors, quantizer.config.dim).blocks(batch_size, device):
         tokens = quantizer.encode(block)
-        rest = unit(block) if quantizer.config.distance == "cosine" else block
+        rest = normalize(block) if quantizer.config.distance == "cosine" else block
         rows = torch.arange(start, start + len(block), device=device)
         for level, size in enumerate(sizes):
             chosen = tokens[:, level]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvq._config import finite, positive_int
-from hrvq._gradients import unit as at_unit_length
+from hrvq._gradients import normalize
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
 from hrvq._sources import Vectors, VectorSource
@@ -55,22 +55,22 @@ class _Pass(NamedTuple):
     drawn: Draw  # K vectors at random
 
 
-class LevelwiseKMeans:
-    """Fits the levels one after the other, each to what the finished ones leave of the vectors.
+class Leftovers:
+    """What the finished levels leave of the vectors, for the next level to be fitted to.
 
     A vector's tokens are kept (4 bytes a level), its residuals are not: they are recomputed block by block.
     """
 
-    def __init__(self, source: VectorSource, *, batch_size: int, device: torch.device, unit: bool) -> None:
+    def __init__(self, source: VectorSource, *, batch_size: int, device: torch.device, cosine: bool) -> None:
         self.source = source
         self.codes: list[Tensor] = []
         self.tokens: list[Tensor] = []
-        self._batch_size, self._device, self._unit = batch_size, device, unit
+        self._batch_size, self._device, self._cosine = batch_size, device, cosine
 
     def _residuals(self) -> Iterator[tuple[slice, Tensor]]:
         for start, block in self.source.blocks(self._batch_size, self._device):
             rows = slice(start, start + len(block))
-            residual = at_unit_length(block) if self._unit else block
+            residual = normalize(block) if self._cosine else block
             for codes, tokens in zip(self.codes, self.tokens, strict=True):
                 residual = residual - F.embedding(tokens[rows].long(), codes)
             yield rows, residual
@@ -155,45 +155,37 @@ def fit(
         raise ValueError(f"seed is {seed!r}; give an integer of at least 0")
     source = VectorSource(vectors, config.dim)
     generator = torch.Generator(device).manual_seed(seed % 2**63)
-    unit = config.distance == "cosine"
-    data = LevelwiseKMeans(source, batch_size=batch_size, device=device, unit=unit)
-    variance = data.variance()
+    cosine = config.distance == "cosine"
+    left = Leftovers(source, batch_size=batch_size, device=device, cosine=cosine)
+    variance = left.variance()
     all_counts, distortions, passes = [], [], []
     for level, size in enumerate(config.codes_per_level):
-        spherical = unit and level == 0
+        spherical = cosine and level == 0
         codes, _ = kmeans(
-            data.sample(_SAMPLE_PER_CODE * size, generator),
+            left.sample(_SAMPLE_PER_CODE * size, generator),
             size,
             iterations=config.kmeans_iterations,
             unused=min(UNUSED, revive_below),
             generator=generator,
             spherical=spherical,
         )
-        before, crowding = float("inf"), codes.new_ones(size)
-        for epoch in range(epochs):
-            found = data.measure(codes, crowding, generator)
-            crowding = (found.counts.clamp_min(1) / found.counts.mean()) ** _CROWDING
-            codes = torch.where(
-                found.counts[:, None] > 0, found.sums / found.counts.clamp_min(1)[:, None], codes
-            )
-            dead = dead_codes(found.counts, revive_below)
-            # Revival costs the moved codes' own vectors at first, so the second half only settles.
-            reviving = epoch < epochs // 2 and bool(dead.any())
-            if reviving:
-                replace(Level(codes, found.counts, found.sums), dead, found.drawn)
-            if spherical:
-                codes = F.normalize(codes, dim=1)
-            if progress is not None:
-                progress(FitProgress(level, epoch, epochs, found.distortion))
-            if not reviving and found.distortion >= (1 - tolerance) * before:
-                break
-            before = found.distortion
-        counts, distortion = data.finish(codes)
+        codes, passed = _improve(
+            left,
+            codes,
+            level,
+            epochs=epochs,
+            tolerance=tolerance,
+            revive_below=revive_below,
+            spherical=spherical,
+            generator=generator,
+            progress=progress,
+        )
+        counts, distortion = left.finish(codes)
         all_counts.append(counts)
         distortions.append(distortion)
-        passes.append(epoch + 3)
+        passes.append(passed + 2)
     quantizer.set_codebooks(
-        data.codes, [counts * (min(batch_size, source.rows) / source.rows) for counts in all_counts]
+        left.codes, [counts * (min(batch_size, source.rows) / source.rows) for counts in all_counts]
     )
     shares = [counts / counts.sum() for counts in all_counts]
     return FitResult(
@@ -203,3 +195,36 @@ def fit(
         perplexity=tuple(float(torch.special.entr(share).sum().exp()) for share in shares),
         passes=tuple(passes),
     )
+
+
+def _improve(
+    left: Leftovers,
+    codes: Tensor,
+    level: int,
+    *,
+    epochs: int,
+    tolerance: float,
+    revive_below: float,
+    spherical: bool,
+    generator: torch.Generator,
+    progress: Callable[[FitProgress], object] | None,
+) -> tuple[Tensor, int]:
+    """One level's codes (K, dim), moved in passes over the data until they rest, and the number of passes."""
+    before, crowding = float("inf"), codes.new_ones(len(codes))
+    for epoch in range(epochs):
+        found = left.measure(codes, crowding, generator)
+        crowding = (found.counts.clamp_min(1) / found.counts.mean()) ** _CROWDING
+        codes = torch.where(found.counts[:, None] > 0, found.sums / found.counts.clamp_min(1)[:, None], codes)
+        dead = dead_codes(found.counts, revive_below)
+        # Revival costs the moved codes' own vectors at first, so the second half only settles.
+        reviving = epoch < epochs // 2 and bool(dead.any())
+        if reviving:
+            replace(Level(codes, found.counts, found.sums), dead, found.drawn)
+        if spherical:
+            codes = F.normalize(codes, dim=1)
+        if progress is not None:
+            progress(FitProgress(level, epoch, epochs, found.distortion))
+        if not reviving and found.distortion >= (1 - tolerance) * before:
+            break
+        before = found.distortion
+    return codes, epoch + 1

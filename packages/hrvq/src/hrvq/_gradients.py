@@ -15,7 +15,7 @@ _NO_LENGTH = 1e-6  # a vector as short as this has no direction
 _TOO_SHORT = 1e-3  # of its code's length: to grow that much, its gradient would too
 
 
-def unit(x: Tensor) -> Tensor:
+def normalize(x: Tensor) -> Tensor:
     """Vectors (..., D) at unit length; those shorter than 1e-6 are divided by that, without a gradient."""
     short = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) < _NO_LENGTH
     # Their gradient would be a million times that of the others, and silence is often exactly zero.

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from hrvq._residuals import ROWS_PER_BLOCK
 
-# On a CPU a block stays in the cache through all levels; elsewhere this only bounds the memory.
-_ROWS_PER_BLOCK = {"cpu": ROWS_PER_BLOCK, "device": 1 << 15}
+# On a CPU a block of `ROWS_PER_BLOCK` stays in the cache through all levels; elsewhere this only bounds the
+# memory.
+_ROWS_PER_DEVICE_BLOCK = 1 << 15
 # Below this many rows a plain product is as fast as the convolution.
 _ROWS_FOR_CONVOLUTION = 16
 # Unit roundoff of a float32 product in PyTorch's names, old and new; that of bfloat16 for any other name.
@@ -67,10 +68,10 @@ class _Level(NamedTuple):
             radius = lengths.max()
         return cls(codes, centre, shifted, lengths.square() / 2, radius, numbers)
 
-    def error_bound(self, vectors: Tensor, unit: float) -> Tensor:
+    def error_bound(self, vectors: Tensor, roundoff: float) -> Tensor:
         """Largest rounding error of any score of each vector, less the centre: (N,)."""
         norms = torch.linalg.vector_norm(vectors, dim=1)
-        relative = unit * self.radius * (norms + self.radius / 2)
+        relative = roundoff * self.radius * (norms + self.radius / 2)
         return (self.codes.shape[1] + 6) * (relative + _UNDERFLOW)
 
 
@@ -90,7 +91,7 @@ class _FixedLevel(NamedTuple):
         return cls(codes, centre, scaled / size, scaled.square().sum(1) / 2)
 
 
-def _search_block(vectors: Tensor, levels: Sequence[_Level], unit: float) -> Tensor:
+def _search_block(vectors: Tensor, levels: Sequence[_Level], roundoff: float) -> Tensor:
     """Tokens (N, L), by float32 scores where they are certain and in float64 where they are not.
 
     Which scores come within twice the bound of the best is a mask of zeros and ones; where it has a single
@@ -100,10 +101,10 @@ def _search_block(vectors: Tensor, levels: Sequence[_Level], unit: float) -> Ten
     for index, level in enumerate(levels):
         shifted = vectors if level.centre is None else vectors - level.centre
         scores = _scores(shifted, level.shifted, level.half_norms)
-        threshold = scores.amax(1) - 2 * level.error_bound(shifted, unit)
+        threshold = scores.amax(1) - 2 * level.error_bound(shifted, roundoff)
         near = scores.ge_(threshold[:, None])
         in_doubt = (near.sum(1) != 1).nonzero().squeeze(1)
-        if unit > _EXACT:  # the product may round the winner's index as well
+        if roundoff > _EXACT:  # the product may round the winner's index as well
             chosen = near.argmax(1)
         else:  # of several candidates any number may come out; they are in doubt
             chosen = (near @ level.numbers).long().clamp_max_(len(level.codes) - 1)
@@ -172,10 +173,10 @@ def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
         fixed = [_FixedLevel.of(codes) for codes in codebooks]
         if torch.compiler.is_compiling():  # a graph with so many blocks would fit no other number of rows
             return _search_in_fixed_shapes(vectors, fixed)
-        blocks = vectors.split(_ROWS_PER_BLOCK["device"])
+        blocks = vectors.split(_ROWS_PER_DEVICE_BLOCK)
         return torch.cat([_search_in_fixed_shapes(block, fixed) for block in blocks])
-    levels, unit = [_Level.of(codes) for codes in codebooks], _unit_roundoff()
-    return torch.cat([_search_block(block, levels, unit) for block in vectors.split(_ROWS_PER_BLOCK["cpu"])])
+    levels, roundoff = [_Level.of(codes) for codes in codebooks], _unit_roundoff()
+    return torch.cat([_search_block(block, levels, roundoff) for block in vectors.split(ROWS_PER_BLOCK)])
 
 
 def nearest(vectors: Tensor, codes: Tensor) -> Tensor:

@@ -254,7 +254,7 @@ class HRVQ(Codes):
             valid = finite if valid is None else valid & finite
             rows = torch.where(valid[:, None], rows, 0.0)
         if self.config.distance == "cosine":
-            rows = _gradients.unit(rows)
+            rows = _gradients.normalize(rows)
         return rows, valid
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """A transformer world model over hierarchical tokens, and fast batched imagination."""
 
+from .cached import CachedReader
 from .config import WorldModelConfig
-from .decoder import Decoder
 from .evaluate import LevelEvaluation, evaluate
 from .fidelity import (
     EventFidelity,
@@ -17,7 +17,7 @@ from .fidelity import (
 from .imagine import Dream, Policy, imagine
 from .likeness import alike_codes_learn_together
 from .masks import visibility
-from .model import WorldModel, WorldModelOutput, frozen
+from .model import WorldModel, WorldModelOutput, for_inference
 from .objective import WorldModelObjective
 from .optimizer import MuonAdamW, make_optimizer, parameter_groups
 from .recorded import Recorded
@@ -27,7 +27,7 @@ from .trajectories import TokenTrajectories, load_tokens, save_tokens
 from .weights import load_worldmodel, save_worldmodel
 
 __all__ = [
-    "Decoder",
+    "CachedReader",
     "Dream",
     "EventFidelity",
     "LevelEvaluation",
@@ -47,7 +47,7 @@ __all__ = [
     "alike_codes_learn_together",
     "evaluate",
     "event_fidelity",
-    "frozen",
+    "for_inference",
     "imagine",
     "load_tokens",
     "load_worldmodel",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .model import WorldModel, frozen, matrix_dtype
+from .model import WorldModel, for_inference, matrix_dtype
 from .sampler import TokenBatch
 
 NUM_BINS = 15
@@ -65,7 +65,7 @@ def evaluate(
     if games is not None and len(set(games)) < len(games):
         raise ValueError(f"games are {', '.join(games)}; give each a name of its own")
     codes = model.config.codes
-    reader = frozen(model, matrix_dtype(model))
+    reader = for_inference(model, matrix_dtype(model))
     tallies: dict[str, list[_Tally]] = {}
     for batch in batches:
         if batch.tokens.shape[1] < 2:

@@ -22,9 +22,7 @@ class TokenFidelity:
 
     agreement: Tensor  # float32 (H, L): fraction of equal tokens
     copy_agreement: Tensor  # float32 (H, L): the same of the last real step before the dream
-    changed_agreement: (
-        Tensor  # float32 (H, L): where the real token is no longer that of the last step; or NaN
-    )
+    changed_agreement: Tensor  # float32 (H, L): where the real token has changed since; NaN if it never has
     useful_horizon: tuple[int, ...]  # per level: how many first horizons beat copying
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .decoder import Decoder
-from .model import WorldModel, check_range, check_window, frozen, matrix_dtype
+from .cached import CachedReader
+from .model import WorldModel, check_range, check_window, for_inference, matrix_dtype
 
 Policy = Callable[[Tensor, Tensor], Tensor]
 """(tokens int64 (B, L), state float32 (B, D)) -> actions int64 (B,)."""
@@ -72,9 +72,9 @@ def imagine(
     autocast, autocast_dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
     if dtype is None:
         dtype = autocast_dtype if autocast else matrix_dtype(model)
-    with torch.autocast(device.type, enabled=False):  # The frozen model has its types already.
-        model = frozen(model, dtype)
-        decoder = Decoder(model, batch_size, num_context + horizon)
+    with torch.autocast(device.type, enabled=False):  # The model has its types already.
+        model = for_inference(model, dtype)
+        reader = CachedReader(model, batch_size, num_context + horizon)
         dream = Dream(
             tokens=torch.empty(batch_size, horizon + 1, num_levels, dtype=torch.int64, device=device),
             actions=torch.empty(batch_size, horizon, dtype=torch.int64, device=device),
@@ -87,9 +87,9 @@ def imagine(
             0 if greedy else horizon, num_levels, batch_size, generator=generator, device=device
         )
         if num_context > 1:
-            dream.states[:, 0] = decoder.read_steps(tokens[:, :-1], actions)
+            dream.states[:, 0] = reader.read_steps(tokens[:, :-1], actions)
         for level in range(num_levels - 1):
-            decoder.read([tokens[:, -1, level]], level)
+            reader.read([tokens[:, -1, level]], level)
         for h in range(horizon):
             with torch.autocast(device.type, autocast_dtype, enabled=autocast):  # As the caller has it.
                 # Copies: what a policy does to them must not change the dream.
@@ -103,7 +103,7 @@ def imagine(
                 )
             check_range(action, config.num_actions, "the policy's actions")
             dream.actions[:, h] = action
-            output = decoder.read([dream.tokens[:, h, -1], action], num_levels - 1)
+            output = reader.read([dream.tokens[:, h, -1], action], num_levels - 1)
             dream.states[:, h + 1] = output
             for level in range(num_levels):
                 logits = model.predict(output, level).float()
@@ -112,7 +112,7 @@ def imagine(
                 log_probs = torch.log_softmax(logits, -1)
                 dream.log_probs[:, h, level] = log_probs.gather(-1, token[:, None])[:, 0]
                 if level < num_levels - 1:
-                    output = decoder.read([token], level)
+                    output = reader.read([token], level)
     return dream
 
 

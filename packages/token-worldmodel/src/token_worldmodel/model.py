@@ -61,7 +61,7 @@ class TransformerBlock(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values of x (B, N, D), as (B, N, 3, H, E)."""
-        # The cast does nothing in training; a frozen model may hold narrower matrices than x.
+        # The cast does nothing in training; a model `for_inference` may hold narrower matrices than x.
         normed = self.attention_norm(x).to(self.qkv.weight.dtype)
         return self.qkv(normed).unflatten(-1, (3, self.num_heads, -1))
 
@@ -197,16 +197,16 @@ def check_range(ids: Tensor, count: int, name: str) -> None:
 
 
 def matrix_dtype(model: WorldModel) -> torch.dtype:
-    """Type of the matrices, which a frozen model may hold narrower than its other parameters."""
+    """Type of the matrices, which a model `for_inference` may hold narrower than its other parameters."""
     return model.blocks[0].qkv.weight.dtype
 
 
-def frozen(model: WorldModel, dtype: torch.dtype) -> WorldModel:
+def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     """The model for inference: no dropout, no gradients, its matrices in ``dtype``.
 
     Embeddings, norms and the residual stream are float32, or float64 where ``dtype`` is. What needs no cast
     is shared, not copied: a step of training reaches it, and only a copy stays as it was. A model that is
-    frozen like this already is returned as it is.
+    like this already is returned as it is.
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper gives weights other names
     rest = torch.promote_types(dtype, torch.float32)

@@ -98,8 +98,8 @@ class TokenSampler:
             split: episodes to draw from.
             validation_fraction: of the episodes of each game, at least one and not all.
             newest: by game, the first row of what was played last.
-            newest_share: of the windows, drawn from those rows; the others are drawn from all rows. Without
-                a window of the split among them, all are.
+            newest_share: of the windows, drawn from those rows; the others are drawn from all rows. If the
+                split has no window there, all windows are drawn from all rows.
             device: where batches go.
 
         Raises:
@@ -110,6 +110,10 @@ class TokenSampler:
         if split not in ("train", "validation", "all"):
             raise ValueError(f"split is {split!r}; choose train, validation or all")
         _check_fraction(validation_fraction)
+        if not isinstance(trajectories, Mapping):
+            raise ValueError(
+                f"trajectories are a {type(trajectories).__name__}; give them by name, as in {{'pong': ...}}"
+            )
         if len({t.num_levels for t in trajectories.values()}) != 1:
             levels = {game: t.num_levels for game, t in trajectories.items()}
             raise ValueError(f"the games' levels are {levels}; give one game or more, all of the same levels")
@@ -127,6 +131,10 @@ class TokenSampler:
                 held_out = split_episodes(t.episode_ids, validation_fraction, seed)
                 starts = starts[held_out[starts] == (split == "validation")]
             if not len(starts):
+                if len(np.unique(t.episode_ids)) == 1 and split == "validation":
+                    raise ValueError(
+                        f"{game} is one episode, and one must train; give more episodes, or take split='all'"
+                    )
                 longest = int(np.bincount(np.unique(t.episode_ids, return_inverse=True)[1]).max(initial=0))
                 raise ValueError(
                     f"{game} has no window of {length} steps in its {split} episodes (the longest of all has "

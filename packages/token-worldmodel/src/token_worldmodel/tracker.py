@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from .model import WorldModel, check_range, frozen, matrix_dtype
+from .model import WorldModel, check_range, for_inference, matrix_dtype
 
 
 class StateTracker:
@@ -34,7 +34,7 @@ class StateTracker:
         if not 1 <= context <= config.max_steps:
             raise ValueError(f"context is {context}; give 1 to max_steps = {config.max_steps}")
         device = model.slot_embedding.device
-        self._model = copy.deepcopy(frozen(model, dtype or matrix_dtype(model)))
+        self._model = copy.deepcopy(for_inference(model, dtype or matrix_dtype(model)))
         self._tokens = torch.zeros(batch_size, context, config.num_levels, dtype=torch.int64, device=device)
         self._actions = torch.zeros(batch_size, context, dtype=torch.int64, device=device)
         self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
@@ -81,7 +81,7 @@ class StateTracker:
         if context == 1:
             return torch.zeros(plays, config.dim, device=now.device)
         # What stands behind a shorter play's last step is in its future, and so unseen.
-        with torch.autocast(now.device.type, enabled=False):  # The frozen model has its types already.
+        with torch.autocast(now.device.type, enabled=False):  # The model has its types already.
             hidden = self._model(self._tokens[:, :-1], self._actions[:, :-1]).hidden.float()
         past = hidden[torch.arange(len(now), device=now.device), (now - 1).clamp(min=0)]
         return past.masked_fill((now == 0)[:, None], 0.0)

@@ -14,17 +14,17 @@ from .masks import attention_plan, detail_reach, visibility
 from .model import WorldModel
 
 
-class Decoder:
-    """A batch of plays being read by a frozen world model.
+class CachedReader:
+    """A batch of plays being read by a world model `for_inference`.
 
-    Keys and values live in one buffer per layer, sized for the whole play when the decoder is built: two
+    Keys and values live in one buffer per layer, sized for the whole play when the reader is built: two
     entries a step for L0 and the action, and for the finer tokens as many steps as anything looks back
     (`entry_table`). A pass attends to the whole buffer under a bias that hides what is not to be seen: the
     buffer is one contiguous operand of a matrix product, its filled part is not, and shapes never change.
     """
 
     def __init__(self, model: WorldModel, batch_size: int, num_steps: int) -> None:
-        """Make room for ``num_steps`` steps of ``batch_size`` plays; ``model`` is what `frozen` returned."""
+        """Make room for ``num_steps`` steps of ``batch_size`` plays; ``model`` comes from `for_inference`."""
         config, weight = model.config, model.blocks[0].qkv.weight
         self.model = model
         self.num_steps = num_steps
