@@ -129,6 +129,8 @@ def test_labelled_games():
 def test_bad_labels():
     with pytest.raises(ValueError, match="tetris has no annotated RAM"):
         labels("tetris", np.zeros((1, 128), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"ram is None, .* collect pong with ram=True"):
+        labels("pong", None)
     with pytest.raises(ValueError, match=r"ram is uint8 \(1, 64\)"):
         labels("pong", np.zeros((1, 64), dtype=np.uint8))
 

@@ -119,7 +119,7 @@ def test_wrong_input_is_one_clear_sentence():
     data = draw(20, 0)
     with pytest.raises(ValueError, match=r"train features .* with 2 names, \(N, 2\)"):
         atariari_probe(data, data, data, ["a", "b"])
-    with pytest.raises(ValueError, match="names are a, b, a; each must be another"):
+    with pytest.raises(ValueError, match="names are a, b, a; give each name once"):
         atariari_probe(data, data, data, ["a", "b", "a"])
     for name, other in (
         ("test", data._replace(labels=data.labels[:, :2])),

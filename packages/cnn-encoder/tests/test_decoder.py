@@ -80,6 +80,12 @@ def test_what_would_be_spread_over_the_batch_is_refused(decoder):
             DecoderObjective(decoder)(batch._replace(**change))
 
 
+@pytest.mark.parametrize("width", [32, 768])
+def test_embeddings_of_another_width_are_refused(decoder, width):
+    with pytest.raises(ValueError, match=f"has width {width} and this decoder takes 384"):
+        decoder(torch.zeros(2, width))
+
+
 def test_a_saved_decoder_comes_back_the_same(decoder, tmp_path):
     torch.nn.init.normal_(decoder.grow2.weight)
     z = torch.randn(2, 384)

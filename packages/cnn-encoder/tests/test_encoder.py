@@ -79,6 +79,7 @@ def test_stack_frames_is_a_view_of_every_four_consecutive_frames():
     for t in range(4):
         assert torch.equal(stacks[:, t], clip[:, t : t + 4])
     assert stacks.data_ptr() == clip.data_ptr()
+    assert torch.equal(stack_frames(clip.numpy()), stacks)
 
 
 @pytest.mark.parametrize("own", [None, (84, 84), (2, 84, 84)])

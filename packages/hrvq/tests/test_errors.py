@@ -82,7 +82,7 @@ def test_vectors(x, message, quantizer, random_codebooks):
         (torch.tensor([[0, 16]]), "level 1 run from 16 to 16; allowed are 0 to 15"),
         (torch.tensor([[-2, 0]]), "level 0 run from -2"),
         (torch.zeros(2, 2), "float32"),
-        (torch.zeros(2, 2, dtype=torch.bool), "bool"),
+        (torch.zeros(2, 2, dtype=torch.bool), "bool; give an integer tensor; a mask is given by name"),
         (torch.zeros(2, 3, dtype=torch.int64), "1 to 2"),
         (torch.tensor(3), "1 to 2"),
         ([[0, 0]], "list; give a torch tensor"),

@@ -174,6 +174,7 @@ def test_a_limited_sweep_is_spread_from_each_games_first_batch_to_its_last(make_
         ),
         ({"weights": {"Pong": 0.0}}, "weights are"),
         ({"weights": {"Pong": float("nan")}}, "weights are"),
+        ({"trajectories": []}, r"trajectories are a list; give them by name, as in \{'pong': ...\}"),
         ({"newest": {"Pogn": 3}, "newest_share": 0.5}, "newest names Pogn; the games are Pong"),
     ],
 )
@@ -197,6 +198,6 @@ def test_a_batch_goes_where_it_is_sent(make_trajectories) -> None:
         there.to("cpu")
 
 
-def test_refuses_a_split_without_episodes(make_trajectories) -> None:
-    with pytest.raises(ValueError, match="no window of 4 steps in its validation episodes"):
+def test_one_episode_cannot_validate(make_trajectories) -> None:
+    with pytest.raises(ValueError, match="Pong is one episode, and one must train"):
         TokenSampler({"Pong": make_trajectories(9)}, length=4, batch_size=2, seed=0, split="validation")

@@ -60,7 +60,7 @@ def open_artifact(
         ValueError: the file is missing, damaged, cut short, not an artifact, or of another kind or schema.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; expected a {kind} artifact (a safetensors file)")
+        raise ValueError(f"{path} does not exist; expected a safetensors file of kind {kind}")
     try:
         with safe_open(path, framework="numpy") as file:
             entry = (file.metadata() or {}).get(METADATA_KEY)

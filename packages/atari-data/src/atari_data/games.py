@@ -34,7 +34,8 @@ def check_game(name: str) -> str:
     """
     if name in games():
         return name
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).replace(" ", "_").replace("-", "_").lower()
+    bare = re.sub(r"^ALE/|(NoFrameskip|Deterministic)?-v\d+$", "", str(name))  # as Gymnasium registers it
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).replace(" ", "_").replace("-", "_").lower()
     near = [snake] if snake in games() else difflib.get_close_matches(snake, games(), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"games() lists the {len(games())} names"
     raise ValueError(f"{name!r} is not a game of ALE; names are in snake_case, {hint}")

@@ -16,7 +16,7 @@ def plain_weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Tensor]) -> M:
-    """What ``make`` makes of a file's settings, with its weights, on the CPU and in eval mode.
+    """The module that ``make`` builds, with a file's weights, on the CPU and in eval mode.
 
     Raises:
         ValueError: the settings make nothing, or the weights are not those of what they make.

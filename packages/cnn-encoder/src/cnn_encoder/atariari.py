@@ -74,7 +74,7 @@ def atariari_probe(
     """
     config = config or AtariARIConfig()
     if len(set(names)) != len(names):
-        raise ValueError(f"names are {', '.join(names)}; each must be another")
+        raise ValueError(f"names are {', '.join(names)}; give each name once")
     width = train.features.shape[-1]
     for part, data in (("train", train), ("validation", validation), ("test", test)):
         if data.labels.shape[1:] != (len(names),) or data.features.shape[1:] != (width,):

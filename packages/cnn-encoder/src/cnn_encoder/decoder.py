@@ -70,7 +70,13 @@ class Decoder(nn.Module):
 
     def foreground(self, embedding: Tensor) -> Tensor:
         """The frame minus the background, in gray levels, unclamped: (..., D) -> float32 (..., 84, 84)."""
-        x = self.scale(embedding.reshape(-1, self.config.embedding_dim))
+        width = self.config.embedding_dim
+        if embedding.shape[-1] != width:  # some would be rearranged into rows of the right one
+            raise ValueError(
+                f"embedding has width {embedding.shape[-1]} and this decoder takes {width}; give "
+                f"DecoderConfig(embedding_dim={embedding.shape[-1]}) or other embeddings"
+            )
+        x = self.scale(embedding.reshape(-1, width))
         x = F.silu(self.hidden2(F.silu(self.hidden1(x))))
         x = self.grid(x).unflatten(1, (64, 7, 7))
         x = F.pixel_shuffle(self.grow1(F.silu(x + self.residual1(x))), 3)

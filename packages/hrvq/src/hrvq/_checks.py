@@ -64,7 +64,8 @@ def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device
     """Dtype, shape, device and range of ``tokens`` (..., l); whether each of them is known to be a code."""
     check_tensors(tokens=tokens)
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-        raise ValueError(f"tokens are {tokens.dtype}; give an integer tensor")
+        hint = "; a mask is given by name, mask=..." if tokens.dtype == torch.bool else ""
+        raise ValueError(f"tokens are {tokens.dtype}; give an integer tensor{hint}")
     if not (tokens.ndim >= 1 and 1 <= tokens.shape[-1] <= len(sizes)):
         raise ValueError(
             f"tokens have shape {tuple(tokens.shape)}; the last dimension is the number of levels, "

@@ -30,7 +30,7 @@ class VectorSource:
         for part in self._parts:
             shape = tuple(part.get_shape() if hasattr(part, "get_shape") else part.shape)
             if len(shape) != 2 or shape[1] != dim:
-                raise ValueError(f"vectors have shape {shape}; give (N, {dim})")
+                raise ValueError(f"vectors have shape {shape}; give (N, {dim}), without the padded ones")
             self._lengths.append(shape[0])
         self.rows = sum(self._lengths)
         if self.rows == 0:

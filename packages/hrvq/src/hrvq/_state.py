@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hrvq._artifact import load_artifact, save_artifact
 from hrvq._checks import check_tensors
 from hrvq._config import HRVQConfig
-from hrvq._gradients import unit
+from hrvq._gradients import normalize
 from hrvq._statistics import Level
 
 
@@ -156,7 +156,7 @@ class Codes(nn.Module):
         copies = [(codes.clone(), count.clone()) for codes, count in zip(codebooks, counts, strict=True)]
         for index, (level, (codes, count)) in enumerate(zip(self._levels(), copies, strict=True)):
             spherical = index == 0 and self.config.distance == "cosine"
-            level.set(unit(codes.float()) if spherical else codes, count, self.config.smoothing)
+            level.set(normalize(codes.float()) if spherical else codes, count, self.config.smoothing)
         self._advance()
 
     def save(self, path: str | Path) -> None:
@@ -168,7 +168,7 @@ class Codes(nn.Module):
     @classmethod
     @torch.no_grad()
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
-        """Read what :meth:`save` wrote; the quantizer comes back in eval mode.
+        """Read what :meth:`save` wrote; the quantizer comes back in eval mode, where `update` does nothing.
 
         Raises:
             ValueError: the file is missing, damaged, of another kind, or its parts do not fit together.

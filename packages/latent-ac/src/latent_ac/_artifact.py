@@ -47,7 +47,7 @@ def load_artifact(
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; expected a {kind} artifact (a safetensors file)")
+        raise ValueError(f"{path} does not exist; expected a safetensors file of kind {kind}")
     try:
         with safe_open(path, framework="pt") as file:
             entry = (file.metadata() or {}).get(METADATA_KEY)
