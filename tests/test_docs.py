@@ -38,6 +38,14 @@ def test_commands_and_links_exist(document):
         options = {option for parameter in commands[name].params for option in parameter.opts}
         for option in re.findall(r"(--[a-z0-9-]+)", rest.split("#")[0]):
             assert option in options | {"--help"}, f"{document.name} names `wm {name} {option}`"
-    for link in re.findall(r"\]\(([^)#]+)\)", text):
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
         if "://" not in link:
-            assert (document.parent / link).exists(), f"{document.name} links to {link}"
+            target = document.parent / link if link else document
+            assert target.exists(), f"{document.name} links to {link}"
+            assert not anchor or anchor in anchors(target), f"{document.name} links to {link}#{anchor}"
+
+
+def anchors(document):
+    """The headings of a document, as GitHub links to them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -7,7 +7,8 @@ from token_worldmodel import TokenSampler, TokenTrajectories, load_tokens
 from wm.stage import Context
 
 Split = Literal["train", "validation"]
-SPLITS: tuple[Split, Split] = ("train", "validation")  # made together: what one lacks is told before training
+# Both are built before training, so that one without a window is reported at once.
+SPLITS: tuple[Split, Split] = ("train", "validation")
 
 
 def load_all_tokens(context: Context) -> dict[str, TokenTrajectories]:
