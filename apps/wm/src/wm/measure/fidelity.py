@@ -4,6 +4,7 @@ Shape legend: B windows, C context steps, H horizon, L levels, V state variables
 """
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import autocast_dtype, generator, pick_device
 from wm.measure.fidelity_report import print_fidelity
-from wm.measure.fresh import FreshPlay, fresh_play, run_policy
+from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.results import write_result
 from wm.reporter import Reporter
 from wm.run import Layout
@@ -190,20 +191,17 @@ class _Fidelity:
                 found["state"] = self._state(reader, play, windows, dreamed)
         return found
 
-    def _play(self, game: str, name: str) -> Any:
-        policy, seed = None, self.options.seed
-        if self.options.by_agent:
-            how = self.config.evaluate
-            policy = run_policy(self.layout, self.config, game, how, seed=seed, name=name, device=self.device)
-        return fresh_play(
-            self.config.collect,
+    def _play(self, game: str, name: str) -> AbstractContextManager[FreshPlay]:
+        return fresh_play_of_run(
+            self.layout,
+            self.config,
             game,
             self.options.frames,
-            seed=seed,
+            agent=self.config.evaluate if self.options.by_agent else None,
+            seed=self.options.seed,
             name=name,
             device=self.device,
             reporter=self.reporter,
-            policy=policy,
         )
 
     @torch.inference_mode()

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wm.config import RunConfig
 from wm.device import derive_seed, one_thread
-from wm.policy import RunPolicy, load_policy, random_policy
+from wm.policy import load_policy, random_policy
 from wm.reporter import Reporter
 from wm.run import Layout
 from wm.sections import CollectConfig, EvaluateConfig, RoundsConfig
@@ -56,28 +56,6 @@ class FreshPlay:
     def embed(self, encoder: Encoder, background: Tensor) -> Tensor:
         """float32 (N, D), on the encoder's device."""
         return embed(encoder, self.stacks(), background)
-
-
-def run_policy(
-    layout: Layout,
-    config: RunConfig,
-    game: str,
-    how: EvaluateConfig | RoundsConfig,
-    *,
-    seed: int,
-    name: str,
-    device: torch.device,
-) -> RunPolicy:
-    """The run's agent for fresh play of this seed and name, as it is evaluated or as it collects."""
-    return load_policy(
-        layout,
-        game,
-        config.dream,
-        temperature=how.temperature,
-        epsilon=how.epsilon,
-        seed=derive_seed(seed, "agent", name),
-        device=device,
-    )
 
 
 @contextmanager
@@ -125,3 +103,45 @@ def fresh_play(
             state = StateLabels(found.names, found.values.to(device), found.in_play.to(device))
             raw = torch.from_numpy(np.stack(list(columns.values()), 1).astype(np.int64)).to(device)
         yield FreshPlay(store, state, raw)
+
+
+def fresh_play_of_run(
+    layout: Layout,
+    config: RunConfig,
+    game: str,
+    num_steps: int,
+    *,
+    agent: EvaluateConfig | RoundsConfig | None,
+    seed: int,
+    name: str,
+    device: torch.device,
+    reporter: Reporter,
+    motion: bool = False,
+) -> AbstractContextManager[FreshPlay]:
+    """:func:`fresh_play` of a run's game, by its agent if wanted.
+
+    Args:
+        agent: how the run's agent plays, as evaluated or as it collects; ``None`` for the random policy.
+    """
+    policy = None
+    if agent is not None:
+        policy = load_policy(
+            layout,
+            game,
+            config.dream,
+            temperature=agent.temperature,
+            epsilon=agent.epsilon,
+            seed=derive_seed(seed, "agent", name),
+            device=device,
+        )
+    return fresh_play(
+        config.collect,
+        game,
+        num_steps,
+        seed=seed,
+        name=name,
+        device=device,
+        reporter=reporter,
+        policy=policy,
+        motion=motion,
+    )

@@ -4,6 +4,7 @@ No label enters training, except that of the supervised encoder, which is never 
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, requir
 from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import frozen, generator, pick_device
-from wm.measure.fresh import BATCH, FreshPlay, fresh_play, run_policy
+from wm.measure.fresh import BATCH, FreshPlay, fresh_play_of_run
 from wm.measure.probe_report import print_probe
 from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
@@ -171,20 +172,17 @@ class _Probe:
                 found["atariari"] = atariari_scores(learned, train, test, self.options.seed)
             return found
 
-    def _play(self, game: str, steps: int, name: str) -> Any:
-        policy, seed = None, self.options.seed
-        if self.options.by_agent:
-            how = self.config.rounds
-            policy = run_policy(self.layout, self.config, game, how, seed=seed, name=name, device=self.device)
-        return fresh_play(
-            self.config.collect,
+    def _play(self, game: str, steps: int, name: str) -> AbstractContextManager[FreshPlay]:
+        return fresh_play_of_run(
+            self.layout,
+            self.config,
             game,
             steps,
-            seed=seed,
+            agent=self.config.rounds if self.options.by_agent else None,
+            seed=self.options.seed,
             name=name,
             device=self.device,
             reporter=self.reporter,
-            policy=policy,
             motion=True,
         )
 
