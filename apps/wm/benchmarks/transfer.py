@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from wm.choice import open_run
 from wm.measure.probing import ProbeOptions, probe_run
 from wm.training import train_run
 
@@ -91,7 +92,8 @@ def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: lis
         train(directory, [game], seed, stage=stage, start=source, overrides=overrides)
     found = directory / "probe.json"
     if not found.exists():
-        probe_run(directory, ProbeOptions(), json_file=found, device_name="auto", console=Console())
+        config, layout = open_run(directory)
+        probe_run(config, layout, ProbeOptions(), json_file=found, device_name="auto", console=Console())
     return directory
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from wm.config import RunConfig, load_config
+from wm.choice import open_run
+from wm.config import RunConfig
 from wm.console import command
 from wm.freshness import outdated
 from wm.run import Layout, Manifest
@@ -19,20 +20,22 @@ NAMED = 4
 """Stages that are named of those that run again."""
 
 
-def remark_outdated(directory: Path, console: Console) -> None:
-    """Name the stages that ran before settings or inputs changed, as `wm train STAGE` may leave them.
+def open_to_read(root: Path, console: Console) -> tuple[RunConfig, Layout]:
+    """The settings of a run, and the places of what its commands read; what is outdated of it is told.
+
+    These are the stages that ran before settings or inputs changed, as `wm train STAGE` may leave them.
 
     Raises:
         ValueError: it is no run, or its configuration, manifest or choice is damaged.
     """
-    layout = Layout(directory)
-    config = load_config(layout.config)
+    config, layout = open_run(root)
     stages = [stage for stage in stages_of(config) if stage.name != "evaluate"]  # nothing is made from it
     if old := outdated(stages, config, Manifest(layout)):
         console.print(
             f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
-            f"{command('wm', 'train', '--run', directory)} brings them up to date"
+            f"{command('wm', 'train', '--run', root)} brings them up to date"
         )
+    return config, layout
 
 
 def what_changes(

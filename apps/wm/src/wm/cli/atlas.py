@@ -26,8 +26,16 @@ def atlas(
     """Write one page that shows what each code stands for, who uses it, and what the games share."""
     console = make_console()
     with friendly_errors(console):
-        from wm.outdated import remark_outdated
+        from wm.outdated import open_to_read
         from wm.view.atlas_page import write_atlas
 
-        remark_outdated(run, console)
-        write_atlas(run, out=out, levels=level or [], examples=examples, device_name=device, console=console)
+        config, layout = open_to_read(run, console)
+        write_atlas(
+            config,
+            layout,
+            out=out,
+            levels=level or [],
+            examples=examples,
+            device_name=device,
+            console=console,
+        )

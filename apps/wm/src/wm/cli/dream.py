@@ -26,8 +26,17 @@ def dream(
     """Film a dream of the agent, drawn level by level, with its actions and predicted rewards."""
     console = make_console()
     with friendly_errors(console):
-        from wm.outdated import remark_outdated
+        from wm.outdated import open_to_read
         from wm.view.film import film_run
 
-        remark_outdated(run, console)
-        film_run(run, game=game, out=out, horizon=horizon, seed=seed, device_name=device, console=console)
+        config, layout = open_to_read(run, console)
+        film_run(
+            config,
+            layout,
+            game=game,
+            out=out,
+            horizon=horizon,
+            seed=seed,
+            device_name=device,
+            console=console,
+        )

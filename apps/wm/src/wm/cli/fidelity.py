@@ -37,9 +37,9 @@ def fidelity(
     console = make_console()
     with friendly_errors(console):
         from wm.measure.fidelity import FidelityOptions, fidelity_run
-        from wm.outdated import remark_outdated
+        from wm.outdated import open_to_read
 
-        remark_outdated(run, console)
+        config, layout = open_to_read(run, console)
         options = FidelityOptions(
             horizon=horizon,
             context=context or 0,
@@ -51,4 +51,4 @@ def fidelity(
             by_agent=by_agent,
             seed=seed,
         )
-        fidelity_run(run, options, json_file=json_file, device_name=device, console=console)
+        fidelity_run(config, layout, options, json_file=json_file, device_name=device, console=console)

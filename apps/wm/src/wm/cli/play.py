@@ -29,12 +29,13 @@ def play(
     """Play inside the world model, in the terminal: arrows, space, tab for the agent, q to end."""
     console = make_console()
     with friendly_errors(console):
-        from wm.outdated import remark_outdated
+        from wm.outdated import open_to_read
         from wm.view.playing import play_run
 
-        remark_outdated(run, console)
+        config, layout = open_to_read(run, console)
         play_run(
-            run,
+            config,
+            layout,
             game=game,
             out=out,
             agent=agent,

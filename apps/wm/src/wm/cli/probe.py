@@ -42,9 +42,9 @@ def probe(
     console = make_console()
     with friendly_errors(console):
         from wm.measure.probing import ProbeOptions, probe_run
-        from wm.outdated import remark_outdated
+        from wm.outdated import open_to_read
 
-        remark_outdated(run, console)
+        config, layout = open_to_read(run, console)
         options = ProbeOptions(
             frames=frames,
             steps=probe_steps,
@@ -55,4 +55,4 @@ def probe(
             dinov2=dinov2,
             dinov2_size=dinov2_size,
         )
-        probe_run(run, options, json_file=json_file, device_name=device, console=console)
+        probe_run(config, layout, options, json_file=json_file, device_name=device, console=console)

@@ -19,7 +19,7 @@ from atari_data import games as ale_games
 from rich.console import Console
 
 from wm.artifacts import encoded_games, require_parts
-from wm.choice import open_run, read_choice, steps_choosing
+from wm.choice import read_choice, steps_choosing
 from wm.config import RunConfig
 from wm.console import command
 from wm.device import derive_seed, one_thread, pick_device
@@ -209,7 +209,8 @@ def play_whole_games(
 
 
 def evaluate_run(
-    directory: Path,
+    config: RunConfig,
+    layout: Layout,
     *,
     episodes: int,
     temperature: float | None,
@@ -226,7 +227,7 @@ def evaluate_run(
     Raises:
         ValueError: the run has no agent, no game of ALE, or, to film with, no decoder or no place for films.
     """
-    config, layout = open_run(directory)
+    directory = layout.root
     require_parts(layout, "agent", *(["decoder"] if video else []))
     if not set(config.games) & set(ale_games()):
         raise ValueError(

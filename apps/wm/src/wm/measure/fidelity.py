@@ -28,7 +28,6 @@ from wm.artifacts import (
     require_known,
     require_parts,
 )
-from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import autocast_dtype, generator, pick_device
 from wm.measure.fidelity_report import print_fidelity
@@ -77,14 +76,19 @@ class FidelityOptions:
 
 
 def fidelity_run(
-    directory: Path, options: FidelityOptions, *, json_file: Path | None, device_name: str, console: Console
+    config: RunConfig,
+    layout: Layout,
+    options: FidelityOptions,
+    *,
+    json_file: Path | None,
+    device_name: str,
+    console: Console,
 ) -> None:
     """What `wm fidelity` does: play, dream the same, compare, print, write JSON if asked.
 
     Raises:
         ValueError: no run, artifacts missing, or no step fits in the model's window.
     """
-    config, layout = open_run(directory)
     device = pick_device(device_name)
     require_parts(layout, "encoder", "hrvq", "worldmodel", *(["agent"] if options.by_agent else []))
     known = [game for game in config.games if game in ale_games()]

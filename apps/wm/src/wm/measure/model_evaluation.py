@@ -11,11 +11,12 @@ from rich.text import Text
 from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
 from wm.artifacts import frozen_worldmodel, known_tokens
-from wm.choice import open_run
+from wm.config import RunConfig
 from wm.device import autocast, autocast_dtype, pick_device
 from wm.measure.model_checks import Check, check_worldmodel
 from wm.measure.results import write_result
 from wm.reporter import Reporter
+from wm.run import Layout
 
 ROWS = (
     ("accuracy", "accuracy", "accuracy", "copy_accuracy", "unigram_accuracy"),
@@ -26,7 +27,7 @@ ROWS = (
 
 
 def evaluate_worldmodel(
-    directory: Path, *, json_file: Path | None, device_name: str, console: Console
+    config: RunConfig, layout: Layout, *, json_file: Path | None, device_name: str, console: Console
 ) -> None:
     """Check that the model is sound, then sweep every validation window; print tables, write JSON.
 
@@ -34,7 +35,6 @@ def evaluate_worldmodel(
         ValueError: no run, no world model or tokens yet, no window fits in the validation episodes, or the
             model is not sound (everything is printed and written first).
     """
-    config, layout = open_run(directory)
     device = pick_device(device_name)
     model = frozen_worldmodel(layout, device)
     sampler = TokenSampler(
@@ -73,7 +73,7 @@ def evaluate_worldmodel(
         console.print(_table(name, result["games"][name]))
     write_result(json_file, result, console)
     if failed := [check.name for check in checks if not check.holds]:
-        raise ValueError(f"the world model of {directory} is not sound: not so: {'; '.join(failed)}")
+        raise ValueError(f"the world model of {layout.root} is not sound: not so: {'; '.join(failed)}")
 
 
 def _checks_table(checks: list[Check]) -> Table:

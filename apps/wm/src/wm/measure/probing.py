@@ -34,7 +34,6 @@ from rich.console import Console
 from torch import Tensor
 
 from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, require_parts
-from wm.choice import open_run
 from wm.config import RunConfig
 from wm.device import frozen, generator, pick_device
 from wm.measure.fresh import BATCH, FreshPlay, fresh_play_of_run
@@ -80,14 +79,19 @@ class ProbeOptions:
 
 
 def probe_run(
-    directory: Path, options: ProbeOptions, *, json_file: Path | None, device_name: str, console: Console
+    config: RunConfig,
+    layout: Layout,
+    options: ProbeOptions,
+    *,
+    json_file: Path | None,
+    device_name: str,
+    console: Console,
 ) -> None:
     """What `wm probe` does: play, probe every stage, print, write JSON if asked.
 
     Raises:
         ValueError: no run, artifacts missing, or none of its games is annotated.
     """
-    config, layout = open_run(directory)
     device = pick_device(device_name)
     known = [game for game in config.games if game in ale_games() and game in labelled_games()]
     if not known:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from wm.choice import open_run
+from wm.config import RunConfig
 from wm.device import pick_device
 from wm.files import require_place, write_text
 from wm.reporter import Reporter
+from wm.run import Layout
 from wm.view.atlas import Atlas, Code, Level, Sharing, read
 from wm.view.images import coarse, data_uri, row, tint
 from wm.view.viewer import Viewer
@@ -71,7 +72,8 @@ figcaption { font-size: 12px; color: var(--faint); text-align: center; }
 
 
 def write_atlas(
-    directory: Path,
+    config: RunConfig,
+    layout: Layout,
     *,
     out: Path | None,
     levels: Sequence[int],
@@ -84,14 +86,13 @@ def write_atlas(
     Raises:
         ValueError: the run has no decoder or no such level, or an artifact is missing or damaged.
     """
-    config, layout = open_run(directory)
     if wrong := [level for level in levels if not 0 <= level < config.hrvq.levels]:
         raise ValueError(
             f"--level {wrong[0]} is not in this run; its levels are 0 to {config.hrvq.levels - 1}"
         )
     viewer = Viewer.load(layout, pick_device(device_name))
     chosen = sorted(set(levels)) or list(range(config.hrvq.levels))
-    target = out or directory / "atlas.html"
+    target = out or layout.root / "atlas.html"
     require_place(target)
     with Reporter(console) as reporter:
         atlas = read(layout, config.games, viewer, chosen, examples, config.seed, reporter)

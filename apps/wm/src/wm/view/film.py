@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from wm.choice import open_run
+from wm.config import RunConfig
 from wm.device import pick_device
 from wm.files import require_place, written_whole
 from wm.reporter import Reporter
+from wm.run import Layout
 from wm.view.images import Pixels, enlarge, tint, to_bytes
 from wm.view.viewer import DRAW_BATCH, Viewer
 from wm.view.watching import DreamedGame, WatchedDream, unit, watch
@@ -25,7 +26,8 @@ GOOD, BAD, REAL = (84, 200, 130), (240, 100, 90), (255, 176, 64)
 
 
 def film_run(
-    directory: Path,
+    config: RunConfig,
+    layout: Layout,
     *,
     game: str | None,
     out: Path | None,
@@ -40,11 +42,10 @@ def film_run(
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
     """
     require_gif(out)
-    config, layout = open_run(directory)
     device = pick_device(device_name)
     dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
     viewer = Viewer.load(layout, device)
-    target = out or directory / f"dream-{dreamed.game}-{seed}.gif"
+    target = out or layout.root / f"dream-{dreamed.game}-{seed}.gif"
     require_place(target)
     dream = watch(dreamed, horizon)
     write_dream(target, dream, viewer, dreamed.game, Reporter(console))

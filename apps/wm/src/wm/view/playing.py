@@ -8,10 +8,11 @@ from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
-from wm.choice import open_run
+from wm.config import RunConfig
 from wm.device import pick_device
 from wm.interrupt import deferred_interrupt
 from wm.reporter import Reporter
+from wm.run import Layout
 from wm.view.controls import Controls
 from wm.view.film import require_gif, write_dream
 from wm.view.images import Pixels, coarse, enlarge
@@ -28,7 +29,8 @@ HELP = "arrows move, space fires, tab: agent, r: begin anew, digits: levels, q: 
 
 
 def play_run(
-    directory: Path,
+    config: RunConfig,
+    layout: Layout,
     *,
     game: str | None,
     out: Path | None,
@@ -45,8 +47,7 @@ def play_run(
             artifact is missing or damaged.
     """
     require_gif(out)
-    require_terminal()  # said before anything is read
-    config, layout = open_run(directory)
+    require_terminal()  # said before any weights are read
     device = pick_device(device_name)
     dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
     session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)
