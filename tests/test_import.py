@@ -11,8 +11,8 @@ import torch
 from atari_data import FrameStore
 from command import SMALL, options, wm
 from PIL import Image
-from wm.choice import open_run
 from wm.config import load_config
+from wm.rounds import open_run
 from wm.view.watching import DreamedGame, one_more
 
 SETTINGS = options(setting for setting in SMALL if not setting.startswith("collect."))

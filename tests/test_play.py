@@ -17,7 +17,7 @@ from command import wm
 from PIL import Image
 from rich.console import Console, ConsoleDimensions
 from token_worldmodel import imagine
-from wm.choice import open_run
+from wm.rounds import open_run
 from wm.run import Layout
 from wm.view.controls import Controls, action_for
 from wm.view.images import to_bytes

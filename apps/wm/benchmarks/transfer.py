@@ -28,8 +28,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from wm.choice import open_run
 from wm.measure.probing import ProbeOptions, probe_run
+from wm.rounds import open_run
 from wm.training import train_run
 
 VARIANTS = {

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from wm.choice import open_run
 from wm.config import RunConfig
 from wm.console import command
 from wm.freshness import outdated
+from wm.rounds import open_run
 from wm.run import Layout, Manifest
 from wm.settings import flatten, unstructure
 from wm.stage import Stage

@@ -7,13 +7,13 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from wm.choice import final_layout, layout_of_round
 from wm.config import RunConfig
 from wm.console import command
 from wm.device import forget_peak_memory, peak_memory_gib
 from wm.files import write_text
 from wm.freshness import stage_fingerprint, stale, stale_inputs
 from wm.interrupt import deferred_interrupt
+from wm.rounds import final_layout, layout_of_round
 from wm.run import Layout, Manifest, StageRecord
 from wm.stage import Context, Made, Stage
 

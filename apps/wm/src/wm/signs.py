@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from wm.choice import chooses
 from wm.config import RunConfig
 from wm.console import shown
+from wm.rounds import chooses, round_suffix
 from wm.run import Manifest
-from wm.stage import Stage, round_suffix
+from wm.stage import Stage
 
 
 class RoundSigns(NamedTuple):

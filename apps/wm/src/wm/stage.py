@@ -14,6 +14,7 @@ from wm.distributed import ALONE, Team
 from wm.files import write_text
 from wm.fit import FitConfig, fit
 from wm.reporter import Reporter
+from wm.rounds import round_suffix
 from wm.run import Layout
 
 
@@ -161,11 +162,6 @@ def in_rounds(stages: Sequence[Stage], count: int) -> tuple[Stage, ...]:
         for stage in stages
         if index == count - 1 or stage.continues
     )
-
-
-def round_suffix(index: int, count: int) -> str:
-    """What the stages of a round add to their names: nothing in the last of ``count`` rounds."""
-    return "" if index == count - 1 else f"-{index}"
 
 
 def _in_round(stage: Stage, index: int, count: int) -> Stage:

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from wm.bench.aggregate import METRICS, aggregate, bootstrap
 from wm.bench.report import print_bench
-from wm.choice import final_layout, open_run
 from wm.config import RunConfig, build_config, load_config, read_preset
 from wm.device import derive_seed, pick_device
 from wm.files import sha256, write_json
@@ -20,6 +19,7 @@ from wm.measure.evaluation import evaluate_games
 from wm.measure.evaluation_report import REFERENCES
 from wm.measure.results import write_result
 from wm.reporter import Reporter
+from wm.rounds import final_layout, open_run
 from wm.run import Layout
 from wm.settings import parse_override
 from wm.training import train_run

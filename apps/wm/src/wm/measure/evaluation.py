@@ -19,7 +19,6 @@ from atari_data import games as ale_games
 from rich.console import Console
 
 from wm.artifacts import encoded_games, require_parts
-from wm.choice import read_choice, steps_choosing
 from wm.config import RunConfig
 from wm.console import command
 from wm.device import derive_seed, one_thread, pick_device
@@ -29,8 +28,8 @@ from wm.measure.results import write_result
 from wm.measure.statistics import summarize
 from wm.policy import load_policy
 from wm.reporter import Reporter
+from wm.rounds import read_choice, round_suffix, steps_choosing
 from wm.run import Layout, Manifest
-from wm.stage import round_suffix
 from wm.view.episode_film import write_film
 from wm.view.replay import RecordedPolicy, best_and_median, dream_again, see_again
 from wm.view.viewer import Viewer

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from atari_data import PROTOCOLS
+from numpy.typing import NDArray
 
-from wm.choice import best, candidate_rounds, chooses, layout_of_round, standings
 from wm.config import RunConfig
 from wm.files import sha256, write_json
 from wm.measure.evaluation import play_whole_games
 from wm.policy import load_policy
+from wm.rounds import candidate_rounds, chooses, layout_of_round
 from wm.run import Layout
 from wm.stage import Context, Made, Stage
 
@@ -75,6 +76,27 @@ def _play(context: Context, layout: Layout, index: int, game: str, seed: int) ->
         device=device,
         reporter=context.reporter,
     )
+
+
+def standings(returns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How good each candidate is over all games, in standard deviations of a game's returns: float64 (C,).
+
+    Games have scores of their own size, so each game's are standardised over all its episodes; then every
+    game counts alike. With one game the order is that of the mean returns.
+
+    Args:
+        returns: float64 (C, G, E): of C candidates, in G games, E episodes each.
+    """
+    centre = returns.mean((0, 2), keepdims=True)
+    spread = returns.std((0, 2), keepdims=True)
+    standard = np.divide(returns - centre, spread, out=np.zeros_like(returns), where=spread > 0)
+    mean: NDArray[np.float64] = standard.mean((1, 2))
+    return mean
+
+
+def best(standing: NDArray[np.float64]) -> int:
+    """Index of the highest, of equals the last: it has seen most."""
+    return int(len(standing) - 1 - np.argmax(standing[::-1]))
 
 
 def with_choice(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from wm.choice import open_run
 from wm.config import RunConfig, load_config
 from wm.console import command
 from wm.files import written_whole
+from wm.rounds import open_run
 from wm.run import Layout, Manifest
 from wm.settings import unstructure
 from wm.stage import Context, Made, Stage

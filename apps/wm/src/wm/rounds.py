@@ -1,11 +1,8 @@
-"""Which round's agent is the run's: the last one's, or the one that played best of the last few."""
+"""A run's rounds: where each lies, and whose agent is the run's."""
 
 import json
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wm.config import RunConfig, load_config
 from wm.run import Layout
@@ -20,6 +17,11 @@ def candidate_rounds(config: RunConfig) -> list[int]:
 def chooses(config: RunConfig) -> bool:
     """Whether a run chooses among its agents at all."""
     return len(candidate_rounds(config)) > 1
+
+
+def round_suffix(index: int, count: int) -> str:
+    """What the stages of a round add to their names: nothing in the last of ``count`` rounds."""
+    return "" if index == count - 1 else f"-{index}"
 
 
 def open_run(root: Path) -> tuple[RunConfig, Layout]:
@@ -65,24 +67,3 @@ def steps_choosing(choice: dict[str, Any] | None, game: str) -> int:
     """Real steps of a game that were played to choose by; an older choice has one number for all games."""
     steps: dict[str, int] | int = 0 if choice is None else choice["agent_steps"]
     return steps if isinstance(steps, int) else steps.get(game, 0)
-
-
-def standings(returns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How good each candidate is over all games, in standard deviations of a game's returns: float64 (C,).
-
-    Games have scores of their own size, so each game's are standardised over all its episodes; then every
-    game counts alike. With one game the order is that of the mean returns.
-
-    Args:
-        returns: float64 (C, G, E): of C candidates, in G games, E episodes each.
-    """
-    centre = returns.mean((0, 2), keepdims=True)
-    spread = returns.std((0, 2), keepdims=True)
-    standard = np.divide(returns - centre, spread, out=np.zeros_like(returns), where=spread > 0)
-    mean: NDArray[np.float64] = standard.mean((1, 2))
-    return mean
-
-
-def best(standing: NDArray[np.float64]) -> int:
-    """Index of the highest, of equals the last: it has seen most."""
-    return int(len(standing) - 1 - np.argmax(standing[::-1]))
