@@ -35,8 +35,9 @@ from rich.console import Console
 from torch import Tensor, nn
 from wm.clips import ClipSampler
 from wm.device import frozen
-from wm.fit import FitConfig, fit
+from wm.fit import fit
 from wm.reporter import Reporter
+from wm.sections import FitConfig
 
 NUM_ENVS, CLIP, STRETCHES, CODES = 8, 40, 8, 256
 VARIABLES = {

@@ -8,8 +8,9 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
-from wm.fit import FitConfig, fit
+from wm.fit import fit
 from wm.reporter import Reporter
+from wm.sections import FitConfig
 
 CPU = torch.device("cpu")
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from token_worldmodel import WorldModelConfig
 
 from wm.files import write_text
-from wm.fit import FitConfig
 from wm.sections import (
     ChooseConfig,
     CollectConfig,
     DreamConfig,
     EvaluateConfig,
+    FitConfig,
     QuantizeConfig,
     RoundsConfig,
     StartConfig,

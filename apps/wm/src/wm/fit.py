@@ -8,82 +8,20 @@ import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wm.device import Precision, autocast, autocast_dtype, derive_seed
+from wm.device import autocast, autocast_dtype, derive_seed
 from wm.distributed import ALONE, Team
 from wm.files import written_whole
 from wm.interrupt import deferred_interrupt
 from wm.reporter import Reporter
+from wm.sections import FitConfig
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
-    """How a stage is optimised.
-
-    Args:
-        steps: optimiser steps. 0: the number follows from ``epochs``.
-        epochs: passes over the training rows, where ``steps`` is 0.
-        batch_size: stretches, windows or dreams in a batch.
-        accumulation: batches whose gradients are summed before a step.
-        learning_rate: peak rate of AdamW, reached after ``warmup`` steps.
-        schedule: what follows the warm-up: a cosine to a tenth of the peak, or the constant peak.
-        weight_decay: AdamW's, on matrices only where the stage tells them apart.
-        betas: AdamW's moments' decay.
-        clip: largest norm of the gradient; 0 for none.
-        precision: arithmetic of the forward pass; ``auto`` is bfloat16 where the hardware has it.
-        log_every: steps between lines of metrics.
-        compile: put the step through torch.compile. Compiling takes a minute or two, and on a CPU it gains
-            nothing (0.98 of the speed without, the 11M world model in bfloat16).
-    """
-
-    steps: int = 1000
-    epochs: float = 0.0
-    batch_size: int = 32
-    accumulation: int = 1
-    learning_rate: float = 3e-4
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: int = 0
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 1.0
-    precision: Precision = "auto"
-    log_every: int = 20
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "warmup", "weight_decay", "clip"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
-        for name in ("batch_size", "accumulation", "learning_rate", "log_every"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
-        if self.steps == 0 and self.epochs == 0:
-            raise ValueError("steps and epochs are both 0; give one of them")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must lie in [0, 1); got {list(self.betas)}")
-
-    def resolve_steps(self, epoch: int) -> int:
-        """Optimiser steps; ``epoch`` batch items (rows, windows) are one epoch."""
-        if self.steps:
-            return self.steps
-        return max(1, math.ceil(self.epochs * epoch / (self.batch_size * self.accumulation)))
-
-    def rate(self, step: int, total: int) -> float:
-        """Learning rate of 0-based ``step`` of ``total``: linear warm-up, then the schedule."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        if self.schedule == "constant":
-            return self.learning_rate
-        progress = (step - self.warmup) / max(1, total - self.warmup)
-        return self.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
 def fit(

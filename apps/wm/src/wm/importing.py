@@ -8,9 +8,8 @@ from rich.console import Console
 
 from wm.config import RunConfig, build_config, load_config, read_preset, save_config
 from wm.console import command
-from wm.run import Layout, Manifest
+from wm.run import Layout, Manifest, require_writable
 from wm.settings import unstructure
-from wm.training import require_writable
 
 
 def import_into_run(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from atari_data import FrameStore
+from atari_data import LOCK_FILE, FrameStore
 
 from wm.files import sha256, write_json
 from wm.versions import package_versions
@@ -108,6 +109,25 @@ class Layout:
     def evaluation(self) -> Path:
         """Scores in the real game."""
         return self.root / "evaluation.json"
+
+
+def require_writable(directory: Path) -> None:
+    """Make the directory, or say why not.
+
+    Raises:
+        ValueError: a file is in the way, or it is a directory of something else.
+        PermissionError: nothing may be written there.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file; --run takes a directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(13, "no permission", str(directory))
+    foreign = any(path.name != LOCK_FILE for path in directory.iterdir())
+    if foreign and not Layout(directory).config.exists():
+        raise ValueError(
+            f"{directory} is not empty and holds no run; give --run a new or an existing run's directory"
+        )
 
 
 @dataclass

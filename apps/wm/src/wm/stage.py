@@ -12,10 +12,11 @@ from wm.config import RunConfig
 from wm.device import derive_seed
 from wm.distributed import ALONE, Team
 from wm.files import write_text
-from wm.fit import FitConfig, fit
+from wm.fit import fit
 from wm.reporter import Reporter
 from wm.rounds import round_suffix
 from wm.run import Layout
+from wm.sections import FitConfig
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """What `wm train` does: resolve the configuration, run the stages, report."""
 
 import difflib
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from atari_data import LOCK_FILE, only_writer
+from atari_data import only_writer
 from rich.console import Console
 
 from wm.config import (
@@ -30,7 +29,7 @@ from wm.outdated import what_changes
 from wm.pipeline import require_inputs, run_stages, take_back
 from wm.report import print_report
 from wm.reporter import Reporter, Sink, make_sinks
-from wm.run import Layout, Manifest
+from wm.run import Layout, Manifest, require_writable
 from wm.settings import merge, parse_override, unstructure
 from wm.signs import signs_after
 from wm.stage import Context, Stage
@@ -175,22 +174,3 @@ def _beginning(preset: str | None, start: Path | None, default_preset: str) -> t
         return unstructure(load_config(Layout(start).config)) | {"start": {}}, f"from-{start.name}"
     name = preset or default_preset
     return read_preset(name), name
-
-
-def require_writable(directory: Path) -> None:
-    """Make the directory, or say why not.
-
-    Raises:
-        ValueError: a file is in the way, or it is a directory of something else.
-        PermissionError: nothing may be written there.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file; --run takes a directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    if not os.access(directory, os.W_OK):
-        raise PermissionError(13, "no permission", str(directory))
-    foreign = any(path.name != LOCK_FILE for path in directory.iterdir())
-    if foreign and not (directory / "config.toml").exists():
-        raise ValueError(
-            f"{directory} is not empty and holds no run; give --run a new or an existing run's directory"
-        )

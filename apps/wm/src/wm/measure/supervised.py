@@ -10,9 +10,10 @@ from torch import Tensor
 
 from wm.config import RunConfig
 from wm.device import frozen, generator
-from wm.fit import FitConfig, fit
+from wm.fit import fit
 from wm.measure.fresh import FreshPlay
 from wm.reporter import Reporter
+from wm.sections import FitConfig
 
 FIT = FitConfig(steps=0, epochs=8, batch_size=128, learning_rate=1e-3, warmup=20)
 
