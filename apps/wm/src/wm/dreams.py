@@ -79,7 +79,7 @@ class Dreamer:
         """The batch of an optimiser step: a fresh dream, or for PPO the next part of the dream under way."""
         if step % self.learner.steps_per_batch == 0:
             index = self.first_batch + step
-            shuffle = generator(torch.device("cpu"), self.seed, "minibatches", index)
+            shuffle = generator(self.seed, "minibatches", index)
             self._parts = self.learner.minibatches(self.dream(index), generator=shuffle)
         return next(self._parts)
 

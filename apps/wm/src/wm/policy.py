@@ -119,7 +119,7 @@ def load_policy(
         mask=torch.from_numpy(action_mask(game)).to(device),
         temperature=temperature,
         epsilon=epsilon,
-        random=generator(device, seed, "policy", game),
+        random=generator(seed, "policy", game, device=device),
         device=device,
     )
 

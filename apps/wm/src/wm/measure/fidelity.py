@@ -244,7 +244,7 @@ class _Fidelity:
     @torch.inference_mode()
     def _dream(self, windows: Windows, game: str) -> Tensor:
         """Dreamed tokens, int64 (B, H + 1, L); index 0 is the last real step."""
-        draw = generator(self.device, self.options.seed, "replay", game)
+        draw = generator(self.options.seed, "replay", game, device=self.device)
         parts = []
         with self.reporter.task(f"dream {game}", len(windows.tokens)) as task:
             for tokens, actions in zip(windows.tokens.split(256), windows.actions.split(256), strict=True):

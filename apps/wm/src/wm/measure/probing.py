@@ -145,7 +145,7 @@ class _Probe:
         self.device, self.reporter = device, reporter
         self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
-        draw = generator(torch.device("cpu"), options.seed, "random encoder")
+        draw = generator(options.seed, "random encoder")
         self.untrained = frozen(Encoder(config.encoder, generator=draw)).to(device)
         self.dinov2 = None
         if options.dinov2 is not None:
@@ -232,7 +232,7 @@ class _Probe:
 
     def _geometry(self, features: Tensor, play: FreshPlay) -> dict[str, float]:
         assert play.state is not None
-        draw = generator(torch.device("cpu"), self.options.seed, "pairs")
+        draw = generator(self.options.seed, "pairs")
         places = play.state.values[:, play.state.columns(motion=False)]
         ids = torch.from_numpy(np.ascontiguousarray(play.store.episode_ids)).to(features.device)
         return {

@@ -28,9 +28,9 @@ def train_supervised(
 ) -> Encoder:
     """An encoder of the run's shape that has learned to tell the labels of ``play``."""
     assert play.state is not None
-    state, cpu = play.state, torch.device("cpu")
-    encoder = Encoder(config.encoder, generator=generator(cpu, seed, "supervised")).to(device)
-    head = generator(cpu, seed, "supervised head")
+    state = play.state
+    encoder = Encoder(config.encoder, generator=generator(seed, "supervised")).to(device)
+    head = generator(seed, "supervised head")
     objective = SupervisedObjective(encoder, state, generator=head).to(device)
 
     def batch(index: int) -> SupervisedBatch:

@@ -111,7 +111,7 @@ def _agent(context: Context) -> Agent:
     if known is not None:
         return load_agent(known).to(context.device).train()
     config = context.config
-    draw = generator(torch.device("cpu"), config.seed, "agent")
+    draw = generator(config.seed, "agent")
     return Agent(config.actor, config.critic, config.predictor, generator=draw).to(context.device)
 
 

@@ -62,7 +62,7 @@ def run(context: Context) -> Made:
 
     decoder = Decoder(
         decoder_config(config),
-        generator=generator(torch.device("cpu"), config.seed, "decoder"),
+        generator=generator(config.seed, "decoder"),
     ).to(device)
     trained = context.fit(
         DecoderObjective(decoder), batch, fit_config, epoch=sum(len(rows) for _, rows in train)

@@ -57,7 +57,7 @@ def run(context: Context) -> Made:
     )
     contrastive = config.contrastive
     if known is None:
-        encoder = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "encoder"))
+        encoder = Encoder(config.encoder, generator=generator(config.seed, "encoder"))
     else:
         encoder, _ = load_encoder(known)
         steps = config.train.encoder.steps
@@ -66,7 +66,7 @@ def run(context: Context) -> Made:
         )
     encoder = encoder.to(device)
     objective = ContrastiveObjective(
-        encoder, contrastive, generator=generator(torch.device("cpu"), config.seed, "contrastive")
+        encoder, contrastive, generator=generator(config.seed, "contrastive")
     ).to(device)
     trained = context.fit(
         objective,
@@ -105,7 +105,7 @@ def _made(
     train: dict[str, float],
 ) -> Made:
     config, layout, device = context.config, context.layout, context.device
-    untrained = Encoder(config.encoder, generator=generator(torch.device("cpu"), config.seed, "random"))
+    untrained = Encoder(config.encoder, generator=generator(config.seed, "random"))
     untrained = untrained.to(device)
     metrics: dict[str, object] = {"train": train}
     for game, store in stores.items():
@@ -148,7 +148,7 @@ def _health(context: Context, encoder: Encoder, store: FrameStore, background: T
     batches = (store.stacks(rows[i : i + EMBED_BATCH]) for i in range(0, len(rows), EMBED_BATCH))
     embeddings = embed(encoder, batches, background).cpu()
     ids = torch.from_numpy(np.ascontiguousarray(store.episode_ids[rows]))
-    draw = generator(torch.device("cpu"), context.config.seed, "metrics")
+    draw = generator(context.config.seed, "metrics")
     return {
         "temporal_consistency": temporal_consistency(embeddings, ids, num_pairs=METRIC_PAIRS, generator=draw),
         "diversity": diversity(embeddings, num_pairs=METRIC_PAIRS, generator=draw),

@@ -80,7 +80,7 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
     """
     config = context.config
     size, share = config.quantize.batch_size, config.rounds.newest_share
-    draw = generator(torch.device("cpu"), config.seed, context.stage)
+    draw = generator(config.seed, context.stage)
     fresh = recent.nonzero()[:, 0] if recent.any() else torch.arange(len(train))
     quantizer.train()
     with context.reporter.task(context.stage, config.quantize.epochs) as task:

@@ -146,7 +146,7 @@ def dream_again(
         chosen[None, : context - 1],
         replay_policy(chosen[None, context - 1 :]),
         length - context,
-        generator(device, seed, "dream again", game),
+        generator(seed, "dream again", game, device=device),
     )
     features = CodeFeatures(dreamed[:, context - 1 :].transpose(0, 1), quantizer.codebooks)
     rewards, _ = agent.predict(features, actions[:, context - 1 :].T)

@@ -94,7 +94,7 @@ class DreamedGame:
             mask=torch.from_numpy(allowed).to(device),
             trajectories=trajectories,
             frames=layout.frames(game),
-            random=generator(device, seed, "watch", game),
+            random=generator(seed, "watch", game, device=device),
             seed=seed,
             device=device,
         )
