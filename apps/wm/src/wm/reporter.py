@@ -4,13 +4,12 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -91,15 +90,19 @@ def make_sinks(names: list[str], directory: Path, config: dict[str, Any]) -> lis
 
 
 class Task:
-    """One piece of long work: a bar on a terminal, a line every few seconds without one."""
+    """One piece of long work: a bar on a terminal, a line every few seconds without one.
 
-    def __init__(self, console: Console, name: str, total: int, done: int) -> None:
+    ``text`` is what stands behind the numbers.
+    """
+
+    def __init__(self, console: Console, name: str, total: int, done: int, bar: Progress | None) -> None:
         self.console, self.name, self.total, self.done = console, name, total, done
         self.text = ""
         self._first, self._started = done, time.monotonic()
         self._last_line = self._started
-        self.bar: Progress | None = None
-        self.bar_task: TaskID | None = None
+        self._bar = bar
+        if bar is not None:
+            bar.add_task(name, total=total, completed=done, rate="", metrics="")
 
     def advance(self, count: int = 1) -> None:
         """``count`` more units are done."""
@@ -108,12 +111,16 @@ class Task:
     def update(self, done: int) -> None:
         """``done`` units in all are done."""
         self.done = done
-        if self.bar is not None and self.bar_task is not None:
-            self.bar.update(
-                self.bar_task, completed=done, rate=f"{_short(self._rate())}/s", metrics=self.text
-            )
+        if self._bar is not None:
+            [only] = self._bar.task_ids
+            self._bar.update(only, completed=done, rate=f"{_short(self._rate())}/s", metrics=self.text)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
+            self._line()
+
+    def finish(self) -> None:
+        """It has ended well: without a bar a last line says how."""
+        if self._bar is None:
             self._line()
 
     def _rate(self) -> float:
@@ -128,7 +135,7 @@ class Task:
         )
 
 
-class Reporter(AbstractContextManager["Reporter"]):
+class Reporter:
     """Shows progress on ``console`` and writes metrics to ``metrics.jsonl`` and the sinks."""
 
     def __init__(
@@ -145,24 +152,24 @@ class Reporter(AbstractContextManager["Reporter"]):
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
         """Show progress of ``total`` units of work while the body runs."""
-        task = Task(self.console, name, total, done)
-        with ExitStack() as stack:
-            if self.console.is_terminal:
-                task.bar = stack.enter_context(
-                    Progress(
-                        TextColumn("{task.description:<12}"),
-                        BarColumn(bar_width=24),
-                        MofNCompleteColumn(),
-                        TextColumn("{task.fields[rate]}"),
-                        TimeRemainingColumn(),
-                        TextColumn("[dim]{task.fields[metrics]}"),
-                        console=self.console,
-                    )
-                )
-                task.bar_task = task.bar.add_task(name, total=total, completed=done, rate="", metrics="")
+        with self._bar() as bar:
+            task = Task(self.console, name, total, done, bar)
             yield task
-        if task.bar is None:
-            task._line()
+        task.finish()
+
+    def _bar(self) -> AbstractContextManager[Progress | None]:
+        """Where a terminal can show one."""
+        if not self.console.is_terminal:
+            return nullcontext()
+        return Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[metrics]}"),
+            console=self.console,
+        )
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float], task: Task | None = None) -> None:
         """Write the metrics of a step; NaN and infinities are written as null, which JSON knows."""
@@ -176,12 +183,8 @@ class Reporter(AbstractContextManager["Reporter"]):
         for sink in self._sinks:
             sink.write(stage, step, metrics)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Flush the sinks and let go of them."""
         for sink in self._sinks:
             sink.close()
 

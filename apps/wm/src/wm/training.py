@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def train_run(
             for remark in what_changes(before, config, [asked] if asked else stages, manifest):
                 console.print(remark)
         only = None if asked is None else asked.name
-        with Reporter(console, layout.metrics if team.leads else None, sinks) as reporter:
+        with closing(Reporter(console, layout.metrics if team.leads else None, sinks)) as reporter:
             manifest = run_stages(
                 stages, Context(config, layout, device, reporter, team), only=only, remarks=signs_after
             )

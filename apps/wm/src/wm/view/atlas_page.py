@@ -94,8 +94,7 @@ def write_atlas(
     chosen = sorted(set(levels)) or list(range(config.hrvq.levels))
     target = out or layout.root / "atlas.html"
     require_place(target)
-    with Reporter(console) as reporter:
-        atlas = read(layout, config.games, viewer, chosen, examples, config.seed, reporter)
+    atlas = read(layout, config.games, viewer, chosen, examples, config.seed, Reporter(console))
     write_text(target, page(atlas))
     console.print(f"written to {target}; open it in a browser", soft_wrap=True)
 
