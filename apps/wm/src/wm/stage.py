@@ -62,11 +62,6 @@ class Context:
             layout = self.layout.start
         return None if layout is None else Path(getattr(layout, part))
 
-    def name(self, part: str) -> str:
-        """What a training loop of this stage is called in metrics and messages."""
-        base, *suffix = self.stage.split("-")
-        return "-".join([part or base, *suffix])
-
     def checkpoint(self, part: str = "") -> Path:
         """Where the stage (or a part of it) keeps its state while under way; other settings, another file."""
         name = f"{self.stage}-{part}" if part else self.stage
@@ -89,11 +84,12 @@ class Context:
             name: of the training loop in metrics and messages, if it is not the stage's.
             part: of the stage, in the name of the checkpoint.
         """
+        base, *suffix = self.stage.split("-")
         return fit(
             objective,
             batches,
             config,
-            stage=self.name(name),
+            stage="-".join([name or base, *suffix]),
             seed=self.config.seed,
             device=self.device,
             reporter=self.reporter,

@@ -10,6 +10,7 @@ import numpy as np
 
 METRICS = ("mean", "median", "iqm")
 RESAMPLES = 10_000
+SEED = 0
 
 
 def aggregate(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -23,21 +24,17 @@ def aggregate(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def bootstrap(
-    scores: Mapping[str, Sequence[float]],
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    scores: Mapping[str, Sequence[float]], *, confidence: float = 0.95
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of :func:`aggregate`: seeds are drawn again within each game, games stay.
 
     With one seed a game nothing varies, and an interval is its point.
     """
     values, sizes = _joined(scores)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     offsets = np.cumsum([0, *sizes[:-1]])
     rows = [
-        offset + rng.integers(size, size=(resamples, size))
+        offset + rng.integers(size, size=(RESAMPLES, size))
         for offset, size in zip(offsets, sizes, strict=True)
     ]
     estimates = _estimates(values[np.concatenate(rows, 1)], sizes)

@@ -2,14 +2,16 @@
 
 import numpy as np
 
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+SEED = 0
 
-def bootstrap_interval(
-    values: np.ndarray, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
+
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean (Efron 1979). values: float (N,)."""
-    rng = np.random.default_rng(seed)
-    means = rng.choice(values, size=(resamples, len(values))).mean(1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    rng = np.random.default_rng(SEED)
+    means = rng.choice(values, size=(RESAMPLES, len(values))).mean(1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 

@@ -31,7 +31,7 @@ def run(context: Context) -> Made:
         directory = context.layout.data(game)
         if context.previous is None:
             _spare_recording(directory)
-        task_name = f"{context.name('collect')} {game}"
+        task_name = f"{context.stage} {game}"
         with (
             context.reporter.task(task_name, config.num_steps) as task,
             one_thread(context.device),

@@ -10,7 +10,7 @@ from atari_data import ACTION_NAMES, write_video
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wm.view.film import BAD, FAINT, GOOD, INK, PAPER, REAL, font, paste, sampled, write_gif
+from wm.view.film import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, write_gif
 from wm.view.images import to_bytes
 from wm.view.replay import DreamedEpisode, EpisodeFilm
 from wm.view.viewer import DRAW_BATCH, Viewer
@@ -72,10 +72,10 @@ def draw_episode(
             below = HEAD + SIDE + 10
             pen.text((left, below), f"action {action}", FAINT, font(14))
             score = f"score {scored[step]:g}{beside.format(known[step])}"
-            pen.text((left, below + 18), score, _colour(film.rewards[step]), font(18))
+            pen.text((left, below + 18), score, reward_colour(film.rewards[step]), font(18))
             reward = float(dream.rewards[step - dream.context]) if dreamed else film.rewards[step]
             pen.text((right, below), heading, FAINT, font(14))
-            pen.text((right, below + 18), f"{expected[step]:.1f}", _colour(reward), font(18))
+            pen.text((right, below + 18), f"{expected[step]:.1f}", reward_colour(reward), font(18))
             yield np.asarray(canvas)
 
 
@@ -84,7 +84,3 @@ def running_scores(film: EpisodeFilm, dream: DreamedEpisode) -> tuple[NDArray[An
     known = np.sign(film.rewards) if dream.signs else np.asarray(film.rewards)
     expected = np.concatenate([known[: dream.context], dream.rewards.numpy()])
     return np.cumsum(known), np.cumsum(expected)
-
-
-def _colour(reward: float) -> tuple[int, int, int]:
-    return GOOD if reward > 0.05 else BAD if reward < -0.05 else INK

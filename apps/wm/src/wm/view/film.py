@@ -144,9 +144,8 @@ def _foot(
     cells = [("action", action, INK)]
     if step >= context:
         reward, lasting = float(dream.rewards[step - context]), float(dream.continues[step - context])
-        colour = GOOD if reward > 0.05 else BAD if reward < -0.05 else INK
         cells += [
-            ("predicted reward", f"{reward:+.2f}", colour),
+            ("predicted reward", f"{reward:+.2f}", reward_colour(reward)),
             ("so far", f"{total:+.2f}", INK),
             ("goes on", f"{lasting:.1%}", BAD if lasting < 0.5 else INK),
         ]
@@ -162,6 +161,11 @@ def _foot(
         x = (places[index] + places[index + 1]) / 2
         pen.line((x, middle, x, middle - height), GOOD if height > 0 else BAD, 3)
         pen.point((x, middle), FAINT)
+
+
+def reward_colour(reward: float) -> tuple[int, int, int]:
+    """Of a reward, as it is or as it is foreseen."""
+    return GOOD if reward > 0.05 else BAD if reward < -0.05 else INK
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -9,6 +9,9 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
+FULL = 48.0
+"""The difference that gets the strongest colour."""
+
 
 def to_bytes(gray: NDArray[np.floating]) -> Pixels:
     """Gray levels in [0, 255] rounded to uint8."""
@@ -16,17 +19,16 @@ def to_bytes(gray: NDArray[np.floating]) -> Pixels:
     return rounded
 
 
-def tint(difference: NDArray[np.floating], full: float = 48.0) -> Pixels:
+def tint(difference: NDArray[np.floating]) -> Pixels:
     """What was added in warm colours, what was taken away in cold ones, on near-black.
 
     Args:
         difference: gray levels (..., H, W).
-        full: the difference that gets the strongest colour.
 
     Returns:
         uint8 (..., H, W, 3).
     """
-    strength = np.rint(24 * np.clip(np.abs(difference) / full, 0, 1)[..., None] ** 0.7) / 24
+    strength = np.rint(24 * np.clip(np.abs(difference) / FULL, 0, 1)[..., None] ** 0.7) / 24
     dark = np.array([17, 20, 26])
     colour = np.where(difference[..., None] > 0, np.array([255, 176, 64]), np.array([84, 160, 255]))
     return to_bytes(dark + (colour - dark) * strength)
