@@ -42,7 +42,7 @@ def fidelity(
         config, layout = open_to_read(run, console)
         options = FidelityOptions(
             horizon=horizon,
-            context=context or 0,
+            context=context,
             windows=windows,
             frames=frames,
             reader_steps=reader_steps,

@@ -43,7 +43,7 @@ class FidelityOptions:
 
     Args:
         horizon: steps to dream; what does not fit in the model's window is cut.
-        context: real steps before a dream; 0 for the run's own.
+        context: real steps before a dream; ``None`` for the run's own.
         windows: dreams of a game.
         frames: steps of labelled play the state reader learns from; as many, of other episodes, are replayed.
         reader_steps: of the reader's training, an MLP probe's.
@@ -53,15 +53,15 @@ class FidelityOptions:
         seed: of the play, the reader and the dreams.
     """
 
-    horizon: int = 50
-    context: int = 0
-    windows: int = 256
-    frames: int = 10_000
-    reader_steps: int = 1000
-    temperature: float = 1.0
-    greedy: bool = False
-    by_agent: bool = False
-    seed: int = 1000
+    horizon: int
+    context: int | None
+    windows: int
+    frames: int
+    reader_steps: int
+    temperature: float
+    greedy: bool
+    by_agent: bool
+    seed: int
 
     def __post_init__(self) -> None:
         for name in ("horizon", "windows", "reader_steps"):
@@ -69,8 +69,8 @@ class FidelityOptions:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         if self.frames < 200:
             raise ValueError(f"frames must be at least 200; got {self.frames}")
-        if self.context < 0:
-            raise ValueError(f"context must not be negative; got {self.context}")
+        if self.context is not None and self.context < 1:
+            raise ValueError(f"context must be at least 1; got {self.context}")
         if not 1e-6 <= self.temperature < math.inf:
             raise ValueError(f"temperature must be at least 1e-6 and finite; got {self.temperature}")
 
@@ -96,7 +96,7 @@ def fidelity_run(
         raise ValueError(
             f"none of the run's games ({', '.join(config.games)}) is one of ALE's to play afresh"
         )
-    context = options.context or config.dream.context
+    context = config.dream.context if options.context is None else options.context
     horizon = min(options.horizon, config.worldmodel.max_steps - context)
     if horizon < 1:
         raise ValueError(
