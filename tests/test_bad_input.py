@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def refused(result, *parts):
         (["--device", "cuda:99"], ["cuda:99"]),
         (["--log", "paper"], ["unknown --log 'paper'"]),
         (["--seed", "-1"], ["seed must not be negative; got -1"]),
+        (["--seed", "1", "--set", "seed=2"], ["seed is given by --seed and by --set seed; give one"]),
+        (["--preset", ""], ["unknown preset ''"]),
     ],
 )
 def test_arguments(tmp_path, arguments, parts):
@@ -141,6 +144,13 @@ def test_commands_that_are_advised_can_be_pasted(run, tmp_path):
     refused(wm("dream", copy), f"run `wm train --run '{copy}'` first")
 
 
+def test_a_setting_that_a_file_has_wrong_is_told_with_the_file(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    config = copy / "config.toml"
+    config.write_text(re.sub(r"num_envs = \d+", "num_envs = 0", config.read_text(), count=1))
+    refused(wm("eval", copy), f"{config}: [collect] num_envs must be 1 to 512; got 0")
+
+
 def damage_truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -198,7 +208,7 @@ def first_rows(count):
         (other_codes, ["pong.safetensors has tokens of 16, 301, 16 codes", "knows 16, 16, 16"]),
         (other_levels, ["pong.safetensors has tokens of 16, 16 codes", "knows 16, 16, 16"]),
         (first_rows(0), ["pong has no", "validation episode"]),
-        (first_rows(2), ["pong has no", "validation episode"]),
+        (first_rows(2), ["pong has", "no validation episode"]),
     ],
 )
 def test_tokens_that_are_not_the_models_are_named(run, tmp_path, change, parts):

@@ -79,9 +79,10 @@ def test_runs_finish_once_and_stand_in_one_table(finished):
     mean = result["aggregates"]["ours"]["mean"]
     assert mean["value"] == pytest.approx((np.mean(result["scores"]["pong"]) + 20.7) / 35.3)
     assert mean["interval"][0] <= mean["value"] <= mean["interval"][1]
-    again = wm(*BENCH, "--out", out, *SETTINGS)
+    again = wm(*BENCH, "--out", out, *SETTINGS, "--json", out / "also.json")
     assert again.output.count("finished before, skipped") == 2
     assert json.loads((out / "bench.json").read_text()) == result
+    assert json.loads((out / "also.json").read_text()) == result
 
 
 def test_files_of_an_older_version_are_read(finished, tmp_path):
@@ -202,6 +203,9 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "1,1"], "seeds are 1, 1; give each once"),
         (["--games", "pnog"], "pong"),
+        (["--set", "seed=3"], "--set seed is not for `wm bench`; give --games and --seeds"),
+        (["--preset", "nope", "--submit-command", "{command}"], "unknown preset 'nope'"),
+        (["--set", "agent.gamma=7", "--submit-command", "{command}"], "gamma"),
         (["--preset", "tiny", "--device", "gpu"], "unknown device 'gpu'; allowed: auto, cpu, cuda, cuda:N"),
         (["--submit-command", "sbatch"], "needs {command}"),
         (["--submit-command", "{command}", "--json", "out.json"], "--json keeps results"),

@@ -2,14 +2,16 @@
 
 import io
 import json
+import math
 import shutil
 
 import pytest
 import torch
 from command import wm
 from rich.console import Console
+from wm.console import make_console
 from wm.measure.fidelity import masked_error
-from wm.measure.fidelity_report import print_foreseen
+from wm.measure.fidelity_report import print_fidelity, print_foreseen
 
 QUICK = ("--frames", 240, "--reader-steps", 20, "--windows", 32, "--device", "cpu")
 
@@ -57,6 +59,23 @@ def test_the_agents_own_play_needs_an_agent(run, tmp_path):
     refused = wm("fidelity", copy, *QUICK, "--by-agent")
     assert refused.code == 2
     assert "has no agent yet; run `wm train --run" in " ".join(refused.output.split())
+
+
+def test_what_could_not_be_measured_is_not_judged(compared, capsys):
+    result = json.loads(json.dumps(compared[1]))
+    found = result["games"]["pong"]["state"]
+    for values in found.values():  # a file has null where a number is unknown
+        for name in ("error", "copy_error"):
+            values[name] = [math.nan if error is None else error for error in values[name]]
+    state = found["player_y"]
+    for horizon in range(2, 6):
+        state["error"][horizon] = state["copy_error"][horizon] = math.nan
+    state["useful_horizon"] = 2
+    print_fidelity("pong", result, make_console())
+    line = next(line for line in capsys.readouterr().out.splitlines() if "player_y error" in line)
+    assert "nan" not in line
+    assert "? | ?" in line
+    assert "step 2, then unknown" in line
 
 
 def test_what_is_foreseen_is_told_in_a_sentence():

@@ -151,6 +151,10 @@ def test_no_preset_plays_over_a_recording(files, tmp_path):
     kept = wm("train", "collect", "--run", run, "--preset", "tiny", "--device", "cpu")
     assert kept.code == 0, kept.output
     assert load_config(run / "config.toml").games == ("push",)
+    other = wm("train", "--run", run, "--games", "pong", "--device", "cpu")
+    assert other.code == 2
+    assert "holds no recording" in " ".join(other.output.split())
+    assert load_config(run / "config.toml").games == ("push",)
     (run / "data" / "push").rename(run / "data" / "pong")  # as a recording of a game that can be played
     asked = ("--games", "pong", "--set", "collect.policy=random")
     refused = wm("train", "collect", "--run", run, "--device", "cpu", *asked)

@@ -177,6 +177,10 @@ def test_a_stage_of_old_inputs_says_so_and_a_refused_one_changes_nothing(run, tm
     assert refused.code == 2
     assert "needs the artifacts of" in refused.output
     assert (copy / "config.toml").read_bytes() == before
+    more = wm("train", "worldmodel", "--run", copy, "--device", "cpu", "--games", "pong,breakout")
+    assert more.code == 2
+    assert "needs breakout too, which hrvq has not seen yet" in more.output
+    assert (copy / "config.toml").read_bytes() == before
     other = wm("train", "collect", "--run", copy, "--device", "cpu", "--games", "breakout")
     assert other.code == 0, other.output
     shown = wm("show", copy)

@@ -172,7 +172,7 @@ def test_keys_play_hand_over_begin_anew_and_end(run):
     assert session.over
 
 
-def in_a_terminal(keys, *arguments, size=(50, 100)):
+def in_a_terminal(keys, *arguments, size=(50, 100), **variables):
     """Run `wm` in a pseudo-terminal; at each step shown a key or signal is sent, or the terminal resized.
 
     Returns exit code, output, and whether the terminal is as before.
@@ -181,8 +181,9 @@ def in_a_terminal(keys, *arguments, size=(50, 100)):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, size)
     before = termios.tcgetattr(theirs)
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    environment["TERM"] = "xterm-256color"
+    unset = ("COLUMNS", "LINES", "NO_COLOR")
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    environment |= {"TERM": "xterm-256color"} | variables
     command = [sys.executable, "-m", "wm", *map(str, arguments)]
     process = subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
@@ -243,6 +244,13 @@ def test_a_small_terminal_is_refused(run):
     code, output, kept = in_a_terminal([], "play", run, "--device", "cpu", size=(20, 80))
     assert code == 2
     assert "80 x 20 characters" in output
+    assert kept
+
+
+def test_a_terminal_without_colours_is_refused(run):
+    code, output, kept = in_a_terminal([], "play", run, "--device", "cpu", NO_COLOR="1")
+    assert code == 2
+    assert "unset NO_COLOR" in " ".join(output.split())
     assert kept
 
 

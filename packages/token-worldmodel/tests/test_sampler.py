@@ -199,5 +199,5 @@ def test_a_batch_goes_where_it_is_sent(make_trajectories) -> None:
 
 
 def test_one_episode_cannot_validate(make_trajectories) -> None:
-    with pytest.raises(ValueError, match="Pong is one episode, and one must train"):
+    with pytest.raises(ValueError, match="Pong has one episode, which trains, and no validation episode"):
         TokenSampler({"Pong": make_trajectories(9)}, length=4, batch_size=2, seed=0, split="validation")

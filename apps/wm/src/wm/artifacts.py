@@ -109,6 +109,9 @@ def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajector
         ValueError: the file is missing or damaged, or its tokens are not the model's.
     """
     path = layout.tokens(game)
+    if not path.is_file():
+        does_it = command("wm", "train", "--run", layout.root)
+        raise ValueError(f"{game}: there are no tokens of it yet; {does_it} makes them")
     trajectories = load_tokens(path)
     highest = trajectories.tokens.max(0, initial=-1)
     require_known(model, [int(code) + 1 for code in highest], path)

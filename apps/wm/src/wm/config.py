@@ -286,7 +286,10 @@ def load_config(path: Path) -> RunConfig:
             f"{path.parent} holds no run (it has no {path.name}); give a directory made by `wm train`, "
             "or list them with `wm runs`"
         )
-    return structure(RunConfig, read_toml(path))
+    try:
+        return structure(RunConfig, read_toml(path))
+    except ValueError as error:
+        raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def save_config(path: Path, config: RunConfig) -> None:

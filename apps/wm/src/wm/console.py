@@ -4,10 +4,21 @@ import math
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 WIDTH_OF_NO_TERMINAL = 160  # tables are not folded there
+
+
+class Terminal(Console):
+    """Sentences are the terminal's to wrap, so that a command in them can be pasted; tables are fitted."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As `Console.print`."""
+        if all(isinstance(each, str) for each in objects):
+            options.setdefault("soft_wrap", True)
+        super().print(*objects, **options)
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -16,7 +27,7 @@ def make_console(*, stderr: bool = False) -> Console:
     With ``stderr`` it is for what went wrong, so that what a command prints can be piped on.
     """
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_OF_NO_TERMINAL
-    return Console(stderr=stderr, width=width, markup=False, highlight=False)
+    return Terminal(stderr=stderr, width=width, markup=False, highlight=False)
 
 
 def command(*words: str | Path) -> str:

@@ -27,7 +27,8 @@ def friendly_errors(console: Console, *, resumes: bool = False) -> Iterator[None
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)):
             raise
         # Python 3.11 wraps what is raised while a class is made, as in the midst of an import.
-        _say(console, "interrupted; the same command goes on from here" if resumes else "interrupted")
+        goes_on = "; the same command goes on from here, and collects again what was being played"
+        _say(console, f"interrupted{goes_on if resumes else ''}")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         raise  # who reads, such as `head`, has had enough; typer ends the command without a word

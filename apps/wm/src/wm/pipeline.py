@@ -17,6 +17,9 @@ from wm.rounds import final_layout, layout_of_round
 from wm.run import Layout, Manifest, StageRecord
 from wm.stage import Context, Made, Stage
 
+BY_GAME = ("collect", "hrvq")
+"""Stages whose metrics name every game they have seen; every other one needs one of them."""
+
 
 def run_stages(
     stages: Sequence[Stage],
@@ -50,13 +53,21 @@ def run_stages(
     return manifest
 
 
-def require_inputs(stage: Stage, manifest: Manifest, root: Path) -> None:
-    """Raise ValueError unless the artifacts of all stages that it needs are there, of whatever settings."""
+def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence[str]) -> None:
+    """Raise ValueError unless the artifacts of all stages that it needs are there, of all these games and of
+    whatever settings.
+    """
     for need in stage.needs:
         if need not in manifest.stages or manifest.check(need):
             raise ValueError(
                 f"stage {stage.name} needs the artifacts of {need}, which are not in {root}; "
                 f"run {command('wm', 'train', need, '--run', root)} first, or leave the stage out to run all"
+            )
+        metrics = manifest.stages[need].metrics
+        if need.split("-")[0] in BY_GAME and (unseen := [game for game in games if game not in metrics]):
+            raise ValueError(
+                f"stage {stage.name} needs {', '.join(unseen)} too, which {need} has not seen yet; "
+                f"{command('wm', 'train', '--run', root, '--games', ','.join(games))} brings all up to date"
             )
 
 
@@ -85,7 +96,7 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     """Whether there was anything to do."""
     if not whole.team.leads:
         return _follow(stage, whole, manifest)
-    require_inputs(stage, manifest, whole.layout.root)
+    require_inputs(stage, manifest, whole.layout.root, whole.config.games)
     context = _context(stage, whole, manifest)
     current = not stale([stage], whole.config, manifest)
     if current or manifest.reinstate(stage.name, context.fingerprint):

@@ -34,7 +34,7 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         else:
             for row in rows(config, record.metrics):
                 table.add_row(*row)
-        peak = shown(record.metrics["peak_memory_gib"], ".1f")
+        peak = shown(record.metrics.get("peak_memory_gib"), ".1f")
         took = f"{record.seconds:.0f} s, peak {peak} GiB on {record.device}"
         table.add_row("", "took", took, "", style="dim", end_section=True)
     if table.row_count:

@@ -35,6 +35,7 @@ from wm.signs import signs_after
 from wm.stage import Context, Stage
 from wm.stages import stages_of
 from wm.stages import start as start_stage
+from wm.stages.collect import require_recordings
 
 
 def train_run(
@@ -66,10 +67,12 @@ def train_run(
     changes: dict[str, Any] = {}
     for text in overrides:
         changes = merge(changes, parse_override(text))
-    if games is not None:
-        changes["games"] = games
-    if seed is not None:
-        changes["seed"] = seed
+    for key, value in (("games", games), ("seed", seed)):
+        if value is None:
+            continue
+        if key in changes:
+            raise ValueError(f"{key} is given by --{key} and by --set {key}; give one of them")
+        changes[key] = value
     if start is not None:
         changes = merge(changes, {"start": {"run": str(start)}})
     config, layout = _resolve(
@@ -93,7 +96,8 @@ def train_run(
     with only_writer(layout.root) if team.leads else nullcontext():
         if team.leads:
             if asked is not None:
-                require_inputs(asked, Manifest(layout), layout.root)
+                require_inputs(asked, Manifest(layout), layout.root, config.games)
+            require_recordings(config, layout)
             # What may be refused is refused before the configuration is replaced.
             sinks = make_sinks(logs, layout.root, unstructure(config))
             before = read_toml(layout.config) if layout.config.exists() else unstructure(config)
@@ -172,5 +176,5 @@ def _beginning(preset: str | None, start: Path | None, default_preset: str) -> t
     """What a new run's configuration is made from, and its name."""
     if start is not None and preset is None:
         return unstructure(load_config(Layout(start).config)) | {"start": {}}, f"from-{start.name}"
-    name = preset or default_preset
+    name = default_preset if preset is None else preset
     return read_preset(name), name

@@ -1,6 +1,7 @@
 """Bring your own recording: frames and actions from anywhere, in the shards that collection writes."""
 
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -176,7 +177,8 @@ def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
         if not path.is_file():
             raise ValueError(f"{name} file {path} does not exist")
         try:
-            values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1, delimiter=",")
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # empty files: said below
+                values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1, delimiter=",")
         except (ValueError, EOFError) as error:
             raise ValueError(f"{name} file {path} is not .npy and not one number a line ({error})") from error
     column = np.asarray(values)

@@ -133,7 +133,7 @@ class TokenSampler:
             if not len(starts):
                 if len(np.unique(t.episode_ids)) == 1 and split == "validation":
                     raise ValueError(
-                        f"{game} is one episode, and one must train; give more episodes, or take split='all'"
+                        f"{game} has one episode, which trains, and no validation episode; give more episodes"
                     )
                 longest = int(np.bincount(np.unique(t.episode_ids, return_inverse=True)[1]).max(initial=0))
                 raise ValueError(

@@ -14,6 +14,7 @@ from wm.bench.aggregate import METRICS, aggregate, bootstrap
 from wm.bench.report import print_bench
 from wm.config import RunConfig, build_config, load_config, read_preset
 from wm.device import derive_seed, pick_device
+from wm.errors import sentence
 from wm.files import sha256, write_json
 from wm.measure.evaluation import evaluate_games
 from wm.measure.evaluation_report import REFERENCES
@@ -58,6 +59,11 @@ class BenchOptions:
             raise ValueError(f"seeds must not be negative; got {min(self.seeds)}")
         if self.episodes < 1:
             raise ValueError(f"episodes must be at least 1; got {self.episodes}")
+        for key in ("games", "seed"):
+            if any(key in parse_override(text) for text in self.overrides):
+                raise ValueError(f"--set {key} is not for `wm bench`; give --games and --seeds")
+        for game in self.games:
+            self.config(game, self.seeds[0])  # what no run could be made from is refused before the first
 
     def directory(self, game: str, seed: int) -> Path:
         """Where the run of a pair lies."""
@@ -132,11 +138,11 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
             console.print(f"run {done + 1} of {total}: {game}, seed {seed}", style="bold")
             try:
                 runs[game][seed] = run_one(options, game, seed, device_name, console)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 if total == 1:
                     raise
-                failed.append(f"{options.directory(game, seed).name} ({error})")
-                console.print(f"failed: {error}")
+                failed.append(f"{options.directory(game, seed).name} ({sentence(error)})")
+                console.print(f"failed: {sentence(error)}")
     if failed:
         raise ValueError(
             f"{len(failed)} of {total} runs failed, the same command goes on with them: {', '.join(failed)}"
@@ -144,7 +150,8 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
     result = summarise(options, runs)
     print_bench(result, console)
     # One command of many, each with a part of the pairs, must not overwrite the whole.
-    write_result(json_file or (options.out / RESULT if total > 1 else None), result, console)
+    for path in (options.out / RESULT if total > 1 else None, json_file):
+        write_result(path, result, console)
 
 
 def run_one(

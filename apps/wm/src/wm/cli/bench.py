@@ -77,10 +77,12 @@ def bench(
         if json_file is not None and submit_command is not None:
             raise ValueError("--json keeps results and --submit-command makes none; give one of them")
         named_device(device)  # whether it is there is seen where the runs are, which may be another machine
+        if preset is None:
+            preset = "atari100k" if pick_device(device).type == "cuda" else "tiny"
         options = BenchOptions(
             games=tuple(names_of_games(games)),
             seeds=tuple(int(part) for part in seeds.split(",")),
-            preset=preset or ("atari100k" if pick_device(device).type == "cuda" else "tiny"),
+            preset=preset,
             out=out,
             episodes=episodes,
             overrides=tuple(settings or ()),

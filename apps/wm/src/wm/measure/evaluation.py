@@ -236,14 +236,20 @@ def evaluate_run(
     films = directory / "videos"
     if video:
         require_place(films / f"{config.games[0]}-best.mp4")
+    play = config.evaluate
+    play = replace(
+        play,
+        temperature=play.temperature if temperature is None else temperature,
+        epsilon=play.epsilon if epsilon is None else epsilon,
+    )
     device, reporter = pick_device(device_name), Reporter(console)
     recorded: dict[str, RecordedPolicy] = {}
     result = evaluate_games(
         layout,
         config,
         episodes=episodes,
-        temperature=config.evaluate.temperature if temperature is None else temperature,
-        epsilon=config.evaluate.epsilon if epsilon is None else epsilon,
+        temperature=play.temperature,
+        epsilon=play.epsilon,
         seed=seed,
         device=device,
         reporter=reporter,

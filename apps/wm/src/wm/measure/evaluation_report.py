@@ -65,7 +65,10 @@ def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
     """What to know of the agent's numbers; an evaluation of an older version does not tell all."""
     cut, distinct = score.get("cut", 0), score.get("distinct", episodes)
     if cut:
-        yield f"of the agent's {episodes} episodes that limit cut {cut}; whole ones may score more"
+        yield (
+            f"of the agent's {episodes} episodes that limit cut {cut}; whole ones may score otherwise, "
+            "and less where points are lost"
+        )
     if distinct < episodes / 2:
         yield (
             f"of the agent's {episodes} episodes only {distinct} are distinct by return and length; the "

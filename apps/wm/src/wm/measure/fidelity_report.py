@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from wm.console import shown
+
 SELECTED = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50)
 
 
@@ -26,8 +28,12 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
     table.add_column("beats copy to", justify="right")
 
     def line(name: str, ours: list[float], copied: list[float], digits: int, useful: int) -> None:
-        cells = (f"{ours[h - 1]:.{digits}f} | {copied[h - 1]:.{digits}f}" for h in horizons)
-        table.add_row(name, *cells, "not at all" if useful == 0 else f"step {useful}")
+        form = f".{digits}f"
+        cells = (f"{shown(ours[h - 1], form)} | {shown(copied[h - 1], form)}" for h in horizons)
+        beats = "not at all" if useful == 0 else f"step {useful}"
+        if useful < len(ours) and math.isnan(ours[useful]):  # nothing was in play there
+            beats = f"step {useful}, then unknown" if useful else "?"
+        table.add_row(name, *cells, beats)
 
     tokens = found["tokens"]
     for level, useful in enumerate(tokens["useful_horizon"]):

@@ -12,8 +12,10 @@ from atari_data import (
     shard_paths,
 )
 
+from wm.config import RunConfig
 from wm.device import one_thread
 from wm.policy import load_policy, random_policy
+from wm.run import Layout
 from wm.stage import Context, Made, Stage
 
 
@@ -26,6 +28,7 @@ def run(context: Context) -> Made:
     config, metrics = context.config.collect, {}
     made: list[Path] = []
     if config.policy == "imported":
+        require_recordings(context.config, context.layout)
         return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
@@ -67,13 +70,18 @@ def run(context: Context) -> Made:
     return Made(made, metrics)
 
 
+def require_recordings(config: RunConfig, layout: Layout) -> None:
+    """Raise ValueError where a game of a run that plays nothing itself has no recording."""
+    for game in config.games if config.collect.policy == "imported" else ():
+        if not layout.data(game).is_dir():
+            raise ValueError(f"{layout.data(game)} holds no recording; bring one in with `wm import`")
+
+
 def _imported(context: Context) -> Made:
     """Take the recordings that `wm import` has put there as they are."""
     made, metrics = [], {}
     for game in context.config.games:
         directory = context.layout.data(game)
-        if not directory.is_dir():
-            raise ValueError(f"{directory} holds no recording; bring one in with `wm import`")
         store = context.layout.frames(game)
         final = final_rows(store.episode_ids)
         if final.sum() < 2:

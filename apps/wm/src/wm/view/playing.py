@@ -48,6 +48,11 @@ def play_run(
     """
     require_gif(out)
     require_terminal()  # said before any weights are read
+    if console.no_color or console.color_system is None:
+        raise ValueError(
+            "the picture is made of colours and this terminal is asked to show none; unset NO_COLOR, take "
+            "another TERM, or film a dream with `wm dream`"
+        )
     device = pick_device(device_name)
     dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
     session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)

@@ -79,7 +79,7 @@ class DreamedGame:
         """
         game = config.games[0] if game is None else game
         if game not in config.games:
-            raise ValueError(f"the run has not seen {game}; it knows {', '.join(config.games)}")
+            raise ValueError(f"the run has not seen {game!r}; it knows {', '.join(config.games)}")
         require_parts(layout, "hrvq", "worldmodel", "agent")
         model, quantizer = frozen_worldmodel(layout, device), frozen_quantizer(layout, device)
         agent, trajectories = frozen_agent(layout, device), known_tokens(layout, game, model)
