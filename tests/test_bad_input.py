@@ -148,7 +148,7 @@ def test_a_setting_that_a_file_has_wrong_is_told_with_the_file(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     config = copy / "config.toml"
     config.write_text(re.sub(r"num_envs = \d+", "num_envs = 0", config.read_text(), count=1))
-    refused(wm("eval", copy), f"{config}: [collect] num_envs must be 1 to 512; got 0")
+    refused(wm("eval", copy), f"[collect] num_envs must be 1 to 512; got 0 (in {config})")
 
 
 def damage_truncate(path):

@@ -81,7 +81,7 @@ def test_a_longer_dream_begins_like_a_shorter_one(run):
 @pytest.mark.parametrize(
     ("missing", "arguments", "message"),
     [
-        (None, ("--game", "breakout"), "the run has not seen breakout; it knows pong"),
+        (None, ("--game", "breakout"), "the run has not seen 'breakout'; it knows pong"),
         ("agent", (), "has no agent yet; run `wm train --run"),
         ("worldmodel", (), "has no world model yet; run `wm train --run"),
         ("decoder", (), "has no decoder yet; run `wm train --run"),

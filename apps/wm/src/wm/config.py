@@ -289,7 +289,9 @@ def load_config(path: Path) -> RunConfig:
     try:
         return structure(RunConfig, read_toml(path))
     except ValueError as error:
-        raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from error
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{error} (in {path})") from error
 
 
 def save_config(path: Path, config: RunConfig) -> None:

@@ -118,7 +118,8 @@ def center_frames(frames: Tensor, background: Tensor | None, dtype: torch.dtype)
 
 def stack_frames(clip: Tensor | np.ndarray) -> Tensor:
     """All stacks of four in clips of consecutive frames, as a view: (B, 3+T, 84, 84) -> (B, T, 4, 84, 84)."""
-    clip = torch.as_tensor(clip)
+    if isinstance(clip, np.ndarray):
+        clip = torch.from_numpy(clip)
     if clip.ndim != 4 or clip.shape[1] < STACK or clip.shape[2:] != (FRAME_SIZE, FRAME_SIZE):
         raise ValueError(f"clip has shape {tuple(clip.shape)}; expected (B, 3+T, 84, 84) with T >= 1")
     return clip.unfold(1, STACK, 1).movedim(-1, 2)
