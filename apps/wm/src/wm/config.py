@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tomli_w
+import torch
 from atari_data import check_game, split_episodes
 from cnn_encoder import ContrastiveConfig, EncoderConfig
 from hrvq import HRVQConfig
@@ -194,6 +195,11 @@ def read_preset(name: str) -> dict[str, Any]:
     return read_toml(path)
 
 
+def default_preset(device: torch.device) -> str:
+    """What is trained where no preset is named."""
+    return "atari100k" if device.type == "cuda" else "tiny"
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dictionary."""
     try:
@@ -286,11 +292,10 @@ def load_config(path: Path) -> RunConfig:
             f"{path.parent} holds no run (it has no {path.name}); give a directory made by `wm train`, "
             "or list them with `wm runs`"
         )
+    found = read_toml(path)
     try:
-        return structure(RunConfig, read_toml(path))
+        return structure(RunConfig, found)
     except ValueError as error:
-        if str(path) in str(error):
-            raise
         raise ValueError(f"{error} (in {path})") from error
 
 

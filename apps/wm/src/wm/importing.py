@@ -52,7 +52,7 @@ def import_into_run(
         save_config(layout.config, _with_game(before, game, preset, int((~final).sum())))
     console.print(
         f"{game}: {result.num_rows} frames, {result.num_steps} actions, {result.num_episodes} episodes "
-        f"imported; {directory} now holds {len(store)} frames of it, {int(final.sum())} of them final",
+        f"imported; {directory} now holds {len(store)} frames of it in {int(final.sum())} episodes",
     )
     if final.sum() < 2:
         console.print(

@@ -15,6 +15,7 @@ from wm.config import (
     RunConfig,
     build_config,
     default_directory,
+    default_preset,
     load_config,
     read_preset,
     read_toml,
@@ -75,16 +76,12 @@ def train_run(
         changes[key] = value
     if start is not None:
         changes = merge(changes, {"start": {"run": str(start)}})
-    config, layout = _resolve(
-        preset, directory, start, changes, "atari100k" if device.type == "cuda" else "tiny"
-    )
+    config, layout = _resolve(preset, directory, start, changes, default_preset(device))
     start_stage.check(config, layout)
     stages = stages_of(config)
     asked = None if stage is None else _asked(stage, stages, config.rounds.count)
     for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
-        autocast_dtype(
-            fit_config.precision, device
-        )  # an impossible precision shows now, not an hour from now
+        autocast_dtype(fit_config.precision, device)  # an impossible one shows now, not an hour from now
     batch = config.train.worldmodel.batch_size
     if batch % team.size:
         raise ValueError(
@@ -97,7 +94,8 @@ def train_run(
         if team.leads:
             if asked is not None:
                 require_inputs(asked, Manifest(layout), layout.root, config.games)
-            require_recordings(config, layout)
+            if asked is None or asked.base == "collect":
+                require_recordings(config, layout)
             # What may be refused is refused before the configuration is replaced.
             sinks = make_sinks(logs, layout.root, unstructure(config))
             before = read_toml(layout.config) if layout.config.exists() else unstructure(config)
@@ -142,11 +140,11 @@ def _resolve(
     directory: Path | None,
     start: Path | None,
     changes: dict[str, Any],
-    default_preset: str,
+    default: str,
 ) -> tuple[RunConfig, Layout]:
     """The configuration, and where the run lies."""
     if directory is None:
-        base, name = _beginning(preset, start, default_preset)
+        base, name = _beginning(preset, start, default)
         # Other changes may suit the run that lies there, and not what it was begun with.
         named: dict[str, Any] = {key: changes[key] for key in ("games", "seed") if key in changes}
         directory = default_directory(build_config(base, named), name)
@@ -154,7 +152,7 @@ def _resolve(
     if preset is None and layout.config.exists():
         base = read_toml(layout.config)
     else:
-        base, _ = _beginning(preset, start, default_preset)
+        base, _ = _beginning(preset, start, default)
         if layout.config.exists():
             kept = _what_it_is_of(read_toml(layout.config))
             # A file of one's own may say itself what the run is of.
@@ -172,9 +170,9 @@ def _what_it_is_of(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _beginning(preset: str | None, start: Path | None, default_preset: str) -> tuple[dict[str, Any], str]:
+def _beginning(preset: str | None, start: Path | None, default: str) -> tuple[dict[str, Any], str]:
     """What a new run's configuration is made from, and its name."""
     if start is not None and preset is None:
         return unstructure(load_config(Layout(start).config)) | {"start": {}}, f"from-{start.name}"
-    name = default_preset if preset is None else preset
+    name = default if preset is None else preset
     return read_preset(name), name

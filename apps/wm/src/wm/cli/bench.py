@@ -61,6 +61,7 @@ def bench(
     with friendly_errors(console, resumes=True):
         from wm.bench.protocol import BenchOptions, bench_as_jobs, submit_commands
         from wm.bench.protocol import bench as run_bench
+        from wm.config import default_preset
         from wm.device import named_device, pick_device
 
         if not all(part.strip().isdecimal() for part in seeds.split(",")):
@@ -78,7 +79,7 @@ def bench(
             raise ValueError("--json keeps results and --submit-command makes none; give one of them")
         named_device(device)  # whether it is there is seen where the runs are, which may be another machine
         if preset is None:
-            preset = "atari100k" if pick_device(device).type == "cuda" else "tiny"
+            preset = default_preset(pick_device(device))
         options = BenchOptions(
             games=tuple(names_of_games(games)),
             seeds=tuple(int(part) for part in seeds.split(",")),

@@ -28,7 +28,6 @@ def run(context: Context) -> Made:
     config, metrics = context.config.collect, {}
     made: list[Path] = []
     if config.policy == "imported":
-        require_recordings(context.config, context.layout)
         return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
