@@ -115,7 +115,7 @@ def test_actor_acts_within_the_mask_of_each_row() -> None:
     features = torch.randn(600, 6, generator=generator)
     masks = torch.stack([action_mask([1, 4]), action_mask([17])]).repeat(300, 1)
     drawn = actor.act(features, masks, generator=generator)
-    greedy = actor.act(features, masks, deterministic=True)
+    greedy = actor.act(features, masks, temperature=0)
     assert drawn.dtype == torch.int64
     assert set(drawn[0::2].tolist()) == {1, 4}
     assert set(drawn[1::2].tolist()) == {17}
@@ -123,6 +123,13 @@ def test_actor_acts_within_the_mask_of_each_row() -> None:
     torch.testing.assert_close(greedy, actor(features, masks).argmax(-1))
     cold = actor.act(features, masks, generator=generator, temperature=1e-4)
     assert (cold == greedy).float().mean() > 0.99
+
+
+def test_a_greedy_choice_draws_nothing_and_takes_the_lowest_of_equals() -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert sample(torch.tensor([0.0, 2.0, 2.0]), generator=generator, temperature=0).item() == 1
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_act_with_log_prob_draws_what_act_draws() -> None:
@@ -158,8 +165,9 @@ def test_user_errors() -> None:
         mask_logits(torch.zeros(2, 18), torch.ones(18))
     with pytest.raises(ValueError, match="last dimension is 18"):
         mask_logits(torch.zeros(2, 18), torch.ones(6, dtype=torch.bool))
-    with pytest.raises(ValueError, match="temperature"):
-        sample(torch.zeros(3), generator=None, temperature=0.0)
+    actor = Actor(ActorConfig(feature_dim=2))
+    with pytest.raises(ValueError, match=r"temperature.*0.*at least 1e-6, or use act"):
+        actor.act_with_log_prob(torch.zeros(2), action_mask(ALLOWED), temperature=0)
     with pytest.raises(ValueError, match="feature_blocks"):
         ActorConfig(feature_dim=10, feature_blocks=(4, 4))
 
@@ -210,7 +218,7 @@ def test_log_probs_are_those_of_the_choice_at_its_temperature() -> None:
         assert float(chosen.float().mean()) == pytest.approx(float(log_probs[chosen].exp().mean()), abs=0.01)
 
 
-@pytest.mark.parametrize("temperature", [math.inf, math.nan, 1e-39, 0.0, -1.0])
+@pytest.mark.parametrize("temperature", [math.inf, math.nan, 1e-39, -1.0])
 def test_a_temperature_that_would_choose_what_is_forbidden_is_refused(temperature: float) -> None:
-    with pytest.raises(ValueError, match="temperature"):
+    with pytest.raises(ValueError, match="give 0 for the greedy choice, or a finite number of at least 1e-6"):
         sample(mask_logits(torch.zeros(18), action_mask([0])), generator=None, temperature=temperature)

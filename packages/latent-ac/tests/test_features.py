@@ -109,10 +109,12 @@ def test_predictors_train_on_codes() -> None:
 def test_policy_on_codes_acts_as_the_actor_does(blocks: tuple[int, ...], state: int) -> None:
     made, features = agent(blocks, state=state), code_features(state=state)
     policy = made.actor.on_codes(features.tables)
-    for options in ({"deterministic": True}, {"temperature": 0.7}):
-        draw = torch.Generator().manual_seed(1)
-        ours = policy.act(features.tokens, MASK, state=features.state, generator=draw, **options)
-        theirs = made.actor.act(features, MASK, generator=torch.Generator().manual_seed(1), **options)
+    for temperature in (0.0, 0.7):
+        draw, again = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+        ours = policy.act(
+            features.tokens, MASK, state=features.state, generator=draw, temperature=temperature
+        )
+        theirs = made.actor.act(features, MASK, generator=again, temperature=temperature)
         assert torch.equal(ours, theirs)
 
 
@@ -121,7 +123,7 @@ def test_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = made.critic.loss(made.critic.outputs(features), torch.ones(H + 1, B)).mean()
         loss.backward()
-        chosen = made.actor.on_codes(features.tables).act(features.tokens, MASK, deterministic=True)
+        chosen = made.actor.on_codes(features.tables).act(features.tokens, MASK, temperature=0)
     assert loss.dtype == torch.float32
     assert MASK[chosen].all()
 
@@ -216,7 +218,7 @@ def test_a_token_beyond_its_table_is_not_a_row_of_the_next_one(token: int) -> No
         with pytest.raises(ValueError, match=rf"tokens of level 0 range from .*{token}.*; its table"):
             made.critic(few)
     with pytest.raises(ValueError, match=message):
-        made.actor.on_codes(features.tables).act(features.tokens, MASK, deterministic=True)
+        made.actor.on_codes(features.tables).act(features.tokens, MASK, temperature=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -79,7 +79,7 @@ def test_finds_the_shortest_way_through_a_maze(algorithm: str) -> None:
             optimizer.step()
             objective.after_step()
     best = optimal_values()
-    greedy = actor.act(one_hot[starts], mask, deterministic=True)
+    greedy = actor.act(one_hot[starts], mask, temperature=0)
     reached = table[starts, greedy]
     achieved = torch.where(reached == GOAL, 1.0, GAMMA * best[reached])
     torch.testing.assert_close(achieved, best[starts])  # every greedy move is optimal, from every cell

@@ -74,8 +74,7 @@ class RunPolicy:
             self.mask,
             state=self.memory.observe(env_ids, obs, tokens) if self.memory else None,
             generator=self.random,
-            temperature=self.temperature or 1.0,
-            deterministic=self.temperature == 0,
+            temperature=self.temperature,
         )
         if self.epsilon:
             actions = self._explore(actions)

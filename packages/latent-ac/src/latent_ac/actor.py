@@ -70,7 +70,6 @@ class Actor(nn.Module):
         *,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
-        deterministic: bool = False,
     ) -> Tensor:
         """Actions, int64 (...), for features (..., F).
 
@@ -78,13 +77,15 @@ class Actor(nn.Module):
             features: (..., F).
             action_mask: bool (A,) or broadcastable to (..., A).
             generator: source of the draw, on the features' device.
-            temperature: divides the logits before the draw; below 1 is greedier.
-            deterministic: take the most probable action (the lowest id of equals) and draw nothing.
+            temperature: divides the logits before the draw; below 1 is greedier. At 0 nothing is drawn: the
+                most probable action is taken, the lowest id of equals.
+
+        Raises:
+            ValueError: the mask does not fit, or the temperature is neither 0 nor a finite number of at
+                least 1e-6.
         """
         logits = self(features, action_mask)
-        return categorical.choose(
-            logits, generator=generator, temperature=temperature, deterministic=deterministic
-        )
+        return categorical.sample(logits, generator=generator, temperature=temperature)
 
     @torch.no_grad()
     def act_with_log_prob(
@@ -95,7 +96,13 @@ class Actor(nn.Module):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Actions as by ``act``, and the log-probability each was chosen with, both (...): what PPO keeps."""
+        """Actions as by ``act``, and the log-probability each was chosen with, both (...): what PPO keeps.
+
+        Raises:
+            ValueError: as ``act``, and the temperature is 0.
+        """
+        # The log-probability is that of the draw, from logits divided by the temperature.
+        require(temperature != 0, "temperature", temperature, "a finite number of at least 1e-6, or use act")
         logits = self(features, action_mask)
         actions = categorical.sample(logits, generator=generator, temperature=temperature)
         return actions, categorical.log_prob(logits / temperature, actions)
@@ -127,13 +134,10 @@ class CodePolicy:
         state: Tensor | None = None,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
-        deterministic: bool = False,
     ) -> Tensor:
         """Actions, int64 (...), for tokens int64 (..., L) and, if the features have one, the state (..., S).
 
         The rest is as in ``Actor.act``.
         """
         logits = categorical.mask_logits(self.outputs(tokens, state), action_mask)
-        return categorical.choose(
-            logits, generator=generator, temperature=temperature, deterministic=deterministic
-        )
+        return categorical.sample(logits, generator=generator, temperature=temperature)

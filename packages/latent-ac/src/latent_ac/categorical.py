@@ -104,33 +104,23 @@ def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: fl
     """Actions, int64 (...), drawn from softmax(logits / temperature) by the Gumbel-max rule.
 
     argmax_a (logits_a / temperature + g_a) with g_a ~ Gumbel(0, 1) is an exact draw (Gumbel, 1954; Maddison
-    et al., 2014), and needs no synchronisation with an accelerator, as ``torch.multinomial`` does.
+    et al., 2014) and, unlike ``torch.multinomial``, needs no synchronisation with an accelerator. At
+    temperature 0 nothing is drawn: the most probable action is taken, the lowest id of equals.
 
     Raises:
-        ValueError: the temperature is below 1e-6 or not finite.
+        ValueError: the temperature is neither 0 nor a finite number of at least 1e-6.
     """
     require(
-        1e-6 <= temperature < math.inf,
+        temperature == 0 or 1e-6 <= temperature < math.inf,
         "temperature",
         temperature,
-        "a finite number of at least 1e-6, or deterministic=True for the greedy choice",
+        "0 for the greedy choice, or a finite number of at least 1e-6",
     )
+    if temperature == 0:
+        return logits.argmax(-1)
     noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator)
     gumbel = noise.clamp_min_(torch.finfo(torch.float32).tiny).log_().neg_()
     return (logits / temperature + gumbel).argmax(-1)
-
-
-def choose(
-    logits: Tensor,
-    *,
-    generator: torch.Generator | None,
-    temperature: float = 1.0,
-    deterministic: bool = False,
-) -> Tensor:
-    """Actions, int64 (...): drawn by ``sample``, or the most probable (the lowest id of equals)."""
-    if deterministic:
-        return logits.argmax(-1)
-    return sample(logits, generator=generator, temperature=temperature)
 
 
 def _check_actions(logits: Tensor, actions: Tensor) -> None:
