@@ -45,6 +45,14 @@ def test_the_same_seed_dreams_the_same(compared, run, tmp_path):
     assert json.loads((tmp_path / "again.json").read_text()) == compared[1]
 
 
+def test_at_temperature_0_the_dream_is_greedy(compared, run, tmp_path):
+    done = wm("fidelity", run, *QUICK, "--temperature", 0, "--json", tmp_path / "greedy.json")
+    assert done.code == 0, done.output
+    greedy = json.loads((tmp_path / "greedy.json").read_text())
+    assert greedy["protocol"] == compared[1]["protocol"] | {"temperature": 0.0}
+    assert greedy["games"]["pong"]["tokens"] != compared[1]["games"]["pong"]["tokens"]
+
+
 def test_the_agents_own_play_is_another_play(compared, run, tmp_path):
     done = wm("fidelity", run, *QUICK, "--by-agent", "--json", tmp_path / "agent.json")
     assert done.code == 0, done.output
@@ -103,8 +111,8 @@ def test_errors_count_only_where_the_object_is_in_play():
     ("arguments", "part"),
     [
         (["--context", 8], "a context of 8 steps leaves no step to dream in worldmodel.max_steps = 8"),
-        (["--temperature", 0], "temperature must be at least 1e-6"),
-        (["--temperature", "nan"], "temperature must be at least 1e-6"),
+        (["--temperature", -1], "temperature must be 0 (greedy) or finite and at least 1e-6"),
+        (["--temperature", "nan"], "temperature must be 0 (greedy) or finite and at least 1e-6"),
         (["--windows", 0], "windows must be at least 1"),
     ],
 )

@@ -244,7 +244,7 @@ def test_play_collected_anew_and_stopped_leaves_what_was_played(looped, tmp_path
         ("rounds.first_steps=1250", "leaves 51 for 2 later rounds"),
         ("rounds.epsilon=1.5", r"epsilon must lie in [0, 1]; got 1.5"),
         ("rounds.worldmodel_steps=0", "worldmodel_steps must be at least 1"),
-        ("rounds.temperature=1e-9", "temperature must be 0 (greedy) or at least 1e-6; got 1e-09"),
+        ("rounds.temperature=1e-9", "temperature must be 0 (greedy) or finite and at least 1e-6; got 1e-09"),
         ("choose.rounds=0", "rounds must be at least 1; got 0"),
         ("choose.episodes=0", "episodes must be at least 1; got 0"),
         ("choose.max_frames=10", "max_frames must be at least 100; got 10"),

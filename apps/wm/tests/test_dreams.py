@@ -144,9 +144,9 @@ def test_a_dream_is_a_function_of_its_index(dreamer):
     assert not torch.equal(first.features.tokens, other.features.tokens)
 
 
-@pytest.mark.parametrize(("temperature", "same"), [(1.0, False), (1e-6, True)])
+@pytest.mark.parametrize(("temperature", "same"), [(1.0, False), (1e-6, True), (0.0, True)])
 def test_dreams_follow_the_temperature(temperature, same):
-    """Near 0 a dream whose policy is sure of itself is the same, whatever is drawn."""
+    """At 0 and near it a dream whose policy is sure of itself is the same, whatever is drawn."""
     dreamer = make(PPO, temperature=temperature)
     sure = dreamer.agent.actor.mlp.output
     torch.nn.init.zeros_(sure.weight)

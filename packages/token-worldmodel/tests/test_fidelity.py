@@ -89,9 +89,9 @@ def test_a_replay_that_is_used_up_says_so() -> None:
 def test_refuses(make_model, make_window) -> None:
     tokens, actions = make_window(make_model(), 3, 9)
     with pytest.raises(ValueError, match=r"context is 9; give .* a context of 1 to T - 1"):
-        replay(make_model(), tokens, actions, 9, generator=None, greedy=True)
+        replay(make_model(), tokens, actions, 9, generator=None, temperature=0)
     with pytest.raises(ValueError, match=r"tokens have shape \(9,\), actions \(9,\)"):
-        replay(make_model(), tokens[0, :, 0], actions[0], 4, generator=None, greedy=True)
+        replay(make_model(), tokens[0, :, 0], actions[0], 4, generator=None, temperature=0)
     with pytest.raises(ValueError, match="dreamed and real differ at index 0"):
         token_fidelity(tokens + 1, tokens)
     with pytest.raises(ValueError, match=r"dreamed has shape \(3, 8, 3\), real \(3, 9, 3\)"):

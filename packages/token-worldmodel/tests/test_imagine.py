@@ -114,7 +114,7 @@ def test_cold_dreams_are_greedy_ones_and_levels_have_their_own_temperature(make_
     model = make_model()
     window = make_window(model, 8, 4)
     tokens, actions = window[0], window[1][:, :-1]
-    greedy = imagine(model, tokens, actions, by_first_token, 3, generator=None, greedy=True)
+    greedy = imagine(model, tokens, actions, by_first_token, 3, generator=None, temperature=0)
     cold = imagine(model, tokens, actions, by_first_token, 3, generator=seeded(), temperature=1e-4)
     assert torch.equal(greedy.tokens, cold.tokens)
     cold_1 = imagine(
@@ -124,6 +124,20 @@ def test_cold_dreams_are_greedy_ones_and_levels_have_their_own_temperature(make_
     likeliest = model(pairs, torch.nn.functional.pad(actions, (0, 2))).logits[1][:, -1].argmax(-1)
     assert torch.equal(cold_1.tokens[:, 1, 1], likeliest)
     assert not torch.equal(cold_1.tokens[:, 1, 0], greedy.tokens[:, 1, 0])
+
+
+def test_a_level_that_draws_nothing_leaves_the_draws_of_the_others_as_they_were(
+    make_model, make_window
+) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 8, 4)
+    cold, frozen = (
+        imagine(
+            model, tokens, actions[:, :-1], by_first_token, 3, generator=seeded(), temperature=(1.0, t, 1.0)
+        )
+        for t in (1e-4, 0)
+    )
+    assert torch.equal(cold.tokens, frozen.tokens)
 
 
 def test_choices_follow_the_probabilities() -> None:
@@ -240,9 +254,10 @@ def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
         ({"horizon": 0}, "horizon of 0 do not fit"),
         ({"actions": torch.zeros(3, 4, dtype=torch.int64)}, r"actions \(3, 4\); give \(B, C, L\)"),
         ({"tokens": torch.full((3, 4, 3), 30)}, "tokens of level 0 range from 30 to 30"),
-        ({"generator": None}, "generator is None; give a torch.Generator, or greedy=True"),
-        ({"temperature": 0.0}, "temperature is 0.0; give one finite number of at least 1e-6"),
-        ({"temperature": (1.0, 1.0)}, "temperature is .*; give one finite number of at least 1e-6, or 3"),
+        ({"generator": None}, "generator is None at temperature 1.0; give a torch.Generator, or 0"),
+        ({"generator": None, "temperature": (0, 0, 1)}, r"generator is None at temperature \(0, 0, 1\)"),
+        ({"temperature": 1e-9}, "temperature is 1e-09; give one number or 3, .* finite and at least 1e-6"),
+        ({"temperature": (1.0, 1.0)}, "temperature is .*; give one number or 3, one per level: 0 for"),
         ({"policy": lambda t, s: t[:, :1]}, r"returned torch.int64 of shape \(3, 1\); it must return"),
         ({"policy": lambda t, s: t[:, 0].float()}, "returned torch.float32 of shape"),
         ({"policy": lambda t, s: t[:, 0].numpy()}, "the policy returned ndarray; it must return a tensor"),
@@ -278,14 +293,14 @@ def test_a_policy_cannot_change_the_dream(make_model, make_window) -> None:
         return action
 
     one, other = (
-        imagine(model, tokens, actions[:, :-1], policy, 4, generator=None, greedy=True)
+        imagine(model, tokens, actions[:, :-1], policy, 4, generator=None, temperature=0)
         for policy in (gentle, rough)
     )
     assert torch.equal(one.tokens, other.tokens)
     assert torch.equal(one.states, other.states)
 
 
-@pytest.mark.parametrize("temperature", [math.nan, math.inf, 1e-39, 0.0, (1.0, 1.0, math.nan), (1.0, 1.0)])
+@pytest.mark.parametrize("temperature", [math.nan, math.inf, 1e-39, -1.0, (1.0, 1.0, math.nan), (1.0, 1.0)])
 def test_a_temperature_that_means_nothing_is_refused(make_model, make_window, temperature) -> None:
     model = make_model()
     tokens, actions = make_window(model, 2, 3)
@@ -312,4 +327,4 @@ def test_a_temperature_may_be_any_kind_of_number(make_model, make_window, temper
 def test_no_dreams_are_refused(make_model) -> None:
     tokens, actions = torch.zeros(0, 3, 3, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match="B and C at least 1"):
-        imagine(make_model(), tokens, actions, lambda t, s: t[:, 0], 2, generator=None, greedy=True)
+        imagine(make_model(), tokens, actions, lambda t, s: t[:, 0], 2, generator=None, temperature=0)

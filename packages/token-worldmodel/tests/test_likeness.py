@@ -127,9 +127,8 @@ def test_within_it_a_model_dreams_and_is_kept_like_any(make_model, make_window, 
     path = tmp_path / "w.safetensors"
 
     def dream():
-        return imagine(
-            model, tokens, actions[:, :-1], lambda t, s: t[:, 0], 3, generator=None, greedy=True, dtype=dtype
-        ).log_probs
+        policy, cold = (lambda t, s: t[:, 0]), {"generator": None, "temperature": 0}
+        return imagine(model, tokens, actions[:, :-1], policy, 3, **cold, dtype=dtype).log_probs
 
     with alike_codes_learn_together(model, codebooks(model)):
         # By a seed of its own: greedy dreams part where two tokens are nearly as likely.

@@ -28,7 +28,7 @@ def test_a_dream_begins_with_the_trackers_state(make_model, make_window) -> None
     for step in range(5):
         state = tracker.observe(tokens[:, step], torch.full((3,), step == 0))
         tracker.act(actions[:, step])
-    dream = imagine(model, tokens, actions[:, :-1], lambda t, s: t[:, 0], 1, generator=None, greedy=True)
+    dream = imagine(model, tokens, actions[:, :-1], lambda t, s: t[:, 0], 1, generator=None, temperature=0)
     torch.testing.assert_close(dream.states[:, 0], state, rtol=0, atol=1e-5)
 
 

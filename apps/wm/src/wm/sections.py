@@ -13,9 +13,10 @@ def require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _require_temperature(value: float) -> None:
-    allowed = value == 0 or value >= 1e-6  # below, logits divided by it overflow
-    require(allowed, f"temperature must be 0 (greedy) or at least 1e-6; got {value}")
+def require_temperature(value: float) -> None:
+    """Raise ValueError unless the temperature is 0 or a finite number of at least 1e-6."""
+    allowed = value == 0 or 1e-6 <= value < math.inf  # below, logits divided by it overflow
+    require(allowed, f"temperature must be 0 (greedy) or finite and at least 1e-6; got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class DreamConfig:
     Args:
         context: real steps before a dream starts.
         horizon: imagined steps of a dream.
-        temperature: of the dreamed tokens.
+        temperature: of the dreamed tokens; 0 is greedy.
         life_loss_ends: whether a lost life counts as the end, so that the agent learns to keep its lives.
         hidden_state: whether actor and critic see the world model's state beside the tokens: what it makes of
             the steps before. In the real game the world model then reads along.
@@ -100,7 +101,7 @@ class DreamConfig:
     def __post_init__(self) -> None:
         for name in ("context", "horizon"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
-        require(self.temperature >= 1e-6, f"temperature must be at least 1e-6; got {self.temperature}")
+        require_temperature(self.temperature)
 
     @property
     def memory(self) -> int:
@@ -130,7 +131,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         require(self.episodes >= 1, f"episodes must be at least 1; got {self.episodes}")
         require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
-        _require_temperature(self.temperature)
+        require_temperature(self.temperature)
         require(0 <= self.epsilon <= 1, f"epsilon must be 0 to 1; got {self.epsilon}")
         require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
 
@@ -319,7 +320,7 @@ class RoundsConfig:
     def __post_init__(self) -> None:
         require(1 <= self.count <= 1000, f"count must be 1 to 1000; got {self.count}")
         require(self.first_steps >= 100, f"first_steps must be at least 100; got {self.first_steps}")
-        _require_temperature(self.temperature)
+        require_temperature(self.temperature)
         for name in ("encoder_steps", "encoder_rounds"):
             require(getattr(self, name) >= 0, f"{name} must not be negative; got {getattr(self, name)}")
         for name in ("epsilon", "newest_share"):

@@ -53,7 +53,6 @@ def replay(
     *,
     generator: torch.Generator | None,
     temperature: float | Sequence[float] = 1.0,
-    greedy: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Dream:
     """Dream on from the first ``context`` steps of real windows with the actions that were really played.
@@ -84,7 +83,6 @@ def replay(
         tokens.shape[1] - context,
         generator=generator,
         temperature=temperature,
-        greedy=greedy,
         dtype=dtype,
     )
 

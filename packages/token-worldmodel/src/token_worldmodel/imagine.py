@@ -42,7 +42,6 @@ def imagine(
     *,
     generator: torch.Generator | None,
     temperature: float | Sequence[float] = 1.0,
-    greedy: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Dream:
     """Dream ``horizon`` steps on from each context, the policy choosing the actions.
@@ -57,9 +56,10 @@ def imagine(
         actions: int64 (B, C - 1), those between the context steps.
         policy: called once a step with tokens (B, L) and state (B, D), returns actions (B,).
         horizon: steps to dream, H.
-        generator: source of the tokens' randomness, on the model's device. May be None if ``greedy``.
-        temperature: divides the logits before sampling; one number, or one per level.
-        greedy: take the likeliest token instead of sampling.
+        generator: source of the tokens' randomness, on the model's device. May be None if every level is at
+            temperature 0.
+        temperature: divides the logits before sampling; one number, or one per level. At 0 the likeliest
+            token is taken.
         dtype: of the matrix products. By default autocast's where it is on, else the matrices'.
             torch.bfloat16 is several times faster where the hardware has it.
 
@@ -67,7 +67,7 @@ def imagine(
         ValueError: a shape, token, action, horizon or temperature that is not allowed.
     """
     config = model.config
-    temperatures = _checked(model, tokens, actions, horizon, generator, temperature, greedy)
+    temperatures = _checked(model, tokens, actions, horizon, generator, temperature)
     device, (batch_size, num_context, num_levels) = tokens.device, tokens.shape
     autocast, autocast_dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
     if dtype is None:
@@ -82,9 +82,9 @@ def imagine(
             log_probs=torch.empty(batch_size, horizon, num_levels, device=device),
         )
         dream.tokens[:, 0] = tokens[:, -1]
-        # All the randomness of the dream, drawn at once: one number a token.
+        # All the randomness of the dream, drawn at once: one number a token, used or not.
         draws = torch.rand(
-            0 if greedy else horizon, num_levels, batch_size, generator=generator, device=device
+            horizon if any(temperatures) else 0, num_levels, batch_size, generator=generator, device=device
         )
         if num_context > 1:
             dream.states[:, 0] = reader.read_steps(tokens[:, :-1], actions)
@@ -107,7 +107,10 @@ def imagine(
             dream.states[:, h + 1] = output
             for level in range(num_levels):
                 logits = model.predict(output, level).float()
-                token = logits.argmax(-1) if greedy else choose(logits / temperatures[level], draws[h, level])
+                if temperatures[level] == 0:
+                    token = logits.argmax(-1)
+                else:
+                    token = choose(logits / temperatures[level], draws[h, level])
                 dream.tokens[:, h + 1, level] = token
                 log_probs = torch.log_softmax(logits, -1)
                 dream.log_probs[:, h, level] = log_probs.gather(-1, token[:, None])[:, 0]
@@ -134,7 +137,6 @@ def _checked(
     horizon: int,
     generator: torch.Generator | None,
     temperature: float | Sequence[float],
-    greedy: bool,
 ) -> tuple[float, ...]:
     """Raise ValueError for what cannot be dreamed; return one temperature per level."""
     config = model.config
@@ -149,13 +151,13 @@ def _checked(
             f"{config.max_steps}; give a horizon of at least 1 and shorten the context"
         )
     check_window(config, tokens, torch.nn.functional.pad(actions, (0, 1)))
-    if generator is None and not greedy:
-        raise ValueError("generator is None; give a torch.Generator, or greedy=True")
     given = torch.as_tensor(temperature, dtype=torch.float64).tolist()
     levels = tuple(given) if isinstance(given, list) else (given,) * config.num_levels
-    if len(levels) != config.num_levels or not all(1e-6 <= level < math.inf for level in levels):
+    if len(levels) != config.num_levels or not all(t == 0 or 1e-6 <= t < math.inf for t in levels):
         raise ValueError(
-            f"temperature is {temperature}; give one finite number of at least 1e-6, or {config.num_levels}, "
-            "one per level (or greedy=True)"
+            f"temperature is {temperature}; give one number or {config.num_levels}, one per level: 0 for the "
+            "likeliest tokens, or finite and at least 1e-6"
         )
+    if generator is None and any(levels):
+        raise ValueError(f"generator is None at temperature {temperature}; give a torch.Generator, or 0")
     return levels

@@ -21,8 +21,9 @@ def fidelity(
         int, typer.Option(help="Steps of fresh play to learn to read the state from, and to replay.")
     ] = 10_000,
     reader_steps: Annotated[int, typer.Option(help="Training steps of the state reader.")] = 1000,
-    temperature: Annotated[float, typer.Option(help="Of the dreamed tokens, whatever the run's.")] = 1.0,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Dream the likeliest tokens.")] = False,
+    temperature: Annotated[
+        float, typer.Option(help="Of the dreamed tokens, whatever the run's; 0 is greedy.")
+    ] = 1.0,
     by_agent: Annotated[
         bool, typer.Option("--by-agent", help="Replay the agent's own play instead of random play.")
     ] = False,
@@ -47,7 +48,6 @@ def fidelity(
             frames=frames,
             reader_steps=reader_steps,
             temperature=temperature,
-            greedy=greedy,
             by_agent=by_agent,
             seed=seed,
         )

@@ -3,7 +3,6 @@
 Shape legend: B windows, C context steps, H horizon, L levels, V state variables.
 """
 
-import math
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.results import write_result
 from wm.reporter import Reporter
 from wm.run import Layout
+from wm.sections import require_temperature
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +47,7 @@ class FidelityOptions:
         windows: dreams of a game.
         frames: steps of labelled play the state reader learns from; as many, of other episodes, are replayed.
         reader_steps: of the reader's training, an MLP probe's.
-        temperature: of the dreamed tokens.
-        greedy: take the likeliest token instead of drawing one.
+        temperature: of the dreamed tokens; 0 is greedy.
         by_agent: replay the agent's own play instead of random play.
         seed: of the play, the reader and the dreams.
     """
@@ -59,7 +58,6 @@ class FidelityOptions:
     frames: int
     reader_steps: int
     temperature: float
-    greedy: bool
     by_agent: bool
     seed: int
 
@@ -71,8 +69,7 @@ class FidelityOptions:
             raise ValueError(f"frames must be at least 200; got {self.frames}")
         if self.context is not None and self.context < 1:
             raise ValueError(f"context must be at least 1; got {self.context}")
-        if not 1e-6 <= self.temperature < math.inf:
-            raise ValueError(f"temperature must be at least 1e-6 and finite; got {self.temperature}")
+        require_temperature(self.temperature)
 
 
 def fidelity_run(
@@ -255,7 +252,6 @@ class _Fidelity:
                     self.context,
                     generator=draw,
                     temperature=self.options.temperature,
-                    greedy=self.options.greedy,
                     dtype=autocast_dtype("auto", self.device) if self.device.type == "cuda" else None,
                 )
                 parts.append(dream.tokens)
