@@ -134,7 +134,7 @@ def test_wrong_input_is_one_clear_sentence():
     lost = data._replace(features=data.features.masked_fill(data.features > 1, torch.nan))
     with pytest.raises(ValueError, match="test features hold NaN"):
         atariari_probe(data, data, lost, ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"max_epochs is 2\.5; it must be a whole number"):
+    with pytest.raises(ValueError, match=r"max_epochs is 2\.5; give a whole number"):
         AtariARIConfig(max_epochs=2.5)
     with pytest.raises(ValueError, match="patience is 0"):
         AtariARIConfig(patience=0)

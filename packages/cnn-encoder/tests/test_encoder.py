@@ -122,7 +122,7 @@ def test_a_saved_encoder_comes_back_the_same(encoder, tmp_path):
         (lambda e: e.embed_clips(torch.zeros(2, 7, 84, 84), torch.zeros(3, 84, 84)), "or one for each"),
         (lambda e: mean_frame(torch.zeros(0, 84, 84)), r"N >= 1"),
         (lambda e: EncoderConfig(embedding_dim=0), "embedding_dim is 0"),
-        (lambda e: EncoderConfig(embedding_dim=1.5), "embedding_dim is 1.5; it must be a whole number"),
+        (lambda e: EncoderConfig(embedding_dim=1.5), "embedding_dim is 1.5; give a whole number"),
         (lambda e: ContrastiveConfig(layout_frequencies=1.5), "layout_frequencies is 1.5"),
         (lambda e: load_encoder("missing.safetensors"), "does not exist"),
     ],

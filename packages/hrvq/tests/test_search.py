@@ -206,7 +206,7 @@ def test_a_prefix_of_the_levels_is_found_alone(quantizer, random_codebooks, vect
     for levels in (1, 2, 3):
         assert torch.equal(q.encode(x, mask, levels=levels), q.encode(x, mask)[..., :levels])
     for levels in (0, 4, True):
-        with pytest.raises(ValueError, match=f"levels is {levels}; give an integer from 1 to 3"):
+        with pytest.raises(ValueError, match=f"levels is {levels}; give a whole number from 1 to 3"):
             q.encode(x, levels=levels)
 
 

@@ -166,7 +166,7 @@ def test_user_errors() -> None:
     with pytest.raises(ValueError, match="last dimension is 18"):
         mask_logits(torch.zeros(2, 18), torch.ones(6, dtype=torch.bool))
     actor = Actor(ActorConfig(feature_dim=2))
-    with pytest.raises(ValueError, match=r"temperature.*0.*at least 1e-6, or use act"):
+    with pytest.raises(ValueError, match=r"temperature is 0; give .* at least 1e-6, or use act"):
         actor.act_with_log_prob(torch.zeros(2), action_mask(ALLOWED), temperature=0)
     with pytest.raises(ValueError, match="feature_blocks"):
         ActorConfig(feature_dim=10, feature_blocks=(4, 4))

@@ -66,12 +66,12 @@ def test_slow_target_is_an_exponential_average() -> None:
     assert slow(torch.ones(1, 1)).item() == pytest.approx(1 - 0.9**3)
     assert module.weight.item() == 1.0
     assert not any(p.requires_grad for p in slow.parameters())
-    with pytest.raises(ValueError, match=r"decay=1\.0"):
+    with pytest.raises(ValueError, match=r"decay is 1\.0"):
         SlowTarget(module, decay=1.0)
 
 
 def test_user_errors() -> None:
     with pytest.raises(ValueError, match="'two_hot', 'normal', 'mse'"):
         CriticConfig(head="categorical")
-    with pytest.raises(ValueError, match="num_bins=8"):
+    with pytest.raises(ValueError, match="num_bins is 8"):
         CriticConfig(num_bins=8)

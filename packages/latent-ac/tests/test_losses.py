@@ -95,5 +95,5 @@ def test_what_is_not_of_one_shape_is_not_broadcast(shape: tuple[int, ...]) -> No
 
 @pytest.mark.parametrize("clip", [0.0, -0.2, math.nan])
 def test_a_trust_region_has_a_width(clip: float) -> None:
-    with pytest.raises(ValueError, match=f"clip={clip} is not allowed; give a number above 0"):
+    with pytest.raises(ValueError, match=f"clip is {clip}; give a number above 0"):
         ppo_loss(*torch.zeros(3, 4), clip=clip)

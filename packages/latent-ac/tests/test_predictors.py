@@ -198,7 +198,7 @@ def test_leading_dimensions_are_free() -> None:
 def test_user_errors() -> None:
     with pytest.raises(ValueError, match="'sign', 'two_hot'"):
         PredictorConfig(reward_head="mse")
-    with pytest.raises(ValueError, match="class_balance=2"):
+    with pytest.raises(ValueError, match="class_balance is 2"):
         PredictorConfig(class_balance=2.0)
     batch = paddle_and_ball(0)
     with pytest.raises(ValueError, match=r"rewards \(511,\)"):

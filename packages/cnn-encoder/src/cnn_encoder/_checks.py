@@ -12,5 +12,5 @@ def require_whole(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not isinstance(value, Integral) or int(value) < 1:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+            raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
         object.__setattr__(config, name, int(value))

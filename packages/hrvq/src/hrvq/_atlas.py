@@ -37,7 +37,7 @@ def atlas(
     """
     if not (positive_int(examples) and positive_int(batch_size)):
         raise ValueError(
-            f"examples is {examples!r} and batch_size {batch_size!r}; give integers of at least 1"
+            f"examples is {examples!r} and batch_size {batch_size!r}; give whole numbers of at least 1"
         )
     device, sizes = quantizer.table.device, quantizer.config.codes_per_level
     counts = [torch.zeros(size, dtype=torch.int64, device=device) for size in sizes]

@@ -15,7 +15,7 @@ def plain(value: Any) -> Any:
 
 
 def positive_int(value: object) -> bool:
-    """Whether it is an integer of at least 1, and not a bool."""
+    """Whether it is a whole number of at least 1, and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
@@ -68,7 +68,7 @@ class HRVQConfig:
             object.__setattr__(self, name, plain(getattr(self, name)))
         for name in ("dim", "levels"):
             if not positive_int(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give an integer of at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give a whole number of at least 1")
         codes = self.codes
         if isinstance(codes, (list, tuple)):  # a list is what JSON and TOML make of a tuple
             object.__setattr__(self, "codes", codes := tuple(map(plain, codes)))
@@ -77,7 +77,7 @@ class HRVQConfig:
                     f"codes has {len(codes)} entries for {self.levels} levels; give one for each"
                 )
         if not all(positive_int(k) for k in self.codes_per_level):
-            raise ValueError(f"codes is {codes!r}; give integers of at least 1")
+            raise ValueError(f"codes is {codes!r}; give whole numbers of at least 1")
         weights = self.commitment_weights
         if isinstance(weights, (list, tuple)):
             object.__setattr__(self, "commitment_weights", weights := tuple(weights))
@@ -96,7 +96,7 @@ class HRVQConfig:
             raise ValueError(f"revive_below is {self.revive_below!r}; give a share from 0 (off) to below 0.5")
         if not (self.kmeans_iterations == 0 or positive_int(self.kmeans_iterations)):
             raise ValueError(
-                f"kmeans_iterations is {self.kmeans_iterations!r}; give an integer of at least 0"
+                f"kmeans_iterations is {self.kmeans_iterations!r}; give a whole number of at least 0"
             )
         for name, allowed in (("gradient", get_args(Gradient)), ("distance", get_args(Distance))):
             if getattr(self, name) not in allowed:
@@ -104,7 +104,7 @@ class HRVQConfig:
         if not (finite(self.level_dropout) and 0 <= self.level_dropout <= 1):
             raise ValueError(f"level_dropout is {self.level_dropout!r}; give a probability from 0 to 1")
         if not (self.seed == 0 or positive_int(self.seed)):
-            raise ValueError(f"seed is {self.seed!r}; give an integer of at least 0")
+            raise ValueError(f"seed is {self.seed!r}; give a whole number of at least 0")
 
     @property
     def codes_per_level(self) -> tuple[int, ...]:

@@ -144,7 +144,7 @@ def fit(
     """See :meth:`hrvq.HRVQ.fit`."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         if not positive_int(value):
-            raise ValueError(f"{name} is {value!r}; give an integer of at least 1")
+            raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
     config, device = quantizer.config, quantizer.table.device
     if revive_below is None:
         revive_below = _REVIVE_BELOW if config.revive_below > 0 else 0.0
@@ -152,7 +152,7 @@ def fit(
         if not (finite(share) and 0 <= share < 1):
             raise ValueError(f"{name} is {share!r}; give a share from 0 to below 1")
     if not (seed == 0 or positive_int(seed)):
-        raise ValueError(f"seed is {seed!r}; give an integer of at least 0")
+        raise ValueError(f"seed is {seed!r}; give a whole number of at least 0")
     source = VectorSource(vectors, config.dim)
     generator = torch.Generator(device).manual_seed(seed % 2**63)
     cosine = config.distance == "cosine"

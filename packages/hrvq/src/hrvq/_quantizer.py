@@ -102,7 +102,7 @@ class HRVQ(Codes):
             levels: only the first so many levels are searched; all if left out.
         """
         if not (levels is None or (positive_int(levels) and levels <= self.config.levels)):
-            raise ValueError(f"levels is {levels!r}; give an integer from 1 to {self.config.levels}")
+            raise ValueError(f"levels is {levels!r}; give a whole number from 1 to {self.config.levels}")
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask)
             tokens = search(rows, self.codebooks[:levels])

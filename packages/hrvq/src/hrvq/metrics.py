@@ -18,7 +18,7 @@ def level_sizes(codes: int | Sequence[int], levels: int) -> tuple[int, ...]:
     except TypeError as error:
         raise ValueError(f"codes is {codes!r}; give an integer, or one for each level") from error
     if min(sizes, default=1) < 1:
-        raise ValueError(f"codes is {codes!r}; give integers of at least 1")
+        raise ValueError(f"codes is {codes!r}; give whole numbers of at least 1")
     if len(sizes) != levels:
         raise ValueError(f"codes has {len(sizes)} entries and tokens {levels} levels; give one for each")
     return sizes

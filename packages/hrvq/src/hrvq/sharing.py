@@ -159,8 +159,8 @@ def mutual_information(
     """
     if not (positive_int(resamples) and finite(confidence) and 0 < confidence < 1):
         raise ValueError(
-            f"resamples is {resamples!r} and confidence {confidence!r}; give an integer of at least 1, and a "
-            "share between 0 and 1"
+            f"resamples is {resamples!r} and confidence {confidence!r}; give a whole number of at least 1, "
+            "and a share between 0 and 1"
         )
     tokens, groups = (given.cpu() for given in _checked(tokens, groups))
     sizes = level_sizes(codes, tokens.shape[1])

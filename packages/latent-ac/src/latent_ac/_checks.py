@@ -9,7 +9,7 @@ LARGEST_LIMIT = 80.0  # of two-hot bins, in symlog units; e^80 is near the end o
 def require(condition: bool, name: str, value: Any, allowed: str) -> None:
     """Raise a ValueError that names the setting, its value and what to give instead."""
     if not condition:
-        raise ValueError(f"{name}={value!r} is not allowed; give {allowed}")
+        raise ValueError(f"{name} is {value!r}; give {allowed}")
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

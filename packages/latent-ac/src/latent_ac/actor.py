@@ -32,7 +32,6 @@ class ActorConfig:
     output_gain: float = 0.01
 
     def __post_init__(self) -> None:
-        """Check the values."""
         require_network(self)
         require_counts(self, "num_actions")
         require(self.output_gain >= 0, "output_gain", self.output_gain, "0 or more")

@@ -36,7 +36,6 @@ class CriticConfig:
     limit: float = 10.0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         require_network(self)
         require_choice("head", self.head, HEADS)
         require_bins(self.num_bins, self.limit)

@@ -67,7 +67,6 @@ class AgentConfig:
     ppo_clip: float = 0.2
 
     def __post_init__(self) -> None:
-        """Check the values."""
         require_choice("algorithm", self.algorithm, ALGORITHMS)
         require_choice("reward_transform", self.reward_transform, REWARD_TRANSFORMS)
         require_choice("slow_target", self.slow_target, SLOW_TARGETS)

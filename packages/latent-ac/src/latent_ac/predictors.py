@@ -45,7 +45,6 @@ class PredictorConfig:
     class_balance: float = 0.5
 
     def __post_init__(self) -> None:
-        """Check the values."""
         require_network(self)
         require(len(self.hidden) >= 1, "hidden", self.hidden, "a tuple of one or more widths")
         require_counts(self, "num_actions")
