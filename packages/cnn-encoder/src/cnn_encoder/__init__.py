@@ -9,12 +9,11 @@ from .atariari import (
     unseen_frames,
     weighted_f1,
 )
-from .checkpoint import load_encoder, save_encoder
 from .contrastive import ClipBatch, ContrastiveConfig, ContrastiveObjective, info_nce
 from .decoder import Decoder, DecoderBatch, DecoderConfig, DecoderObjective, load_decoder, save_decoder
 from .dinov2 import DINOv2, load_dinov2
 from .embedding import embed, embed_batches, load_embeddings, resolve_precision, write_embeddings
-from .encoder import Encoder, EncoderConfig, mean_frame, stack_frames
+from .encoder import Encoder, EncoderConfig, load_encoder, mean_frame, save_encoder, stack_frames
 from .layout import layout
 from .metrics import diversity, embedding_norm, state_correlation, temporal_consistency
 from .probes import (

@@ -1,17 +1,23 @@
-"""The encoder: four frames in, a unit vector out."""
+"""The encoder, four frames in and a unit vector out, and its file."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._artifact import load_artifact, save_artifact
 from ._checks import require_whole
+from ._weights import plain_weights, with_weights
 from .initialization import initialize
 
 FRAME_SIZE = 84
 STACK = 4
+
+_BACKGROUND = "background."  # before a game's name, what its background is called in the file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,3 +142,41 @@ def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
     for part in frames.split(chunk):
         total += part.sum(0, dtype=torch.int64)
     return (total / len(frames)).float()
+
+
+def save_encoder(path: str | Path, encoder: Encoder, backgrounds: Mapping[str, Tensor | np.ndarray]) -> None:
+    """Write one file, atomically: the weights, the configuration, and a background for each game seen.
+
+    Args:
+        path: of the file.
+        encoder: to keep.
+        backgrounds: by game, float32 (84, 84), the mean frame (see `mean_frame`).
+
+    Raises:
+        ValueError: a background is not a frame of finite numbers.
+    """
+    tensors = plain_weights(encoder)
+    for game, background in backgrounds.items():
+        # A copy: two games may share one tensor, which the file cannot.
+        frame = torch.as_tensor(background).float().clone()
+        if frame.shape != (FRAME_SIZE, FRAME_SIZE) or not frame.isfinite().all():
+            raise ValueError(
+                f"the background of {game} is {tuple(frame.shape)}, or not finite; give a mean frame (84, 84)"
+            )
+        tensors[_BACKGROUND + game] = frame
+    save_artifact(path, tensors, kind="encoder", config=asdict(encoder.config))
+
+
+def load_encoder(path: str | Path) -> tuple[Encoder, dict[str, Tensor]]:
+    """Read an encoder (on CPU, in eval mode) and its backgrounds by game.
+
+    Raises:
+        ValueError: the file is missing, damaged or of another kind, or its weights do not fit its settings.
+    """
+    tensors, config = load_artifact(path, kind="encoder")
+    backgrounds = {
+        name.removeprefix(_BACKGROUND): tensors.pop(name)
+        for name in sorted(tensors)
+        if name.startswith(_BACKGROUND)
+    }
+    return with_weights(path, lambda: Encoder(EncoderConfig(**config)), tensors), backgrounds

@@ -17,14 +17,13 @@ from .fidelity import (
 from .imagine import Dream, Policy, imagine
 from .likeness import alike_codes_learn_together
 from .masks import visibility
-from .model import WorldModel, WorldModelOutput, for_inference
+from .model import WorldModel, WorldModelOutput, for_inference, load_worldmodel, save_worldmodel
 from .objective import WorldModelObjective
 from .optimizer import MuonAdamW, make_optimizer, parameter_groups
 from .recorded import Recorded
 from .sampler import TokenBatch, TokenSampler, split_episodes
 from .tracker import StateTracker
 from .trajectories import TokenTrajectories, load_tokens, save_tokens
-from .weights import load_worldmodel, save_worldmodel
 
 __all__ = [
     "CachedReader",

@@ -1,4 +1,4 @@
-"""The transformer over interleaved tokens and actions.
+"""The transformer over interleaved tokens and actions, and its file.
 
 Shape legend: B batch, T steps, L levels, S = L + 1 positions of a step, N = T * S positions, D width,
 H heads, E = D / H, K_l codes of level l.
@@ -7,13 +7,16 @@ H heads, E = D / H, K_l codes of level l.
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._artifact import load_artifact, save_artifact
+from ._weights import plain_weights, with_weights
 from .attention import attend
 from .config import WorldModelConfig
 from .masks import attention_plan
@@ -224,3 +227,21 @@ def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
         copies[id(parameter)] = nn.Parameter(parameter.detach().to(kinds[name]), requires_grad=False)
     # A copy of the modules that finds every parameter already copied: nothing is initialised twice.
     return copy.deepcopy(model, copies).eval()
+
+
+def save_worldmodel(path: str | Path, model: WorldModel) -> None:
+    """Write one file, all that `load_worldmodel` needs: the weights in float32, and the configuration."""
+    weights = {name: t for name, t in plain_weights(model).items() if ".parametrizations." not in name}
+    for level, head in enumerate(model.heads):
+        weights[f"heads.{level}.weight"] = head.weight.float()  # a sum while alike codes learn together
+    save_artifact(path, weights, kind="worldmodel", config=asdict(model.config))
+
+
+def load_worldmodel(path: str | Path) -> WorldModel:
+    """The model a `save_worldmodel` file holds, on the CPU, in evaluation mode.
+
+    Raises:
+        ValueError: not a readable file of a world model, or weights that do not fit its configuration.
+    """
+    tensors, config = load_artifact(path, kind="worldmodel")
+    return with_weights(path, lambda: WorldModel(WorldModelConfig(**config)), tensors)
