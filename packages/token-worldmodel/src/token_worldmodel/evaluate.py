@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .model import WorldModel, for_inference, matrix_dtype
+from .model import WorldModel, after_first, for_inference, matrix_dtype
 from .sampler import TokenBatch
 
 NUM_BINS = 15
@@ -78,9 +78,8 @@ def evaluate(
             name = str(game) if games is None else games[game]
             tally = tallies.setdefault(name, [_Tally(k, batch.tokens.device) for k in codes])
             for level, logits in enumerate(output.logits):
-                predicted = logits[:, :-1] if level == 0 else logits[:, 1:]
                 tokens = batch.tokens[rows][..., level]
-                tally[level].add(predicted[rows].float(), tokens[:, 1:], tokens[:, :-1])
+                tally[level].add(after_first(logits[rows], level).float(), tokens[:, 1:], tokens[:, :-1])
     if not tallies:
         raise ValueError("there are no batches to evaluate; give at least one")
     per_level = list(zip(*tallies.values(), strict=True))

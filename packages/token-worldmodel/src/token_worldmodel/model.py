@@ -43,6 +43,16 @@ class WorldModelOutput:
         return shift_right(self.hidden)
 
 
+def after_first(logits: Tensor, level: int) -> Tensor:
+    """Of a level's logits (B, T, K), those that predict ``tokens[:, 1:, level]``, (B, T - 1, K).
+
+    L0 is predicted by the action of the step before, so its logits stand there; a finer token is predicted
+    within its own step. The window's first step is left out: nothing predicts its L0, and it has no step
+    before it to be compared with.
+    """
+    return logits[:, :-1] if level == 0 else logits[:, 1:]
+
+
 def shift_right(hidden: Tensor) -> Tensor:
     """(B, T, D) one step later, beginning with zeros."""
     return F.pad(hidden[:, :-1], (0, 0, 1, 0))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .model import WorldModel
+from .model import WorldModel, after_first
 from .sampler import TokenBatch
 
 
@@ -45,7 +45,7 @@ class WorldModelObjective(nn.Module):
             # Of a bfloat16 model's logits it would be bfloat16; a loss is float32.
             cross_entropy = F.cross_entropy(predicted.float().flatten(0, 1), target.flatten())
             loss = loss + weight * cross_entropy
-            metrics |= _accuracies(predicted.detach(), batch.tokens[..., level], level)
+            metrics |= _accuracies(logits.detach(), batch.tokens[..., level], level)
             metrics[f"cross_entropy_{level}"] = cross_entropy.detach()
         metrics["loss"] = loss.detach()
         return loss, metrics
@@ -67,10 +67,10 @@ def align(logits: Tensor, tokens: Tensor, level: int) -> tuple[Tensor, Tensor]:
     return (logits[:, :-1], tokens[:, 1:, 0]) if level == 0 else (logits, tokens[..., level])
 
 
-def _accuracies(predicted: Tensor, tokens: Tensor, level: int) -> dict[str, Tensor]:
-    """Accuracy beside that of copying the last step, from logits (B, T', K) and tokens (B, T) of a level."""
+def _accuracies(logits: Tensor, tokens: Tensor, level: int) -> dict[str, Tensor]:
+    """Accuracy beside that of copying the last step, from logits (B, T, K) and tokens (B, T) of a level."""
     target, previous = tokens[:, 1:], tokens[:, :-1]
-    right = predicted[:, predicted.shape[1] - target.shape[1] :].argmax(-1) == target
+    right = after_first(logits, level).argmax(-1) == target
     changed = target != previous
     return {
         f"accuracy_{level}": right.float().mean(),
