@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq import _gradients
 from hrvq._checks import UNSIGNED, check_finite, check_tokens, check_vectors, values_can_be_checked
 from hrvq._config import positive_int
 from hrvq._fitting import FitProgress, FitResult, fit
+from hrvq._gradients import commitment, normalize, rotation, straight_through
 from hrvq._learning import move, start
 from hrvq._nearest import search
 from hrvq._sources import Vectors
@@ -78,10 +78,11 @@ class HRVQ(Codes):
             index = self._table_rows(tokens)
             embeddings = F.embedding(index, self.table)
             counted = tokens >= 0 if drops or valid is not None else None
-            losses = _gradients.commitment(
+            losses = commitment(
                 rows, embeddings, config.weight_per_level, counted, index=index, table=self.table
             )
-            passed = getattr(_gradients, config.gradient)(rows, self._sums(index))
+            through = rotation if config.gradient == "rotation" else straight_through
+            passed = through(rows, self._sums(index))
         return HRVQOutput(
             passed.to(x.dtype).reshape(x.shape),
             tokens.reshape(*x.shape[:-1], config.levels),
@@ -254,7 +255,7 @@ class HRVQ(Codes):
             valid = finite if valid is None else valid & finite
             rows = torch.where(valid[:, None], rows, 0.0)
         if self.config.distance == "cosine":
-            rows = _gradients.normalize(rows)
+            rows = normalize(rows)
         return rows, valid
 
     @torch.no_grad()
