@@ -68,8 +68,9 @@ class Agent(nn.Module):
         Args:
             features: (H+1, B, F) as the actor's; no more of them is read than the predictors know.
             actions: int64 (H, B).
-            transform: of the rewards, inside the expectation (see ``RewardPredictor.forward``). Of a reward
-                of 7 that comes once in ten times "clip" expects .1; clipping what "raw" expects gives .7.
+            transform: of the rewards, inside the expectation (see ``RewardPredictor.forward``): a reward of 7
+                with probability 0.1 has an expected clipped reward of 0.1; clipping the expected 0.7 leaves
+                0.7.
 
         Raises:
             ValueError: the shapes do not fit, or the transform is unknown.

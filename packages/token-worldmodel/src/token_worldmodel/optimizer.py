@@ -98,7 +98,7 @@ class MuonAdamW(torch.optim.Optimizer):
         return dict(self.__dict__)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Those of the model are all there are.
+        """Only the model's own groups are accepted.
 
         Raises:
             ValueError: it is another.
@@ -108,7 +108,7 @@ class MuonAdamW(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Step both, on the gradients that are there or that ``closure`` makes; what it gives."""
+        """Step both, on the gradients there are or those ``closure`` makes; returns the closure's loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -118,11 +118,11 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Of both, by name."""
+        """Both optimizers' state, by name."""
         return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` gave.
+        """Restore what `state_dict` returned.
 
         Raises:
             ValueError: it is another optimizer's.

@@ -18,7 +18,9 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 
 class Recorded:
-    """A function of tensors that a GPU runs from a recording; on a CPU, or of none, the function itself.
+    """A function of tensors that a GPU runs from a recording.
+
+    On a CPU, or without inputs, the function itself is called.
 
     The first call with inputs of some shapes (under the autocast of the call) runs the function, the second
     records it, and from then on a call copies its inputs into those of the recording and launches it. Results
