@@ -38,7 +38,7 @@ from wm.settings import flatten, merge, structure, unstructure
 # Settings younger than runs that may be about, at the values that leave those as they are. A stage's
 # fingerprint leaves them out there, so that a new version of the software makes no finished run stale.
 YOUNGER: dict[type, dict[str, Any]] = {
-    AgentConfig: {"uniform_coef": 0.0, "anchor_coef": 0.0},
+    AgentConfig: {"uniform_coef": 0.0, "anchor_coef": 0.0, "center_advantages": False},
     EvaluateConfig: {"epsilon": 0.0},
     WorldModelFitConfig: {"optimizer": "adamw"},
 }

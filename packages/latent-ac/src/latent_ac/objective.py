@@ -48,6 +48,9 @@ class AgentConfig:
         ppo_epochs: passes over one dream; only for "ppo", as are the next two.
         ppo_minibatches: parts a dream is cut into, by trajectory, in each pass.
         ppo_clip: width of the trust region.
+        center_advantages: take their mean, over the steps still played, off a dream's advantages. A critic
+            that hopes too much (a later round begins with one) otherwise makes every action that was drawn
+            less likely, in each of PPO's passes.
     """
 
     algorithm: str = "reinforce"
@@ -65,6 +68,7 @@ class AgentConfig:
     ppo_epochs: int = 4
     ppo_minibatches: int = 1
     ppo_clip: float = 0.2
+    center_advantages: bool = False
 
     def __post_init__(self) -> None:
         require_choice("algorithm", self.algorithm, ALGORITHMS)
@@ -283,7 +287,10 @@ class ActorCriticObjective(nn.Module):
         observed = self.normalizer.observe(returns)
         if self.training:  # a batch that is only looked at must not be committed by the next step
             self._observed = observed
-        return returns, (returns - values) / self.normalizer.scale(observed), observed
+        advantages = (returns - values) / self.normalizer.scale(observed)
+        if config.center_advantages:
+            advantages = advantages - weighted_mean(advantages, survival(batch.continues))
+        return returns, advantages, observed
 
     def _check(self, batch: ImaginedBatch) -> None:
         steps, size = batch.actions.shape if batch.actions.ndim == 2 else (0, 0)
