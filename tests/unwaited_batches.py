@@ -20,6 +20,7 @@ def main() -> None:
         what_waits_is_noticed()
         clips()
         frames_to_draw()
+        quantizing()
 
 
 def what_waits_is_noticed() -> None:
@@ -86,6 +87,19 @@ def frames_to_draw() -> None:
     expected = [prefixes[5, 0], source.embeddings[9], prefixes[5, 1]]
     torch.testing.assert_close(batch.embeddings.cpu(), torch.stack(expected))
     assert np.array_equal(batch.frames.cpu().numpy(), source.frames.frames[rows])
+
+
+def quantizing() -> None:
+    quantizer = HRVQ(HRVQConfig(dim=5, levels=2, codes=7))
+    quantizer.set_codebooks([torch.randn(7, 5), torch.randn(7, 5)])
+    quantizer.to(DEVICE).train()
+    vectors = torch.randn(ROWS, 5).to(DEVICE).requires_grad_()
+
+    def step() -> None:
+        output = quantizer(vectors)
+        (output.quantized.sum() + output.commitment_loss.sum()).backward()
+
+    assert unwaited(step)
 
 
 def unwaited(do: object) -> bool:

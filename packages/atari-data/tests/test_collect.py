@@ -325,8 +325,9 @@ def test_a_failure_while_renaming_leaves_the_rounds_before(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("moves", range(1, 7))
+@pytest.mark.parametrize("made", [False, True], ids=["before the move", "as the move ends"])
 def test_a_failure_while_rounds_change_places_leaves_the_old_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int, made: bool
 ):
     """Three shards go aside and three come in their place."""
     run(tmp_path)
@@ -335,9 +336,10 @@ def test_a_failure_while_rounds_change_places_leaves_the_old_ones(
 
     def fail(source: Path, target: Path) -> None:
         calls.append(target)
+        if len(calls) != moves or made:
+            replace(source, target)
         if len(calls) == moves:
             raise KeyboardInterrupt
-        replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(KeyboardInterrupt):

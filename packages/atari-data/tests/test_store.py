@@ -1,4 +1,7 @@
+import copy
+import json
 import os
+import pickle
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +22,7 @@ from atari_data import (
     window_starts,
 )
 from atari_data import shards as shards_module
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 
@@ -196,6 +200,31 @@ def test_foreign_shards(tmp_path: Path):
     save_file({"actions": frames}, path, {"artifact": '{"kind": "frames", "schema": 1, "config": {}}'})
     with pytest.raises(ValueError, match="holds no tensor 'frames'"):
         FrameStore.open(tmp_path)
+
+
+def test_a_shard_of_another_version_is_told(cut: FrameStore, tmp_path: Path):
+    path = shard_paths(tmp_path)[0]
+    with safe_open(path, framework="numpy") as file:
+        entry = json.loads(file.metadata()["artifact"])
+    whole = entry["config"]
+    for config, message in (
+        ({}, "does not say its end, game, protocol, round, seed; write it again"),
+        (whole | {"protocol": {"turbo": 2}}, "has a protocol that this version does not know .*turbo"),
+    ):
+        save_file(load_file(path), path, {"artifact": json.dumps(entry | {"config": config})})
+        with pytest.raises(ValueError, match=message):
+            FrameStore.open(tmp_path)
+
+
+def test_a_copy_maps_the_files_again(cut: FrameStore):
+    """So that the workers of a DataLoader share what lies on disk, however they were started."""
+    frames = cut.frames
+    assert len(pickle.dumps(frames)) < frames[:1].nbytes
+    for copied in (pickle.loads(pickle.dumps(frames)), copy.deepcopy(frames)):
+        np.testing.assert_array_equal(copied[:], frames[:])
+        assert all(isinstance(part, np.memmap) for part in copied._sources)
+    stored = pickle.loads(pickle.dumps(cut))
+    np.testing.assert_array_equal(stored.stacks(np.array([0, 57])), cut.stacks(np.array([0, 57])))
 
 
 def test_shards_of_two_games_are_not_one_store(cut: FrameStore, tmp_path: Path, breakout_dir: Path):

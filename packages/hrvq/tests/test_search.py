@@ -92,6 +92,17 @@ def test_one_long_code_puts_no_other_in_doubt(quantizer, random_codebooks, vecto
     assert torch.equal(quantizer([codes]).encode(x), exact_tokens(x, [codes]))
 
 
+@pytest.mark.parametrize("length", [1e4, 1e6, 1e8])
+def test_one_long_code_does_not_move_the_others_out_of_sight(
+    length, monkeypatch, quantizer, random_codebooks, vectors
+):
+    """Nor where shapes are fixed, though a mean of the codes goes where the long one is."""
+    codes = torch.cat([random_codebooks(64, (64,))[0], torch.full((1, 64), length)])
+    x = vectors(200, 64)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(quantizer([codes]).encode(x), exact_tokens(x, [codes]))
+
+
 def test_equal_codes_give_the_lowest_index(quantizer, random_codebooks):
     codes = random_codebooks(16, (5,))[0].repeat(3, 1)
     tokens = quantizer([codes]).encode(codes)
@@ -144,6 +155,16 @@ def test_products_rounded_as_coarsely_as_the_setting_allows(
         assert torch.equal(q.encode(x), expected)
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_products_rounded_as_the_environment_allows(name, monkeypatch):
+    """oneDNN reads it by itself; PyTorch's settings still say full precision."""
+    assert _nearest._unit_roundoff() == 2.0**-24
+    monkeypatch.setenv(name, "strict")
+    assert _nearest._unit_roundoff() == 2.0**-24
+    monkeypatch.setenv(name, "BF16")
+    assert _nearest._unit_roundoff() == 2.0**-8
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.mkldnn, "matmul"), reason="settings of PyTorch 2.9 on")

@@ -242,6 +242,10 @@ def test_a_group_without_tokens():
         told = mutual_information(TOKENS, groups, 4, blocks=blocks, resamples=20)
         assert told.estimate.tolist() == mutual_information(TOKENS, GROUPS, 4, resamples=20).estimate.tolist()
     assert shared_code_share(TOKENS, groups, 4).tolist() == [1.0, 0.0]
+    dropped = torch.stack([TOKENS[:, 0], torch.full((4,), -1)], 1)
+    share = shared_code_share(dropped, groups, 4)
+    assert share[0] == 1.0
+    assert share[1].isnan()
     divergence = jensen_shannon(TOKENS, groups, 4)
     assert divergence[:, 1].isnan().all()
     assert divergence[:, :, 1].isnan().all()

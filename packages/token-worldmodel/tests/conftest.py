@@ -1,6 +1,6 @@
 """Small models and plays that the tests share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -9,9 +9,12 @@ from token_worldmodel import TokenTrajectories, WorldModel, WorldModelConfig
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_one_seed() -> None:
+def _one_thread_one_seed() -> Iterator[None]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

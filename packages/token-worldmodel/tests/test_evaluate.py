@@ -155,6 +155,14 @@ def test_agrees_with_the_training_metrics(make_model, make_window) -> None:
         assert result.cross_entropy == pytest.approx(cross_entropy(*later).item(), rel=1e-5)
 
 
+def test_a_model_that_has_diverged_has_no_numbers(constant_model) -> None:
+    with torch.no_grad():
+        constant_model.norm.weight.fill_(float("nan"))
+    level = evaluate(constant_model, [batch_of(torch.zeros(1, 4, 2).long(), torch.zeros(1).long())])["all"][0]
+    assert math.isnan(level.cross_entropy)
+    assert math.isnan(level.calibration_error)
+
+
 def test_refuses(constant_model) -> None:
     with pytest.raises(ValueError, match="no batches to evaluate"):
         evaluate(constant_model, [])

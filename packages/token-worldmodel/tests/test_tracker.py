@@ -32,6 +32,22 @@ def test_a_dream_begins_with_the_trackers_state(make_model, make_window) -> None
     torch.testing.assert_close(dream.states[:, 0], state, rtol=0, atol=1e-5)
 
 
+def test_inference_mode_may_come_and_go(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, 6)
+    plain = StateTracker(model, 2, 3)
+    with torch.inference_mode():
+        mixed = StateTracker(model, 2, 3)
+    for step in range(6):
+        begins = torch.full((2,), step == 0)
+        expected = plain.observe(tokens[:, step], begins)
+        with torch.inference_mode(step % 2 == 0):
+            assert torch.equal(mixed.observe(tokens[:, step], begins), expected)
+        plain.act(actions[:, step])
+        with torch.inference_mode(step % 3 == 0):
+            mixed.act(actions[:, step])
+
+
 def test_refuses(make_model) -> None:
     with pytest.raises(ValueError, match="context is 13; give 1 to max_steps = 12"):
         StateTracker(make_model(), 3, 13)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from token_worldmodel import load_worldmodel, save_worldmodel
@@ -15,6 +16,20 @@ def test_round_trip_needs_the_file_alone(make_model, make_window, tmp_path) -> N
     assert torch.equal(loaded(*window).hidden, model(*window).hidden)
     assert not loaded.training
     assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_numbers_of_numpy_are_kept(make_model, tmp_path) -> None:
+    """Such as a sweep over ``np.linspace`` gives."""
+    model = make_model(dropout=np.float32(0.25), loss_weights=tuple(np.array([1.0, 0.5, 0.1])))
+    save_worldmodel(tmp_path / "w.safetensors", model)
+    assert load_worldmodel(tmp_path / "w.safetensors").config == model.config
+
+
+def test_the_programs_device_has_no_say(make_model, tmp_path) -> None:
+    save_worldmodel(tmp_path / "w.safetensors", make_model())
+    with torch.device("meta"):
+        loaded = load_worldmodel(tmp_path / "w.safetensors")
+    assert {parameter.device.type for parameter in loaded.parameters()} == {"cpu"}
 
 
 def test_refuses_weights_of_another_configuration(make_model, tmp_path) -> None:

@@ -8,6 +8,7 @@ Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON hea
 
 import errno
 import json
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ def encode_header(
 ) -> bytes:
     """The first ``HEADER_BYTES`` of a file that holds ``tensors`` (name to dtype and shape) in this order."""
     entry = json.dumps(
-        {"kind": kind, "schema": schema, "config": config}, sort_keys=True, separators=(",", ":")
+        {"kind": kind, "schema": schema, "config": config},
+        sort_keys=True,
+        separators=(",", ":"),
+        default=methodcaller("item"),  # numbers of NumPy or in a tensor
     )
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: entry}}
     start = 0

@@ -65,8 +65,8 @@ def new_round(
         moved: list[tuple[Path, Path]] = []
 
         def move(source: Path, target: Path) -> None:
+            moved.append((source, target))  # first: an interruption comes when the move has been made
             os.replace(source, target)
-            moved.append((source, target))
 
         try:
             yield place
@@ -77,10 +77,11 @@ def new_round(
                 move(staged, path)
         except BaseException:
             for source, target in reversed(moved):
-                os.replace(target, source)
-            raise
-        finally:
+                if target.exists() and not source.exists():
+                    os.replace(target, source)
             shutil.rmtree(place.staging, ignore_errors=True)
+            raise
+        shutil.rmtree(place.staging, ignore_errors=True)
 
 
 def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool, keep: int | None) -> Place:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atari_data._artifact import HEADER_BYTES, encode_header, open_artifact
+from atari_data.protocol import Protocol
 
 KIND = "frames"
 FRAMES = "frames"
@@ -15,6 +16,7 @@ FRAMES = "frames"
 STAGING = ".collecting"
 SHARD_ROWS = 16_384  # 116 MB of frames
 FRAME_SHAPE = (84, 84)
+_CONFIG = {"game", "protocol", "seed", "round", "end"}
 RAM_SIZE = 128
 
 COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -111,4 +113,10 @@ def read_shard(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         raise ValueError(
             f"{path} holds frames {frames.dtype} {frames.shape} and {found}; expected {expected}"
         )
+    if unknown := _CONFIG - config.keys():
+        raise ValueError(f"{path} does not say its {', '.join(sorted(unknown))}; write it again")
+    try:
+        Protocol(**(config["protocol"] or {}))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} has a protocol that this version does not know ({error})") from error
     return config, {FRAMES: frames, **columns}

@@ -25,6 +25,15 @@ class ShardedFrames:
         self._ends = np.cumsum([len(part) for part in parts])
         self._begins = self._ends - [len(part) for part in parts]
         self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
+        self._sources = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, and the workers of a DataLoader, map the files again instead of reading them whole."""
+        files = [
+            (part.filename, part.offset, part.shape) if isinstance(part, np.memmap) else part
+            for part in self._sources
+        ]
+        return _map_again, (files,)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -90,6 +99,14 @@ class ShardedFrames:
         return out
 
 
+def _map_again(files: list[Any]) -> ShardedFrames:
+    parts = [
+        np.memmap(part[0], np.uint8, "r", part[1], part[2]) if isinstance(part, tuple) else part
+        for part in files
+    ]
+    return ShardedFrames(parts)
+
+
 class FrameStore:
     """The collected frames of one game and what goes with them, row for row.
 
@@ -126,7 +143,8 @@ class FrameStore:
         )
         self.game: str = configs[0]["game"]
         self.seed: int | None = configs[0]["seed"]
-        self.protocol = None if configs[0]["protocol"] is None else Protocol(**configs[0]["protocol"])
+        protocol = configs[0]["protocol"]
+        self.protocol = None if protocol is None else Protocol(**protocol)
         first = first_rows(self.episode_ids)
         self._episode_start = np.flatnonzero(first)[np.cumsum(first) - 1]
 

@@ -22,7 +22,8 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
         ValueError: the settings make nothing, or the weights are not those of what they make.
     """
     try:
-        with torch.random.fork_rng(devices=[]):  # the weights come from the file: nothing has been drawn
+        # The weights come from the file: nothing has been drawn, wherever the program makes its tensors.
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             module = make()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -158,7 +158,10 @@ def load_embeddings(path: str | Path) -> tuple[Tensor, dict[str, Any]]:
 def _header(num_frames: int, width: int, config: dict[str, Any]) -> bytes:
     """The safetensors header (length, JSON, padding to 8 bytes) as the library itself writes it."""
     entry = json.dumps(
-        {"kind": "embeddings", "schema": 1, "config": config}, sort_keys=True, separators=(",", ":")
+        {"kind": "embeddings", "schema": 1, "config": config},
+        sort_keys=True,
+        separators=(",", ":"),
+        default=operator.methodcaller("item"),  # numbers of NumPy or in a tensor
     )
     header = {
         "__metadata__": {METADATA_KEY: entry},

@@ -6,6 +6,7 @@ a test at the top of the repository checks that the copies are equal.
 
 import json
 import os
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ def save_artifact(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     entry = json.dumps(
-        {"kind": kind, "schema": schema, "config": config}, sort_keys=True, separators=(",", ":")
+        {"kind": kind, "schema": schema, "config": config},
+        sort_keys=True,
+        separators=(",", ":"),
+        default=methodcaller("item"),  # numbers of NumPy or in a tensor
     )
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -119,7 +119,7 @@ class _Commitment(torch.autograd.Function):
 def commitment(
     x: Tensor,
     level_embeddings: Tensor,
-    weights: tuple[float, ...],
+    weights: Tensor,
     counted: Tensor | None,
     *,
     index: Tensor,
@@ -133,7 +133,7 @@ def commitment(
     Args:
         x: (N, D).
         level_embeddings: (N, L, D).
-        weights: one for each level.
+        weights: float32 (L,), on the device: made there at every step, they would wait for a GPU.
         counted: bool (N, L), which vectors each level's mean is over; None for all.
         index: int64 (N, L), rows of the table.
         table: (K, D), where the level embeddings come from.
@@ -141,7 +141,6 @@ def commitment(
     if counted is None:
         counted = torch.ones(level_embeddings.shape[:2], dtype=torch.bool, device=x.device)
     used = counted.float()
-    weight = torch.tensor(weights, dtype=torch.float32, device=x.device) / x.shape[1]
-    shares = used * (weight / used.sum(0).clamp_min(1))
+    shares = used * (weights / x.shape[1] / used.sum(0).clamp_min(1))
     losses: Tensor = _Commitment.apply(x, level_embeddings, shares, index, table)
     return losses

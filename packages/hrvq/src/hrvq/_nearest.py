@@ -13,6 +13,7 @@ depend on the vector and the codes alone: not on the batch it came in, the numbe
 library.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -86,6 +87,9 @@ class _FixedLevel(NamedTuple):
     @classmethod
     def of(cls, codes: Tensor) -> "_FixedLevel":
         centre = codes.double().mean(0).to(codes.dtype)
+        radius = torch.linalg.vector_norm(codes, dim=1).amax()
+        # One long code among many would draw the mean away from all the others, and the products with it.
+        centre = torch.where(centre.dot(centre) > _TO_ONE_SIDE * radius.square(), centre, 0)
         size = (codes - centre).abs().amax().clamp_min(1e-30)  # squares of large codes would overflow
         scaled = (codes - centre) / size
         return cls(codes, centre, scaled / size, scaled.square().sum(1) / 2)
@@ -149,7 +153,11 @@ def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_FixedLevel]) -> T
 
 
 def _unit_roundoff() -> float:
-    """Of a float32 product on a CPU, as the program has set PyTorch: the coarsest of what may apply."""
+    """Of a float32 product on a CPU, as program and environment have set it: the coarsest that may apply."""
+    # oneDNN reads these by itself, and PyTorch knows nothing of it.
+    names = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+    if any(os.environ.get(name, "STRICT").upper() != "STRICT" for name in names):
+        return _COARSEST
     backend: Any = torch.backends.mkldnn
     if hasattr(backend, "matmul"):  # since PyTorch 2.9; the old getter may refuse to answer
         settings = {backend.matmul.fp32_precision, backend.conv.fp32_precision}

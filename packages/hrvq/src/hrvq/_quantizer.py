@@ -78,9 +78,7 @@ class HRVQ(Codes):
             index = self._table_rows(tokens)
             embeddings = F.embedding(index, self.table)
             counted = tokens >= 0 if drops or valid is not None else None
-            losses = commitment(
-                rows, embeddings, config.weight_per_level, counted, index=index, table=self.table
-            )
+            losses = commitment(rows, embeddings, self._weights, counted, index=index, table=self.table)
             through = rotation if config.gradient == "rotation" else straight_through
             passed = through(rows, self._sums(index))
         return HRVQOutput(

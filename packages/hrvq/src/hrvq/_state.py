@@ -23,6 +23,7 @@ class Codes(nn.Module):
     counts: Tensor
     sums: Tensor
     _starts: Tensor
+    _weights: Tensor
     _progress: Tensor
 
     def __init__(self, config: HRVQConfig) -> None:
@@ -37,6 +38,7 @@ class Codes(nn.Module):
         self.register_buffer("counts", torch.zeros(total, dtype=dtype))
         self.register_buffer("sums", torch.zeros(total, config.dim, dtype=dtype))
         self.register_buffer("_starts", self._first_rows(), persistent=False)
+        self.register_buffer("_weights", self._level_weights(), persistent=False)
         self.register_buffer("_progress", torch.zeros((), dtype=torch.int64), persistent=False)
         # The bool apart from the number: a compiled module guards what it asks, and this changes once.
         self._initialized = False
@@ -46,6 +48,10 @@ class Codes(nn.Module):
     def _first_rows(self) -> Tensor:
         starts = list(accumulate(self._sizes, initial=0))[:-1]
         return torch.tensor(starts, device=self.table.device)
+
+    def _level_weights(self) -> Tensor:
+        weights = self.config.weight_per_level
+        return torch.tensor(weights, dtype=torch.float32, device=self.table.device)
 
     def extra_repr(self) -> str:
         """Shape, for print."""
@@ -101,6 +107,7 @@ class Codes(nn.Module):
         with torch.inference_mode(False):  # where no tensor could be updated later
             self._progress = torch.tensor(self._steps, device=self.table.device)
             self._starts = self._first_rows()
+            self._weights = self._level_weights()
 
     def _load_from_state_dict(
         self,

@@ -60,7 +60,7 @@ def usage_by_group(tokens: Integers, groups: Integers, codes: int | Sequence[int
 def shared_code_share(
     tokens: Integers, groups: Integers, codes: int | Sequence[int], at_least: float = 0.0
 ) -> Tensor:
-    """Of the codes in use, the share that every group uses: float32 (L,).
+    """Of the codes in use, the share that every group uses: float32 (L,), NaN for a level without tokens.
 
     Args:
         tokens: integer (N, L).
@@ -73,7 +73,8 @@ def shared_code_share(
     for counts in counts_by_group(tokens, groups, codes):
         present = counts.sum(1) > 0  # a number that no group has is no group
         uses = _profiles(counts[present].double()) > at_least
-        shares.append(uses.all(0).sum() / uses.any(0).sum().clamp_min(1))
+        shared = uses.all(0).sum() / uses.any(0).sum().clamp_min(1)
+        shares.append(torch.where(present.any(), shared, torch.nan))
     return torch.stack(shares).float()
 
 

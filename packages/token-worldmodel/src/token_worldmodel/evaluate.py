@@ -119,7 +119,7 @@ class _Tally:
         one = torch.ones_like(cross_entropy)
         self.sums.index_add_(0, changed, torch.stack([one, right, cross_entropy], -1).double())
         self.codes.index_put_((changed, target), one.double(), accumulate=True)
-        bin_index = (top.exp() * NUM_BINS).long().clamp(max=NUM_BINS - 1)
+        bin_index = (top.exp() * NUM_BINS).long().clamp(0, NUM_BINS - 1)  # NaN as well
         self.bins.index_add_(0, bin_index, torch.stack([one, top.exp(), right], -1).double())
 
     def result(self) -> LevelEvaluation:

@@ -78,14 +78,13 @@ def imagine(
         dream = Dream(
             tokens=torch.empty(batch_size, horizon + 1, num_levels, dtype=torch.int64, device=device),
             actions=torch.empty(batch_size, horizon, dtype=torch.int64, device=device),
-            states=torch.zeros(batch_size, horizon + 1, config.dim, device=device),
-            log_probs=torch.empty(batch_size, horizon, num_levels, device=device),
+            states=torch.zeros(batch_size, horizon + 1, config.dim, dtype=torch.float32, device=device),
+            log_probs=torch.empty(batch_size, horizon, num_levels, dtype=torch.float32, device=device),
         )
         dream.tokens[:, 0] = tokens[:, -1]
         # All the randomness of the dream, drawn at once: one number a token, used or not.
-        draws = torch.rand(
-            horizon if any(temperatures) else 0, num_levels, batch_size, generator=generator, device=device
-        )
+        shape = (horizon if any(temperatures) else 0, num_levels, batch_size)
+        draws = torch.rand(shape, generator=generator, dtype=torch.float32, device=device)
         if num_context > 1:
             dream.states[:, 0] = reader.read_steps(tokens[:, :-1], actions)
         for level in range(num_levels - 1):

@@ -16,6 +16,7 @@ class StateTracker:
     play costs is its context, not its length.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self, model: WorldModel, batch_size: int, context: int, dtype: torch.dtype | None = None
     ) -> None:
@@ -40,6 +41,7 @@ class StateTracker:
         self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self._seen = self._acted = False
 
+    @torch.inference_mode(False)  # what is kept must be writable in the next call, in whatever mode that is
     @torch.no_grad()
     def observe(self, tokens: Tensor, begins: Tensor) -> Tensor:
         """See the next step of every play.
@@ -86,6 +88,8 @@ class StateTracker:
         past = hidden[torch.arange(len(now), device=now.device), (now - 1).clamp(min=0)]
         return past.masked_fill((now == 0)[:, None], 0.0)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def act(self, actions: Tensor) -> None:
         """Tell the actions int64 (B,) chosen at the step last observed.
 
