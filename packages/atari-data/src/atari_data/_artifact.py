@@ -1,8 +1,7 @@
 """One artifact is one safetensors file: tensors, and a single metadata entry of canonical JSON.
 
 The torch packages share a file of this name for weights. This one is for arrays too long for memory: the
-header has a fixed size, so that it can be written last, after frames of which nobody knew how many there
-would be.
+header has a fixed size, so that it can be written last, once the number of frames is known.
 Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON header, data without gaps).
 """
 

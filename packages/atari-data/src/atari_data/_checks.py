@@ -8,7 +8,7 @@ def whole(name: str, value: SupportsIndex) -> int:
     """The value as Python's own integer, which JSON and the emulator take; NumPy's are welcome.
 
     Raises:
-        ValueError: it is no whole number.
+        ValueError: it is not a whole number.
     """
     try:
         return operator.index(value)

@@ -69,8 +69,8 @@ def _action_sets(game: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def legal_actions(game: str) -> tuple[int, ...]:
     """Ids of the actions that the emulator has for ``game``, in its order: all 18, but in two games.
 
-    `AtariVectorEnv` takes places in this list, which are ids only where the list is complete. Of a place
-    beyond its end it never returns (ale-py 0.12.1).
+    `AtariVectorEnv` takes positions in this list, which are ids only where the list is complete. Given a
+    position beyond its end it never returns (ale-py 0.12.1).
     """
     return _action_sets(game)[0]
 

@@ -13,8 +13,8 @@ LOCK_FILE = ".lock"
 def only_writer(directory: Path) -> Iterator[None]:
     """Hold ``directory``, made if missing, against other writers while the block runs.
 
-    The lock is the system's: it goes with the process, however that ends. Where a file system knows no locks,
-    none is held.
+    The lock is the operating system's: it is released when the process ends, however that happens. Where a
+    file system has no locks, none is held.
 
     Raises:
         ValueError: another process, or another writer of this one, holds it, or it is a file.

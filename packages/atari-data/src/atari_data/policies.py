@@ -33,7 +33,7 @@ class _Streams:
         self._next = np.full(num_envs, _BLOCK)
 
     def draw(self, env_ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The next draw of each environment, float64 [B, width]; an id may stand here only once."""
+        """The next draw of each environment, float64 [B, width]; no id may be given twice."""
         if env_ids.size and not 0 <= env_ids.min() <= env_ids.max() < len(self._generators):
             raise ValueError(
                 f"environment ids reach {env_ids.max()}, and the policy was made for "

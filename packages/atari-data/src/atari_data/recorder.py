@@ -101,7 +101,7 @@ class Recorder:
         return False
 
     def _keep_ram_of_the_picture(self, over: NDArray[np.bool_], row: int) -> None:
-        """Where an episode ends within an action the environment shows the picture before; RAM too."""
+        """Where an episode ends within an action the environment repeats a picture; repeat its RAM too."""
         frames, ram = self._rows[FRAMES], self._rows["ram"]
         for env in np.flatnonzero(over):
             if np.array_equal(frames[env, row], frames[env, row - 1]):

@@ -48,9 +48,9 @@ def new_round(
 
     It comes after all rounds there are, or in the place of those after the first ``keep``. When the block
     ends well the staged shards take their places in ``directory``; when it does not, they vanish, and nothing
-    else has changed. A process killed while shards change places leaves the folder, and a tail without the
-    shard marked as the end of its round: readers pass it over, and the next round removes both, with what
-    was to be replaced.
+    else has changed. A process killed while shards change places leaves the folder behind, and last shards
+    of which none is marked as the end of a round: readers pass them over, and the next round removes both,
+    along with what was to be replaced.
 
     Raises:
         ValueError: it is being written by another, holds damaged shards, another game or protocol, fewer
@@ -107,7 +107,7 @@ def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool
 
 
 def _whole_rounds(directory: Path) -> bool:
-    """Whether there are shards, and more than the first round's of a process killed while renaming them."""
+    """Whether any round is whole: the renaming of the first one's shards may have been cut short."""
     paths = shard_paths(directory)
     return bool(paths) and not (
         (directory / STAGING).exists() and not any(read_shard(path)[0]["end"] for path in paths)

@@ -37,7 +37,7 @@ def shard_path(directory: Path, index: int) -> Path:
 
 
 def shard_paths(directory: Path) -> list[Path]:
-    """The shards that lie in a directory, by number; a file that only resembles one is none."""
+    """The shards that lie in a directory, by number; a name that only resembles a shard's does not count."""
     found = directory.glob("shard-*.safetensors")
     return sorted(path for path in found if re.fullmatch(r"shard-\d{5,}", path.stem))
 

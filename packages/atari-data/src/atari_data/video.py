@@ -62,7 +62,7 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: f
     The file appears whole or not at all; ``fps`` 15 is the speed of the game at four frames an action.
 
     Raises:
-        ValueError: no pictures, pictures of odd or different sizes, a speed that is none, or PyAV is not
+        ValueError: no pictures, pictures of odd or different sizes, a speed out of range, or PyAV is not
             installed.
     """
     if not _SLOWEST <= fps <= _FASTEST:

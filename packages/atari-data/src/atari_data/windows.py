@@ -58,9 +58,9 @@ def split_episodes(
     Episodes are decided in their order, each by the rows so far alone, so the split of a longer store agrees
     with that of its beginning: what a model was trained on is never validated on when play is added. An
     episode validates with probability ``fraction * (1 + lacking / mean)``, where ``lacking`` is how many of
-    the rows before it validation has too few and ``mean`` their mean episode. That keeps the rows near to the
-    fraction and does not prefer short episodes. The first episode trains; if no other validates, the second
-    does, and trains once a later one does.
+    the rows before it validation is short of and ``mean`` their mean episode length. That keeps the rows near
+    to the fraction and does not prefer short episodes. The first episode trains; if no other validates, the
+    second does, and trains once a later one does.
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise ValueError(f"validation_fraction is {validation_fraction}; give a number in [0, 1)")

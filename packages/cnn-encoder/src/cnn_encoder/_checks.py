@@ -7,7 +7,7 @@ from typing import Any
 def require_whole(config: Any, *names: str) -> None:
     """Raise a ValueError unless these settings are whole numbers of at least 1; then keep them as ``int``.
 
-    NumPy's, such as a shape read from a file has, do not go into JSON.
+    JSON does not take NumPy's integers, such as those of a shape read from a file.
     """
     for name in names:
         value = getattr(config, name)

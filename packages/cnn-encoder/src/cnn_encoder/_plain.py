@@ -10,8 +10,8 @@ import torch
 def plain_training(device: torch.device) -> Iterator[None]:
     """Gradients, in the tensors' own precision, whatever no_grad, inference mode or autocast is around.
 
-    Under somebody else's autocast a network would never learn: that keeps the weights it has cast once, for
-    as long as it lasts.
+    Under a caller's autocast a network would never learn: autocast keeps using the weights as it first cast
+    them, for as long as it lasts.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         yield

@@ -77,10 +77,11 @@ class ClipBatch(NamedTuple):
 class ContrastiveConfig:
     """What a `ContrastiveObjective` asks of the embedding, and how loudly.
 
-    ``head_start_steps`` are for an encoder that is trained on under new heads: so long only the heads learn,
-    because what random heads ask for would undo it. Layout and picture outweigh contrast and inverse dynamics
-    by far: where everything is takes an encoder longest to learn. So probes read most of the state; agents
-    that practise on tokens played better with ``layout_weight=3, picture_weight=0, reward_weight=0.5``.
+    ``head_start_steps`` are for an encoder whose training goes on under new heads: for so many steps only the
+    heads learn, because what random heads ask for would undo what the encoder has learned. Layout and picture
+    outweigh contrast and inverse dynamics by far: where everything is takes an encoder longest to learn. With
+    these weights probes read most of the state; agents that practise on tokens played better with
+    ``layout_weight=3, picture_weight=0, reward_weight=0.5``.
     """
 
     temperature: float = 0.1
@@ -234,8 +235,8 @@ def _find_head_start(objective: ContrastiveObjective, *_: object) -> None:
 def _filled(frames: Tensor, history: int) -> Tensor:
     """The frames (S, R, 84, 84), each black one among the first ``history`` replaced by the one after it.
 
-    Before an episode's first frame there is no other, and black is what stacks are filled up with. As a scene
-    to lay out it would be nothing but one huge moving thing.
+    Black frames pad the stacks before an episode's first frame. The layout would take them for one huge
+    moving thing.
     """
     frames = frames.clone() if history else frames
     for row in reversed(range(history)):

@@ -16,7 +16,7 @@ _SMALL = 60
 
 
 def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
-    """What does not move in a stretch of play: the median over every ``stride``-th frame, of two the lower.
+    """What does not move in a stretch of play: the (lower) median over every ``stride``-th frame.
 
     Args:
         frames: uint8 (..., T, 84, 84), consecutive.

@@ -22,7 +22,7 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def forward(self, here: Tensor) -> Tensor:
-        """float32 of the mean's shape -> the mean, this one counted if training."""
+        """float32 of the mean's shape -> the mean; in training mode ``here`` counts in it."""
         if self.training:
             self.total.lerp_(here, 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
@@ -60,11 +60,11 @@ class RunningWhitening(nn.Module):
 
 
 class RunningScale(nn.Module):
-    """Centres every column and divides it by its standard deviation and ``floor``, by running statistics
+    """Centres every column and divides it by its standard deviation plus ``floor``, by running statistics
     (`RunningMean`).
 
-    A column that hardly varies stays near zero; none leaves +-``limit``, so that what is seen for the first
-    time does not drown the rest.
+    A column that hardly varies stays near zero, and none exceeds +-``limit``, so that what is seen for the
+    first time does not drown the rest.
     """
 
     def __init__(self, dim: int, *, decay: float = 0.98, floor: float = 0.1, limit: float = 10.0) -> None:

@@ -57,7 +57,7 @@ class StateLabels(NamedTuple):
     in_play: Tensor  # (N, V) bool
 
     def columns(self, *, motion: bool) -> list[int]:
-        """Which of the V variables say how another one moved, or which do not."""
+        """Indices of the variables that say how another one moved (``motion``), or of all the others."""
         return [v for v, name in enumerate(self.names) if name.endswith(_MOTION) == motion]
 
 

@@ -17,7 +17,7 @@ def values_can_be_checked(tensor: Tensor) -> bool:
 
 
 def check_tensors(**values: object) -> None:
-    """Whether each is a tensor."""
+    """Raise ValueError unless each value is a tensor."""
     for name, value in values.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} is of type {type(value).__name__}; give a torch tensor")
@@ -37,7 +37,7 @@ def integers(name: str, value: object) -> Tensor:
 
 
 def check_vectors(x: Tensor, mask: Tensor | None, *, dim: int, device: torch.device) -> None:
-    """Type, shape, dtype and device of ``x`` (..., dim) and ``mask`` (...)."""
+    """Check type, shape, dtype and device of ``x`` (..., dim) and ``mask`` (...)."""
     check_tensors(x=x, mask=x if mask is None else mask)
     if x.ndim < 1 or x.shape[-1] != dim:
         raise ValueError(f"x has shape {tuple(x.shape)}; its last dimension must be dim = {dim}")
@@ -53,7 +53,7 @@ def check_vectors(x: Tensor, mask: Tensor | None, *, dim: int, device: torch.dev
 
 
 def check_finite(rows: Tensor) -> None:
-    """No NaN or infinity among the vectors (N, D)."""
+    """Raise ValueError for NaN or infinity among the vectors (N, D)."""
     # A sum of finite numbers is almost always finite, and costs a tenth of asking each.
     if not bool(rows.sum().isfinite()) and not bool((finite := rows.isfinite().all(1)).all()):
         bad = int((~finite).sum())
@@ -61,7 +61,7 @@ def check_finite(rows: Tensor) -> None:
 
 
 def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device) -> bool:
-    """Dtype, shape, device and range of ``tokens`` (..., l); whether each of them is known to be a code."""
+    """Check dtype, shape, device and range of ``tokens`` (..., l); True if all are known to be codes."""
     check_tensors(tokens=tokens)
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         hint = "; a mask is given by name, mask=..." if tokens.dtype == torch.bool else ""

@@ -10,7 +10,7 @@ Distance = Literal["euclidean", "cosine"]
 
 
 def plain(value: Any) -> Any:
-    """NumPy's integers, such as a shape read from a file has, as ``int``: others do not go into JSON."""
+    """NumPy's integers, such as those of a shape read from a file, as ``int``, which JSON takes."""
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
@@ -39,7 +39,8 @@ class HRVQConfig:
         smoothing: Laplace smoothing of the code counts, so that an unused code has a finite mean.
         revive_below: a code whose average count falls below this share of the mean count is moved onto
             a random vector of the current batch; 0 switches revival off, of ``fit`` too unless told
-            otherwise. Below 0.5, the share that a moved code starts with: it would be moved for ever.
+            otherwise. It must be below 0.5, the share that a moved code starts with, or that code would be
+            moved again for ever.
         kmeans_iterations: Lloyd iterations of the k-means start.
         gradient: how the gradient passes the quantizer, "straight_through" or "rotation"
             (Fifty et al. 2024, https://arxiv.org/abs/2410.06424).

@@ -205,8 +205,8 @@ class HRVQ(Codes):
         Args:
             vectors: floating (N, dim) tensor or array (memory maps too), the path of a `.npy` file or of a
                 safetensors file with a tensor named `embeddings`, or a list of these.
-            epochs: most passes over the data for each level, not counting one that draws the start and one
-                that counts at the end; one more in all measures the variance.
+            epochs: most passes over the data for each level, besides one that draws the start and one that
+                counts at the end. One more pass, for all levels together, measures the variance.
             batch_size: vectors in memory at once.
             tolerance: a level is done when a pass lowers its distortion by less than this share.
             revive_below: in the first half of the passes, codes chosen less often than this share of the

@@ -119,7 +119,7 @@ class Codes(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Refuse the codes of another quantizer before any is copied, be they as many in all."""
+        """Refuse the codes of another quantizer before any is copied, even if their total number fits."""
         extra = state_dict.get(f"{prefix}_extra_state")
         sizes = self._sizes if extra is None or len(extra) == 1 else tuple(extra[1:].tolist())
         table = state_dict.get(f"{prefix}table", self.table)

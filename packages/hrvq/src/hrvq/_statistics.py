@@ -14,7 +14,7 @@ class Statistics:
     """How often each of K codes was chosen, and the sum of the vectors that chose it."""
 
     def __init__(self, codes: int, vectors: Tensor) -> None:
-        """Nothing yet, of vectors of this width, type and device."""
+        """Start from nothing, for vectors of this width, type and device."""
         # One bin more, thrown away: shapes stay fixed.
         self._counts = vectors.new_zeros(codes + 1)
         self._sums = vectors.new_zeros(codes + 1, vectors.shape[1])
@@ -69,7 +69,7 @@ class Level(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """Vectors drawn at random, first come first; ``keys`` of -inf mark places for which none was left."""
+    """Vectors drawn at random, in the order drawn; a key of -inf marks a place for which none was left."""
 
     rows: Tensor  # (count, D)
     keys: Tensor  # (count,)

@@ -20,7 +20,7 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def require_counts(config: Any, *names: str) -> None:
     """Raise a ValueError unless these settings are whole numbers of at least 1; then keep them as ``int``.
 
-    NumPy's, such as ``env.action_space.n`` of gymnasium, do not go into JSON.
+    JSON does not take NumPy's integers, such as gymnasium's ``env.action_space.n``.
     """
     for name in names:
         value = getattr(config, name)

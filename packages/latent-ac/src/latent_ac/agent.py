@@ -17,7 +17,7 @@ KIND = "agent"
 
 
 class Agent(nn.Module):
-    """Actor, critic and the two predictors, over actions of one number.
+    """Actor, critic and the two predictors, all for the same number of actions.
 
     Actor and critic see the features whole. The predictors may be narrower: then they see the codes alone, or
     the beginning of features that are vectors, and can be trained where no state is known.

@@ -99,7 +99,8 @@ class FeatureLinear(nn.Linear):
     def forward(self, features: Features) -> Tensor:
         """(..., in_features) -> (..., out_features).
 
-        Tables and state of another dtype are taken to the weights', so that few states and many are the same.
+        Tables and state of another dtype are cast to the weights', so that few states, which are made dense,
+        give what many do.
 
         Raises:
             ValueError: the features are of another width, or what ``project`` and ``gather`` refuse.
@@ -138,8 +139,8 @@ class FeatureLinear(nn.Linear):
 
         Raises:
             ValueError: the tables' widths and the state's do not sum to ``in_features``, the tokens are not
-                int64 with one for each table, or one is no row of its table (looked at on a CPU only: on a
-                GPU the look would wait for the device).
+                int64 with one for each table, or one is no row of its table (checked on a CPU only: on a
+                GPU the check would wait for the device).
         """
         _check_tokens(tokens, tables)
         codes, rest = sum(table.shape[1] for table in tables), 0 if state is None else state.shape[-1]

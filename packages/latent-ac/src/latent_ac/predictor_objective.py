@@ -29,7 +29,7 @@ class TransitionBatch:
 
 
 class PredictorObjective(nn.Module):
-    """objective(batch) -> (loss, metrics): reward and continue cross-entropy, rare classes weighed up.
+    """objective(batch) -> (loss, metrics): reward and continue cross-entropy, rare classes weighted up.
 
     Class frequencies, and the confusion behind the metrics ``*_recall_*`` and ``*_precision_*``, are moving
     averages over recent batches, committed by ``after_step``. Recall or precision of a class that has not
@@ -57,8 +57,8 @@ class PredictorObjective(nn.Module):
         """Loss, 0-d, and metrics, 0-d each, on one batch.
 
         Raises:
-            ValueError: the parts of the batch do not fit, or (looked at on a CPU only) its actions, rewards
-                or continues cannot be.
+            ValueError: the parts of the batch do not fit, or (checked on a CPU only) its actions, rewards
+                or continues are not valid.
         """
         _check(batch)
         loss = torch.zeros((), device=batch.actions.device)
@@ -109,7 +109,7 @@ def evaluate_predictors(
 
     For each: recall, precision and expected calibration error of every class, the overall error, and the
     bias, the mean prediction minus the mean truth (of signs for a sign head): a dream with a positive reward
-    bias flatters. A recall or precision that nothing defines is NaN.
+    bias flatters. A recall or precision of 0/0 is NaN.
 
     Raises:
         ValueError: there are no batches, or one that ``PredictorObjective`` would refuse.
@@ -146,7 +146,7 @@ def evaluate_predictors(
 
 
 def _check(batch: TransitionBatch) -> None:
-    """Raise ValueError for transitions that cannot be."""
+    """Raise ValueError for transitions that are not valid."""
     shape = batch.actions.shape
     leading = [batch.features.shape[:-1], batch.next_features.shape[:-1]]
     if any(other != shape for other in (*leading, batch.rewards.shape, batch.continues.shape)):

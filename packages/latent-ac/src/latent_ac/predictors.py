@@ -56,9 +56,9 @@ class PredictorConfig:
 class TransitionPredictor(nn.Module):
     """(features_t, action_t, features_(t+1)) -> a categorical over ``support``, whose points fall in classes.
 
-    Rare classes are weighed up in the loss by w_c, which makes the network learn q(c|x) ~ p(c|x) w_c; reading
-    it subtracts log w_c from the logits again, so predictions are calibrated and only the effort is balanced
-    (the same identity as in logit adjustment: Menon et al., 2021, https://arxiv.org/abs/2007.07314).
+    Rare classes are weighted up in the loss by w_c, which makes the network learn q(c|x) ~ p(c|x) w_c;
+    reading it subtracts log w_c from the logits again, so predictions are calibrated and only the effort is
+    balanced (the same identity as in logit adjustment: Menon et al., 2021, https://arxiv.org/abs/2007.07314).
     """
 
     support: Tensor
@@ -153,7 +153,7 @@ class TransitionPredictor(nn.Module):
         w_c is proportional to f_c ** -class_balance, scaled so that the mean weight of a transition is 1.
 
         Raises:
-            ValueError: there is not one for each class, or (asked on a CPU only) one is not above 0.
+            ValueError: there is not one for each class, or (checked on a CPU only) one is not above 0.
         """
         fits = frequencies.shape == (self.num_classes,)
         if not fits or (frequencies.device.type == "cpu" and not bool((frequencies > 0).all())):
@@ -221,7 +221,7 @@ class ContinuePredictor(TransitionPredictor):
 
 
 def _check_actions(actions: Tensor, num_actions: int) -> None:
-    """Raise ValueError unless actions are int64 in 0..num_actions-1, the latter looked at on a CPU only."""
+    """Raise ValueError unless actions are int64 in 0..num_actions-1, the range checked on a CPU only."""
     if actions.dtype != torch.int64:
         raise ValueError(f"actions are {actions.dtype}; give int64")
     if actions.device.type == "cpu" and actions.numel() and not torch.compiler.is_compiling():

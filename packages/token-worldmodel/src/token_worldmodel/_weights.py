@@ -19,7 +19,7 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
     """The module that ``make`` builds, with a file's weights, on the CPU and in eval mode.
 
     Raises:
-        ValueError: the settings make nothing, or the weights are not those of what they make.
+        ValueError: no module can be made from the settings, or the weights are not those of that module.
     """
     try:
         # The weights come from the file: nothing has been drawn, wherever the program makes its tensors.

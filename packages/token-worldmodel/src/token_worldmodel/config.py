@@ -95,5 +95,5 @@ class WorldModelConfig:
 
 
 def _plain(value: Any) -> Any:
-    """A whole number of NumPy's, such as ``env.action_space.n``, as an ``int``: it would not go into JSON."""
+    """A NumPy integer, such as gymnasium's ``env.action_space.n``, as an ``int``, which JSON takes."""
     return int(value) if isinstance(value, Integral) else value

@@ -150,5 +150,5 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _entropy(p: float) -> float:
-    """Of a coin, in nats."""
+    """Entropy in nats of a coin that comes up heads with probability ``p``."""
     return -sum(q * math.log(q) for q in (p, 1.0 - p) if q > 0)

@@ -1,4 +1,4 @@
-"""Codes that stand for nearly the same are nearly equally likely: a world model need not find that out."""
+"""Codes that stand for nearly the same are nearly equally likely: a world model need not learn that."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,11 +36,11 @@ def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -
     learned, from zero: a step along P moves the rows of all codes by what they have in common. At its end the
     sum takes W's place, so that the model is what it was in function, size and speed.
 
-    Optimiser and objective are to be made within it, because the model has other parameters there.
+    Make optimiser and objective within the context, because the model has other parameters there.
 
     Args:
         model: its heads are changed in place.
-        codebooks: (K, E) of each level, K as the model has it; as they are now, should they move later on.
+        codebooks: (K, E) of each level, K as the model has it. Copied: later changes do not count.
 
     Raises:
         ValueError: codebooks of other sizes than the model's, or the model is in such a context already.

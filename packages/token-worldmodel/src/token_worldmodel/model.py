@@ -164,10 +164,10 @@ class WorldModel(nn.Module):
 def add_noise(tokens: Tensor, codes: Sequence[int], share: float) -> Tensor:
     """Tokens int64 (B, T, L), some of them replaced by any code of their level.
 
-    Each window has a rate of its own, even over 0 to twice ``share``, so that some windows stay nearly clean.
-    A model trained on true tokens alone has never seen a mistake, and in a dream takes its first one for the
-    truth; Bengio et al. (2015, https://arxiv.org/abs/1506.03099) mix in the model's own, at the cost of
-    sampling them.
+    Each window has a rate of its own, drawn evenly from 0 to twice ``share``, so that some windows stay
+    nearly clean. A model trained on true tokens alone has never seen a mistake, and in a dream takes its
+    first one for the truth; Bengio et al. (2015, https://arxiv.org/abs/1506.03099) mix in the model's own, at
+    the cost of sampling them.
     """
     rate = 2 * share * torch.rand(len(tokens), 1, 1, device=tokens.device)
     chance = torch.stack([torch.randint(k, tokens.shape[:2], device=tokens.device) for k in codes], -1)
@@ -200,8 +200,8 @@ def check_window(config: WorldModelConfig, tokens: Tensor, actions: Tensor) -> N
 def check_range(ids: Tensor, count: int, name: str) -> None:
     """Raise ValueError unless all ids are in 0..count-1.
 
-    On a GPU the look would wait for the device; there the embedding itself stops an id out of range. Nor is
-    it part of a compiled model, which must not look at values.
+    Checked on a CPU only: on a GPU the check would wait for the device, and the embedding itself stops an id
+    out of range. Nor is it part of a compiled model, which must not look at values.
     """
     if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
         low, high = (int(bound) for bound in torch.aminmax(ids))
@@ -218,8 +218,8 @@ def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     """The model for inference: no dropout, no gradients, its matrices in ``dtype``.
 
     Embeddings, norms and the residual stream are float32, or float64 where ``dtype`` is. What needs no cast
-    is shared, not copied: a step of training reaches it, and only a copy stays as it was. A model that is
-    like this already is returned as it is.
+    is shared with the model, not copied, and changes as the model is trained on: copy the model first to keep
+    it as it is. A model that is like this already is returned as it is.
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper gives weights other names
     rest = torch.promote_types(dtype, torch.float32)

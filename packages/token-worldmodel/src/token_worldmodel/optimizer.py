@@ -42,7 +42,7 @@ def make_optimizer(
     """AdamW in the groups of `parameter_groups`, or `MuonAdamW`.
 
     Raises:
-        ValueError: another kind, and as these two do.
+        ValueError: another kind, or whatever these two refuse.
     """
     if kind not in ("adamw", "muon"):
         raise ValueError(f"kind is {kind!r}; choose adamw or muon")
@@ -94,14 +94,14 @@ class MuonAdamW(torch.optim.Optimizer):
         return [*self.adamw.param_groups, *self.muon.param_groups]
 
     def __getstate__(self) -> dict[str, Any]:
-        """All of it, for a copy; an optimizer of PyTorch's keeps groups and state alone."""
+        """Everything, for a copy; PyTorch's own optimizers keep groups and state alone."""
         return dict(self.__dict__)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only the model's own groups are accepted.
 
         Raises:
-            ValueError: it is another.
+            ValueError: it is another group.
         """
         if not any(param_group is own for own in self._groups()):
             raise ValueError("MuonAdamW learns the parameters of one model; give those of others to AdamW")

@@ -44,7 +44,7 @@ class Recorded:
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the function returns; nobody else's to overwrite."""
+        """What the function returns, in tensors that no later call overwrites."""
         if not (inputs and self._recordable and all(can_record(x.device) for x in inputs)):
             return self.function(*inputs)
         # What autocast made of the products is in the recording, so under another it needs one of its own.

@@ -43,9 +43,9 @@ def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: in
 
     Episodes are decided in their order, each by the rows so far alone, so the split of longer trajectories
     agrees with that of their beginning. An episode validates with probability ``fraction * (1 + lacking /
-    mean)``: the rows before it that validation has too few, in mean episodes before it. The first episode
-    trains; if no other validates, the second does, and trains once a later one does: what has trained never
-    validates later.
+    mean)``, where ``lacking`` is how many of the rows before it validation is short of and ``mean`` their
+    mean episode length. The first episode trains; if no other validates, the second does, and trains once a
+    later one does: what has trained never validates later.
 
     Raises:
         ValueError: the fraction is not between 0 and 1.
@@ -93,8 +93,8 @@ class TokenSampler:
             length: steps of a window, T.
             batch_size: windows of a batch, B.
             weights: how often each game is drawn, relative to the others; equally by default.
-            seed: of the split and of the batches. Repeats that are to share a split share the seed, and draw
-                batches of other numbers.
+            seed: of the split and of the batches. Repetitions that are to share a split take the same seed
+                and batches of other numbers.
             split: episodes to draw from.
             validation_fraction: of the episodes of each game, at least one and not all.
             newest: by game, the first row of what was played last.
@@ -180,7 +180,7 @@ class TokenSampler:
         none.
 
         Args:
-            limit: of each game at most so many batches, spread evenly from its first to its last.
+            limit: at most this many batches of each game, spread evenly from its first to its last.
         """
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}; give 1 or more batches, or None for all")
