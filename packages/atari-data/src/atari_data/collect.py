@@ -1,6 +1,6 @@
 """Collection: a policy plays, and what it saw and did goes to disk while it plays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from atari_data._checks import whole
 from atari_data.games import check_game
-from atari_data.playing import environment_seeds, play
+from atari_data.playing import Tick, environment_seeds, play
 from atari_data.policies import Policy
 from atari_data.protocol import PROTOCOLS, Protocol
 from atari_data.recorder import Recorder
@@ -67,15 +67,15 @@ def collect(
         directory: made if missing. Where it already holds rounds, game and protocol must be the same.
         game: a name of :func:`atari_data.games`.
         num_steps: actions in all, 1 or more; an action is ``protocol.frameskip`` emulated frames.
-        policy: called with half of the environments at a time; it must be deterministic for the result to be.
+        policy: called with half of the environments at a time. The result is as deterministic as it is.
         seed: of the emulators; mixed with the number of the round. Give a random policy another seed in each
             round all the same: there are so few starts (at most 30 in `atari100k`, one where the protocol
             leaves nothing to chance) that with the same actions an environment may repeat an earlier round.
         protocol: how the emulator is driven.
         num_envs: copies of the game that play side by side.
         ram: store the emulator's 128 bytes of RAM too. Same pixels; about half as fast.
-        keep: rounds after which this one comes; what was collected after them goes when it is whole. By
-            default all are kept; 0 replaces whatever is there.
+        keep: number of rounds after which this one comes; those collected after them are deleted once it is
+            whole. By default all are kept; 0 replaces whatever is there.
         progress: called now and then with the number of actions taken so far.
 
     Raises:
@@ -83,11 +83,9 @@ def collect(
             another game, another protocol, damaged shards or fewer rounds than are to be kept, or is being
             written by another.
     """
-    num_steps, seed, num_envs = (
-        whole("num_steps", num_steps),
-        whole("seed", seed),
-        whole("num_envs", num_envs),
-    )
+    num_steps = whole("num_steps", num_steps)
+    seed = whole("seed", seed)
+    num_envs = whole("num_envs", num_envs)
     keep = None if keep is None else whole("keep", keep)
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; take at least 1")
@@ -115,38 +113,58 @@ def collect(
         ]
         for writer in writers:
             stack.callback(writer.discard)
-        recorders: dict[int, Recorder] = {}  # by the first environment of each half
-        for tick in play(game, policy, seeds=seeds, protocol=protocol):
-            half = int(tick.env_ids[0])
-            if half not in recorders:
-                recorders[half] = Recorder(
-                    [writers[env] for env in tick.env_ids],
-                    quotas[tick.env_ids],
-                    first_ids=place.first_episode + tick.env_ids,
-                    id_stride=num_envs,
-                    ram=ram,
-                )
-            if recorders[half].done:
-                continue
-            if twins is not None:
-                twins.follow(tick)
-            wrote = recorders[half].record(tick, None if twins is None else twins.ram(tick.env_ids))
-            if wrote:
-                taken = sum(recorder.num_steps for recorder in recorders.values())
-                if progress is not None:
-                    progress(taken)
-                if taken == num_steps and all(recorder.done for recorder in recorders.values()):
-                    break
+        recorders = _record_all(
+            play(game, policy, seeds=seeds, protocol=protocol),
+            writers,
+            quotas,
+            twins,
+            place.first_episode,
+            progress,
+        )
         for env, writer in enumerate(writers):
             writer.close(end=env == num_envs - 1)
             place.staged.extend(writer.paths)
-    episodes = sorted(episode for recorder in recorders.values() for episode in recorder.episodes)
+    episodes = sorted(episode for recorder in recorders for episode in recorder.episodes)
     return CollectResult(
         num_steps=num_steps,
-        num_rows=sum(int(recorder.num_rows.sum()) for recorder in recorders.values()),
+        num_rows=sum(int(recorder.num_rows.sum()) for recorder in recorders),
         num_episodes=len(episodes),
         returns=np.array([episode[1] for episode in episodes], dtype=np.float64),
         lengths=np.array([episode[2] for episode in episodes], dtype=np.int64),
         round=place.round,
         paths=place.paths,
     )
+
+
+def _record_all(
+    ticks: Iterable[Tick],
+    writers: Sequence[ShardWriter],
+    quotas: NDArray[np.int64],
+    twins: Twins | None,
+    first_episode: int,
+    progress: Callable[[int], None] | None,
+) -> list[Recorder]:
+    """Record until every environment has met its quota, one recorder for each half of them."""
+    recorders: dict[int, Recorder] = {}  # by the first environment of each half
+    for tick in ticks:
+        half = int(tick.env_ids[0])
+        if half not in recorders:
+            recorders[half] = Recorder(
+                [writers[env] for env in tick.env_ids],
+                quotas[tick.env_ids],
+                first_ids=first_episode + tick.env_ids,
+                id_stride=len(writers),
+                ram=twins is not None,
+            )
+        recorder = recorders[half]
+        if recorder.done:
+            continue
+        if twins is not None:
+            twins.follow(tick)
+        if recorder.record(tick, None if twins is None else twins.ram(tick.env_ids)):  # rows were written
+            taken = sum(one.num_steps for one in recorders.values())
+            if progress is not None:
+                progress(taken)
+            if taken == quotas.sum() and all(one.done for one in recorders.values()):
+                break
+    return list(recorders.values())

@@ -74,11 +74,9 @@ def play_episodes(
     Raises:
         ValueError: a bad argument, or an answer of the policy that is not actions.
     """
-    num_episodes, seed, num_envs = (
-        whole("num_episodes", num_episodes),
-        whole("seed", seed),
-        whole("num_envs", num_envs),
-    )
+    num_episodes = whole("num_episodes", num_episodes)
+    seed = whole("seed", seed)
+    num_envs = whole("num_envs", num_envs)
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; play at least 1")
     num_envs = min(num_envs, num_episodes)
