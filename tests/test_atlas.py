@@ -85,7 +85,6 @@ def test_a_game_shares_everything_with_itself(run, tmp_path):
         viewer.quantizer,
         viewer.decoder,
         {**viewer.backgrounds, "twin": viewer.backgrounds["pong"]},
-        viewer.device,
     )
     atlas = read(copy, ("pong", "twin"), both, [0, 1, 2], 2, 0, QUIET)
     assert atlas.frames[0] == atlas.frames[1]

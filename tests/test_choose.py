@@ -12,6 +12,7 @@ from wm.config import load_config
 from wm.measure.evaluation import play_whole_games
 from wm.policy import load_policy
 from wm.run import Layout
+from wm.sections import EvaluateConfig
 from wm.stages import choose
 
 SETTINGS = options(
@@ -53,8 +54,7 @@ def test_candidates_play_the_same_games_and_their_steps_are_counted(first):
             layout,
             "pong",
             config.dream,
-            temperature=1.0,
-            epsilon=0.0,
+            EvaluateConfig(temperature=1.0, epsilon=0.0),
             seed=choice["seed"],
             device=device("cpu"),
         )

@@ -11,6 +11,7 @@ from wm.artifacts import frozen_worldmodel
 from wm.config import load_config
 from wm.policy import load_policy
 from wm.run import Layout
+from wm.sections import EvaluateConfig
 
 CPU = torch.device("cpu")
 STEPS = 40
@@ -71,7 +72,9 @@ class Noted:
 @torch.no_grad()
 def test_in_the_real_game_the_state_is_that_of_the_last_steps_as_played(seeing):
     layout, config = Layout(seeing), load_config(seeing / "config.toml")
-    policy = load_policy(layout, "pong", config.dream, temperature=1.0, epsilon=0.5, seed=0, device=CPU)
+    policy = load_policy(
+        layout, "pong", config.dream, EvaluateConfig(temperature=1.0, epsilon=0.5), seed=0, device=CPU
+    )
     policy.memory = noted = Noted(policy.memory)
     tokens = {0: [], 2: []}
     ticks = play("pong", policy, seeds=environment_seeds(0, 4), protocol=PROTOCOLS["atari100k"])

@@ -93,8 +93,8 @@ def test_games_the_encoder_has_not_seen_are_left_out_and_named(tmp_path):
 def test_temperature_and_epsilon_reach_the_policy(monkeypatch, tmp_path):
     asked = {}
 
-    def load_policy(layout, game, dream, **how):
-        asked.update(how)
+    def load_policy(layout, game, dream, play, *, seed, device):
+        asked.update(temperature=play.temperature, epsilon=play.epsilon, seed=seed)
         return lambda obs, env_ids: np.zeros(len(obs), np.int64)
 
     monkeypatch.setattr(evaluation, "load_policy", load_policy)

@@ -11,7 +11,6 @@ from wm import policy
 from wm.policy import Memory, RunPolicy
 from wm.sections import DreamConfig
 
-CPU = torch.device("cpu")
 PLAYS = 20_000
 
 
@@ -33,7 +32,6 @@ def frequencies(monkeypatch):
             temperature=temperature,
             epsilon=epsilon,
             random=torch.Generator().manual_seed(0),
-            device=CPU,
         )
         actions = chooses(np.zeros((PLAYS, 4, 1, 1), np.uint8), np.arange(PLAYS))
         return np.bincount(actions, minlength=18) / PLAYS

@@ -15,7 +15,7 @@ from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer, frozen_
 from wm.device import generator
 from wm.dreams import agent_state
 from wm.run import Layout
-from wm.sections import CollectConfig, DreamConfig
+from wm.sections import CollectConfig, DreamConfig, EvaluateConfig, RoundsConfig
 
 
 class Memory:
@@ -51,7 +51,7 @@ class RunPolicy:
         memory: follows the world model's state, for an actor that sees it.
         temperature: of the choice among the game's own actions; 0 is greedy.
         epsilon: share of the actions that are drawn evenly from the game's own instead.
-        random: source of the choice, on ``device``.
+        random: source of the choice, on the device of all else.
     """
 
     encoder: Encoder
@@ -63,7 +63,6 @@ class RunPolicy:
     temperature: float
     epsilon: float
     random: torch.Generator
-    device: torch.device
 
     @torch.inference_mode()
     def __call__(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
@@ -85,21 +84,24 @@ class RunPolicy:
 
     def _explore(self, actions: Tensor) -> Tensor:
         others = self.mask.float().multinomial(len(actions), replacement=True, generator=self.random)
-        explore = torch.rand(len(actions), generator=self.random, device=self.device) < self.epsilon
+        explore = torch.rand(len(actions), generator=self.random, device=actions.device) < self.epsilon
         return torch.where(explore, others, actions)
 
 
 def load_policy(
     layout: Layout,
     game: str,
-    config: DreamConfig,
+    dream: DreamConfig,
+    play: EvaluateConfig | RoundsConfig,
     *,
-    temperature: float,
-    epsilon: float,
     seed: int,
     device: torch.device,
 ) -> RunPolicy:
     """The policy that a run's artifacts make in ``game``.
+
+    Args:
+        dream: says whether the actor sees the world model's state, and how far back that remembers.
+        play: has the temperature and the share of random actions: as evaluated, or as the agent collects.
 
     Raises:
         ValueError: an artifact is missing or damaged, or the run's encoder has no background of the game.
@@ -113,13 +115,12 @@ def load_policy(
         encoder=encoder,
         quantizer=quantizer,
         actor=actor.on_codes(quantizer.codebooks),
-        memory=Memory(frozen_worldmodel(layout, device), config) if config.hidden_state else None,
+        memory=Memory(frozen_worldmodel(layout, device), dream) if dream.hidden_state else None,
         background=backgrounds[game],
         mask=torch.from_numpy(action_mask(game)).to(device),
-        temperature=temperature,
-        epsilon=epsilon,
+        temperature=play.temperature,
+        epsilon=play.epsilon,
         random=generator(seed, "policy", game, device=device),
-        device=device,
     )
 
 

@@ -75,8 +75,7 @@ def evaluate_games(
                 layout,
                 game,
                 config.dream,
-                temperature=temperature,
-                epsilon=epsilon,
+                replace(config.evaluate, temperature=temperature, epsilon=epsilon),
                 seed=seed,
                 device=device,
             )

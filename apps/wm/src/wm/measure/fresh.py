@@ -125,15 +125,8 @@ def fresh_play_of_run(
     """
     policy = None
     if agent is not None:
-        policy = load_policy(
-            layout,
-            game,
-            config.dream,
-            temperature=agent.temperature,
-            epsilon=agent.epsilon,
-            seed=derive_seed(seed, "agent", name),
-            device=device,
-        )
+        agent_seed = derive_seed(seed, "agent", name)
+        policy = load_policy(layout, game, config.dream, agent, seed=agent_seed, device=device)
     return fresh_play(
         config.collect,
         game,

@@ -55,24 +55,14 @@ def run(context: Context) -> Made:
 def _play(context: Context, layout: Layout, index: int, game: str, seed: int) -> dict[str, Any]:
     """Returns and lengths of whole games by one round's agent, who plays as in the evaluation."""
     config, device = context.config, context.device
-    choose, evaluate = config.choose, config.evaluate
-    policy = load_policy(
-        layout,
-        game,
-        config.dream,
-        temperature=evaluate.temperature,
-        epsilon=evaluate.epsilon,
-        seed=seed,
-        device=device,
-    )
     return play_whole_games(
         game,
-        policy,
-        choose.episodes,
+        load_policy(layout, game, config.dream, config.evaluate, seed=seed, device=device),
+        config.choose.episodes,
         task=f"choose {game} (round {index})",
         seed=seed,
-        protocol=replace(PROTOCOLS[config.collect.protocol], max_frames=choose.max_frames),
-        num_envs=evaluate.num_envs,
+        protocol=replace(PROTOCOLS[config.collect.protocol], max_frames=config.choose.max_frames),
+        num_envs=config.evaluate.num_envs,
         device=device,
         reporter=context.reporter,
     )

@@ -113,19 +113,13 @@ def _spare_recording(directory: Path) -> None:
 
 
 def _policy(context: Context, game: str) -> Policy:
-    config, rounds = context.config.collect, context.config.rounds
+    config = context.config
     seed = context.seed("collect-policy", game, *([context.round] if context.round else []))
     if context.previous is not None:
         return load_policy(
-            context.previous,
-            game,
-            context.config.dream,
-            temperature=rounds.temperature,
-            epsilon=rounds.epsilon,
-            seed=seed,
-            device=context.device,
+            context.previous, game, config.dream, config.rounds, seed=seed, device=context.device
         )
-    return random_policy(config, game, seed, config.num_envs)
+    return random_policy(config.collect, game, seed, config.collect.num_envs)
 
 
 STAGE = Stage(

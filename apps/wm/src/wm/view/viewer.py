@@ -31,7 +31,6 @@ class Viewer:
     quantizer: HRVQ
     decoder: Decoder
     backgrounds: Mapping[str, Tensor]
-    device: torch.device
 
     @classmethod
     def load(cls, layout: Layout, device: torch.device) -> Self:
@@ -45,7 +44,6 @@ class Viewer:
             quantizer=frozen_quantizer(layout, device),
             decoder=frozen_decoder(layout, device),
             backgrounds={game: background.to(device) for game, background in backgrounds.items()},
-            device=device,
         )
 
     @torch.inference_mode()
@@ -56,7 +54,7 @@ class Viewer:
         """
         background = self.backgrounds[game]
         drawn = [
-            self.decoder(prefixes(self.quantizer, part.long().to(self.device)), background).cpu()
+            self.decoder(prefixes(self.quantizer, part.long().to(background.device)), background).cpu()
             for part in tokens.split(DRAW_BATCH)
         ]
         frames = torch.cat(drawn)

@@ -52,7 +52,7 @@ class DreamedGame:
     Args:
         actor: the agent's, on the run's codes.
         mask: bool (18,), the game's own actions.
-        random: source of choices and of sampled tokens, on ``device``.
+        random: source of choices and of sampled tokens, on the model's device.
     """
 
     game: str
@@ -66,7 +66,6 @@ class DreamedGame:
     frames: FrameStore
     random: torch.Generator
     seed: int
-    device: torch.device
 
     @classmethod
     def load(
@@ -96,7 +95,6 @@ class DreamedGame:
             frames=layout.frames(game),
             random=generator(seed, "watch", game, device=device),
             seed=seed,
-            device=device,
         )
 
     def beginnings(self) -> Iterator[WatchedDream]:
@@ -199,7 +197,7 @@ def watch(dreamed: DreamedGame, horizon: int) -> WatchedDream:
         ValueError: no validation episode is long enough.
     """
     begin = next(dreamed.beginnings())
-    tokens, actions = (steps[None].to(dreamed.device) for steps in (begin.tokens, begin.actions))
+    tokens, actions = (steps[None].to(dreamed.mask.device) for steps in (begin.tokens, begin.actions))
     tokens, actions = dream_on(
         dreamed.model, dreamed.config, tokens, actions, dreamed.policy, horizon, dreamed.random
     )
@@ -215,8 +213,9 @@ def one_more(dreamed: DreamedGame, dream: WatchedDream, action: int | None = Non
     The model reads as many of the last steps as it has learned to, so a dream has no end.
     """
     known = min(longest_window(dreamed.config) - 1, len(dream.tokens))
-    tokens = dream.tokens[-known:].to(dreamed.device)
-    actions = dream.actions[len(dream.actions) - known + 1 :].to(dreamed.device)
+    device = dreamed.mask.device
+    tokens = dream.tokens[-known:].to(device)
+    actions = dream.actions[len(dream.actions) - known + 1 :].to(device)
 
     def given(tokens: Tensor, _state: Tensor) -> Tensor:
         return torch.tensor([action], device=tokens.device)
