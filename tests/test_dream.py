@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 def dreamt(run, horizon, seed=0):
     layout = Layout(run)
-    dreamed = DreamedGame.load(layout, load_config(layout.config), "pong", seed=seed, device=CPU)
+    dreamed = DreamedGame.load(load_config(layout.config), layout, "pong", seed=seed, device=CPU)
     return watch(dreamed, horizon)
 
 

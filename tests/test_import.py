@@ -64,7 +64,7 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert manifest["stages"]["evaluate"]["metrics"]["games"] == {}
     assert (run / "agent.safetensors").exists()
     config, layout = open_run(run)
-    dreamed = DreamedGame.load(layout, config, "push", seed=0, device=torch.device("cpu"))
+    dreamed = DreamedGame.load(config, layout, "push", seed=0, device=torch.device("cpu"))
     played = one_more(dreamed, next(dreamed.beginnings()), action=3)  # as `wm play` does
     for _ in range(8):
         played = one_more(dreamed, played)

@@ -104,7 +104,7 @@ def test_a_frame_is_as_large_as_the_terminal_allows():
 
 def dreamed_game(run, seed=0):
     config, layout = open_run(run)
-    return DreamedGame.load(layout, config, "pong", seed=seed, device=CPU)
+    return DreamedGame.load(config, layout, "pong", seed=seed, device=CPU)
 
 
 def test_a_played_step_is_the_world_models_and_the_dream_has_no_end(run):

@@ -56,7 +56,7 @@ def test_the_dream_of_an_episode_starts_in_it_and_takes_its_actions(run, films):
     layout = Layout(run)
     config = load_config(layout.config)
     film = films[1]["best"]
-    dream = dream_again(layout, config, "pong", film, seed=0, device=CPU)
+    dream = dream_again(config, layout, "pong", film, seed=0, device=CPU)
     context = config.dream.context
     assert dream.tokens.shape == (len(film.frames), 3)
     assert dream.rewards.shape == (len(film.frames) - context,)
@@ -71,11 +71,11 @@ def test_the_dream_of_an_episode_starts_in_it_and_takes_its_actions(run, films):
     expected, _ = frozen_agent(layout, CPU).predict(features, chosen)
     assert torch.allclose(dream.rewards, expected[:, 0], atol=1e-5)
     film.actions[40:] = [(a + 3) % 6 for a in film.actions[40:]]
-    other = dream_again(layout, config, "pong", film, seed=0, device=CPU)
+    other = dream_again(config, layout, "pong", film, seed=0, device=CPU)
     assert torch.equal(other.tokens[:41], dream.tokens[:41])
     film.frames = film.frames[:context]
     with pytest.raises(ValueError, match=f"a dream needs {context + 1}"):
-        dream_again(layout, config, "pong", film, seed=0, device=CPU)
+        dream_again(config, layout, "pong", film, seed=0, device=CPU)
 
 
 @pytest.mark.parametrize(

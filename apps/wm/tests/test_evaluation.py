@@ -75,7 +75,7 @@ def test_steps_are_those_that_were_played_in_each_game(tmp_path):
         manifest.record(stage, StageRecord("f", {}, {}, metrics))
     manifest.record("encoder", StageRecord("f", {}, {}, {"pong": {"steps": 5}}))
     manifest.begin("collect")  # what a stopped stage had played, the agent has learned from
-    assert evaluation.steps_collected(Layout(tmp_path, 0), config) == {"pong": 900, "qbert": 60}
+    assert evaluation.steps_collected(config, Layout(tmp_path, 0)) == {"pong": 900, "qbert": 60}
 
 
 def test_games_the_encoder_has_not_seen_are_left_out_and_named(tmp_path):
@@ -99,10 +99,11 @@ def test_temperature_and_epsilon_reach_the_policy(monkeypatch, tmp_path):
 
     monkeypatch.setattr(evaluation, "load_policy", load_policy)
     monkeypatch.setattr(evaluation, "encoded_games", lambda layout, games, say: games)
-    config = build_config(read_preset("tiny"), {"evaluate": {"num_envs": 1}})
+    play = {"episodes": 1, "temperature": 0.25, "epsilon": 0.125, "num_envs": 1, "max_frames": 100}
+    config = build_config(read_preset("tiny"), {"evaluate": play})
     result = evaluation.evaluate_games(
-        Layout(tmp_path), config, episodes=1, temperature=0.25, epsilon=0.125, seed=3, max_frames=100,
-        device=torch.device("cpu"), reporter=Reporter(Console(file=io.StringIO())),
+        config, Layout(tmp_path), seed=3, device=torch.device("cpu"),
+        reporter=Reporter(Console(file=io.StringIO())),
     )  # fmt: skip
     assert (asked["temperature"], asked["epsilon"], asked["seed"]) == (0.25, 0.125, 3)
     assert (result["protocol"]["temperature"], result["protocol"]["epsilon"]) == (0.25, 0.125)

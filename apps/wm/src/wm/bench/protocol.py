@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +177,8 @@ def run_one(
     )
     config, layout = open_run(directory)
     found = evaluate_games(
+        replace(config, evaluate=replace(config.evaluate, episodes=options.episodes)),
         layout,
-        config,
-        episodes=options.episodes,
-        temperature=config.evaluate.temperature,
-        epsilon=config.evaluate.epsilon,
         seed=derive_seed(seed, "bench") % 2**31,
         device=pick_device(device_name),
         reporter=Reporter(console),

@@ -36,53 +36,38 @@ from wm.view.viewer import Viewer
 
 
 def evaluate_games(
-    layout: Layout,
     config: RunConfig,
+    layout: Layout,
     *,
-    episodes: int,
-    temperature: float,
-    epsilon: float,
     seed: int,
     device: torch.device,
     reporter: Reporter,
-    max_frames: int | None = None,
     recorded: dict[str, RecordedPolicy] | None = None,
     remembered: Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]] = lambda _, play: play(),
 ) -> dict[str, Any]:
-    """Play ``episodes`` whole episodes of each game, by the agent and at random, from the same seeds.
+    """Play whole episodes of each game, as ``config.evaluate`` says, by the agent and at random.
 
-    An episode ends by the game's rules or after ``max_frames`` emulated frames (the run's, if left out). The
-    agent's play is left in ``recorded``, by game, for `film_games`. What is ``remembered`` under a name is
-    not played again (`Context.remembered`).
+    Both play from the same seeds. The agent's play is left in ``recorded``, by game, for `film_games`. What
+    is ``remembered`` under a name is not played again (`Context.remembered`).
 
     Returns:
         The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
         the human-normalised score of the agent's mean.
     """
-    num_envs = config.evaluate.num_envs
-    limit = config.evaluate.max_frames if max_frames is None else max_frames
-    protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=limit)
+    evaluate = config.evaluate
+    protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=evaluate.max_frames)
     choice = read_choice(layout.root, config)
     games: dict[str, Any] = {}
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
         reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
     playable = [game for game in config.games if game not in absent]
-    collected = steps_collected(layout, config)
+    collected = steps_collected(config, layout)
     for game in encoded_games(layout, playable, reporter.say):
-        agent = RecordedPolicy(
-            load_policy(
-                layout,
-                game,
-                config.dream,
-                replace(config.evaluate, temperature=temperature, epsilon=epsilon),
-                seed=seed,
-                device=device,
-            )
-        )
+        agent = RecordedPolicy(load_policy(layout, game, config.dream, evaluate, seed=seed, device=device))
         policies: dict[str, Policy] = {
             "agent": agent,
-            "random": RandomPolicy(game, derive_seed(seed, "random", game), num_envs),
+            "random": RandomPolicy(game, derive_seed(seed, "random", game), evaluate.num_envs),
         }
         games[game] = {}
         for name, policy in policies.items():
@@ -90,11 +75,11 @@ def evaluate_games(
                 play_whole_games,
                 game,
                 policy,
-                episodes,
+                evaluate.episodes,
                 task=f"play {game} ({name})",
                 seed=seed,
                 protocol=protocol,
-                num_envs=num_envs,
+                num_envs=evaluate.num_envs,
                 device=device,
                 reporter=reporter,
             )
@@ -110,9 +95,9 @@ def evaluate_games(
             "sticky": protocol.sticky,
             "noop_max": protocol.noop_max,
             "max_frames": protocol.max_frames,
-            "episodes": episodes,
-            "temperature": temperature,
-            "epsilon": epsilon,
+            "episodes": evaluate.episodes,
+            "temperature": evaluate.temperature,
+            "epsilon": evaluate.epsilon,
             "seed": seed,
             "agent_of_round": config.rounds.count - 1 if choice is None else choice["round"],
         },
@@ -120,7 +105,7 @@ def evaluate_games(
     }
 
 
-def steps_collected(layout: Layout, config: RunConfig) -> dict[str, int]:
+def steps_collected(config: RunConfig, layout: Layout) -> dict[str, int]:
     """Agent steps of the real game that the recorded stages of the run's rounds have played, by game.
 
     The manifest may have stages of more rounds, from before there were fewer.
@@ -137,8 +122,8 @@ def steps_collected(layout: Layout, config: RunConfig) -> dict[str, int]:
 
 
 def film_games(
-    layout: Layout,
     config: RunConfig,
+    layout: Layout,
     result: dict[str, Any],
     recorded: dict[str, RecordedPolicy],
     directory: Path,
@@ -166,7 +151,7 @@ def film_games(
             )
             viewer = Viewer.load(layout, device)
             for name, film in seen.items():
-                dream = dream_again(layout, config, game, film, seed=seed, device=device)
+                dream = dream_again(config, layout, game, film, seed=seed, device=device)
                 title = f"{name} of {episodes} episodes"
                 path = write_film(directory / f"{game}-{name}", film, dream, viewer, game, title)
                 reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
@@ -238,25 +223,17 @@ def evaluate_run(
     play = config.evaluate
     play = replace(
         play,
+        episodes=episodes,
         temperature=play.temperature if temperature is None else temperature,
         epsilon=play.epsilon if epsilon is None else epsilon,
+        max_frames=max_frames,
     )
+    config = replace(config, evaluate=play)
     device, reporter = pick_device(device_name), Reporter(console)
     recorded: dict[str, RecordedPolicy] = {}
-    result = evaluate_games(
-        layout,
-        config,
-        episodes=episodes,
-        temperature=play.temperature,
-        epsilon=play.epsilon,
-        seed=seed,
-        device=device,
-        reporter=reporter,
-        max_frames=max_frames,
-        recorded=recorded,
-    )
+    result = evaluate_games(config, layout, seed=seed, device=device, reporter=reporter, recorded=recorded)
     for game in result["games"]:
         console.print(score_table(game, result))
     write_result(json_file, result, console)
     if video:  # last: whatever comes of the films, the scores are there
-        film_games(layout, config, result, recorded, films, device=device, reporter=reporter)
+        film_games(config, layout, result, recorded, films, device=device, reporter=reporter)

@@ -112,7 +112,7 @@ def fidelity_run(
             f"(windows.length = {config.windows.length})",
         )
     known = encoded_games(layout, known, console.print)
-    compared = _Fidelity(layout, config, options, context, horizon, device, Reporter(console))
+    compared = _Fidelity(config, layout, options, context, horizon, device, Reporter(console))
     result = {
         "protocol": asdict(options)
         | {
@@ -144,15 +144,15 @@ class _Fidelity:
 
     def __init__(
         self,
-        layout: Layout,
         config: RunConfig,
+        layout: Layout,
         options: FidelityOptions,
         context: int,
         horizon: int,
         device: torch.device,
         reporter: Reporter,
     ) -> None:
-        self.layout, self.config, self.options = layout, config, options
+        self.config, self.layout, self.options = config, layout, options
         self.context, self.horizon = context, horizon
         self.device, self.reporter = device, reporter
         self.encoder, self.backgrounds = frozen_encoder(layout, device)
@@ -194,8 +194,8 @@ class _Fidelity:
 
     def _play(self, game: str, name: str) -> AbstractContextManager[FreshPlay]:
         return fresh_play_of_run(
-            self.layout,
             self.config,
+            self.layout,
             game,
             self.options.frames,
             agent=self.config.evaluate if self.options.by_agent else None,

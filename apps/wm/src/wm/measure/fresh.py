@@ -106,8 +106,8 @@ def fresh_play(
 
 
 def fresh_play_of_run(
-    layout: Layout,
     config: RunConfig,
+    layout: Layout,
     game: str,
     num_steps: int,
     *,

@@ -104,7 +104,7 @@ def probe_run(
     if skipped:
         console.print(f"skipped, without annotated RAM: {', '.join(skipped)}")
     known = encoded_games(layout, known, console.print)
-    measured = _Probe(layout, config, options, device, Reporter(console))
+    measured = _Probe(config, layout, options, device, Reporter(console))
     result = {
         "protocol": asdict(options)
         | {
@@ -135,13 +135,13 @@ class _Probe:
 
     def __init__(
         self,
-        layout: Layout,
         config: RunConfig,
+        layout: Layout,
         options: ProbeOptions,
         device: torch.device,
         reporter: Reporter,
     ) -> None:
-        self.layout, self.config, self.options = layout, config, options
+        self.config, self.layout, self.options = config, layout, options
         self.device, self.reporter = device, reporter
         self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
@@ -178,8 +178,8 @@ class _Probe:
 
     def _play(self, game: str, steps: int, name: str) -> AbstractContextManager[FreshPlay]:
         return fresh_play_of_run(
-            self.layout,
             self.config,
+            self.layout,
             game,
             steps,
             agent=self.config.rounds if self.options.by_agent else None,

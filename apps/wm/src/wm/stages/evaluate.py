@@ -7,13 +7,9 @@ from wm.stage import Context, Made, Stage
 
 def run(context: Context) -> Made:
     """Play whole episodes of every game with the agent and at random."""
-    config = context.config.evaluate
     result = evaluate_games(
-        context.layout,
         context.config,
-        episodes=config.episodes,
-        temperature=config.temperature,
-        epsilon=config.epsilon,
+        context.layout,
         seed=context.seed("evaluate") % 2**31,
         device=context.device,
         reporter=context.reporter,

@@ -43,7 +43,7 @@ def film_run(
     """
     require_gif(out)
     device = pick_device(device_name)
-    dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
+    dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
     viewer = Viewer.load(layout, device)
     target = out or layout.root / f"dream-{dreamed.game}-{seed}.gif"
     require_place(target)

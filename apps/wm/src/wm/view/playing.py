@@ -54,7 +54,7 @@ def play_run(
             "another TERM, or film a dream with `wm dream`"
         )
     device = pick_device(device_name)
-    dreamed = DreamedGame.load(layout, config, game, seed=seed, device=device)
+    dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
     session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)
     first = session.view(console)  # a terminal too small is said before the screen is taken
     with (

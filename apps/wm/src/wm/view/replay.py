@@ -122,7 +122,7 @@ class DreamedEpisode:
 
 @torch.no_grad()
 def dream_again(
-    layout: Layout, config: RunConfig, game: str, film: EpisodeFilm, *, seed: int, device: torch.device
+    config: RunConfig, layout: Layout, game: str, film: EpisodeFilm, *, seed: int, device: torch.device
 ) -> DreamedEpisode:
     """Dream an episode: its beginning is real, then only its actions are.
 

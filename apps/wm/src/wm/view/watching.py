@@ -69,7 +69,7 @@ class DreamedGame:
 
     @classmethod
     def load(
-        cls, layout: Layout, config: RunConfig, game: str | None, *, seed: int, device: torch.device
+        cls, config: RunConfig, layout: Layout, game: str | None, *, seed: int, device: torch.device
     ) -> Self:
         """What the run's artifacts make of a game; of its first one, if none is named.
 
