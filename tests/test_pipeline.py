@@ -188,6 +188,14 @@ def test_a_stage_of_old_inputs_says_so_and_a_refused_one_changes_nothing(run, tm
     assert shown.output.count("of other games than the run's") == 4  # encoder, hrvq, worldmodel, decoder
     assert "pong:" not in shown.output
     assert "pong" not in wm("runs", tmp_path).output
+    encoded = wm("train", "hrvq", "--run", copy, "--device", "cpu")
+    assert encoded.code == 2
+    assert "stage hrvq needs breakout too, which encoder has not seen yet" in encoded.output
+    for stage in ("encoder", "hrvq"):
+        assert wm("train", stage, "--run", copy, "--device", "cpu").code == 0
+    learned = wm("train", "agent", "--run", copy, "--device", "cpu")
+    assert learned.code == 2
+    assert "stage agent needs breakout too, which worldmodel has not seen yet" in learned.output
 
 
 def test_what_reads_a_run_says_which_parts_do_not_belong_together(run, tmp_path):

@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 from wm.config import build_config, read_preset
 from wm.distributed import Team
-from wm.pipeline import run_stages
+from wm.pipeline import require_inputs, run_stages
 from wm.reporter import Reporter
-from wm.run import Layout, Manifest
+from wm.run import Layout, Manifest, StageRecord
 from wm.stage import Context, Made, Stage, in_rounds
 
 
@@ -71,6 +71,26 @@ def test_what_an_input_is_made_of_is_asked_for_however_far_back(context):
     run_stages(stages, replace(context, config=replace(context.config, agent=agent)), only="third")
     said = context.reporter.console.file.getvalue()
     assert "third: reads what first made before settings or inputs changed" in said
+
+
+@pytest.mark.parametrize(
+    ("need", "of_pong"),
+    [
+        ("collect", {"pong": {}}),
+        ("encoder-0", {"train": {}, "pong": {}}),
+        ("hrvq", {"pong": {}}),
+        ("worldmodel-0", {"train": {}, "validation": {"pong": [], "all": []}}),
+    ],
+)
+def test_a_stage_is_refused_that_needs_what_has_not_seen_all_games(tmp_path, need, of_pong):
+    manifest = Manifest(Layout(tmp_path))
+    manifest.record(need, StageRecord("f", {}, {}, of_pong))
+    manifest.record("agent", StageRecord("f", {}, {}, {"train": {}, "predictors": {}}))
+    stage, _ = written("next", (need, "agent"))
+    require_inputs(stage, manifest, tmp_path, ["pong"])
+    message = f"stage next needs qbert too, which {need} has not seen yet; `wm train --run {tmp_path} --games"
+    with pytest.raises(ValueError, match=message):
+        require_inputs(stage, manifest, tmp_path, ["pong", "qbert"])
 
 
 def test_no_round_draws_what_another_drew(context):

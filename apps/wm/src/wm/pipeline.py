@@ -15,10 +15,7 @@ from wm.freshness import stage_fingerprint, stale, stale_inputs
 from wm.interrupt import deferred_interrupt
 from wm.rounds import final_layout, layout_of_round
 from wm.run import Layout, Manifest, StageRecord
-from wm.stage import Context, Made, Stage
-
-BY_GAME = ("collect", "hrvq")
-"""Stages whose metrics name every game they have seen; every other one needs one of them."""
+from wm.stage import BY_GAME, Context, Made, Stage
 
 
 def run_stages(
@@ -63,8 +60,7 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence
                 f"stage {stage.name} needs the artifacts of {need}, which are not in {root}; "
                 f"run {command('wm', 'train', need, '--run', root)} first, or leave the stage out to run all"
             )
-        metrics = manifest.stages[need].metrics
-        if need.split("-")[0] in BY_GAME and (unseen := [game for game in games if game not in metrics]):
+        if need.split("-")[0] in BY_GAME and (unseen := manifest.stages[need].unseen(games)):
             raise ValueError(
                 f"stage {stage.name} needs {', '.join(unseen)} too, which {need} has not seen yet; "
                 f"{command('wm', 'train', '--run', root, '--games', ','.join(games))} brings all up to date"

@@ -11,11 +11,10 @@ from wm.console import shown
 from wm.measure.evaluation_report import score_table
 from wm.run import Manifest
 from wm.signs import hints, read_signs, signs_table
+from wm.stage import BY_GAME
 from wm.stages import stages_of
 
 Row = tuple[str, str, str, str]
-# Stages whose metrics are under the games' names: the world model's in its validation.
-_BY_GAME = ("collect", "encoder", "hrvq", "worldmodel", "decoder")
 
 
 def print_report(config: RunConfig, manifest: Manifest, console: Console, only: str | None = None) -> None:
@@ -27,8 +26,7 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         record, rows = manifest.stages.get(name), _STAGE_ROWS.get(name)
         if record is None or rows is None or only not in (None, name):
             continue
-        by_game = record.metrics.get("validation", record.metrics)
-        if name in _BY_GAME and not by_game.keys() >= set(config.games):
+        if name in BY_GAME and record.unseen(config.games):
             # The games were changed, and not all stages have run since.
             table.add_row(name, "of other games than the run's", "run it again", "")
         else:

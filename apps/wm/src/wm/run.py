@@ -151,6 +151,11 @@ class StageRecord:
     seed: int = 0
     versions: dict[str, str] = field(default_factory=dict)
 
+    def unseen(self, games: Iterable[str]) -> list[str]:
+        """Those of the games that a stage whose numbers are by game (`stage.BY_GAME`) has none of."""
+        by_game = self.metrics.get("validation", self.metrics)  # the world model's are of its validation
+        return [game for game in games if game not in by_game]
+
 
 class Manifest:
     """The stages a run has finished, read from and written to ``manifest.json``."""

@@ -1,6 +1,6 @@
 """Signs of trouble in the loop of collecting and dreaming, each with a plain hint."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from rich.table import Table
@@ -55,8 +55,8 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
         )
         if collected is None or model is None or agent is None:
             break
-        if not _of_its_games(config, collected.metrics, model.metrics["validation"]):
-            continue
+        if collected.unseen(config.games) or model.unseen(config.games):
+            continue  # the games were changed since
         last = index + 1 == config.rounds.count
         real = _whole_games(config, manifest, index) if last else _collected(config, manifest, after)
         train, predictors = agent.metrics["train"], agent.metrics["predictors"]
@@ -185,11 +185,6 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
     return table
 
 
-def _of_its_games(config: RunConfig, *by_game: Mapping[str, Any]) -> bool:
-    """Whether all of these tell of each of the run's games, which may have been changed since."""
-    return all(found.keys() >= set(config.games) for found in by_game)
-
-
 def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | None:
     """Mean reward of a collected step, in the unit of the dream."""
     record, key = manifest.stages.get("collect" + suffix), "mean_reward"
@@ -211,13 +206,13 @@ def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | N
     Its games are those in which it was a candidate, else the evaluation.
     """
     record, collected = manifest.stages.get(_last_play(config)), manifest.stages.get("collect")
-    if record is None or collected is None or not _of_its_games(config, collected.metrics):
+    if record is None or collected is None or collected.unseen(config.games):
         return None
     if chooses(config):
         games = {c["round"]: c["games"] for c in record.metrics["candidates"]}.get(index, {})
     else:
         games = {game: found["agent"] for game, found in record.metrics["games"].items()}
-    if not _of_its_games(config, games):
+    if not games.keys() >= set(config.games):
         return None
     if config.dreams_in_signs and not all(
         collected.metrics[game].get("unit_rewards", False) for game in config.games

@@ -18,6 +18,9 @@ from wm.rounds import round_suffix
 from wm.run import Layout
 from wm.sections import FitConfig
 
+BY_GAME = ("collect", "encoder", "hrvq", "worldmodel", "decoder")
+"""Stages whose metrics name every game they have seen (`StageRecord.unseen`), by their plain names."""
+
 
 @dataclass(frozen=True)
 class Context:
