@@ -14,7 +14,7 @@ from token_worldmodel import load_tokens
 from wm.device import pick_device
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.view.atlas import different, read
+from wm.view.atlas import different, read_atlas
 from wm.view.viewer import Viewer
 
 QUIET = Reporter(Console(quiet=True))
@@ -57,7 +57,7 @@ def test_one_level_alone_and_levels_that_are_not_there(run, tmp_path):
 
 def test_codes_are_sorted_and_their_examples_chose_them(run):
     layout = Layout(run)
-    atlas = read(layout, ("pong",), Viewer.load(layout, pick_device("cpu")), [0, 2], 2, 0, QUIET)
+    atlas = read_atlas(layout, ("pong",), Viewer.load(layout, pick_device("cpu")), [0, 2], 2, 0, QUIET)
     assert [level.index for level in atlas.levels] == [0, 2]
     store, tokens = FrameStore.open(layout.data("pong")), load_tokens(layout.tokens("pong")).tokens
     for level in atlas.levels:
@@ -86,7 +86,7 @@ def test_a_game_shares_everything_with_itself(run, tmp_path):
         viewer.decoder,
         {**viewer.backgrounds, "twin": viewer.backgrounds["pong"]},
     )
-    atlas = read(copy, ("pong", "twin"), both, [0, 1, 2], 2, 0, QUIET)
+    atlas = read_atlas(copy, ("pong", "twin"), both, [0, 1, 2], 2, 0, QUIET)
     assert atlas.frames[0] == atlas.frames[1]
     assert atlas.sharing.shared.tolist() == [1, 1, 1]
     torch.testing.assert_close(atlas.sharing.divergence, torch.zeros(3, 2, 2))

@@ -10,7 +10,8 @@ from PIL import Image
 from token_worldmodel import load_tokens
 from wm.config import load_config
 from wm.run import Layout
-from wm.view.film import draw, sampled
+from wm.view.dream_film import draw
+from wm.view.images import sampled
 from wm.view.viewer import Viewer
 from wm.view.watching import DreamedGame, watch
 

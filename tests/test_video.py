@@ -11,13 +11,12 @@ from command import wm
 from latent_ac import CodeFeatures
 from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer
 from wm.config import load_config
-from wm.measure import evaluation
+from wm.policy import RecordedPolicy
 from wm.run import Layout
 from wm.view import episode_film
 from wm.view.replay import (
     DreamedEpisode,
     EpisodeFilm,
-    RecordedPolicy,
     best_and_median,
     dream_again,
     see_again,
@@ -118,7 +117,7 @@ def test_scores_are_there_before_the_film_and_whatever_comes_of_it(run, tmp_path
     def full(stem, *_):
         raise OSError(errno.ENOSPC, "No space left on device", str(stem))
 
-    monkeypatch.setattr(evaluation, "write_film", full)
+    monkeypatch.setattr(episode_film, "write_film", full)
     filmed = wm(*command, "--json", tmp_path / "score.json")
     assert filmed.code == 2
     assert "pong-best: No space left on device" in filmed.stderr

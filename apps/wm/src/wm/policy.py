@@ -1,5 +1,6 @@
 """Policies for the real game: a trained run's, and chance."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from atari_data import Policy, RandomPolicy, StickyRandomPolicy, action_mask
 from cnn_encoder import Encoder, embed
 from hrvq import HRVQ
 from latent_ac import CodePolicy
+from numpy.typing import NDArray
 from token_worldmodel import StateTracker, WorldModel
 from torch import Tensor
 
@@ -129,3 +131,32 @@ def random_policy(config: CollectConfig, game: str, seed: int, num_envs: int) ->
     if config.policy == "random":
         return RandomPolicy(game, seed, num_envs)
     return StickyRandomPolicy(game, seed, num_envs, repeat=config.repeat)
+
+
+class RecordedPolicy:
+    """A policy that remembers what it chose, and can choose it again."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._chosen: dict[int, list[int]] = defaultdict(list)
+
+    def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The policy's answer, noted."""
+        actions = self._policy(observations, env_ids)
+        for env, action in zip(env_ids.tolist(), actions.tolist(), strict=True):
+            self._chosen[env].append(action)
+        return actions
+
+    def again(self) -> Policy:
+        """A policy that gives the same answers in the same order, and the first of all when they run out."""
+        asked: dict[int, int] = defaultdict(int)
+
+        def policy(observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+            actions = []
+            for env in env_ids.tolist():
+                known = self._chosen[env]
+                actions.append(known[asked[env]] if asked[env] < len(known) else known[0])
+                asked[env] += 1
+            return np.array(actions, dtype=np.int64)
+
+        return policy

@@ -27,7 +27,7 @@ def dream(
     console = make_console()
     with friendly_errors(console):
         from wm.outdated import open_to_read
-        from wm.view.film import film_run
+        from wm.view.dream_film import film_run
 
         config, layout = open_to_read(run, console)
         film_run(

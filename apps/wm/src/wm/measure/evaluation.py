@@ -26,13 +26,11 @@ from wm.files import require_place
 from wm.measure.evaluation_report import score_table
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
-from wm.policy import load_policy
+from wm.policy import RecordedPolicy, load_policy
 from wm.reporter import Reporter
 from wm.rounds import read_choice, round_suffix, steps_choosing
 from wm.run import Layout, Manifest
-from wm.view.episode_film import write_film
-from wm.view.replay import RecordedPolicy, best_and_median, dream_again, see_again
-from wm.view.viewer import Viewer
+from wm.view.episode_film import film_games
 
 
 def evaluate_games(
@@ -119,43 +117,6 @@ def steps_collected(config: RunConfig, layout: Layout) -> dict[str, int]:
                 if isinstance(found, dict) and "steps" in found:
                     steps[game] = steps.get(game, 0) + found["steps"]
     return steps
-
-
-def film_games(
-    config: RunConfig,
-    layout: Layout,
-    result: dict[str, Any],
-    recorded: dict[str, RecordedPolicy],
-    directory: Path,
-    *,
-    device: torch.device,
-    reporter: Reporter,
-) -> None:
-    """Film the agent's best and median episodes into ``directory``, each beside its dream.
-
-    ``result`` and ``recorded`` are what `evaluate_games` returned and left of the agent's play.
-    """
-    played = result["protocol"]
-    episodes, seed = played["episodes"], played["seed"]
-    for game, agent in recorded.items():
-        wanted = best_and_median(result["games"][game]["agent"]["returns"])
-        with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
-            seen = see_again(
-                game,
-                agent,
-                wanted,
-                num_episodes=episodes,
-                seed=seed,
-                protocol=replace(PROTOCOLS[played["name"]], max_frames=played["max_frames"]),
-                num_envs=config.evaluate.num_envs,
-            )
-            viewer = Viewer.load(layout, device)
-            for name, film in seen.items():
-                dream = dream_again(config, layout, game, film, seed=seed, device=device)
-                title = f"{name} of {episodes} episodes"
-                path = write_film(directory / f"{game}-{name}", film, dream, viewer, game, title)
-                reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
-                task.advance()
 
 
 def play_whole_games(

@@ -24,7 +24,6 @@ from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig
 from wm.device import generator, sent
 from wm.stage import Context, Made, Stage
-from wm.view.viewer import prefixes
 
 METRIC_ROWS = 500
 METRIC_BATCH = 128
@@ -102,8 +101,8 @@ class Source:
     def vectors(self, rows: NDArray[np.integer]) -> Tensor:
         """After each level, then unquantized: float32 (N, L + 1, D) on the quantizer's device."""
         index, device = torch.from_numpy(rows), self.background.device
-        quantized = prefixes(self.quantizer, sent(self.tokens[index].long(), device))
-        return torch.cat([quantized, sent(self.embeddings[index, None], device)], 1)
+        levels = self.quantizer.level_embeddings(sent(self.tokens[index].long(), device))
+        return torch.cat([levels.cumsum(-2), sent(self.embeddings[index, None], device)], 1)
 
 
 @torch.inference_mode()

@@ -75,7 +75,7 @@ class Atlas:
     sharing: Sharing | None
 
 
-def read(
+def read_atlas(
     layout: Layout,
     games: tuple[str, ...],
     viewer: Viewer,

@@ -12,7 +12,7 @@ from wm.device import pick_device
 from wm.files import require_place, write_text
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.view.atlas import Atlas, Code, Level, Sharing, read
+from wm.view.atlas import Atlas, Code, Level, Sharing, read_atlas
 from wm.view.images import coarse, data_uri, row, tint
 from wm.view.viewer import Viewer
 
@@ -94,7 +94,7 @@ def write_atlas(
     chosen = sorted(set(levels)) or list(range(config.hrvq.levels))
     target = out or layout.root / "atlas.html"
     require_place(target)
-    atlas = read(layout, config.games, viewer, chosen, examples, config.seed, Reporter(console))
+    atlas = read_atlas(layout, config.games, viewer, chosen, examples, config.seed, Reporter(console))
     write_text(target, page(atlas))
     console.print(f"written to {target}; open it in a browser", soft_wrap=True)
 

@@ -1,23 +1,66 @@
 """Films of an evaluation: the real episode on the left, the same actions dreamed on the right."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from atari_data import ACTION_NAMES, write_video
+import torch
+from atari_data import ACTION_NAMES, PROTOCOLS, write_video
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wm.view.film import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, write_gif
-from wm.view.images import to_bytes
-from wm.view.replay import DreamedEpisode, EpisodeFilm
+from wm.config import RunConfig
+from wm.device import one_thread
+from wm.policy import RecordedPolicy
+from wm.reporter import Reporter
+from wm.run import Layout
+from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
+from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
 from wm.view.viewer import DRAW_BATCH, Viewer
 
 BIG = 4
 SIDE = 84 * BIG
 MARGIN, HEAD, FOOT = 16, 40, 56
+
+
+def film_games(
+    config: RunConfig,
+    layout: Layout,
+    result: dict[str, Any],
+    recorded: dict[str, RecordedPolicy],
+    directory: Path,
+    *,
+    device: torch.device,
+    reporter: Reporter,
+) -> None:
+    """Film the agent's best and median episodes into ``directory``, each beside its dream.
+
+    ``result`` and ``recorded`` are what `evaluate_games` returned and left of the agent's play.
+    """
+    played = result["protocol"]
+    episodes, seed = played["episodes"], played["seed"]
+    for game, agent in recorded.items():
+        wanted = best_and_median(result["games"][game]["agent"]["returns"])
+        with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
+            seen = see_again(
+                game,
+                agent,
+                wanted,
+                num_episodes=episodes,
+                seed=seed,
+                protocol=replace(PROTOCOLS[played["name"]], max_frames=played["max_frames"]),
+                num_envs=config.evaluate.num_envs,
+            )
+            viewer = Viewer.load(layout, device)
+            for name, film in seen.items():
+                dream = dream_again(config, layout, game, film, seed=seed, device=device)
+                title = f"{name} of {episodes} episodes"
+                path = write_film(directory / f"{game}-{name}", film, dream, viewer, game, title)
+                reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
+                task.advance()
 
 
 def write_film(

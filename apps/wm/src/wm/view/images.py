@@ -1,13 +1,21 @@
-"""Arrays as pictures: PNG inside a page, differences in colour, small frames enlarged."""
+"""Arrays as pictures: PNG inside a page, differences in colour, small frames enlarged, and films of them."""
 
 import base64
 import io
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+
+from wm.files import written_whole
 
 Pixels = NDArray[np.uint8]
+
+MILLISECONDS = 100  # per step; the game itself takes 67
+PAPER, INK, FAINT, LINE = (17, 20, 26), (232, 236, 242), (138, 148, 164), (44, 50, 61)
+GOOD, BAD, REAL = (84, 200, 130), (240, 100, 90), (255, 176, 64)
 
 FULL = 48.0
 """The difference that gets the strongest colour."""
@@ -29,8 +37,8 @@ def tint(difference: NDArray[np.floating]) -> Pixels:
         uint8 (..., H, W, 3).
     """
     strength = np.rint(24 * np.clip(np.abs(difference) / FULL, 0, 1)[..., None] ** 0.7) / 24
-    dark = np.array([17, 20, 26])
-    colour = np.where(difference[..., None] > 0, np.array([255, 176, 64]), np.array([84, 160, 255]))
+    dark = np.array(PAPER)
+    colour = np.where(difference[..., None] > 0, np.array(REAL), np.array([84, 160, 255]))
     return to_bytes(dark + (colour - dark) * strength)
 
 
@@ -60,3 +68,52 @@ def data_uri(pixels: NDArray[np.uint8]) -> str:
     image = Image.fromarray(pixels)
     (image if pixels.ndim == 2 else image.quantize(64)).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def paste(
+    canvas: Image.Image,
+    pixels: Pixels,
+    times: int,
+    left: int,
+    top: int,
+    frame: tuple[int, int, int] | None = None,
+) -> None:
+    """Put a frame on the canvas, every pixel as a square, framed in a colour if asked."""
+    canvas.paste(Image.fromarray(enlarge(pixels, times)), (left, top))
+    if frame is not None:
+        box = (left - 2, top - 2, left + 84 * times + 1, top + 84 * times + 1)
+        ImageDraw.Draw(canvas).rectangle(box, outline=frame, width=2)
+
+
+def reward_colour(reward: float) -> tuple[int, int, int]:
+    """Green for a gain, red for a loss, plain for none; played or predicted."""
+    return GOOD if reward > 0.05 else BAD if reward < -0.05 else INK
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font."""
+    return ImageFont.load_default(size)
+
+
+def require_gif(path: Path | None) -> None:
+    """Raise ValueError if the file's name is that of another kind."""
+    if path is not None and path.suffix.lower() != ".gif":
+        raise ValueError(f"--out is {path}; the film is a GIF, so give a name that ends in .gif")
+
+
+def sampled(steps: range) -> range:
+    """About eight of the steps, whose colours are those of the film."""
+    return steps[:: max(1, len(steps) // 8)]
+
+
+def write_gif(path: Path, pictures: Iterable[Image.Image], sample: Iterable[Image.Image]) -> None:
+    """A film that repeats; one palette for all pictures, that of the sample, so nothing flickers.
+
+    Of each picture no more is kept than a byte a pixel.
+    """
+    colours = Image.fromarray(np.concatenate([np.asarray(picture) for picture in sample]))
+    palette = colours.quantize(255, method=Image.Quantize.MEDIANCUT)
+    frames = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    with written_whole(path) as partial:
+        first = next(frames)
+        first.save(partial, "GIF", save_all=True, append_images=frames, duration=MILLISECONDS, loop=0)

@@ -14,8 +14,8 @@ from wm.interrupt import deferred_interrupt
 from wm.reporter import Reporter
 from wm.run import Layout
 from wm.view.controls import Controls
-from wm.view.film import require_gif, write_dream
-from wm.view.images import Pixels, coarse, enlarge
+from wm.view.dream_film import write_dream
+from wm.view.images import Pixels, coarse, enlarge, require_gif
 from wm.view.terminal import HalfBlocks, keyboard, require_terminal
 from wm.view.viewer import Viewer
 from wm.view.watching import DreamedGame, one_more, unit

@@ -1,12 +1,11 @@
 """The best and the median episode of an evaluation, seen again, and the same actions dreamed."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from atari_data import Moment, Policy, Protocol, play_episodes
+from atari_data import Moment, Protocol, play_episodes
 from cnn_encoder import embed
 from latent_ac import CodeFeatures
 from numpy.typing import NDArray
@@ -16,37 +15,9 @@ from torch import Tensor
 from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer, frozen_worldmodel
 from wm.config import RunConfig
 from wm.device import generator
+from wm.policy import RecordedPolicy
 from wm.run import Layout
 from wm.view.watching import dream_on
-
-
-class RecordedPolicy:
-    """A policy that remembers what it chose, and can choose it again."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self._chosen: dict[int, list[int]] = defaultdict(list)
-
-    def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The policy's answer, noted."""
-        actions = self._policy(observations, env_ids)
-        for env, action in zip(env_ids.tolist(), actions.tolist(), strict=True):
-            self._chosen[env].append(action)
-        return actions
-
-    def again(self) -> Policy:
-        """A policy that gives the same answers in the same order, and the first of all when they run out."""
-        asked: dict[int, int] = defaultdict(int)
-
-        def policy(observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-            actions = []
-            for env in env_ids.tolist():
-                known = self._chosen[env]
-                actions.append(known[asked[env]] if asked[env] < len(known) else known[0])
-                asked[env] += 1
-            return np.array(actions, dtype=np.int64)
-
-        return policy
 
 
 @dataclass

@@ -15,11 +15,6 @@ from wm.run import Layout
 DRAW_BATCH = 256
 
 
-def prefixes(quantizer: HRVQ, tokens: Tensor) -> Tensor:
-    """What the first 1, 2, ... levels say: integer tokens (N, L) -> float32 (N, L, D)."""
-    return quantizer.level_embeddings(tokens).cumsum(-2)
-
-
 @dataclass(frozen=True)
 class Viewer:
     """Draws the tokens of a run.
@@ -53,9 +48,9 @@ class Viewer:
         Integer tokens (N, L) -> float32 (N, L + 1, 84, 84) on the CPU, gray levels in [0, 255].
         """
         background = self.backgrounds[game]
-        drawn = [
-            self.decoder(prefixes(self.quantizer, part.long().to(background.device)), background).cpu()
-            for part in tokens.split(DRAW_BATCH)
-        ]
+        drawn = []
+        for part in tokens.split(DRAW_BATCH):
+            levels = self.quantizer.level_embeddings(part.long().to(background.device))
+            drawn.append(self.decoder(levels.cumsum(-2), background).cpu())
         frames = torch.cat(drawn)
         return torch.cat([background.cpu().expand(len(frames), 1, -1, -1), frames], 1)

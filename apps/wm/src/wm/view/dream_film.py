@@ -1,28 +1,41 @@
 """`wm dream`: a dream as a film, each step drawn level by level beside what the agent did and expects."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from atari_data import ACTION_NAMES
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from rich.console import Console
 
 from wm.config import RunConfig
 from wm.device import pick_device
-from wm.files import require_place, written_whole
+from wm.files import require_place
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.view.images import Pixels, enlarge, tint, to_bytes
+from wm.view.images import (
+    BAD,
+    FAINT,
+    GOOD,
+    INK,
+    LINE,
+    PAPER,
+    REAL,
+    font,
+    paste,
+    require_gif,
+    reward_colour,
+    sampled,
+    tint,
+    to_bytes,
+    write_gif,
+)
 from wm.view.viewer import DRAW_BATCH, Viewer
 from wm.view.watching import DreamedGame, WatchedDream, unit, watch
 
-MILLISECONDS = 100  # per step; the game itself takes 67
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
 MARGIN, GAP, HEAD, FOOT = 16, 6, 44, 90
-PAPER, INK, FAINT, LINE = (17, 20, 26), (232, 236, 242), (138, 148, 164), (44, 50, 61)
-GOOD, BAD, REAL = (84, 200, 130), (240, 100, 90), (255, 176, 64)
 
 
 def film_run(
@@ -109,21 +122,6 @@ def _canvas(levels: int) -> Image.Image:
     return Image.new("RGB", (width, HEAD + 84 * BIG + FOOT), PAPER)
 
 
-def paste(
-    canvas: Image.Image,
-    pixels: Pixels,
-    times: int,
-    left: int,
-    top: int,
-    frame: tuple[int, int, int] | None = None,
-) -> None:
-    """Put a frame on the canvas, every pixel as a square, framed in a colour if asked."""
-    canvas.paste(Image.fromarray(enlarge(pixels, times)), (left, top))
-    if frame is not None:
-        box = (left - 2, top - 2, left + 84 * times + 1, top + 84 * times + 1)
-        ImageDraw.Draw(canvas).rectangle(box, outline=frame, width=2)
-
-
 def _head(pen: ImageDraw.ImageDraw, width: int, game: str, step: int, context: int) -> None:
     real = step < context
     text = f"real game, step {step + 1} of {context}" if real else f"dream, step {step - context + 1}"
@@ -161,37 +159,3 @@ def _foot(
         x = (places[index] + places[index + 1]) / 2
         pen.line((x, middle, x, middle - height), GOOD if height > 0 else BAD, 3)
         pen.point((x, middle), FAINT)
-
-
-def reward_colour(reward: float) -> tuple[int, int, int]:
-    """Of a reward, as it is or as it is foreseen."""
-    return GOOD if reward > 0.05 else BAD if reward < -0.05 else INK
-
-
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font."""
-    return ImageFont.load_default(size)
-
-
-def require_gif(path: Path | None) -> None:
-    """Raise ValueError if the file's name is that of another kind."""
-    if path is not None and path.suffix.lower() != ".gif":
-        raise ValueError(f"--out is {path}; the film is a GIF, so give a name that ends in .gif")
-
-
-def sampled(steps: range) -> range:
-    """About eight of the steps, whose colours are those of the film."""
-    return steps[:: max(1, len(steps) // 8)]
-
-
-def write_gif(path: Path, pictures: Iterable[Image.Image], sample: Iterable[Image.Image]) -> None:
-    """A film that repeats; one palette for all pictures, that of the sample, so nothing flickers.
-
-    Of each picture no more is kept than a byte a pixel.
-    """
-    colours = Image.fromarray(np.concatenate([np.asarray(picture) for picture in sample]))
-    palette = colours.quantize(255, method=Image.Quantize.MEDIANCUT)
-    frames = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
-    with written_whole(path) as partial:
-        first = next(frames)
-        first.save(partial, "GIF", save_all=True, append_images=frames, duration=MILLISECONDS, loop=0)
