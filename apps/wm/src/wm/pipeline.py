@@ -10,6 +10,7 @@ from pathlib import Path
 from wm.config import RunConfig
 from wm.console import command
 from wm.device import forget_peak_memory, peak_memory_gib
+from wm.distributed import ALONE
 from wm.files import write_text
 from wm.freshness import stage_fingerprint, stale, stale_inputs
 from wm.interrupt import deferred_interrupt
@@ -81,6 +82,7 @@ def _context(stage: Stage, whole: Context, manifest: Manifest) -> Context:
         whole,
         config=stage.config(config),
         layout=layout_of_round(root, config, stage.round) if stage.continues else final_layout(root, config),
+        team=whole.team if stage.parallel else ALONE,
         previous=Layout(root, stage.round - 1) if stage.round else None,
         round=stage.round,
         stage=stage.name,
@@ -97,9 +99,9 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     current = not stale([stage], whole.config, manifest)
     if current or manifest.reinstate(stage.name, context.fingerprint):
         context.reporter.say(f"{stage.name}: up to date, skipped")
-        context.team.as_leader_says(False)
+        whole.team.as_leader_says(False)
         return False
-    context.team.as_leader_says(True)
+    whole.team.as_leader_says(True)
     manifest.begin(stage.name)
     forget_peak_memory(context.device)
     made, seconds = _timed(stage, context)
@@ -117,7 +119,7 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     for leftover in context.layout.checkpoint(stage.name).parent.glob(f"{stage.name}-*"):
         leftover.unlink()
     context.reporter.say(f"{stage.name}: done in {record.seconds:.0f} s")
-    context.team.wait()
+    whole.team.wait()
     return True
 
 

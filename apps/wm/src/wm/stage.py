@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wm.config import RunConfig
-from wm.device import derive_seed
+from wm.device import derive_seed, generator
 from wm.distributed import ALONE, Team
 from wm.files import write_text
 from wm.fit import fit
@@ -29,7 +29,7 @@ class Context:
     Args:
         config: the settings of the stage's round.
         layout: the places of its round.
-        team: the processes that train together.
+        team: the processes that run the stage together.
         previous: the places of the round before, None in round 0.
         round: number of the round.
         stage: the stage's name in the run, such as ``agent``, or ``agent-0`` in an earlier round.
@@ -49,6 +49,10 @@ class Context:
     def seed(self, *names: str | int) -> int:
         """A seed of this run for the purpose named."""
         return derive_seed(self.config.seed, *names)
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """A generator on the CPU, of that seed."""
+        return generator(self.config.seed, *names)
 
     @property
     def first_batch(self) -> int:
@@ -78,14 +82,14 @@ class Context:
         *,
         epoch: int,
         name: str = "",
-        part: str = "",
-        **more: Any,
+        optimizer: torch.optim.Optimizer | None = None,
+        group: int = 1,
     ) -> dict[str, float]:
         """Train as :func:`wm.fit.fit` does, as this stage or a part of it.
 
         Args:
-            name: of the training loop in metrics and messages, if it is not the stage's.
-            part: of the stage, in the name of the checkpoint.
+            name: of the training loop in metrics, messages and the checkpoint's name, if it is not the
+                stage's.
         """
         base, *suffix = self.stage.split("-")
         return fit(
@@ -96,9 +100,11 @@ class Context:
             seed=self.config.seed,
             device=self.device,
             reporter=self.reporter,
-            checkpoint=self.checkpoint(part),
+            checkpoint=self.checkpoint(name),
             epoch=epoch,
-            **more,
+            optimizer=optimizer,
+            group=group,
+            team=self.team,
         )
 
     def remembered(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

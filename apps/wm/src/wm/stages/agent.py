@@ -17,7 +17,6 @@ from token_worldmodel import TokenBatch, TokenTrajectories
 
 from wm.actions import allowed_actions
 from wm.artifacts import frozen_quantizer, frozen_worldmodel
-from wm.device import generator
 from wm.dreams import Dreamer
 from wm.stage import Context, Made, Stage
 from wm.windows import SPLITS, load_all_tokens, token_sampler
@@ -55,7 +54,6 @@ def _learn_to_predict(
         fit_config,
         epoch=sum(real.num_windows.values()),
         name="predictors",
-        part="predictors",
     )
     agent.eval()
     return evaluate_predictors(
@@ -100,7 +98,6 @@ def _learn_to_play(
         dreamer.batch,
         fit_config,
         epoch=sum(contexts.num_windows.values()),
-        part="actor-critic",
         group=dreamer.learner.steps_per_batch,
     )
 
@@ -111,8 +108,8 @@ def _agent(context: Context) -> Agent:
     if known is not None:
         return load_agent(known).to(context.device).train()
     config = context.config
-    draw = generator(config.seed, "agent")
-    return Agent(config.actor, config.critic, config.predictor, generator=draw).to(context.device)
+    agent = Agent(config.actor, config.critic, config.predictor, generator=context.generator("agent"))
+    return agent.to(context.device)
 
 
 def transitions(batch: TokenBatch, quantizer: HRVQ, life_loss_ends: bool) -> TransitionBatch:

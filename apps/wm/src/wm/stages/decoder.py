@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig
-from wm.device import generator, sent
+from wm.device import sent
 from wm.stage import Context, Made, Stage
 
 METRIC_ROWS = 500
@@ -59,10 +59,7 @@ def run(context: Context) -> Made:
             parts.append(source.batch(rng.choice(rows, size=count), depths))
         return DecoderBatch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
-    decoder = Decoder(
-        decoder_config(config),
-        generator=generator(config.seed, "decoder"),
-    ).to(device)
+    decoder = Decoder(decoder_config(config), generator=context.generator("decoder")).to(device)
     trained = context.fit(
         DecoderObjective(decoder), batch, fit_config, epoch=sum(len(rows) for _, rows in train)
     )

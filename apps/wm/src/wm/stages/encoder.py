@@ -23,7 +23,6 @@ from cnn_encoder import (
 from torch import Tensor
 
 from wm.clips import ClipSampler
-from wm.device import generator
 from wm.stage import Context, Made, Stage
 from wm.windows import newest_rows
 
@@ -57,7 +56,7 @@ def run(context: Context) -> Made:
     )
     contrastive = config.contrastive
     if known is None:
-        encoder = Encoder(config.encoder, generator=generator(config.seed, "encoder"))
+        encoder = Encoder(config.encoder, generator=context.generator("encoder"))
     else:
         encoder, _ = load_encoder(known)
         steps = config.train.encoder.steps
@@ -65,11 +64,9 @@ def run(context: Context) -> Made:
             contrastive, inverse_start_step=0, head_start_steps=min(HEAD_START_STEPS, steps // 2)
         )
     encoder = encoder.to(device)
-    objective = ContrastiveObjective(
-        encoder, contrastive, generator=generator(config.seed, "contrastive")
-    ).to(device)
+    objective = ContrastiveObjective(encoder, contrastive, generator=context.generator("contrastive"))
     trained = context.fit(
-        objective,
+        objective.to(device),
         lambda step: sampler.batch(context.first_batch + step),
         config.train.encoder,
         epoch=sampler.num_clips,
@@ -105,8 +102,7 @@ def _made(
     train: dict[str, float],
 ) -> Made:
     config, layout, device = context.config, context.layout, context.device
-    untrained = Encoder(config.encoder, generator=generator(config.seed, "random"))
-    untrained = untrained.to(device)
+    untrained = Encoder(config.encoder, generator=context.generator("random")).to(device)
     metrics: dict[str, object] = {"train": train}
     for game, store in stores.items():
         metrics[game] = {
@@ -148,7 +144,7 @@ def _health(context: Context, encoder: Encoder, store: FrameStore, background: T
     batches = (store.stacks(rows[i : i + EMBED_BATCH]) for i in range(0, len(rows), EMBED_BATCH))
     embeddings = embed(encoder, batches, background).cpu()
     ids = torch.from_numpy(np.ascontiguousarray(store.episode_ids[rows]))
-    draw = generator(context.config.seed, "metrics")
+    draw = context.generator("metrics")
     return {
         "temporal_consistency": temporal_consistency(embeddings, ids, num_pairs=METRIC_PAIRS, generator=draw),
         "diversity": diversity(embeddings, num_pairs=METRIC_PAIRS, generator=draw),

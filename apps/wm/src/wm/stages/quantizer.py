@@ -11,7 +11,6 @@ from hrvq import HRVQ, FitProgress, distortion, perplexity, persistence, usage
 from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
 from torch import Tensor
 
-from wm.device import derive_seed, generator
 from wm.stage import Context, Made, Stage
 from wm.windows import newest_rows
 
@@ -61,7 +60,7 @@ def _fit(context: Context, train: Tensor) -> HRVQ:
             train,
             epochs=config.quantize.epochs,
             batch_size=config.quantize.batch_size,
-            seed=derive_seed(config.seed, "hrvq"),
+            seed=context.seed("hrvq"),
             progress=progress,
         )
     return quantizer
@@ -80,7 +79,7 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
     """
     config = context.config
     size, share = config.quantize.batch_size, config.rounds.newest_share
-    draw = generator(config.seed, context.stage)
+    draw = context.generator(context.stage)
     fresh = recent.nonzero()[:, 0] if recent.any() else torch.arange(len(train))
     quantizer.train()
     with context.reporter.task(context.stage, config.quantize.epochs) as task:

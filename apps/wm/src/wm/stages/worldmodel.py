@@ -15,7 +15,7 @@ from token_worldmodel import (
 )
 
 from wm.artifacts import frozen_quantizer
-from wm.device import autocast, autocast_dtype, derive_seed
+from wm.device import autocast, autocast_dtype
 from wm.stage import Context, Made, Stage
 from wm.windows import SPLITS, load_all_tokens, token_sampler
 
@@ -33,7 +33,7 @@ def run(context: Context) -> Made:
     )
     known = context.known("worldmodel")
     if known is None:
-        torch.manual_seed(derive_seed(config.seed, "worldmodel"))
+        torch.manual_seed(context.seed("worldmodel"))
         model = WorldModel(config.worldmodel).to(device)
     else:
         model = load_worldmodel(known).to(device)
@@ -53,7 +53,6 @@ def run(context: Context) -> Made:
                 weight_decay=fit_config.weight_decay,
                 betas=fit_config.betas,
             ),
-            team=context.team,
         )
     if not context.team.leads:
         return Made([])
