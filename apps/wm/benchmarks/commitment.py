@@ -149,7 +149,7 @@ class Experiment:
             device=torch.device("cpu"),
             reporter=Reporter(Console(stderr=True)),
             checkpoint=self.folder / f"{self.seed} {name}.pt",
-            epoch=self.sampler.num_clips,
+            epoch_size=self.sampler.num_clips,
         )
 
     @torch.no_grad()

@@ -56,7 +56,7 @@ def train(path, objective, steps=30, group=1, **settings):
         device=CPU,
         reporter=reporter,
         checkpoint=path / "toy.pt",
-        epoch=16,
+        epoch_size=16,
         group=group,
     )
     return trained, objective
@@ -143,7 +143,7 @@ def test_accumulating_two_batches_equals_one_joined_batch(tmp_path):
         device=CPU,
         reporter=reporter,
         checkpoint=tmp_path / "one.pt",
-        epoch=16,
+        epoch_size=16,
     )
     torch.testing.assert_close(one.line.weight, two.line.weight)
 
@@ -257,7 +257,7 @@ def test_a_process_that_dies_goes_on_from_the_last_whole_group(tmp_path, monkeyp
 def test_an_interruption_while_the_last_checkpoint_is_written_is_heard(tmp_path, monkeypatch):
     """Nobody asks for it at the end of a step: there is no further one."""
     module = importlib.import_module("wm.fit")
-    save, saved = module._save, []
+    save, saved = module._Checkpoint.save, []
 
     def slow(*what):
         save(*what)
@@ -267,7 +267,7 @@ def test_an_interruption_while_the_last_checkpoint_is_written_is_heard(tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-        patch.setattr(module, "_save", slow)
+        patch.setattr(module._Checkpoint, "save", slow)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, Regression(), steps=3)
     _, done = train(tmp_path, Regression(interrupt_at=1), steps=3)  # there is no step left to interrupt

@@ -8,6 +8,7 @@ import io
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def fit(
     device: torch.device,
     reporter: Reporter,
     checkpoint: Path,
-    epoch: int,
+    epoch_size: int,
     optimizer: torch.optim.Optimizer | None = None,
     group: int = 1,
     team: Team = ALONE,
@@ -47,7 +48,7 @@ def fit(
     Goes on from ``checkpoint`` if it is there and writes it now and then, at an interruption too. The caller
     deletes it once the stage's artifact is written. Steps come in groups of ``group`` that belong together
     (the minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group. Each process of
-    a ``team`` takes its slice of every batch; the first writes and logs. ``epoch`` is what
+    a ``team`` takes its slice of every batch; the first writes and logs. ``epoch_size`` is what
     ``FitConfig.resolve_steps`` asks for; ``optimizer`` is AdamW of all parameters unless another is given.
 
     Returns:
@@ -56,7 +57,7 @@ def fit(
     Raises:
         ValueError: the loss is no longer finite; the last good checkpoint is kept.
     """
-    total = config.resolve_steps(epoch)
+    total = config.resolve_steps(epoch_size)
     dtype = autocast_dtype(config.precision, device)
     if optimizer is None:
         optimizer = torch.optim.AdamW(
@@ -68,13 +69,10 @@ def fit(
         )
     trainable = [p for parameters in optimizer.param_groups for p in parameters["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    start, tail = _restore(checkpoint, objective, optimizer, scaler, device)
+    state = _Checkpoint(checkpoint, objective, optimizer, scaler)
+    start, tail = state.restore(device)
     if start:
         reporter.say(f"{stage}: goes on at step {start} of {total}")
-
-    def save() -> None:
-        if team.leads:
-            _save(checkpoint, objective, optimizer, scaler, step, tail)
 
     def require_finite(value: Tensor) -> None:
         if not torch.isfinite(value):
@@ -98,8 +96,9 @@ def fit(
     with reporter.task(stage, total, start) as task, deferred_interrupt() as interrupted:
         while step < total:
             torch.manual_seed(derive_seed(seed, stage, step, *([team.rank] if team.rank else [])))
+            rate = config.rate(step, total)
             for parameters in optimizer.param_groups:
-                parameters["lr"] = config.rate(step, total)
+                parameters["lr"] = rate
             for micro in range(config.accumulation):
                 with autocast(dtype, device):
                     batch = team.share(batches(step * config.accumulation + micro))
@@ -113,7 +112,7 @@ def fit(
                 values = {"loss": float(loss.detach())} | {
                     name: float(value) for name, value in metrics.items()
                 }
-                values |= {"grad_norm": float(norm), "learning_rate": config.rate(step, total)}
+                values |= {"grad_norm": float(norm), "learning_rate": rate}
                 reporter.log(stage, step, values, task)
                 if step >= min(0.9 * total, total - 1):
                     for name, value in values.items():
@@ -129,18 +128,20 @@ def fit(
             stop = team.any(interrupted())
             if stop or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
                 require_finite_gradient(norm)
-                save()
+                if team.leads:
+                    state.save(step, tail)
                 last_saved = time.monotonic()
             if stop:
                 raise KeyboardInterrupt
-    save()
+    if team.leads:
+        state.save(step, tail)
     if team.any(interrupted()):  # while the last steps were saved: no further step asks
         raise KeyboardInterrupt
     return {name: _mean(values) for name, values in tail.items() if name != "learning_rate"}
 
 
 def _mean(values: list[float]) -> float:
-    """Of those that are numbers: a batch without a lost point has no share of them that was foreseen."""
+    """Mean of the values that are not NaN; recall, say, is NaN in a batch without a lost point."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
 
@@ -169,38 +170,48 @@ def compiled(module: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return forward
 
 
-def _save(
-    path: Path, objective: nn.Module, optimizer: Any, scaler: Any, step: int, tail: dict[str, list[float]]
-) -> None:
-    state = {
-        "step": step,
-        "tail": tail,
-        "objective": objective.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-    }
-    # Through memory: torch's own file writer turns a full disk into an error that does not say so.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    with written_whole(path) as partial:
-        partial.write_bytes(buffer.getbuffer())
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What a training loop needs to go on, and the file that keeps it."""
 
+    path: Path
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
 
-def _restore(
-    path: Path, objective: nn.Module, optimizer: Any, scaler: Any, device: torch.device
-) -> tuple[int, dict[str, list[float]]]:
-    """The step to go on at, and the metrics logged so far of those that are averaged at the end."""
-    if not path.exists():
-        return 0, {}
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        objective.load_state_dict(state["objective"])
-        optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty if begun in bfloat16, on a GPU that has it
-            scaler.load_state_dict(state["scaler"])
-        return int(state["step"]), state.get("tail", {})
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} cannot be read as this stage's checkpoint ({reason}); delete it to start the stage again"
-        ) from error
+    def save(self, step: int, tail: dict[str, list[float]]) -> None:
+        """Write all as it is before ``step``, with the metrics that are averaged at the end."""
+        state = {
+            "step": step,
+            "tail": tail,
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        # Through memory: torch's own file writer turns a full disk into an error that does not say so.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        with written_whole(self.path) as partial:
+            partial.write_bytes(buffer.getbuffer())
+
+    def restore(self, device: torch.device) -> tuple[int, dict[str, list[float]]]:
+        """Put all back as it was: the step to go on at, 0 without a file, and the metrics so far.
+
+        Raises:
+            ValueError: the file is damaged, or of another objective.
+        """
+        if not self.path.exists():
+            return 0, {}
+        try:
+            state = torch.load(self.path, map_location=device, weights_only=True)
+            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"]:  # empty if begun in bfloat16, on a GPU that has it
+                self.scaler.load_state_dict(state["scaler"])
+            return int(state["step"]), state.get("tail", {})
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{self.path} cannot be read as this stage's checkpoint ({reason}); delete it to start the "
+                "stage again"
+            ) from error

@@ -231,11 +231,11 @@ class FitConfig:
             all(0 <= beta < 1 for beta in self.betas), f"betas must lie in [0, 1); got {list(self.betas)}"
         )
 
-    def resolve_steps(self, epoch: int) -> int:
-        """Optimiser steps; ``epoch`` batch items (rows, windows) are one epoch."""
+    def resolve_steps(self, epoch_size: int) -> int:
+        """Optimiser steps, where an epoch has ``epoch_size`` batch items (rows, windows)."""
         if self.steps:
             return self.steps
-        return max(1, math.ceil(self.epochs * epoch / (self.batch_size * self.accumulation)))
+        return max(1, math.ceil(self.epochs * epoch_size / (self.batch_size * self.accumulation)))
 
     def rate(self, step: int, total: int) -> float:
         """Learning rate of 0-based ``step`` of ``total``: linear warm-up, then the schedule."""

@@ -54,6 +54,6 @@ def train_supervised(
             device=device,
             reporter=reporter,
             checkpoint=Path(directory) / "supervised.pt",
-            epoch=len(play.store),
+            epoch_size=len(play.store),
         )
     return frozen(encoder)

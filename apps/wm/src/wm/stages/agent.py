@@ -52,7 +52,7 @@ def _learn_to_predict(
         PredictorObjective(agent.reward, agent.continue_).to(context.device),
         lambda step: transitions(real.batch(context.first_batch + step), quantizer, dream.life_loss_ends),
         fit_config,
-        epoch=sum(real.num_windows.values()),
+        epoch_size=sum(real.num_windows.values()),
         name="predictors",
     )
     agent.eval()
@@ -97,7 +97,7 @@ def _learn_to_play(
         dreamer.learner,
         dreamer.batch,
         fit_config,
-        epoch=sum(contexts.num_windows.values()),
+        epoch_size=sum(contexts.num_windows.values()),
         group=dreamer.learner.steps_per_batch,
     )
 

@@ -61,7 +61,7 @@ def run(context: Context) -> Made:
 
     decoder = Decoder(decoder_config(config), generator=context.generator("decoder")).to(device)
     trained = context.fit(
-        DecoderObjective(decoder), batch, fit_config, epoch=sum(len(rows) for _, rows in train)
+        DecoderObjective(decoder), batch, fit_config, epoch_size=sum(len(rows) for _, rows in train)
     )
     decoder.eval()
     save_decoder(layout.decoder, decoder)

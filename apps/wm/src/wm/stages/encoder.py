@@ -69,7 +69,7 @@ def run(context: Context) -> Made:
         objective.to(device),
         lambda step: sampler.batch(context.first_batch + step),
         config.train.encoder,
-        epoch=sampler.num_clips,
+        epoch_size=sampler.num_clips,
     )
     encoder.eval()
     save_encoder(layout.encoder, encoder, backgrounds)

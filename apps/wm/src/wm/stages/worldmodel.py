@@ -45,7 +45,7 @@ def run(context: Context) -> Made:
             WorldModelObjective(model),
             lambda step: train.batch(context.first_batch + step),
             fit_config,
-            epoch=sum(train.num_windows.values()) // length,
+            epoch_size=sum(train.num_windows.values()) // length,
             optimizer=make_optimizer(
                 model,
                 fit_config.optimizer,
