@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 WIDTH_OF_NO_TERMINAL = 160  # tables are not folded there
 
@@ -28,6 +29,14 @@ def make_console(*, stderr: bool = False) -> Console:
     """
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_OF_NO_TERMINAL
     return Terminal(stderr=stderr, width=width, markup=False, highlight=False)
+
+
+def numbers_table(title: str, *columns: str, words: int = 1) -> Table:
+    """A table without rows yet: its first ``words`` columns on the left, the rest, numbers, on the right."""
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < words else "right")
+    return table
 
 
 def command(*words: str | Path) -> str:

@@ -1,7 +1,8 @@
 """Signs of trouble in the loop of collecting and dreaming, each with a plain hint."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from statistics import fmean
+from typing import NamedTuple
 
 from rich.table import Table
 
@@ -192,7 +193,7 @@ def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | No
         key = "mean_reward_sign"
     if record is None or any(key not in record.metrics.get(game, {}) for game in config.games):
         return None
-    return _mean([record.metrics[game][key] for game in config.games])
+    return fmean([record.metrics[game][key] for game in config.games])
 
 
 def _last_play(config: RunConfig) -> str:
@@ -219,8 +220,4 @@ def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | N
     ):
         return None
     scores = [games[game] for game in config.games]
-    return _mean([score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores])
-
-
-def _mean(values: list[Any]) -> float:
-    return float(sum(values) / len(values))
+    return fmean([score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores])

@@ -1,9 +1,12 @@
 """What `wm bench` prints."""
 
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from wm.console import numbers_table
 
 TITLES = {"mean": "mean", "median": "median", "iqm": "IQM"}
 
@@ -22,25 +25,23 @@ def print_bench(result: dict[str, Any], console: Console) -> None:
 
 def _games(result: dict[str, Any]) -> Table:
     protocol, systems = result["protocol"], list(result["published"])
-    table = Table(
-        title=f"mean over {len(protocol['seeds'])} seeds of {protocol['episodes']} episodes of at most "
+    title = (
+        f"mean over {len(protocol['seeds'])} seeds of {protocol['episodes']} episodes of at most "
         f"{protocol['max_frames']} frames; "
         f"{protocol['preset']}, {protocol['name']}, temperature {protocol['temperature']}, "
-        f"epsilon {protocol['epsilon']}; {_steps(result)} real agent steps, published systems at 100k",
-        title_justify="left",
+        f"epsilon {protocol['epsilon']}; {_steps(result)} real agent steps, published systems at 100k"
     )
-    for column in ("game", "ours", "seeds", "random (measured)", "human", *systems):
-        table.add_column(column, justify="left" if column == "game" else "right")
+    table = numbers_table(title, "game", "ours", "seeds", "random (measured)", "human", *systems)
     for game, scores in result["scores"].items():
         human = result["reference"][game]["human"]
         published = (result["published"][system].get(game) for system in systems)
         table.add_row(
             game,
-            f"{_mean(scores):.1f}",
+            f"{fmean(scores):.1f}",
             f"{min(scores):.1f} to {max(scores):.1f}" if len(scores) > 1 else "1",
-            f"{_mean(result['random'][game]):.1f}",
+            f"{fmean(result['random'][game]):.1f}",
             "" if human is None else f"{human:.1f}",
-            *("" if values is None else f"{_mean(values):.1f}" for values in published),
+            *("" if values is None else f"{fmean(values):.1f}" for values in published),
         )
     return table
 
@@ -52,12 +53,8 @@ def _steps(result: dict[str, Any]) -> str:
 
 def _aggregates(result: dict[str, Any]) -> Table:
     games = [game for game in result["scores"] if game not in result["without_reference"]]
-    table = Table(
-        title=f"human-normalised over {len(games)} games, with 95 % stratified bootstrap intervals",
-        title_justify="left",
-    )
-    for column in ("", "seeds", *TITLES.values()):
-        table.add_column(column, justify="right" if column else "left")
+    title = f"human-normalised over {len(games)} games, with 95 % stratified bootstrap intervals"
+    table = numbers_table(title, "", "seeds", *TITLES.values())
     for system, found in result["aggregates"].items():
         cells = []
         for name in TITLES:
@@ -73,7 +70,3 @@ def _aggregates(result: dict[str, Any]) -> Table:
             end_section=ours,
         )
     return table
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)

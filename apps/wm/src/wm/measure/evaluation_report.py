@@ -1,10 +1,13 @@
 """The table of a game's scores, beside what others published."""
 
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 
 from atari_data import human_normalized, published_scores
 from rich.table import Table
+
+from wm.console import numbers_table
 
 REFERENCES = ("Random", "Human")  # the published scores that are of no system, and of no number of steps
 
@@ -22,17 +25,15 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
     steps = "" if collected is None else f", {collected} real steps"
     if choosing:
         steps += f" and {choosing} to choose by"
-    table = Table(
-        title=f"{game}{steps}: {who}{protocol['episodes']} episodes of at most "
+    title = (
+        f"{game}{steps}: {who}{protocol['episodes']} episodes of at most "
         f"{protocol['max_frames']} frames, {protocol['name']} (sticky {protocol['sticky']}, "
         f"no-ops up to {max(0, protocol['noop_max'] - 1)}), temperature {protocol['temperature']}, "
         f"epsilon {protocol.get('epsilon', 0.0)}, "
-        f"seed {protocol['seed']}",
-        title_justify="left",
+        f"seed {protocol['seed']}"
     )
+    table = numbers_table(title, "", "mean", "95 % interval", "median", "std", "human-normalised")
     table.caption, table.caption_justify = "\n".join(_notes(scores["agent"], protocol["episodes"])), "left"
-    for column in ("", "mean", "95 % interval", "median", "std", "human-normalised"):
-        table.add_column(column, justify="left" if not column else "right")
     for name in ("agent", "random"):
         score = scores[name]
         low, high = score["interval"]
@@ -46,7 +47,7 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
             end_section=name == "random",
         )
     for system, values in published_scores(game).items():
-        mean = sum(values) / len(values)
+        mean = fmean(values)
         spread = f"all {len(values)} seeds: {min(values):.1f} to {max(values):.1f}" if len(values) > 1 else ""
         budget = "" if system in REFERENCES else ", 100k"
         table.add_row(

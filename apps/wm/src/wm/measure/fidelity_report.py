@@ -4,9 +4,8 @@ import math
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from wm.console import shown
+from wm.console import numbers_table, shown
 
 SELECTED = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50)
 
@@ -17,15 +16,11 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
     horizons = [h for h in SELECTED if h <= protocol["horizon"]]
     if horizons[-1] != protocol["horizon"]:
         horizons.append(protocol["horizon"])
-    table = Table(
-        title=f"{game}: {found['windows']} dreams of {protocol['horizon']} steps after {protocol['context']} "
-        "real ones, with the actions really played; dream | copy of the last real step",
-        title_justify="left",
+    title = (
+        f"{game}: {found['windows']} dreams of {protocol['horizon']} steps after {protocol['context']} "
+        "real ones, with the actions really played; dream | copy of the last real step"
     )
-    table.add_column("")
-    for horizon in horizons:
-        table.add_column(f"step {horizon}", justify="right")
-    table.add_column("beats copy to", justify="right")
+    table = numbers_table(title, "", *(f"step {horizon}" for horizon in horizons), "beats copy to")
 
     def line(name: str, ours: list[float], copied: list[float], digits: int, useful: int) -> None:
         form = f".{digits}f"

@@ -12,6 +12,7 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
 from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.config import RunConfig
+from wm.console import numbers_table
 from wm.device import autocast, autocast_dtype, pick_device
 from wm.measure.model_checks import Check, check_worldmodel
 from wm.measure.results import write_result
@@ -86,12 +87,8 @@ def _checks_table(checks: list[Check]) -> Table:
 
 
 def _table(game: str, levels: list[dict[str, Any]]) -> Table:
-    table = Table(
-        title=f"{game}: next tokens on {levels[0]['count']} steps of validation episodes",
-        title_justify="left",
-    )
-    for column in ("", "level", "model", "copy last", "unigram"):
-        table.add_column(column, justify="right" if column not in ("", "level") else "left")
+    title = f"{game}: next tokens on {levels[0]['count']} steps of validation episodes"
+    table = numbers_table(title, "", "level", "model", "copy last", "unigram", words=2)
     for name, own, kind, copied, unigram in ROWS:
         for number, level in enumerate(levels):
             table.add_row(

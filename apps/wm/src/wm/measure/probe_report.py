@@ -5,6 +5,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from wm.console import numbers_table
+
 
 def print_probe(game: str, found: dict[str, Any], console: Console) -> None:
     """Retention by variable and stage, then the geometry of each representation, then AtariARI scores."""
@@ -19,13 +21,11 @@ def _retention(game: str, found: dict[str, Any]) -> Table:
     rows = found["retention"]
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     cells = {(row["variable"], row["stage"]): row for row in rows}
-    table = Table(
-        title=f"{game}: what an MLP probe reads, R2 (mean error in RAM pixels), on frames of other episodes "
-        "with the object in play",
-        title_justify="left",
+    title = (
+        f"{game}: what an MLP probe reads, R2 (mean error in RAM pixels), on frames of other episodes with "
+        "the object in play"
     )
-    for name in ("variable", "frames", *stages):
-        table.add_column(name, justify="left" if name == "variable" else "right")
+    table = numbers_table(title, "variable", "frames", *stages)
     for variable in dict.fromkeys(row["variable"] for row in rows):
         of_stages = [cells[variable, stage] for stage in stages]
         if all(row["mlp_r2"] is None for row in of_stages):
@@ -39,22 +39,17 @@ def _cell(row: dict[str, Any]) -> str:
 
 
 def _geometry(game: str, geometry: dict[str, dict[str, float]]) -> Table:
-    table = Table(title=f"{game}: geometry of the features", title_justify="left")
-    for name in ("", "temporal consistency", "diversity", "norm", "state correlation"):
-        table.add_column(name, justify="right" if name else "left")
+    measures = ("temporal consistency", "diversity", "norm", "state correlation")
+    table = numbers_table(f"{game}: geometry of the features", "", *measures)
     for stage, values in geometry.items():
         table.add_row(stage, *(f"{value:.3f}" for value in values.values()))
     return table
 
 
 def _atariari(game: str, found: dict[str, Any]) -> Table:
-    table = Table(
-        title=f"{game}: AtariARI linear probes, weighted F1, on {found['unseen_test_frames']} unseen frames",
-        title_justify="left",
-    )
     categories = list(dict.fromkeys(name for s in found["stages"].values() for name in s["categories"]))
-    for name in ("", *categories, "mean"):
-        table.add_column(name, justify="right" if name else "left")
+    title = f"{game}: AtariARI linear probes, weighted F1, on {found['unseen_test_frames']} unseen frames"
+    table = numbers_table(title, "", *categories, "mean")
     for stage, score in found["stages"].items():
         cells = (score["categories"].get(name) for name in categories)
         texts = ("" if value is None else f"{value:.3f}" for value in cells)
