@@ -14,7 +14,7 @@ from wm.signs import hints, read_signs, signs_table
 from wm.stage import BY_GAME
 from wm.stages import stages_of
 
-Row = tuple[str, str, str, str]
+Row = tuple[str, str, str]  # metric, value, baseline
 
 
 def print_report(config: RunConfig, manifest: Manifest, console: Console, only: str | None = None) -> None:
@@ -31,7 +31,7 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
             table.add_row(name, "of other games than the run's", "run it again", "")
         else:
             for row in rows(config, record.metrics):
-                table.add_row(*row)
+                table.add_row(name, *row)
         peak = shown(record.metrics.get("peak_memory_gib"), ".1f")
         took = f"{record.seconds:.0f} s, peak {peak} GiB on {record.device}"
         table.add_row("", "took", took, "", style="dim", end_section=True)
@@ -52,7 +52,7 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
 
 
 def _start(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
-    yield "start", f"parts of {metrics['run']}", ", ".join(metrics["parts"]), "nothing"
+    yield f"parts of {metrics['run']}", ", ".join(metrics["parts"]), "nothing"
 
 
 def _collect(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
@@ -63,7 +63,7 @@ def _collect(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
         )
         mean = "none ended" if m["mean_return"] is None else shown(m["mean_return"], ".2f")
         text = f"{m['steps']} steps, {m['episodes']} whole episodes, mean return {mean}"
-        yield "collect", f"{game}: play", text, by
+        yield f"{game}: play", text, by
 
 
 def _encoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
@@ -74,7 +74,7 @@ def _encoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
             ("diversity", "diversity (ideal 1.41)"),
         ):
             baseline = f"random encoder {shown(untrained[key], '.3f')}"
-            yield "encoder", f"{game}: {name}", shown(trained[key], ".3f"), baseline
+            yield f"{game}: {name}", shown(trained[key], ".3f"), baseline
 
 
 def _hrvq(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
@@ -83,15 +83,13 @@ def _hrvq(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     for game in config.games:
         m = metrics[game]
         used = ", ".join(shown(share, ".0%") for share in m["usage"])
-        yield "hrvq", f"{game}: codes used by level", used, most
+        yield f"{game}: codes used by level", used, most
         yield (
-            "hrvq",
             f"{game}: perplexity by level",
             _numbers(m["perplexity"], 0),
             f"at most {_numbers(sizes, 0)}",
         )
         yield (
-            "hrvq",
             f"{game}: explained variance up to level",
             _numbers(m["explained_variance"], 3),
             "mean vector 0",
@@ -108,7 +106,7 @@ def _decoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
         for key, name in kinds:
             text = f"{_numbers(m[key], 1)} ({depths})"
             baseline = f"background alone {shown(m[f'background_{key}'], '.1f')}"
-            yield "decoder", f"{game}: {name}", text, baseline
+            yield f"{game}: {name}", text, baseline
 
 
 def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
@@ -119,11 +117,11 @@ def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
             share = {key: shown(value, ".1%") for key, value in m.items() if key.endswith("accuracy")}
             nats = {key: shown(value, ".2f") for key, value in m.items() if key.endswith("cross_entropy")}
             copied = f"copy last {share['copy_accuracy']}, commonest code {share['unigram_accuracy']}"
-            yield "worldmodel", f"{where} accuracy", share["accuracy"], copied
+            yield f"{where} accuracy", share["accuracy"], copied
             guessed = f"copy last 0.0%, commonest code {share['changed_unigram_accuracy']}"
-            yield "worldmodel", f"{where} accuracy on changed", share["changed_accuracy"], guessed
+            yield f"{where} accuracy on changed", share["changed_accuracy"], guessed
             guessed = f"copy last {nats['copy_cross_entropy']}, unigram {nats['unigram_cross_entropy']}"
-            yield "worldmodel", f"{where} cross-entropy (nats)", nats["cross_entropy"], guessed
+            yield f"{where} cross-entropy (nats)", nats["cross_entropy"], guessed
 
 
 def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
@@ -132,8 +130,8 @@ def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
         count = m[f"reward_count_{label}"]
         recall, precision = (shown(m[f"reward_{kind}_{label}"], ".0%") for kind in ("recall", "precision"))
         found = f"recall {recall}, precision {precision}" if count else "none in held-out play"
-        yield "agent", f"{label} rewards", found, f"of {shown(count, '.0f')}; always zero: recall 0%"
-    yield "agent", "imagined return", shown(metrics["train"].get("imagined_return"), ".3f"), ""
+        yield f"{label} rewards", found, f"of {shown(count, '.0f')}; always zero: recall 0%"
+    yield "imagined return", shown(metrics["train"].get("imagined_return"), ".3f"), ""
 
 
 def _choose(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
@@ -143,7 +141,7 @@ def _choose(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
         means = _numbers([candidate["games"][game]["mean"] for candidate in candidates], 2)
         played = len(candidates[0]["games"][game]["returns"])
         name = f"{game}: mean of {played} games, agent of round {rounds}"
-        yield "choose", name, means, f"round {metrics['round']} chosen"
+        yield name, means, f"round {metrics['round']} chosen"
 
 
 _STAGE_ROWS = {
