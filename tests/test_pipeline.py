@@ -20,8 +20,8 @@ from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective, load_worldmodel
 from wm import pipeline, training
 from wm.config import build_config, load_config, read_preset, save_config
+from wm.freshness import what_changes
 from wm.measure import evaluation
-from wm.outdated import what_changes
 from wm.run import Layout, Manifest
 from wm.sections import StartConfig
 from wm.settings import unstructure

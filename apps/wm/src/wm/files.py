@@ -9,23 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_OPEN_FILES = 10_240  # the most that macOS allows
-
-
-def allow_many_open_files() -> None:
-    """Raise this process's limit of open files to what the system allows it.
-
-    Every shard that is read keeps one open, and some systems begin with 256.
-    """
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
 
 def require_place(path: Path) -> None:
     """Say before the work, not after it, that a file cannot be written.

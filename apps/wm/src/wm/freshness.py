@@ -3,12 +3,17 @@
 ``config`` is the whole run's everywhere. ``run.Manifest`` knows what each stage was made from.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from wm.config import YOUNGER, RunConfig
 from wm.run import Manifest, fingerprint
-from wm.settings import unstructure
+from wm.settings import flatten, unstructure
 from wm.stage import Stage
+
+NAMED = 4
+"""Stages that are named of those that run again."""
 
 
 def stale_inputs(name: str, stages: Sequence[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
@@ -41,6 +46,39 @@ def outdated(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> 
     return [stage.name for stage in stages if stage.name in ran and not _fits(stage, config, manifest)]
 
 
+def what_changes(
+    before: dict[str, Any], config: RunConfig, stages: Sequence[Stage], manifest: Manifest
+) -> Iterator[str]:
+    """What a run is given instead of its own settings, and which finished stages run again for that.
+
+    Nothing if nothing is changed: a preset given to a run replaces even what was set with care.
+
+    Args:
+        before: the run's settings as its file has them; those that it lacks are at their defaults.
+        config: those it is given.
+        stages: those that are to run.
+    """
+    defaults, new = (flatten(unstructure(each)) for each in (RunConfig(), config))
+    old = defaults | flatten(before)
+    changed = [key for key in new if old[key] != new[key]]
+    if not changed:
+        return
+    pairs = (f"{key} {json.dumps(old[key])} to {json.dumps(new[key])}" for key in changed)
+    yield f"changed: {', '.join(pairs)}"
+    again = set(outdated(stages, config, manifest))
+    for stage in stages:
+        if again.intersection(stage.needs):
+            again.add(stage.name)
+    lost = [stage.name for stage in stages if stage.name in again and stage.name in manifest.stages]
+    if lost:
+        minutes = sum(manifest.stages[name].seconds for name in lost) / 60
+        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        yield (
+            f"to be run again: {', '.join(lost[:NAMED])}{more} ({minutes:.0f} minutes of work); to keep what "
+            "they made, stop now and set back what changed"
+        )
+
+
 def _fits(stage: Stage, config: RunConfig, manifest: Manifest) -> bool:
     """Whether the manifest has the stage, made from these settings and the inputs it has now."""
     record = manifest.stages.get(stage.name)
@@ -50,7 +88,7 @@ def _fits(stage: Stage, config: RunConfig, manifest: Manifest) -> bool:
 
 
 def stage_fingerprint(stage: Stage, config: RunConfig, manifest: Manifest) -> str:
-    """Of the settings that the stage's artifacts depend on, and of the artifacts that it reads."""
+    """Hash of the settings that a stage depends on and of the artifacts it reads."""
     own = stage.config(config)
     return fingerprint(
         {

@@ -25,8 +25,7 @@ from wm.config import (
 from wm.console import command
 from wm.device import autocast_dtype, pick_device
 from wm.distributed import join, leave
-from wm.freshness import stale_inputs
-from wm.outdated import what_changes
+from wm.freshness import stale_inputs, what_changes
 from wm.pipeline import require_inputs, run_stages, take_back
 from wm.report import print_report
 from wm.reporter import Reporter, Sink, make_sinks

@@ -15,9 +15,8 @@ from wm.cli.play import play
 from wm.cli.probe import probe
 from wm.cli.runs import runs, show
 from wm.cli.train import train
-from wm.files import allow_many_open_files
 from wm.interrupt import stop_on_ctrl_c
-from wm.memory import keep_freed_memory
+from wm.process import allow_many_open_files, keep_freed_memory
 from wm.versions import package_version
 
 app = typer.Typer(

@@ -26,7 +26,7 @@ def atlas(
     """Write one page that shows what each code stands for, who uses it, and what the games share."""
     console = make_console()
     with friendly_errors(console):
-        from wm.outdated import open_to_read
+        from wm.opening import open_to_read
         from wm.view.atlas_page import write_atlas
 
         config, layout = open_to_read(run, console)

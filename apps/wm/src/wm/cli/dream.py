@@ -26,7 +26,7 @@ def dream(
     """Film a dream of the agent, drawn level by level, with its actions and predicted rewards."""
     console = make_console()
     with friendly_errors(console):
-        from wm.outdated import open_to_read
+        from wm.opening import open_to_read
         from wm.view.dream_film import film_run
 
         config, layout = open_to_read(run, console)

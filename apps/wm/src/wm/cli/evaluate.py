@@ -57,13 +57,13 @@ def evaluate(
         if stage == "worldmodel":
             _only_of_the_game(context)
             from wm.measure.model_evaluation import evaluate_worldmodel
-            from wm.outdated import open_to_read
+            from wm.opening import open_to_read
 
             config, layout = open_to_read(run, console)
             evaluate_worldmodel(config, layout, json_file=json_file, device_name=device, console=console)
             return
         from wm.measure.evaluation import evaluate_run
-        from wm.outdated import open_to_read
+        from wm.opening import open_to_read
 
         config, layout = open_to_read(run, console)
         evaluate_run(

@@ -38,7 +38,7 @@ def fidelity(
     console = make_console()
     with friendly_errors(console):
         from wm.measure.fidelity import FidelityOptions, fidelity_run
-        from wm.outdated import open_to_read
+        from wm.opening import open_to_read
 
         config, layout = open_to_read(run, console)
         options = FidelityOptions(

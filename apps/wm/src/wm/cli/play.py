@@ -29,7 +29,7 @@ def play(
     """Play inside the world model, in the terminal: arrows, space, tab for the agent, q to end."""
     console = make_console()
     with friendly_errors(console):
-        from wm.outdated import open_to_read
+        from wm.opening import open_to_read
         from wm.view.playing import play_run
 
         config, layout = open_to_read(run, console)

@@ -42,7 +42,7 @@ def probe(
     console = make_console()
     with friendly_errors(console):
         from wm.measure.probing import ProbeOptions, probe_run
-        from wm.outdated import open_to_read
+        from wm.opening import open_to_read
 
         config, layout = open_to_read(run, console)
         options = ProbeOptions(

@@ -8,7 +8,7 @@ import pytest
 
 ASK_TWICE = """
 import resource, sys
-from wm.memory import keep_freed_memory
+from wm.process import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

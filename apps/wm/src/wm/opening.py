@@ -1,0 +1,33 @@
+"""A run opened to be read, with a word on what is out of date in it."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from wm.config import RunConfig
+from wm.console import command
+from wm.freshness import outdated
+from wm.rounds import open_run
+from wm.run import Layout, Manifest
+from wm.stages import stages_of
+
+
+def open_to_read(root: Path, console: Console) -> tuple[RunConfig, Layout]:
+    """Open a run for reading, and warn about stages that are out of date.
+
+    These ran before settings or inputs changed, as `wm train STAGE` may leave them.
+
+    Returns:
+        The settings, and the places of what the run's commands read.
+
+    Raises:
+        ValueError: it is no run, or its configuration, manifest or choice is damaged.
+    """
+    config, layout = open_run(root)
+    stages = [stage for stage in stages_of(config) if stage.name != "evaluate"]  # nothing is made from it
+    if old := outdated(stages, config, Manifest(layout)):
+        console.print(
+            f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
+            f"{command('wm', 'train', '--run', root)} brings them up to date"
+        )
+    return config, layout
