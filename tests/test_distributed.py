@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -22,7 +22,8 @@ EXACT = options(
 )
 
 
-class Batch(NamedTuple):
+@dataclass
+class Batch:
     x: Tensor
     y: Tensor
 

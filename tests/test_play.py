@@ -111,7 +111,7 @@ def test_a_played_step_is_the_world_models_and_the_dream_has_no_end(run):
     dreamed = dreamed_game(run)
     begin = next(dreamed.beginnings())
     action = ACTION_NAMES.index("LEFT")
-    dreamed.random.manual_seed(5)
+    dreamed.rng.manual_seed(5)
     dream = one_more(dreamed, begin, action)
     expected = imagine(
         dreamed.model,

@@ -134,9 +134,9 @@ class Experiment:
             validates=lambda ids: np.zeros(len(ids), bool),  # other play is there to test on
             device=torch.device("cpu"),
         )
-        random = torch.Generator().manual_seed(seed)
-        encoder = Encoder(EncoderConfig(), generator=random)
-        self.start = ContrastiveObjective(encoder, OBJECTIVE, generator=random)
+        rng = torch.Generator().manual_seed(seed)
+        encoder = Encoder(EncoderConfig(), generator=rng)
+        self.start = ContrastiveObjective(encoder, OBJECTIVE, generator=rng)
         self._fit(self.start, "warm start", 0, replace(WARM_START, steps=options.warm_start))
 
     def _fit(self, objective: nn.Module, name: str, first: int, config: FitConfig) -> None:
@@ -222,9 +222,9 @@ def frozen_encoder_ignores_weights(embeddings: Tensor, seed: int) -> str:
     outputs = []
     for weights in filter(None, SETTINGS.values()):
         quantizer = HRVQ(HRVQConfig(dim=384, commitment_weights=weights, seed=seed)).train()
-        random = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         for _ in range(50):
-            quantizer.update(embeddings[torch.randint(len(embeddings), (320,), generator=random)])
+            quantizer.update(embeddings[torch.randint(len(embeddings), (320,), generator=rng)])
         outputs.append(quantizer(embeddings[::10]))
     first = outputs[0].tokens
     differ = [f"{int((x.tokens != first).sum())} (loss {x.commitment_loss.sum():.2g})" for x in outputs]

@@ -53,12 +53,12 @@ class Player:
 
     def __init__(self, actor: Actor, mask: Tensor, seed: int) -> None:
         self.actor, self.mask = actor, mask
-        self.draw = torch.Generator().manual_seed(seed)
+        self.rng = torch.Generator().manual_seed(seed)
 
     def act(self, features: Tensor) -> Tensor:
         """Actions (B,) for features (B, F)."""
         with torch.no_grad():
-            return self.actor.act(features, self.mask, generator=self.draw)
+            return self.actor.act(features, self.mask, generator=self.rng)
 
 
 def supervised(config: RunConfig, game: str, background: Tensor, seed: int) -> tuple[Encoder, HRVQ]:

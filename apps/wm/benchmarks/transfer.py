@@ -48,6 +48,16 @@ SHOWN = {
     "breakout": ("ball_x", "ball_y", "player_x"),
     "ms_pacman": ("player_x", "player_y", "enemy_blinky_x", "enemy_blinky_y", "dots_eaten_count"),
 }
+PROBE = ProbeOptions(
+    frames=10_000,
+    steps=1000,
+    seed=1000,
+    supervised=False,
+    f1=False,
+    by_agent=False,
+    dinov2=None,
+    dinov2_size=224,
+)
 EARLY = (200, 600, 2400)  # steps of the world model at which its training loss is shown
 
 
@@ -93,7 +103,7 @@ def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: lis
     found = directory / "probe.json"
     if not found.exists():
         config, layout = open_run(directory)
-        probe_run(config, layout, ProbeOptions(), json_file=found, device_name="auto", console=Console())
+        probe_run(config, layout, PROBE, json_file=found, device_name="auto", console=Console())
     return directory
 
 

@@ -30,25 +30,25 @@ def dreamer():
 
 def make(learning: AgentConfig, **dream: Any) -> Dreamer:
     """Of a small world and an agent that expects rewards of all sizes."""
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     quantizer = HRVQ(HRVQConfig(dim=5, levels=2, codes=7))
-    quantizer.set_codebooks([torch.randn(7, 5, generator=draw) for _ in range(2)])
+    quantizer.set_codebooks([torch.randn(7, 5, generator=rng) for _ in range(2)])
     sizes = {"feature_dim": 10 + 16 * dream.get("hidden_state", False), "hidden": (16,)}
     agent = Agent(
         ActorConfig(**sizes, output_gain=2.0),
         CriticConfig(**sizes),
         PredictorConfig(feature_dim=10, hidden=(16,), reward_head="two_hot"),
-        generator=draw,
+        generator=rng,
     )
-    torch.nn.init.normal_(agent.reward.output.weight, std=3.0, generator=draw)
+    torch.nn.init.normal_(agent.reward.output.weight, std=3.0, generator=rng)
     torch.manual_seed(0)
     model = WorldModel(
         WorldModelConfig(num_levels=2, num_codes=7, dim=16, num_layers=1, num_heads=2, max_steps=8)
     )
     unused = torch.zeros(DREAMS, CONTEXT + 1)
     window = TokenBatch(
-        tokens=torch.randint(7, (DREAMS, CONTEXT + 1, 2), generator=draw),
-        actions=torch.randint(18, (DREAMS, CONTEXT + 1), generator=draw),
+        tokens=torch.randint(7, (DREAMS, CONTEXT + 1, 2), generator=rng),
+        actions=torch.randint(18, (DREAMS, CONTEXT + 1), generator=rng),
         rewards=unused,
         terminated=unused.bool(),
         truncated=unused.bool(),

@@ -39,8 +39,8 @@ class Regression(nn.Module):
 
 
 def batches(index):
-    draw = torch.Generator().manual_seed(index)
-    x = torch.randn(16, 4, generator=draw)
+    rng = torch.Generator().manual_seed(index)
+    x = torch.randn(16, 4, generator=rng)
     return x, 3 * x.sum(1, keepdim=True)
 
 

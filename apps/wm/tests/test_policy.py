@@ -31,7 +31,7 @@ def frequencies(monkeypatch):
             mask=action_mask([0, 3]),
             temperature=temperature,
             epsilon=epsilon,
-            random=torch.Generator().manual_seed(0),
+            rng=torch.Generator().manual_seed(0),
         )
         actions = chooses(np.zeros((PLAYS, 4, 1, 1), np.uint8), np.arange(PLAYS))
         return np.bincount(actions, minlength=18) / PLAYS

@@ -5,18 +5,20 @@ its slice of every batch, and torch's DistributedDataParallel averages the gradi
 of one process with the whole batch.
 """
 
-import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-B = TypeVar("B")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+B = TypeVar("B", bound="DataclassInstance")
 
 # The others wait for whatever process 0 does alone, such as playing; that may take hours.
 _PATIENCE = timedelta(days=7)
@@ -35,18 +37,14 @@ class Team:
         return self.rank == 0
 
     def share(self, batch: B) -> B:
-        """This process's slice of a batch: a dataclass or a named tuple of tensors, cut along the first axis.
+        """This process's slice of a batch: a dataclass of tensors, cut along the first axis.
 
         Raises:
             ValueError: the batch cannot be cut into equal slices.
         """
         if self.size == 1:
             return batch
-        columns: dict[str, torch.Tensor] = (
-            {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-            if dataclasses.is_dataclass(batch)
-            else batch._asdict()  # type: ignore[attr-defined]
-        )
+        columns = {field.name: getattr(batch, field.name) for field in fields(batch)}
         rows = {len(column) for column in columns.values()}
         if len(rows) != 1 or (count := rows.pop()) % self.size:
             raise ValueError(

@@ -69,10 +69,10 @@ class Dreamer:
         ).to(self.device)
         dtype = autocast_dtype(precision, self.device)
         self.model = for_inference(model, dtype or torch.float32)  # cast once, not for each dream
-        self.random = torch.Generator(self.device)
+        self.rng = torch.Generator(self.device)
         # Not a method of this object: the recording's memory should be free again as soon as this is.
-        play = partial(_play, self.model, agent.actor, quantizer, config, dtype, self.random)
-        self._imagine = Recorded(play, self.random)
+        play = partial(_play, self.model, agent.actor, quantizer, config, dtype, self.rng)
+        self._imagine = Recorded(play, self.rng)
         self._parts: Iterator[ImaginedBatch] = iter(())
 
     def batch(self, step: int) -> ImaginedBatch:
@@ -88,7 +88,7 @@ class Dreamer:
         """Imagine one trajectory from each context of a batch, by the actor, judged by the predictors."""
         context = self.contexts.batch(index)
         mask = self.masks[context.game_index]
-        self.random.manual_seed(derive_seed(self.seed, "dream", index))
+        self.rng.manual_seed(derive_seed(self.seed, "dream", index))
         tokens, chosen, states = self._imagine(
             context.tokens[:, : self.config.context], context.actions[:, : self.config.context - 1], mask
         )
@@ -108,7 +108,7 @@ def _play(
     quantizer: HRVQ,
     config: DreamConfig,
     dtype: torch.dtype | None,
-    random: torch.Generator,
+    rng: torch.Generator,
     tokens: Tensor,
     actions: Tensor,
     mask: Tensor,
@@ -117,7 +117,7 @@ def _play(
     on_codes = actor.on_codes(quantizer.codebooks)
 
     def policy(tokens: Tensor, state: Tensor) -> Tensor:
-        return on_codes.act(tokens, mask, state=agent_state(state, config), generator=random)
+        return on_codes.act(tokens, mask, state=agent_state(state, config), generator=rng)
 
     with autocast(dtype, tokens.device):
         dream = imagine(
@@ -126,7 +126,7 @@ def _play(
             actions,
             policy,
             config.horizon,
-            generator=random,
+            generator=rng,
             temperature=config.temperature,
         )
     return dream.tokens, dream.actions, dream.states

@@ -53,7 +53,7 @@ class RunPolicy:
         memory: follows the world model's state, for an actor that sees it.
         temperature: of the choice among the game's own actions; 0 is greedy.
         epsilon: share of the actions that are drawn evenly from the game's own instead.
-        random: source of the choice, on the device of all else.
+        rng: source of the choice, on the device of all else.
     """
 
     encoder: Encoder
@@ -64,7 +64,7 @@ class RunPolicy:
     mask: Tensor
     temperature: float
     epsilon: float
-    random: torch.Generator
+    rng: torch.Generator
 
     @torch.inference_mode()
     def __call__(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ class RunPolicy:
             tokens,
             self.mask,
             state=self.memory.observe(env_ids, obs, tokens) if self.memory else None,
-            generator=self.random,
+            generator=self.rng,
             temperature=self.temperature,
         )
         if self.epsilon:
@@ -85,8 +85,8 @@ class RunPolicy:
         return chosen
 
     def _explore(self, actions: Tensor) -> Tensor:
-        others = self.mask.float().multinomial(len(actions), replacement=True, generator=self.random)
-        explore = torch.rand(len(actions), generator=self.random, device=actions.device) < self.epsilon
+        others = self.mask.float().multinomial(len(actions), replacement=True, generator=self.rng)
+        explore = torch.rand(len(actions), generator=self.rng, device=actions.device) < self.epsilon
         return torch.where(explore, others, actions)
 
 
@@ -122,7 +122,7 @@ def load_policy(
         mask=torch.from_numpy(action_mask(game)).to(device),
         temperature=play.temperature,
         epsilon=play.epsilon,
-        random=generator(seed, "policy", game, device=device),
+        rng=generator(seed, "policy", game, device=device),
     )
 
 

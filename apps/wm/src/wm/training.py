@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from atari_data import only_writer
 from rich.console import Console
 
@@ -24,7 +25,7 @@ from wm.config import (
 )
 from wm.console import command
 from wm.device import autocast_dtype, pick_device
-from wm.distributed import join, leave
+from wm.distributed import Team, join, leave
 from wm.freshness import stale_inputs, what_changes
 from wm.pipeline import require_inputs, run_stages, take_back
 from wm.report import print_report
@@ -64,29 +65,12 @@ def train_run(
     if not team.leads:
         console = Console(quiet=True)
         team.wait()  # until the run's directory and configuration are there
-    changes: dict[str, Any] = {}
-    for text in overrides:
-        changes = merge(changes, parse_override(text))
-    for key, value in (("games", games), ("seed", seed)):
-        if value is None:
-            continue
-        if key in changes:
-            raise ValueError(f"{key} is given by --{key} and by --set {key}; give one of them")
-        changes[key] = value
-    if start is not None:
-        changes = merge(changes, {"start": {"run": str(start)}})
+    changes = _changes(games, seed, start, overrides)
     config, layout = _resolve(preset, directory, start, changes, default_preset(device))
     start_stage.check(config, layout)
     stages = stages_of(config)
     asked = None if stage is None else _asked(stage, stages, config.rounds.count)
-    for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
-        autocast_dtype(fit_config.precision, device)  # an impossible one shows now, not an hour from now
-    batch = config.train.worldmodel.batch_size
-    if batch % team.size:
-        raise ValueError(
-            f"train.worldmodel.batch_size is {batch}, which {team.size} processes cannot share evenly; give "
-            f"a multiple of {team.size}"
-        )
+    _require_fit_here(config, team, device)
     require_writable(layout.root)
     sinks: list[Sink] = []
     with only_writer(layout.root) if team.leads else nullcontext():
@@ -119,6 +103,38 @@ def train_run(
     played = evaluated is None or evaluated.metrics["games"]  # of a recording alone there is no game to play
     if played and "agent" in manifest.stages and not stale_inputs("evaluate", stages, config, manifest):
         console.print(f"{command('wm', 'eval', layout.root)} plays more episodes")
+
+
+def _changes(
+    games: list[str] | None, seed: int | None, start: Path | None, overrides: list[str]
+) -> dict[str, Any]:
+    """What the command's options change of the settings.
+
+    Raises:
+        ValueError: an override is none, or says what an option says.
+    """
+    changes: dict[str, Any] = {}
+    for text in overrides:
+        changes = merge(changes, parse_override(text))
+    for key, value in (("games", games), ("seed", seed)):
+        if value is None:
+            continue
+        if key in changes:
+            raise ValueError(f"{key} is given by --{key} and by --set {key}; give one of them")
+        changes[key] = value
+    return changes if start is None else merge(changes, {"start": {"run": str(start)}})
+
+
+def _require_fit_here(config: RunConfig, team: Team, device: torch.device) -> None:
+    """Raise ValueError now, not an hour from now, where a stage could not be trained as its settings ask."""
+    for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
+        autocast_dtype(fit_config.precision, device)
+    batch = config.train.worldmodel.batch_size
+    if batch % team.size:
+        raise ValueError(
+            f"train.worldmodel.batch_size is {batch}, which {team.size} processes cannot share evenly; give "
+            f"a multiple of {team.size}"
+        )
 
 
 def _asked(name: str, stages: Sequence[Stage], rounds: int) -> Stage:

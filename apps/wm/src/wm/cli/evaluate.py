@@ -54,18 +54,16 @@ def evaluate(
     """
     console = make_console()
     with friendly_errors(console):
-        if stage == "worldmodel":
-            _only_of_the_game(context)
-            from wm.measure.model_evaluation import evaluate_worldmodel
-            from wm.opening import open_to_read
-
-            config, layout = open_to_read(run, console)
-            evaluate_worldmodel(config, layout, json_file=json_file, device_name=device, console=console)
-            return
         from wm.measure.evaluation import evaluate_run
+        from wm.measure.model_evaluation import evaluate_worldmodel
         from wm.opening import open_to_read
 
+        if stage == "worldmodel":
+            _only_of_the_game(context)
         config, layout = open_to_read(run, console)
+        if stage == "worldmodel":
+            evaluate_worldmodel(config, layout, json_file=json_file, device_name=device, console=console)
+            return
         evaluate_run(
             config,
             layout,

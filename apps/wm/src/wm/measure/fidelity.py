@@ -217,8 +217,8 @@ class _Fidelity:
                 f"{game}: no episode of the fresh play has {length} steps; give more --frames or a shorter "
                 "--horizon"
             )
-        draw = np.random.default_rng([self.options.seed, 0xF1DE])
-        chosen = np.sort(draw.choice(starts, size=min(self.options.windows, len(starts)), replace=False))
+        rng = np.random.default_rng([self.options.seed, 0xF1DE])
+        chosen = np.sort(rng.choice(starts, size=min(self.options.windows, len(starts)), replace=False))
         rows = chosen[:, None] + np.arange(length)
         ended = store.terminated.copy()
         if self.config.dream.life_loss_ends:
@@ -241,7 +241,7 @@ class _Fidelity:
     @torch.inference_mode()
     def _dream(self, windows: Windows, game: str) -> Tensor:
         """Dreamed tokens, int64 (B, H + 1, L); index 0 is the last real step."""
-        draw = generator(self.options.seed, "replay", game, device=self.device)
+        rng = generator(self.options.seed, "replay", game, device=self.device)
         parts = []
         with self.reporter.task(f"dream {game}", len(windows.tokens)) as task:
             for tokens, actions in zip(windows.tokens.split(256), windows.actions.split(256), strict=True):
@@ -250,7 +250,7 @@ class _Fidelity:
                     tokens,
                     actions,
                     self.context,
-                    generator=draw,
+                    generator=rng,
                     temperature=self.options.temperature,
                     dtype=autocast_dtype("auto", self.device) if self.device.type == "cuda" else None,
                 )

@@ -62,14 +62,14 @@ class ProbeOptions:
         dinov2_size: pixels that frames are enlarged to for it, a multiple of 14.
     """
 
-    frames: int = 10_000
-    steps: int = 1000
-    seed: int = 1000
-    supervised: bool = False
-    f1: bool = False
-    by_agent: bool = False
-    dinov2: Path | None = None
-    dinov2_size: int = 224
+    frames: int
+    steps: int
+    seed: int
+    supervised: bool
+    f1: bool
+    by_agent: bool
+    dinov2: Path | None
+    dinov2_size: int
 
     def __post_init__(self) -> None:
         if self.frames < 200:
@@ -145,8 +145,8 @@ class _Probe:
         self.device, self.reporter = device, reporter
         self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
-        draw = generator(options.seed, "random encoder")
-        self.untrained = frozen(Encoder(config.encoder, generator=draw)).to(device)
+        rng = generator(options.seed, "random encoder")
+        self.untrained = frozen(Encoder(config.encoder, generator=rng)).to(device)
         self.dinov2 = None
         if options.dinov2 is not None:
             self.dinov2 = load_dinov2(options.dinov2, image_size=options.dinov2_size).to(device)
@@ -232,14 +232,14 @@ class _Probe:
 
     def _geometry(self, features: Tensor, play: FreshPlay) -> dict[str, float]:
         assert play.state is not None
-        draw = generator(self.options.seed, "pairs")
+        rng = generator(self.options.seed, "pairs")
         places = play.state.values[:, play.state.columns(motion=False)]
         ids = torch.from_numpy(np.ascontiguousarray(play.store.episode_ids)).to(features.device)
         return {
-            "temporal_consistency": temporal_consistency(features, ids, num_pairs=NUM_PAIRS, generator=draw),
-            "diversity": diversity(features, num_pairs=NUM_PAIRS, generator=draw),
+            "temporal_consistency": temporal_consistency(features, ids, num_pairs=NUM_PAIRS, generator=rng),
+            "diversity": diversity(features, num_pairs=NUM_PAIRS, generator=rng),
             "norm": embedding_norm(features),
-            "state_correlation": state_correlation(features, places, num_pairs=NUM_PAIRS, generator=draw),
+            "state_correlation": state_correlation(features, places, num_pairs=NUM_PAIRS, generator=rng),
         }
 
 

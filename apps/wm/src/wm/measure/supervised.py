@@ -34,8 +34,8 @@ def train_supervised(
     objective = SupervisedObjective(encoder, state, generator=head).to(device)
 
     def batch(index: int) -> SupervisedBatch:
-        draw = np.random.default_rng([seed, index])
-        rows = draw.integers(len(play.store), size=FIT.batch_size)
+        rng = np.random.default_rng([seed, index])
+        rows = rng.integers(len(play.store), size=FIT.batch_size)
         where = torch.from_numpy(rows).to(device)
         return SupervisedBatch(
             frames=torch.from_numpy(play.store.stacks(rows)).to(device),

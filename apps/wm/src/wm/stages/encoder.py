@@ -144,10 +144,10 @@ def _health(context: Context, encoder: Encoder, store: FrameStore, background: T
     batches = (store.stacks(rows[i : i + EMBED_BATCH]) for i in range(0, len(rows), EMBED_BATCH))
     embeddings = embed(encoder, batches, background).cpu()
     ids = torch.from_numpy(np.ascontiguousarray(store.episode_ids[rows]))
-    draw = context.generator("metrics")
+    rng = context.generator("metrics")
     return {
-        "temporal_consistency": temporal_consistency(embeddings, ids, num_pairs=METRIC_PAIRS, generator=draw),
-        "diversity": diversity(embeddings, num_pairs=METRIC_PAIRS, generator=draw),
+        "temporal_consistency": temporal_consistency(embeddings, ids, num_pairs=METRIC_PAIRS, generator=rng),
+        "diversity": diversity(embeddings, num_pairs=METRIC_PAIRS, generator=rng),
     }
 
 

@@ -79,15 +79,15 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
     """
     config = context.config
     size, share = config.quantize.batch_size, config.rounds.newest_share
-    draw = context.generator(context.stage)
+    rng = context.generator(context.stage)
     fresh = recent.nonzero()[:, 0] if recent.any() else torch.arange(len(train))
     quantizer.train()
     with context.reporter.task(context.stage, config.quantize.epochs) as task:
         for epoch in range(config.quantize.epochs):
             for _ in range(-(-len(train) // size)):
-                rows = torch.randint(len(train), (size,), generator=draw)
-                newer = fresh[torch.randint(len(fresh), (size,), generator=draw)]
-                rows = torch.where(torch.rand(size, generator=draw) < share, newer, rows)
+                rows = torch.randint(len(train), (size,), generator=rng)
+                newer = fresh[torch.randint(len(fresh), (size,), generator=rng)]
+                rows = torch.where(torch.rand(size, generator=rng) < share, newer, rows)
                 quantizer.update(train[rows].to(context.device))
             task.update(epoch + 1)
 

@@ -52,7 +52,7 @@ class DreamedGame:
     Args:
         actor: the agent's, on the run's codes.
         mask: bool (18,), the game's own actions.
-        random: source of choices and of sampled tokens, on the model's device.
+        rng: source of choices and of sampled tokens, on the model's device.
     """
 
     game: str
@@ -64,7 +64,7 @@ class DreamedGame:
     mask: Tensor
     trajectories: TokenTrajectories
     frames: FrameStore
-    random: torch.Generator
+    rng: torch.Generator
     seed: int
 
     @classmethod
@@ -93,7 +93,7 @@ class DreamedGame:
             mask=torch.from_numpy(allowed).to(device),
             trajectories=trajectories,
             frames=layout.frames(game),
-            random=generator(seed, "watch", game, device=device),
+            rng=generator(seed, "watch", game, device=device),
             seed=seed,
         )
 
@@ -112,9 +112,9 @@ class DreamedGame:
                 f"{self.game} has no validation episode of {context + 1} steps to dream on from; "
                 "raise collect.num_steps or lower dream.context"
             )
-        draw = np.random.default_rng(derive_seed(self.seed, "watch", self.game))
+        rng = np.random.default_rng(derive_seed(self.seed, "watch", self.game))
         while True:
-            first = int(draw.choice(starts))
+            first = int(rng.choice(starts))
             rows = slice(first, first + context)
             yield WatchedDream(
                 real=self.frames.frames[rows],
@@ -127,7 +127,7 @@ class DreamedGame:
     def policy(self, tokens: Tensor, state: Tensor) -> Tensor:
         """The agent's choice, a :data:`token_worldmodel.Policy`."""
         seen = agent_state(state, self.config.dream)
-        return self.actor.act(tokens, self.mask, state=seen, generator=self.random)
+        return self.actor.act(tokens, self.mask, state=seen, generator=self.rng)
 
     def judge(self, tokens: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted rewards and probabilities that the game goes on, float32 (H,) each, on the CPU.
@@ -149,7 +149,7 @@ def dream_on(
     actions: Tensor,
     policy: Policy,
     horizon: int,
-    draw: torch.Generator,
+    rng: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """A dream of any length. The model knows windows: it goes on from its own last ``dream.context`` steps.
 
@@ -159,7 +159,7 @@ def dream_on(
         tokens: int64 (B, C, L), C = ``dream.context``; actions: int64 (B, C - 1).
         policy: as of :func:`token_worldmodel.imagine`.
         horizon: steps to dream.
-        draw: source of the sampled tokens.
+        rng: source of the sampled tokens.
 
     Returns:
         tokens int64 (B, C + horizon, L) and actions int64 (B, C + horizon - 1), the given ones first.
@@ -173,7 +173,7 @@ def dream_on(
             actions[:, actions.shape[1] - context + 1 :],
             policy,
             min(left, longest),
-            generator=draw,
+            generator=rng,
             temperature=config.dream.temperature,
         )
         tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)
@@ -199,7 +199,7 @@ def watch(dreamed: DreamedGame, horizon: int) -> WatchedDream:
     begin = next(dreamed.beginnings())
     tokens, actions = (steps[None].to(dreamed.mask.device) for steps in (begin.tokens, begin.actions))
     tokens, actions = dream_on(
-        dreamed.model, dreamed.config, tokens, actions, dreamed.policy, horizon, dreamed.random
+        dreamed.model, dreamed.config, tokens, actions, dreamed.policy, horizon, dreamed.rng
     )
     last = len(begin.real) - 1
     rewards, continues = dreamed.judge(tokens[:, last:], actions[:, last:])
@@ -226,7 +226,7 @@ def one_more(dreamed: DreamedGame, dream: WatchedDream, action: int | None = Non
         actions[None],
         dreamed.policy if action is None else given,
         1,
-        generator=dreamed.random,
+        generator=dreamed.rng,
         temperature=dreamed.config.dream.temperature,
     )
     rewards, continues = dreamed.judge(step.tokens, step.actions)
