@@ -122,9 +122,9 @@ def require_known(model: WorldModel, codes: Sequence[int], path: Path) -> None:
     """Say so if a world model cannot read tokens. On a GPU, nothing later would say it in words.
 
     Args:
-        model: that is to read them.
-        codes: of each level, how many the tokens may be of.
-        path: of the file the tokens come from.
+        model: the world model that will read them.
+        codes: how many codes the tokens may have, by level.
+        path: the tokens' file.
 
     Raises:
         ValueError: the model has other levels, or fewer codes.

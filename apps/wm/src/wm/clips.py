@@ -9,7 +9,7 @@ from cnn_encoder import ClipBatch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wm.device import sent
+from wm.device import send
 
 
 class ClipSampler:
@@ -84,8 +84,8 @@ class ClipSampler:
             actions.append(store.actions[rows])
             rewards.append(store.rewards[rows])
         return ClipBatch(
-            frames=sent(torch.from_numpy(np.concatenate(frames)), self._device),
-            actions=sent(torch.from_numpy(np.concatenate(actions).astype(np.int64)), self._device),
-            rewards=sent(torch.from_numpy(np.concatenate(rewards)), self._device),
-            background=sent(self._backgrounds[torch.from_numpy(games)], self._device),
+            frames=send(torch.from_numpy(np.concatenate(frames)), self._device),
+            actions=send(torch.from_numpy(np.concatenate(actions).astype(np.int64)), self._device),
+            rewards=send(torch.from_numpy(np.concatenate(rewards)), self._device),
+            background=send(self._backgrounds[torch.from_numpy(games)], self._device),
         )

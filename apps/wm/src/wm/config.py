@@ -148,7 +148,7 @@ class RunConfig:
             return replace(
                 self,
                 collect=replace(self.collect, num_steps=num_steps),
-                train=replace(train, encoder=_so_many(train.encoder, encoder_steps)),
+                train=replace(train, encoder=_with_steps(train.encoder, encoder_steps)),
                 agent=replace(self.agent, anchor_coef=0.0),
                 rounds=RoundsConfig(encoder_steps=encoder_steps),
             )
@@ -163,7 +163,7 @@ class RunConfig:
             collect=replace(self.collect, num_steps=share + (index <= extra)),
             train=replace(
                 train,
-                encoder=_so_many(train.encoder, encoder_steps),
+                encoder=_with_steps(train.encoder, encoder_steps),
                 worldmodel=replace(train.worldmodel, steps=times * rounds.worldmodel_steps),
                 predictors=replace(train.predictors, steps=times * rounds.predictor_steps),
                 agent=replace(
@@ -174,8 +174,8 @@ class RunConfig:
         )
 
 
-def _so_many(fit: FitConfig, steps: int) -> FitConfig:
-    """The same with ``steps`` optimiser steps, if it is not 0."""
+def _with_steps(fit: FitConfig, steps: int) -> FitConfig:
+    """``fit`` with this many steps; unchanged for 0."""
     return replace(fit, steps=steps or fit.steps)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-WIDTH_OF_NO_TERMINAL = 160  # tables are not folded there
+WIDTH_WITHOUT_TERMINAL = 160  # tables are not folded there
 
 
 class Terminal(Console):
@@ -27,7 +27,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
     With ``stderr`` it is for what went wrong, so that what a command prints can be piped on.
     """
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_OF_NO_TERMINAL
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_WITHOUT_TERMINAL
     return Terminal(stderr=stderr, width=width, markup=False, highlight=False)
 
 

@@ -103,8 +103,8 @@ def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") 
     return torch.Generator(device).manual_seed(derive_seed(seed, *names))
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on ``device``; from the CPU to a GPU by pinned memory, without waiting for its steps."""
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on ``device``; from the CPU to a GPU through pinned memory, without blocking."""
     if tensor.device.type == "cpu" and device.type != "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -40,7 +40,7 @@ def friendly_errors(console: Console, *, resumes: bool = False) -> Iterator[None
 
 
 def sentence(error: Exception) -> str:
-    """What an error says; what the system says is put together with the path and with what can be done."""
+    """The error as one sentence; a system error gets its path and a remedy."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         paths = [str(path) for path in (error.filename, error.filename2) if path is not None]

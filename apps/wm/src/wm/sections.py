@@ -164,7 +164,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
-    """What a run begins with of another run's, of other games say.
+    """Which trained parts a run takes over from another run, for example of other games.
 
     Args:
         run: directory of that run; empty to begin with nothing.

@@ -87,10 +87,10 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
 
 def hints(signs: RoundSigns) -> list[str]:
     """What is wrong, and what usually helps; empty if nothing is."""
-    return [*_of_play(signs), *_of_training(signs)]
+    return [*_play_hints(signs), *_training_hints(signs)]
 
 
-def _of_play(signs: RoundSigns) -> Iterator[str]:
+def _play_hints(signs: RoundSigns) -> Iterator[str]:
     """What real play tells of the dream."""
     imagined, real = signs.imagined_reward, signs.real_reward
     # A tenth of a point in a hundred steps is noise in any game.
@@ -102,7 +102,7 @@ def _of_play(signs: RoundSigns) -> Iterator[str]:
         )
 
 
-def _of_training(signs: RoundSigns) -> Iterator[str]:
+def _training_hints(signs: RoundSigns) -> Iterator[str]:
     """What training tells of the world model and the agent."""
     learned, held_out = signs.cross_entropy
     if learned is not None and held_out is not None and held_out > 2 * learned:
@@ -141,11 +141,11 @@ def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str
     signs = {found.round: found for found in read_signs(config, manifest)}
     if stage.base == "agent" and stage.round in signs:
         # Play that there may be was the agent's that it replaced.
-        return list(_of_training(signs[stage.round]))
+        return list(_training_hints(signs[stage.round]))
     last = _last_play(config)
     about = stage.round if stage.name == last else stage.round - 1
     if stage.base in ("collect", last) and about in signs:
-        return list(_of_play(signs[about]))
+        return list(_play_hints(signs[about]))
     return []
 
 

@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 def package_version(name: str) -> str:
-    """Of an installed package; "from source" where its folder is merely on the path."""
+    """Version of an installed package, "from source" where its folder is merely on the path."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -24,5 +24,5 @@ def package_version(name: str) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Of everything that a run's artifacts may depend on."""
+    """Versions of everything a run's artifacts may depend on."""
     return {name: package_version(name) for name in PACKAGES}

@@ -74,7 +74,7 @@ def evaluate_worldmodel(
         console.print(_table(name, result["games"][name]))
     write_result(json_file, result, console)
     if failed := [check.name for check in checks if not check.holds]:
-        raise ValueError(f"the world model of {layout.root} is not sound: not so: {'; '.join(failed)}")
+        raise ValueError(f"the world model of {layout.root} is not sound; failed checks: {'; '.join(failed)}")
 
 
 def _checks_table(checks: list[Check]) -> Table:

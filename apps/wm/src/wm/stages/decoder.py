@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig
-from wm.device import sent
+from wm.device import send
 from wm.stage import Context, Made, Stage
 
 METRIC_ROWS = 500
@@ -91,15 +91,15 @@ class Source:
         """The frames at ``rows``, each from ``depths`` + 1 levels; depth L is the embedding unquantized."""
         device = self.background.device
         each = torch.arange(len(rows), device=device)
-        vectors = self.vectors(rows)[each, sent(torch.from_numpy(depths), device)]
-        frames = sent(torch.from_numpy(self.frames.frames[rows]), device)
+        vectors = self.vectors(rows)[each, send(torch.from_numpy(depths), device)]
+        frames = send(torch.from_numpy(self.frames.frames[rows]), device)
         return DecoderBatch(vectors, frames, self.background.expand(len(rows), -1, -1))
 
     def vectors(self, rows: NDArray[np.integer]) -> Tensor:
         """After each level, then unquantized: float32 (N, L + 1, D) on the quantizer's device."""
         index, device = torch.from_numpy(rows), self.background.device
-        levels = self.quantizer.level_embeddings(sent(self.tokens[index].long(), device))
-        return torch.cat([levels.cumsum(-2), sent(self.embeddings[index, None], device)], 1)
+        levels = self.quantizer.level_embeddings(send(self.tokens[index].long(), device))
+        return torch.cat([levels.cumsum(-2), send(self.embeddings[index, None], device)], 1)
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""What a run begins with of another run's: trained parts, copied, so that it needs nothing but itself."""
+"""Takes over trained parts of another run, as copies, so that the run stays self-contained."""
 
 import shutil
 from collections.abc import Sequence
