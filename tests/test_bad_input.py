@@ -58,6 +58,15 @@ def test_arguments(tmp_path, arguments, parts):
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
+def test_a_log_that_cannot_be_kept_is_told_before_another_is_begun(tmp_path, monkeypatch):
+    """What it wrote would make the directory that of something else."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    arguments = ("train", "--run", tmp_path / "run", "--log", "tensorboard", "--log", "wandb")
+    for _ in range(2):
+        refused(wm(*arguments), "--log wandb needs the package wandb; install wm[wandb]")
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
 def test_a_directory_that_is_no_run(tmp_path):
     for command in (["eval"], ["show"]):
         refused(wm(*command, tmp_path / "nowhere"), "holds no run")

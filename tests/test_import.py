@@ -77,8 +77,24 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert refused.code == 2
     assert "is a run of push, no game of ALE that could be played; `wm eval" in refused.stderr
     assert not (tmp_path / "score.json").exists()
+    before = ((run / "config.toml").read_bytes(), json.loads((run / "manifest.json").read_text()))
+    (files / "frames.npy").rename(files / "elsewhere.npy")
+    assert bring(files, run).code == 2
+    (files / "elsewhere.npy").rename(files / "frames.npy")
+    assert ((run / "config.toml").read_bytes(), json.loads((run / "manifest.json").read_text())) == before
     assert bring(files, run).code == 0  # more episodes; the next training sees them
     assert "collect" not in json.loads((run / "manifest.json").read_text())["stages"]
+
+
+def test_a_recording_is_not_played_over(files, tmp_path):
+    run = tmp_path / "run"
+    assert wm("import", run, files / "frames.npy", files / "actions.npy", "--game", "pong").code == 0
+    before = (run / "config.toml").read_bytes()
+    refused = wm("train", "--run", run, "--device", "cpu", "--set", "collect.policy=random")
+    assert refused.code == 2
+    assert "holds an imported recording" in " ".join(refused.stderr.split())
+    assert (run / "config.toml").read_bytes() == before
+    assert wm("import", run, files / "frames.npy", files / "actions.npy", "--game", "pong").code == 0
 
 
 def test_a_folder_of_pictures_with_actions_as_text(tmp_path):

@@ -207,6 +207,12 @@ def test_a_preset_leaves_alone_what_a_run_is_of(tmp_path):
     assert (config.games, config.seed, config.collect.policy) == (("qbert",), 3, "imported")
 
 
+@pytest.mark.parametrize("game", ["all", "train", "validation", "peak_memory_gib"])
+def test_no_game_is_named_as_what_stands_beside_it_in_reports(game):
+    with pytest.raises(ValueError, match=f"game '{game}' is a word of the reports; give another name"):
+        build_config(read_preset("tiny"), {"games": [game], "collect": {"policy": "imported"}})
+
+
 def test_directories_are_named_after_all_of_a_name():
     config = build_config(read_preset("tiny"))
     assert default_directory(config, "from-lr0.1").name == "pong-from-lr0.1-0"

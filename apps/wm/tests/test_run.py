@@ -1,10 +1,14 @@
 import json
+import os
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
-from wm import versions
-from wm.files import write_text
-from wm.run import Layout, Manifest, StageRecord, fingerprint
+import typer
+from wm import run, versions
+from wm.cli.options import a_file
+from wm.files import sha256, write_text
+from wm.run import Layout, Manifest, StageRecord, fingerprint, remove_leftovers
 
 
 @pytest.fixture
@@ -45,6 +49,40 @@ def test_a_missing_artifact_is_told_and_a_changed_one_is_an_error(finished):
         Manifest(finished).check("hrvq")
     finished.hrvq.unlink()
     assert Manifest(finished).check("hrvq") == ["hrvq.safetensors"]
+
+
+def test_a_copied_run_is_read_whole_once(finished, monkeypatch):
+    """All its files have other times."""
+    os.utime(finished.hrvq, ns=(1, 1))
+    read = []
+    monkeypatch.setattr(run, "sha256", lambda path: read.append(path) or sha256(path))
+    manifest = Manifest(finished)
+    for _ in range(3):
+        assert manifest.check("hrvq") == []
+    manifest.keep_notes()
+    Manifest(finished).check("hrvq")
+    assert read == [finished.hrvq]
+
+
+def test_the_unfinished_files_of_a_killed_process_go(finished):
+    left = finished.root / "embeddings" / ".pong.safetensors.123.tmp"
+    left.parent.mkdir()
+    checkpoint = finished.root / "checkpoints" / ".agent-0f.pt.123.tmp"
+    checkpoint.parent.mkdir()
+    notes = finished.root / ".notes.tmp"
+    for path in (left, checkpoint, notes):
+        path.write_text("")
+    remove_leftovers(finished.root)
+    assert [path.exists() for path in (left, checkpoint, notes, finished.hrvq)] == [False, False, True, True]
+
+
+def test_no_result_is_written_over_what_a_run_has_made(finished, monkeypatch):
+    finished.config.write_text("")
+    monkeypatch.chdir(finished.root)
+    for path in (finished.hrvq, finished.config, Path("hrvq.safetensors")):
+        with pytest.raises(typer.BadParameter, match="is the run's own; choose another place"):
+            a_file(path)
+    assert a_file(finished.root / "score.json") == finished.root / "score.json"
 
 
 def test_a_file_is_of_the_stage_that_wrote_it_last(finished):

@@ -93,6 +93,52 @@ def test_a_stage_is_refused_that_needs_what_has_not_seen_all_games(tmp_path, nee
         require_inputs(stage, manifest, tmp_path, ["pong", "qbert"])
 
 
+def test_a_stage_is_refused_whose_inputs_are_of_other_play(tmp_path, monkeypatch):
+    """Frames and embeddings go together row for row."""
+    monkeypatch.setattr(Manifest, "check", lambda *_: [])
+    manifest = Manifest(Layout(tmp_path))
+
+    def play(*digests):
+        return {f"data/pong/shard-{i}": {"sha256": each} for i, each in enumerate(digests)}
+
+    def read(*digests):
+        return {key: known["sha256"] for key, known in play(*digests).items()}
+
+    manifest.record("collect-0", StageRecord("f", play("a"), {}))
+    manifest.record("encoder-0", StageRecord("f", {}, read("a"), {"pong": {}}))
+    collected = {"data/pong/shard-1": {"sha256": "b"}}
+    manifest.record("collect", StageRecord("f", collected, {}, {"pong": {}}))
+    stage, _ = written("hrvq", ("collect", "encoder", "encoder-0"))
+    for digests, fits in ((("a", "b"), True), (("a", "c"), False), (("a",), False), (("a", "b", "c"), False)):
+        manifest.record("encoder", StageRecord("f", {}, read(*digests), {"pong": {}}))
+        if fits:
+            require_inputs(stage, manifest, tmp_path, ["pong"])
+            continue
+        with pytest.raises(ValueError, match="stage hrvq needs encoder made of the play that is there, and"):
+            require_inputs(stage, manifest, tmp_path, ["pong"])
+
+
+def test_a_device_without_room_is_told_with_what_to_lower(context):
+    def run(context):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for name, lower in (("encoder", "train.encoder.batch_size"), ("hrvq", "quantize.batch_size")):
+        with pytest.raises(ValueError, match=f"{name} ran out of memory on cpu; lower {lower}"):
+            run_stages([replace(written(name)[0], run=run)], context)
+
+
+def test_a_finished_stage_clears_its_own_checkpoints_alone(context):
+    stage, _ = written("agent", continues=("agent",))
+    own, part, earlier = (
+        context.layout.checkpoint(f"agent-{rest}") for rest in ("0f", "predictors-0f", "0-0f")
+    )
+    own.parent.mkdir()
+    for path in (own, part, earlier):
+        path.write_text("")
+    run_stages([stage], context)
+    assert [path.exists() for path in (own, part, earlier)] == [False, False, True]
+
+
 def test_no_round_draws_what_another_drew(context):
     """Rounds have far fewer steps than there are from one round's first batch to the next's."""
     first = [replace(context, round=index).first_batch for index in range(4)]

@@ -43,6 +43,9 @@ YOUNGER: dict[type, dict[str, Any]] = {
     WorldModelFitConfig: {"optimizer": "adamw"},
 }
 
+RESERVED = ("all", "train", "validation", "peak_memory_gib")
+"""What stands beside the games in a stage's numbers."""
+
 PRESETS = ("tiny", "hour", "reference", "atari100k", "atari100k_cpu")
 
 
@@ -84,6 +87,7 @@ class RunConfig:
                 re.fullmatch(r"[a-z0-9][a-z0-9_]*", game) is not None,
                 f"game {game!r} must be lower-case letters, digits and underscores",
             )
+            require(game not in RESERVED, f"game {game!r} is a word of the reports; give another name")
         require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
         require(self.seed >= 0, f"seed must not be negative; got {self.seed}")
         for name in ("worldmodel", "actor", "predictor"):

@@ -24,6 +24,9 @@ def friendly_errors(console: Console, *, resumes: bool = False) -> Iterator[None
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as error:
+        if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which not every command imports
+            _say(console, "error: the GPU has no memory left; free some, or give --device cpu")
+            raise typer.Exit(2) from None
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)):
             raise
         # Python 3.11 wraps what is raised while a class is made, as in the midst of an import.

@@ -39,10 +39,14 @@ def import_into_run(
         config = _with_game(before, game, preset, 0)
         if not begun:
             save_config(layout.config, config)  # killed from here on, the same command goes on
+        manifest = Manifest(layout)
+        known = manifest.stages.get("collect")
         try:
-            Manifest(layout).forget(["collect"])  # there is more to read, or will be before anyone asks
+            manifest.forget(["collect"])  # there is more to read, or will be before anyone asks
             result = import_recording(layout.data(game), frames, actions, game=game, **columns)
         except BaseException:
+            if known is not None:
+                manifest.restore("collect", known)
             if not begun:
                 shutil.rmtree(directory / "data", ignore_errors=True)
                 layout.config.unlink()

@@ -1,11 +1,14 @@
 """Runs stages in order, skips those whose inputs and settings are unchanged, and records what each made."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+
+import torch
 
 from wm.config import RunConfig
 from wm.console import command
@@ -48,12 +51,14 @@ def run_stages(
             ran = _run_stage(stage, context, manifest)
             for remark in remarks(stage, context.config, manifest) if ran else ():
                 context.reporter.say(f"{stage.name}: {remark}")
+    if context.team.leads:
+        manifest.keep_notes()
     return manifest
 
 
 def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence[str]) -> None:
-    """Raise ValueError unless the artifacts of all stages that it needs are there, of all these games and of
-    whatever settings.
+    """Raise ValueError unless the artifacts of all stages that it needs are there, of all these games, of the
+    same play and of whatever settings.
     """
     for need in stage.needs:
         if need not in manifest.stages or manifest.check(need):
@@ -66,6 +71,28 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence
                 f"stage {stage.name} needs {', '.join(unseen)} too, which {need} has not seen yet; "
                 f"{command('wm', 'train', '--run', root, '--games', ','.join(games))} brings all up to date"
             )
+    for need in _of_other_play(stage, manifest):
+        raise ValueError(
+            f"stage {stage.name} needs {need} made of the play that is there, and it was made of other play; "
+            f"{command('wm', 'train', '--run', root)} brings all up to date"
+        )
+
+
+def _of_other_play(stage: Stage, manifest: Manifest) -> list[str]:
+    """Those of its inputs that were made of other frames than it reads: no row of theirs would fit."""
+    suffix = stage.name.removeprefix(stage.base)
+    if f"collect{suffix}" not in stage.needs:
+        return []
+    play = manifest.hashes([f"collect{suffix}"])
+    known = manifest.hashes(name for name in manifest.stages if name.startswith("collect"))
+    found = []
+    for need in stage.needs:
+        parents = manifest.stages[need].parents
+        read = {key: digest for key, digest in parents.items() if key.startswith("data/")}
+        if read and need.endswith(suffix) and "-" not in need.removesuffix(suffix):
+            same = play.items() <= read.items() and read.items() <= known.items()
+            found += [] if same else [need]
+    return found
 
 
 def take_back(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> None:
@@ -117,7 +144,8 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     record.metrics["peak_memory_gib"] = round(peak_memory_gib(context.device), 3)
     manifest.record(stage.name, record)
     for leftover in context.layout.checkpoint(stage.name).parent.glob(f"{stage.name}-*"):
-        leftover.unlink()
+        if not re.match(r"\d+-", leftover.name.removeprefix(f"{stage.name}-")):  # of an earlier round
+            leftover.unlink()
     context.reporter.say(f"{stage.name}: done in {record.seconds:.0f} s")
     whole.team.wait()
     return True
@@ -134,6 +162,12 @@ def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
     except KeyboardInterrupt:
         write_text(spent, json.dumps(before + time.monotonic() - began))
         raise
+    except torch.OutOfMemoryError as error:
+        knob = {"hrvq": "quantize.batch_size"} | dict.fromkeys(("evaluate", "choose"), "evaluate.num_envs")
+        lower = knob.get(stage.base, f"train.{stage.base}.batch_size")
+        raise ValueError(
+            f"stage {stage.name} ran out of memory on {context.device}; lower {lower}, or free some"
+        ) from error
     return made, before + time.monotonic() - began
 
 

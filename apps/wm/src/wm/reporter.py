@@ -3,8 +3,9 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,12 +29,8 @@ class TensorBoardSink:
     """Scalars under ``<stage>/<metric>``, in ``tensorboard/`` of the run."""
 
     def __init__(self, directory: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError(
-                "--log tensorboard needs the package tensorboard; install wm[tensorboard]"
-            ) from error
+        from torch.utils.tensorboard import SummaryWriter
+
         self.writer = SummaryWriter(str(directory / "tensorboard"))
 
     def write(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -50,10 +47,8 @@ class WandbSink:
     """Weights & Biases; offline unless an API key is configured."""
 
     def __init__(self, directory: Path, config: dict[str, Any]) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ValueError("--log wandb needs the package wandb; install wm[wandb]") from error
+        import wandb
+
         online = bool(wandb.api.api_key)
         self.run = wandb.init(
             project="token-worldmodels",
@@ -72,15 +67,19 @@ class WandbSink:
         self.run.finish()
 
 
-def make_sinks(names: list[str], directory: Path, config: dict[str, Any]) -> list[Sink]:
-    """The sinks asked for by ``--log``.
+def require_sinks(names: Iterable[str]) -> None:
+    """Raise ValueError for an unknown ``--log``, or one whose extra is not installed; nothing is written."""
+    for name in names:
+        if name not in ("tensorboard", "wandb"):
+            raise ValueError(f"unknown --log {name!r}; allowed: tensorboard, wandb")
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ValueError(f"--log {name} needs the package {name}; install wm[{name}]") from error
 
-    Raises:
-        ValueError: an unknown sink, or one whose extra is not installed.
-    """
-    unknown = [name for name in names if name not in ("tensorboard", "wandb")]
-    if unknown:
-        raise ValueError(f"unknown --log {unknown[0]!r}; allowed: tensorboard, wandb")
+
+def make_sinks(names: Sequence[str], directory: Path, config: dict[str, Any]) -> list[Sink]:
+    """The sinks asked for by ``--log``, which :func:`require_sinks` has checked; they write to a run."""
     sinks: list[Sink] = []
     if "tensorboard" in names:
         sinks.append(TensorBoardSink(directory))

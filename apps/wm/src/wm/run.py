@@ -130,6 +130,13 @@ def require_writable(directory: Path) -> None:
         )
 
 
+def remove_leftovers(root: Path) -> None:
+    """Delete the unfinished files of processes that were killed; for who has the run to himself."""
+    for pattern in (".*.safetensors.*.tmp", ".*.pt.*.tmp"):
+        for path in root.rglob(pattern):
+            path.unlink(missing_ok=True)
+
+
 @dataclass
 class StageRecord:
     """What the manifest keeps of a finished stage.
@@ -164,6 +171,7 @@ class Manifest:
         self.layout = layout
         self.stages: dict[str, StageRecord] = {}
         self.set_aside: dict[str, StageRecord] = {}
+        self._noted = False
         self.read()
 
     def read(self) -> None:
@@ -221,6 +229,11 @@ class Manifest:
         self._write()
         return True
 
+    def restore(self, stage: str, record: StageRecord) -> None:
+        """Put back a record that was forgotten, as it was."""
+        self.stages[stage] = record
+        self._write()
+
     def forget(self, stages: Iterable[str]) -> None:
         """Drop records, so that these stages run again, whatever they made."""
         known = [stage for stage in stages if stage in self.stages or stage in self.set_aside]
@@ -245,7 +258,8 @@ class Manifest:
     def check(self, stage: str) -> list[str]:
         """Artifacts of a recorded stage that are missing. Changed ones are an error.
 
-        Hashing gigabytes takes seconds, so a file of recorded size and time is taken as unchanged.
+        Hashing gigabytes takes seconds, so a file of recorded size and time is taken as unchanged, and the
+        time of one that had to be hashed is noted: a copied run has other times everywhere.
 
         Raises:
             ValueError: an artifact is not what the stage wrote (truncated, replaced, edited).
@@ -264,7 +278,14 @@ class Manifest:
                     f"{path} is not the file that stage {stage} wrote (its sha256 differs); "
                     "put the original back, or delete the file and the stage runs again"
                 )
+            known["mtime_ns"] = stat.st_mtime_ns
+            self._noted = True
         return missing
+
+    def keep_notes(self) -> None:
+        """Write down the times that ``check`` has noted, if there are any; for who has the run to himself."""
+        if self._noted:
+            self._write()
 
     def hashes(self, stages: Iterable[str]) -> dict[str, str]:
         """path -> sha256 of every artifact these stages recorded."""
@@ -282,6 +303,7 @@ class Manifest:
         )
         data = {"schema": MANIFEST_SCHEMA, "stages": stages, "set_aside": aside}
         write_json(self.layout.manifest, data)
+        self._noted = False
 
 
 def _digests(artifacts: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -29,14 +29,14 @@ from wm.distributed import Team, join, leave
 from wm.freshness import stale_inputs, what_changes
 from wm.pipeline import require_inputs, run_stages, take_back
 from wm.report import print_report
-from wm.reporter import Reporter, Sink, make_sinks
-from wm.run import Layout, Manifest, require_writable
+from wm.reporter import Reporter, Sink, make_sinks, require_sinks
+from wm.run import Layout, Manifest, remove_leftovers, require_writable
 from wm.settings import merge, parse_override, unstructure
 from wm.signs import signs_after
 from wm.stage import Context, Stage
 from wm.stages import stages_of
 from wm.stages import start as start_stage
-from wm.stages.collect import require_recordings
+from wm.stages.collect import require_sources
 
 
 def train_run(
@@ -78,11 +78,13 @@ def train_run(
             if asked is not None:
                 require_inputs(asked, Manifest(layout), layout.root, config.games)
             if asked is None or asked.base == "collect":
-                require_recordings(config, layout)
+                require_sources(config, layout)
+            require_sinks(logs)
             # What may be refused is refused before the configuration is replaced.
-            sinks = make_sinks(logs, layout.root, unstructure(config))
             before = read_toml(layout.config) if layout.config.exists() else unstructure(config)
             save_config(layout.config, config)
+            remove_leftovers(layout.root)
+            sinks = make_sinks(logs, layout.root, unstructure(config))
             team.wait()
         console.print(
             f"run {layout.root}  games {', '.join(config.games)}  seed {config.seed}  device {device}",

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wm.files import require_place
+from wm.run import Layout, Manifest
 
 
 def a_file(path: Path | None) -> Path | None:
@@ -18,9 +19,20 @@ def a_file(path: Path | None) -> Path | None:
         return None
     try:
         require_place(path)
+        _require_no_artifact(path.resolve())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     return path.resolve() if path.is_symlink() else path  # what it points to is written, the link stays
+
+
+def _require_no_artifact(path: Path) -> None:
+    """Raise ValueError where a run keeps what `wm train` has made."""
+    for root in path.parents:
+        if Layout(root).manifest.is_file():
+            made = [key for record in Manifest(Layout(root)).stages.values() for key in record.artifacts]
+            own = (Layout(root).config, Layout(root).manifest, Layout(root).metrics)
+            if path in own or path.relative_to(root).as_posix() in made:
+                raise ValueError(f"{path} is the run's own; choose another place")
 
 
 def names_of_games(text: str) -> list[str]:

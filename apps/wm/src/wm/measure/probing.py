@@ -206,7 +206,8 @@ class _Probe:
             embedded = [play.embed(supervised_encoder, background) for play in plays]
             yield Stage("supervised", *embedded)
             quantizer = HRVQ(self.config.hrvq).to(self.device)
-            quantizer.fit(embedded[0], epochs=self.config.quantize.epochs, seed=self.options.seed)
+            fit = self.config.quantize
+            quantizer.fit(embedded[0], epochs=fit.epochs, batch_size=fit.batch_size, seed=self.options.seed)
             last = quantizer.config.levels - 1
             features = (after_levels(frozen(quantizer), z, last) for z in embedded)
             yield Stage(f"supervised {_after(last)}", *features)

@@ -69,11 +69,15 @@ def run(context: Context) -> Made:
     return Made(made, metrics)
 
 
-def require_recordings(config: RunConfig, layout: Layout) -> None:
-    """Raise ValueError where a game of a run that plays nothing itself has no recording."""
-    for game in config.games if config.collect.policy == "imported" else ():
-        if not layout.data(game).is_dir():
-            raise ValueError(f"{layout.data(game)} holds no recording; bring one in with `wm import`")
+def require_sources(config: RunConfig, layout: Layout) -> None:
+    """Raise ValueError where a game of a run that plays nothing itself has no recording, or one has that is
+    to be played.
+    """
+    for directory in map(layout.data, config.games):
+        if config.collect.policy != "imported":
+            _spare_recording(directory)
+        elif not directory.is_dir():
+            raise ValueError(f"{directory} holds no recording; bring one in with `wm import`")
 
 
 def _imported(context: Context) -> Made:

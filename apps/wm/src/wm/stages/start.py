@@ -25,7 +25,7 @@ SECTIONS = {
 def run(context: Context) -> Made:
     """Copy the parts, once: what becomes of the other run later does not reach this one."""
     start, target = context.config.start, context.layout.start
-    theirs, source = open_run(Path(start.run))
+    theirs, source = open_run(Path(start.run).absolute())
     made = [_copy(source.config, target.config)]
     made += [_copy(getattr(source, part), getattr(target, part)) for part in start.taken]
     context.reporter.say(f"start: {', '.join(start.taken)} of {start.run} ({', '.join(theirs.games)})")
@@ -55,7 +55,8 @@ def check(config: RunConfig, layout: Layout) -> None:
     else:
         if Path(start.run).resolve() == layout.root.resolve():
             raise ValueError(f"start.run is {start.run}, this run itself; give another run's directory")
-        theirs, source = open_run(Path(start.run))
+        # Said in full: it is relative to where the run was begun, which may have been elsewhere.
+        theirs, source = open_run(Path(start.run).absolute())
         for path in (getattr(source, part) for part in start.taken):
             if not path.is_file():
                 train = command("wm", "train", "--run", start.run)
