@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 from wm.cli import app
+from wm.config import RunConfig
+from wm.settings import flatten, unstructure
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/*/README.md"))]
@@ -38,6 +40,10 @@ def test_commands_and_links_exist(document):
         options = {option for parameter in commands[name].params for option in parameter.opts}
         for option in re.findall(r"(--[a-z0-9-]+)", rest.split("#")[0]):
             assert option in options | {"--help"}, f"{document.name} names `wm {name} {option}`"
+    known = flatten(unstructure(RunConfig()))
+    if document.name != "log.md":  # which keeps what was tried with settings of its day
+        for key in re.findall(r"--set ([a-z0-9_]+\.[a-z0-9_]+)=", text):
+            assert key in known or key == "section.key", f"{document.name} sets {key}"
     for link, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
         if "://" not in link:
             target = document.parent / link if link else document

@@ -9,9 +9,11 @@ import pytest
 import torch
 from command import wm
 from rich.console import Console
+from wm.config import load_config
 from wm.console import make_console
 from wm.measure.fidelity import masked_error
 from wm.measure.fidelity_report import print_fidelity, print_foreseen
+from wm.policy import RunPolicy
 
 QUICK = ("--frames", 240, "--reader-steps", 20, "--windows", 32, "--device", "cpu")
 
@@ -53,9 +55,17 @@ def test_at_temperature_0_the_dream_is_greedy(compared, run, tmp_path):
     assert greedy["games"]["pong"]["tokens"] != compared[1]["games"]["pong"]["tokens"]
 
 
-def test_the_agents_own_play_is_another_play(compared, run, tmp_path):
+def test_the_agents_own_play_is_another_play(compared, run, tmp_path, monkeypatch):
+    plays, play = [], RunPolicy.__call__
+    monkeypatch.setattr(
+        RunPolicy, "__call__", lambda policy, *seen: plays.append(policy) or play(policy, *seen)
+    )
     done = wm("fidelity", run, *QUICK, "--by-agent", "--json", tmp_path / "agent.json")
     assert done.code == 0, done.output
+    judged = load_config(run / "config.toml").evaluate
+    assert {(policy.temperature, policy.epsilon) for policy in plays} == {
+        (judged.temperature, judged.epsilon)
+    }
     own = json.loads((tmp_path / "agent.json").read_text())
     assert own["protocol"] == compared[1]["protocol"] | {"by_agent": True}
     assert own["games"]["pong"]["tokens"] != compared[1]["games"]["pong"]["tokens"]

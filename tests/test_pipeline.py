@@ -11,6 +11,7 @@ import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -217,7 +218,7 @@ def test_what_reads_a_run_says_which_parts_do_not_belong_together(run, tmp_path)
 
 def test_the_seconds_of_a_stage_are_those_of_all_its_parts(tmp_path, monkeypatch):
     clock = iter((0.0, 7.0, 100.0, 102.0))
-    monkeypatch.setattr(pipeline.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: next(clock)))
 
     def stopped(context):
         raise KeyboardInterrupt

@@ -9,7 +9,9 @@ import pytest
 import torch
 from cnn_encoder import Stage
 from command import wm
+from wm.config import load_config
 from wm.measure.probing import atariari_scores
+from wm.policy import RunPolicy
 
 QUICK = ("--frames", 240, "--probe-steps", 20, "--device", "cpu")
 STAGES = ["pixels", "random encoder", "embedding", "after L0", "after L0-1", "after L0-2"]
@@ -44,7 +46,7 @@ def test_every_variable_is_probed_at_every_stage(probed):
     )
 
 
-def test_more_is_known_on_the_way_in_than_on_the_way_out(probed):
+def test_a_paddle_is_read_better_from_pixels_than_from_one_level_of_codes(probed):
     """Quantizing an untrained embedding of a paddle's height cannot add to what the pixels say."""
     rows = probed[1]["games"]["pong"]["retention"]
     error = {row["stage"]: row["mlp_error"] for row in rows if row["variable"] == "enemy_y"}
@@ -96,9 +98,17 @@ def test_dinov2_runs_through_the_same_measurements_and_the_same_seed_measures_th
     assert found["geometry"]["DINOv2"]["norm"] > 0
 
 
-def test_by_agent_the_play_is_the_agents(probed, run, tmp_path):
+def test_by_agent_the_play_is_the_agents(probed, run, tmp_path, monkeypatch):
+    plays, play = [], RunPolicy.__call__
+    monkeypatch.setattr(
+        RunPolicy, "__call__", lambda policy, *seen: plays.append(policy) or play(policy, *seen)
+    )
     done = wm("probe", run, *QUICK, "--by-agent", "--json", tmp_path / "probe.json")
     assert done.code == 0, done.output
+    rounds = load_config(run / "config.toml").rounds  # as it collects
+    assert {(policy.temperature, policy.epsilon) for policy in plays} == {
+        (rounds.temperature, rounds.epsilon)
+    }
     result = json.loads((tmp_path / "probe.json").read_text())
     assert (probed[1]["protocol"]["policy"], result["protocol"]["policy"]) == ("random", "agent")
     rows, before = (found["games"]["pong"]["retention"] for found in (result, probed[1]))

@@ -9,8 +9,10 @@ from wm.config import (
     read_preset,
     save_config,
 )
+from wm.run import fingerprint
 from wm.sections import DreamConfig
 from wm.settings import merge, parse_override, unstructure
+from wm.stages import stages_of
 from wm.stages.agent import STAGE as AGENT
 from wm.stages.evaluate import STAGE as EVALUATE
 from wm.training import _resolve
@@ -232,3 +234,25 @@ def test_a_change_need_only_suit_the_run_that_is_found(tmp_path, monkeypatch):
     assert config.worldmodel.loss_weights == (1.0, 1.0)
     with pytest.raises(ValueError, match="loss_weights"):
         _resolve("tiny", None, None, change, "tiny")
+
+
+def test_a_finished_run_stays_up_to_date():
+    """Hashes of the settings that each stage of `tiny` depends on.
+
+    Where one changes, every finished run is trained anew from there: a setting that is new goes into
+    `YOUNGER`, at the value that leaves things as they were. If what is learned has changed, so may the hash.
+    """
+    config = build_config(read_preset("tiny"))
+    found = {
+        stage.name: fingerprint(unstructure(stage.settings(stage.config(config)), YOUNGER))[:12]
+        for stage in stages_of(config)
+    }
+    assert found == {
+        "collect": "b7594872823e",
+        "encoder": "c2146073c253",
+        "hrvq": "43369ceff0ed",
+        "worldmodel": "3971c23a883e",
+        "agent": "e6c876329eae",
+        "decoder": "2ad1974bf0ba",
+        "evaluate": "72673a6c087d",
+    }

@@ -107,7 +107,7 @@ def test_a_stage_is_refused_whose_inputs_are_of_other_play(tmp_path, monkeypatch
     manifest.record("collect-0", StageRecord("f", play("a"), {}))
     manifest.record("encoder-0", StageRecord("f", {}, read("a"), {"pong": {}}))
     collected = {"data/pong/shard-1": {"sha256": "b"}}
-    manifest.record("collect", StageRecord("f", collected, {}, {"pong": {}}))
+    manifest.record("collect", StageRecord("f", collected, read("a"), {"pong": {}}))
     stage, _ = written("hrvq", ("collect", "encoder", "encoder-0"))
     for digests, fits in ((("a", "b"), True), (("a", "c"), False), (("a",), False), (("a", "b", "c"), False)):
         manifest.record("encoder", StageRecord("f", {}, read(*digests), {"pong": {}}))

@@ -2,9 +2,15 @@ from pathlib import Path
 
 import pytest
 from atari_data import FrameStore, Protocol, RandomPolicy, collect
+from hypothesis import settings
 
 # Short episodes, so that a few hundred steps hold every kind of ending.
 SHORT = Protocol(sticky=0.25, max_frames=603)
+
+
+# The same examples every time, however busy the machine is.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

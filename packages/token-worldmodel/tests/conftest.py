@@ -5,7 +5,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from token_worldmodel import TokenTrajectories, WorldModel, WorldModelConfig
+
+# The same examples every time, however busy the machine is.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

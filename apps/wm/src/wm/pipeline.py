@@ -86,7 +86,7 @@ def _of_other_play(stage: Stage, manifest: Manifest) -> list[str]:
     play = manifest.hashes([f"collect{suffix}"])
     known = manifest.hashes(name for name in manifest.stages if name.startswith("collect"))
     found = []
-    for need in stage.needs:
+    for need in (need for need in stage.needs if not need.startswith("collect")):
         parents = manifest.stages[need].parents
         read = {key: digest for key, digest in parents.items() if key.startswith("data/")}
         if read and need.endswith(suffix) and "-" not in need.removesuffix(suffix):
