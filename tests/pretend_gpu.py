@@ -210,6 +210,12 @@ def _held(x: Any) -> Any:
     return x.held if isinstance(x, Elsewhere) else x
 
 
+@contextlib.contextmanager
+def as_it_is() -> Iterator[None]:
+    """Changes nothing, around a block or a function."""
+    yield
+
+
 def install() -> None:
     """Replace in torch what the device cannot do; before anything that uses it is imported."""
 
@@ -234,7 +240,7 @@ def install() -> None:
         "is_autocast_enabled": lambda *_: False,
         "get_autocast_dtype": lambda *_: torch.float32,
         # Wrapped tensors cannot be viewed in inference mode.
-        "inference_mode": lambda mode=True: torch.no_grad() if mode else contextlib.nullcontext(),
+        "inference_mode": lambda mode=True: torch.no_grad() if mode else as_it_is(),
         "tensor": made_here_first(torch.tensor),
         "as_tensor": made_here_first(torch.as_tensor),
     }
