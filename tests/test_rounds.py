@@ -1,6 +1,7 @@
 """Collecting in rounds, by the real command on the real emulator at a tiny size."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -262,3 +263,22 @@ def test_settings_of_a_round_add_up(looped):
     config = tomllib.loads((looped / "config.toml").read_text())
     assert config["collect"]["num_steps"] == STEPS
     assert config["rounds"]["count"] == 3
+
+
+def test_a_rounds_practice_is_repeated_without_a_trace(looped, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in looped.rglob("*")}
+    script = Path(__file__).parents[1] / "apps/wm/benchmarks/practice.py"
+    settings = ("--try", "dream.temperature=0.5 agent.center_advantages=true", "--device", "cpu")
+    done = subprocess.run(
+        [sys.executable, script, looped, "--round", "1", "--repeats", "2", "--episodes", "2", *settings],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "120"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]
+    table = [[cell.strip() for cell in row] for row in rows]
+    assert [row[1] for row in table] == ["", "0", "1", "all", "0", "1", "all"]
+    assert all(-21 <= float(row[2]) <= 21 for row in table)
+    assert {path: path.stat().st_mtime_ns for path in looped.rglob("*")} == before

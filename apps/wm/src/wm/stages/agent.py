@@ -33,7 +33,7 @@ def run(context: Context) -> Made:
     quantizer = frozen_quantizer(context.layout, context.device)
     agent = _agent(context)
     measured = _learn_to_predict(context, agent, quantizer, tokens)
-    trained = _learn_to_play(context, agent, quantizer, tokens)
+    trained = learn_to_play(context, agent, quantizer, tokens)
     save_agent(context.layout.agent, agent.eval())
     return Made([context.layout.agent], {"predictors": measured, "train": trained})
 
@@ -66,7 +66,7 @@ def _learn_to_predict(
     )
 
 
-def _learn_to_play(
+def learn_to_play(
     context: Context, agent: Agent, quantizer: HRVQ, tokens: dict[str, TokenTrajectories]
 ) -> dict[str, float]:
     """Train actor and critic in dreams that begin in real play."""
