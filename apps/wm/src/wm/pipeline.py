@@ -144,7 +144,8 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     record.metrics["peak_memory_gib"] = round(peak_memory_gib(context.device), 3)
     manifest.record(stage.name, record)
     for leftover in context.layout.checkpoint(stage.name).parent.glob(f"{stage.name}-*"):
-        if not re.match(r"\d+-", leftover.name.removeprefix(f"{stage.name}-")):  # of an earlier round
+        of_earlier_round = stage.continues and re.match(r"\d+-", leftover.name.removeprefix(f"{stage.name}-"))
+        if not of_earlier_round:
             leftover.unlink()
     context.reporter.say(f"{stage.name}: done in {record.seconds:.0f} s")
     whole.team.wait()
