@@ -48,9 +48,8 @@ class AgentConfig:
         ppo_epochs: passes over one dream; only for "ppo", as are the next two.
         ppo_minibatches: parts a dream is cut into, by trajectory, in each pass.
         ppo_clip: width of the trust region.
-        center_advantages: take their mean, over the steps still played, off a dream's advantages. A critic
-            that hopes too much (a later round begins with one) otherwise makes every action that was drawn
-            less likely, in each of PPO's passes.
+        center_advantages: take their mean, over the steps still played, off a dream's advantages, as PPO
+            often does. Where critics hoped too much, agents played worse with it (docs/log.md, 2026-11-28).
     """
 
     algorithm: str = "reinforce"
