@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from command import wm
+from listening import listen
 from rich.console import Console
 from wm.config import load_config
 from wm.console import make_console
@@ -56,10 +57,7 @@ def test_at_temperature_0_the_dream_is_greedy(compared, run, tmp_path):
 
 
 def test_the_agents_own_play_is_another_play(compared, run, tmp_path, monkeypatch):
-    plays, play = [], RunPolicy.__call__
-    monkeypatch.setattr(
-        RunPolicy, "__call__", lambda policy, *seen: plays.append(policy) or play(policy, *seen)
-    )
+    plays = listen(monkeypatch, RunPolicy, "__call__", lambda policy, *seen: policy)
     done = wm("fidelity", run, *QUICK, "--by-agent", "--json", tmp_path / "agent.json")
     assert done.code == 0, done.output
     judged = load_config(run / "config.toml").evaluate

@@ -9,6 +9,7 @@ from atari_data import FrameStore
 from cnn_encoder import load_embeddings
 from command import options, train, wm
 from hrvq import HRVQ, perplexity
+from listening import listen
 from token_worldmodel import TokenSampler, evaluate, load_tokens, load_worldmodel
 from wm.clips import ClipSampler
 from wm.config import load_config
@@ -22,18 +23,6 @@ def split(run):
     layout = Layout(run)
     config = load_config(layout.config)
     return config, layout, config.validates(layout.frames("pong").episode_ids)
-
-
-def listen(monkeypatch, owner, name, heard):
-    """Call a method as ever, and keep what ``heard`` makes of its arguments."""
-    kept, original = [], getattr(owner, name)
-
-    def called(self, *arguments, **named):
-        kept.append(heard(self, *arguments, **named))
-        return original(self, *arguments, **named)
-
-    monkeypatch.setattr(owner, name, called)
-    return kept
 
 
 def test_no_stage_learns_from_them(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cnn_encoder import Stage
 from command import wm
+from listening import listen
 from wm.config import load_config
 from wm.measure.probing import atariari_scores
 from wm.policy import RunPolicy
@@ -99,10 +100,7 @@ def test_dinov2_runs_through_the_same_measurements_and_the_same_seed_measures_th
 
 
 def test_by_agent_the_play_is_the_agents(probed, run, tmp_path, monkeypatch):
-    plays, play = [], RunPolicy.__call__
-    monkeypatch.setattr(
-        RunPolicy, "__call__", lambda policy, *seen: plays.append(policy) or play(policy, *seen)
-    )
+    plays = listen(monkeypatch, RunPolicy, "__call__", lambda policy, *seen: policy)
     done = wm("probe", run, *QUICK, "--by-agent", "--json", tmp_path / "probe.json")
     assert done.code == 0, done.output
     rounds = load_config(run / "config.toml").rounds  # as it collects

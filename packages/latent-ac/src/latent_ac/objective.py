@@ -49,7 +49,7 @@ class AgentConfig:
         ppo_minibatches: parts a dream is cut into, by trajectory, in each pass.
         ppo_clip: width of the trust region.
         center_advantages: take their mean, over the steps still played, off a dream's advantages, as PPO
-            often does. Where critics hoped too much, agents played worse with it (docs/log.md, 2026-11-28).
+            often does. Where critics hoped too much, agents played worse with it.
     """
 
     algorithm: str = "reinforce"

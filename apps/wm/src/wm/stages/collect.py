@@ -31,8 +31,6 @@ def run(context: Context) -> Made:
         return _imported(context)
     for game in context.config.games:
         directory = context.layout.data(game)
-        if context.previous is None:
-            _spare_recording(directory)
         task_name = f"{context.stage} {game}"
         with (
             context.reporter.task(task_name, config.num_steps) as task,
