@@ -25,6 +25,9 @@ DEVICE = torch.device("meta")
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::_unique2"}
 NO_KERNEL = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty"}
 
+# Apple's GPUs have no float64.
+WITHOUT: set[torch.dtype] = set()
+
 # Names of the operations so far that waited until the GPU had done all it was given.
 WAITED: list[str] = []
 
@@ -183,6 +186,8 @@ def perform(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     result = operation(*args, **kwargs)
     if not goes_there:
         return result
+    if any(isinstance(x, torch.Tensor) and x.dtype in WITHOUT for x in tree_leaves(result)):
+        raise TypeError(f"{operation} of a type that the device does not have")
     if Graph.recording is not None:
         Graph.recording.add(operation, args, kwargs, result)
     known = {id(tensor.held): tensor for tensor in there}  # In place: the tensor that was given comes back.

@@ -69,6 +69,11 @@ def test_batches_do_not_wait_for_the_gpu():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_hrvq_needs_no_float64_where_there_is_none():
+    done = python("quantizing_without_float64.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_two_rounds_and_all_that_reads_them(tmp_path):
     run = tmp_path / "pong"
     settings = options([*SMALL, *ROUNDS])

@@ -11,6 +11,7 @@ from hrvq._config import finite, positive_int
 from hrvq._gradients import normalize
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
+from hrvq._precision import widest
 from hrvq._sources import Vectors, VectorSource
 from hrvq._statistics import Draw, Level, dead_codes, draw, merge, replace, total_statistics
 
@@ -66,6 +67,7 @@ class Leftovers:
         self.codes: list[Tensor] = []
         self.tokens: list[Tensor] = []
         self._batch_size, self._device, self._cosine = batch_size, device, cosine
+        self._wide = widest(device)
 
     def _residuals(self) -> Iterator[tuple[slice, Tensor]]:
         for start, block in self.source.blocks(self._batch_size, self._device):
@@ -77,11 +79,11 @@ class Leftovers:
 
     def variance(self) -> float:
         """Mean squared distance of what is left of the vectors from its mean."""
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
-        squares = torch.zeros((), dtype=torch.float64, device=self._device)
+        total = torch.zeros((), dtype=self._wide, device=self._device)
+        squares = torch.zeros((), dtype=self._wide, device=self._device)
         origin = None
         for _, block in self._residuals():
-            wide = block.double()
+            wide = block.to(self._wide)
             # Far from the origin E|x|^2 and |E x|^2 agree in all their digits, so look from nearby.
             origin = wide[0] if origin is None else origin
             away = wide - origin
@@ -103,9 +105,9 @@ class Leftovers:
         Vectors to move to are drawn in proportion to ``weights``, (K,), of the code they choose.
         """
         size = len(codes)
-        counts = torch.zeros(size, dtype=torch.float64, device=self._device)
-        sums = torch.zeros(codes.shape, dtype=torch.float64, device=self._device)
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        counts = torch.zeros(size, dtype=self._wide, device=self._device)
+        sums = torch.zeros(codes.shape, dtype=self._wide, device=self._device)
+        total = torch.zeros((), dtype=self._wide, device=self._device)
         drawn = Draw(torch.zeros_like(codes), codes.new_full((size,), -torch.inf))
         for _, block in self._residuals():
             tokens = nearest(block, codes)
@@ -113,18 +115,18 @@ class Leftovers:
             block_counts, block_sums = total_statistics(block, tokens, size)
             counts += block_counts
             sums += block_sums
-            total += errors.sum(dtype=torch.float64)
+            total += errors.sum(dtype=self._wide)
             drawn = merge(drawn, draw(block, weights[tokens], size, generator=generator))
         return _Pass(counts.float(), sums.float(), float(total) / self.source.rows, drawn)
 
     def finish(self, codes: Tensor) -> tuple[Tensor, float]:
         """Keep ``codes`` as the next level: their counts (K,), and the distortion they leave."""
         tokens = torch.empty(self.source.rows, dtype=torch.int32, device=self._device)
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        total = torch.zeros((), dtype=self._wide, device=self._device)
         for rows, block in self._residuals():
             chosen = nearest(block, codes)
             tokens[rows] = chosen.int()
-            total += (block - F.embedding(chosen, codes)).square().sum(dtype=torch.float64)
+            total += (block - F.embedding(chosen, codes)).square().sum(dtype=self._wide)
         self.codes.append(codes)
         self.tokens.append(tokens)
         return torch.bincount(tokens, minlength=len(codes)).float(), float(total) / self.source.rows

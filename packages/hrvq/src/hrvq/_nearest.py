@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrvq._precision import widest
 from hrvq._residuals import ROWS_PER_BLOCK
 
 # On a CPU a block of `ROWS_PER_BLOCK` stays in the cache through all levels; elsewhere this only bounds the
@@ -86,7 +87,7 @@ class _FixedLevel(NamedTuple):
 
     @classmethod
     def of(cls, codes: Tensor) -> "_FixedLevel":
-        centre = codes.double().mean(0).to(codes.dtype)
+        centre = codes.to(widest(codes.device)).mean(0).to(codes.dtype)
         radius = torch.linalg.vector_norm(codes, dim=1).amax()
         # One long code among many would draw the mean away from all the others, and the products with it.
         centre = torch.where(centre.dot(centre) > _TO_ONE_SIDE * radius.square(), centre, 0)
@@ -139,13 +140,13 @@ def _nearest_exactly(vectors: Tensor, level: _Level) -> Tensor:
 
 
 def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_FixedLevel]) -> Tensor:
-    """Where shapes must not depend on data: the two best codes of every vector are compared in float64."""
+    """Where shapes must not depend on data: the two best codes of every vector are compared once more."""
     tokens = []
     for level in levels:
         scores = _scores(vectors - level.centre, level.weights, level.half_norms)
         first = scores.argmax(1)
         second = scores.scatter_(1, first[:, None], -torch.inf).argmax(1)
-        wide, codes = vectors.double(), level.codes
+        wide, codes = vectors.to(widest(vectors.device)), level.codes
         lead = (wide - codes[second]).square().sum(1) - (wide - codes[first]).square().sum(1)
         tokens.append(torch.where((lead < 0) | ((lead == 0) & (second < first)), second, first))
         vectors = vectors - F.embedding(tokens[-1], codes)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hrvq._distributed import span, top_rows
+from hrvq._precision import widest
 
 _ROWS_PER_SUM = 16_384  # whose sum float32 still holds well
 
@@ -38,9 +39,10 @@ class Statistics:
 
 
 def total_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor, Tensor]:
-    """The same of any number of vectors, in float64: float32 sums of a million lose the fifth digit."""
-    counts = torch.zeros(codes, dtype=torch.float64, device=vectors.device)
-    sums = torch.zeros(codes, vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    """The same of any number of vectors, in float64 where there is one: float32 loses the fifth digit."""
+    wide = widest(vectors.device)
+    counts = torch.zeros(codes, dtype=wide, device=vectors.device)
+    sums = torch.zeros(codes, vectors.shape[1], dtype=wide, device=vectors.device)
     for part, chosen in zip(vectors.split(_ROWS_PER_SUM), tokens.split(_ROWS_PER_SUM), strict=True):
         found = Statistics(codes, part).add(part, chosen)
         counts += found.counts

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hrvq._checks import integers
 from hrvq._config import finite, positive_int
+from hrvq._precision import widest
 from hrvq.metrics import code_counts, integer_tokens, level_sizes
 
 # How often the groups are shuffled to see what chance tells; the mean settles within a few percent.
@@ -72,7 +73,7 @@ def shared_code_share(
     shares = []
     for counts in counts_by_group(tokens, groups, codes):
         present = counts.sum(1) > 0  # a number that no group has is no group
-        uses = _profiles(counts[present].double()) > at_least
+        uses = _profiles(counts[present].to(widest(counts.device))) > at_least
         shared = uses.all(0).sum() / uses.any(0).sum().clamp_min(1)
         shares.append(torch.where(present.any(), shared, torch.nan))
     return torch.stack(shares).float()
@@ -86,7 +87,7 @@ def jensen_shannon(tokens: Integers, groups: Integers, codes: int | Sequence[int
     """
     levels = []
     for counts in counts_by_group(tokens, groups, codes):
-        p = _profiles(counts.double())
+        p = _profiles(counts.to(widest(counts.device)))
         mixed = _entropy((p[:, None] + p[None]) / 2)
         own = _entropy(p)
         divergence = (mixed - (own[:, None] + own[None]) / 2).clamp_min(0)
