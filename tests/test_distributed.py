@@ -18,6 +18,10 @@ EXACT = options(
         "worldmodel.dropout=0.0",
         'train.worldmodel.precision="float32"',
         "train.worldmodel.steps=6",
+        "collect.num_steps=900",
+        "rounds.count=2",
+        "rounds.first_steps=600",
+        "rounds.encoder_steps=2",
     )
 )
 
@@ -61,11 +65,13 @@ def test_two_processes_train_the_world_model_of_one(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("worldmodel: done") == 1
-    ours, theirs = (load_file(tmp_path / name / "worldmodel.safetensors") for name in ("team", "alone"))
+    for stage in ("worldmodel-0", "worldmodel"):
+        assert done.stdout.count(f"{stage}: done") == 1
+    rounds = {name: tmp_path / name / "rounds" / "00" for name in ("team", "alone")}
+    ours, theirs = (load_file(path / "worldmodel.safetensors") for path in rounds.values())
     for name, weight in theirs.items():
         np.testing.assert_allclose(ours[name], weight, atol=2e-4, rtol=0, err_msg=name)
     for name in ("encoder", "hrvq"):  # what is made by one process is the same, byte for byte
-        paths = [tmp_path / run / f"{name}.safetensors" for run in ("team", "alone")]
+        paths = [path / f"{name}.safetensors" for path in rounds.values()]
         assert paths[0].read_bytes() == paths[1].read_bytes()
     assert (tmp_path / "team" / "evaluation.json").exists()

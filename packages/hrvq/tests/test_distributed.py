@@ -31,6 +31,11 @@ def work(rank: int, port: int, path: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
     torch.save(train(rank, 2).state_dict(), f"{path}/{rank}.pt")
+    if rank == 0:  # by itself: the other would not answer
+        alone = HRVQ(CONFIG)
+        for x in batches():
+            alone.update(x, across_ranks=False)
+        torch.save(alone.state_dict(), f"{path}/alone.pt")
     dist.destroy_process_group()
 
 
@@ -45,3 +50,6 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
     for name, value in one.items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(first[name], value, rtol=1e-4, atol=1e-4), name
+    alone = torch.load(tmp_path / "alone.pt")
+    for name, value in one.items():
+        assert torch.allclose(alone[name], value, rtol=1e-4, atol=1e-4), name

@@ -21,12 +21,13 @@ def start(
     generator: torch.Generator,
     *,
     batch_size: int | None,
+    across_ranks: bool,
 ) -> None:
-    """Start the codes by k-means, level by level, on the vectors (N, D) of all ranks.
+    """Start the codes by k-means, level by level, on the vectors (N, D), of all ranks or of this process.
 
     The counts left behind are those of a batch of ``batch_size`` vectors, by default all.
     """
-    residual = join_rows(vectors)
+    residual = join_rows(vectors) if across_ranks else vectors
     if len(residual) == 0:
         raise ValueError("there is no vector to start the codes from; give at least one")
     scale = 1.0 if batch_size is None else batch_size / len(residual)
@@ -39,7 +40,8 @@ def start(
             generator=generator,
             spherical=index == 0 and config.distance == "cosine",
         )
-        from_first_rank(codes, counts)  # a GPU adds up in an order of its own, so each rank's would differ
+        if across_ranks:  # a GPU adds up in an order of its own, so each rank's would differ
+            from_first_rank(codes, counts)
         level.set(codes, counts * scale, config.smoothing)
         residual = residual - F.embedding(nearest(residual, codes), codes)
 
@@ -53,19 +55,21 @@ def move(
     *,
     index: Tensor,
     table: Tensor,
+    across_ranks: bool,
 ) -> None:
     """Move the codes towards the vectors (N, D) that chose them, tokens (N, L), and revive dead ones.
 
     ``index`` (N, L) are the tokens' rows in the table of all levels' codes.
 
-    Every rank gives its own vectors; the statistics are those of the joined batch, so all ranks' codes stay
-    equal. Their generators must be in the same state.
+    With ``across_ranks`` every rank gives its own vectors; the statistics are those of the joined batch, so
+    all ranks' codes stay equal. Their generators must be in the same state.
     """
     batch = [Statistics(len(level.codes), vectors) for level in levels]
     for rows, number, residual in residuals(vectors, index, table):
         if number < len(levels):
             batch[number].add(residual, tokens[rows, number])
-    sum_over_ranks(*(part for found in batch for part in (found.counts, found.sums)))
+    if across_ranks:
+        sum_over_ranks(*(part for found in batch for part in (found.counts, found.sums)))
     revived: list[tuple[Tensor, Draw] | None] = []
     residual, taken_off = vectors, 0
     for number, (level, found) in enumerate(zip(levels, batch, strict=True)):
@@ -81,7 +85,7 @@ def move(
             residual = residual - F.embedding(index[:, coarser], table)
         taken_off = number
         counted = (tokens[:, number] >= 0).float()
-        drawn = draw(residual, counted, len(dead), generator=generator, across_ranks=True)
+        drawn = draw(residual, counted, len(dead), generator=generator, across_ranks=across_ranks)
         revived.append((dead, drawn))
     for number, (level, found, back) in enumerate(zip(levels, batch, revived, strict=True)):
         average = smoothed(level.counts, config.smoothing)[:, None]

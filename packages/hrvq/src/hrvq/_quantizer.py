@@ -126,7 +126,14 @@ class HRVQ(Codes):
     # -- learning ------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, mask: Tensor | None = None, *, batch_size: int | None = None) -> None:
+    def initialize(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        *,
+        batch_size: int | None = None,
+        across_ranks: bool = True,
+    ) -> None:
         """Start the codes by k-means on ``x`` (..., dim), level by level; over all ranks' vectors joined.
 
         Args:
@@ -134,6 +141,7 @@ class HRVQ(Codes):
             mask: bool (...), True where a position counts.
             batch_size: how many vectors an :meth:`update` will bring, if ``x`` has many more. The counts are
                 scaled to it; as they are, a start from 100 batches weighs against the next few hundred.
+            across_ranks: as for :meth:`update`.
         """
         self._check_open("initialize")
         if not (batch_size is None or positive_int(batch_size)):
@@ -143,11 +151,25 @@ class HRVQ(Codes):
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask, for_update=True)
             counted = rows if valid is None else rows[valid]
-            start(self._levels(), counted, self.config, self._generator(), batch_size=batch_size)
+            start(
+                self._levels(),
+                counted,
+                self.config,
+                self._generator(),
+                batch_size=batch_size,
+                across_ranks=across_ranks,
+            )
         self._advance()
 
     @torch.no_grad()
-    def update(self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> None:
+    def update(
+        self,
+        x: Tensor,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        across_ranks: bool = True,
+    ) -> None:
         """Move the codes towards the vectors that chose them; revive codes that hardly anything chooses.
 
         Call it once a training step, after the optimizer's, with what ``forward`` was given and found. With
@@ -162,11 +184,13 @@ class HRVQ(Codes):
             x: floating (..., dim).
             tokens: ``forward``'s tokens of ``x``; searched again if left out.
             mask: bool (...), True where a position counts; ``forward``'s tokens know it already.
+            across_ranks: give False where not every process of the group calls this: the others would be
+                waited for.
         """
         if self._frozen or not self.training:
             return
         if not self.initialized:
-            return self.initialize(x, mask)
+            return self.initialize(x, mask, across_ranks=across_ranks)
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask, for_update=True)
             if tokens is None:
@@ -182,7 +206,16 @@ class HRVQ(Codes):
             if valid is not None:
                 tokens = torch.where(valid[:, None], tokens, NO_CODE)
             index = self._table_rows(tokens)
-            move(self._levels(), rows, tokens, self.config, self._generator(), index=index, table=self.table)
+            move(
+                self._levels(),
+                rows,
+                tokens,
+                self.config,
+                self._generator(),
+                index=index,
+                table=self.table,
+                across_ranks=across_ranks,
+            )
         self._advance()
 
     @torch.no_grad()

@@ -88,7 +88,8 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
                 rows = torch.randint(len(train), (size,), generator=rng)
                 newer = fresh[torch.randint(len(fresh), (size,), generator=rng)]
                 rows = torch.where(torch.rand(size, generator=rng) < share, newer, rows)
-                quantizer.update(train[rows].to(context.device))
+                # Of several processes only the first is here.
+                quantizer.update(train[rows].to(context.device), across_ranks=False)
             task.update(epoch + 1)
 
 
