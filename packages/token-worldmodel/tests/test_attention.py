@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,25 @@ def test_the_fused_form_of_other_devices_agrees(mask: str, detail: str) -> None:
     plan = attention_plan(WorldModelConfig(mask=mask, detail=detail), 35, torch.device("cpu"))
     qkv = torch.randn(2, 140, 3, 2, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(attend(qkv, replace(plan, blocks=())), attend(qkv, plan))
+
+
+def test_the_fused_form_learns_after_inference_and_never_by_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = WorldModelConfig(num_layers=7)  # of no other test: the plan is made here
+    with torch.inference_mode():
+        plan = replace(attention_plan(config, 5, torch.device("cpu")), blocks=())
+    asked = []
+
+    def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
+        asked.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return fused(*args, **kwargs)
+
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    qkv = torch.randn(2, 20, 3, 2, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    attend(qkv, plan).sum().backward()
+    assert asked == [False]
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    assert qkv.grad is not None
 
 
 def test_a_few_queries_are_the_last_rows_of_many() -> None:

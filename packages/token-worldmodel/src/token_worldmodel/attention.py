@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .masks import Block, Plan
 
@@ -20,7 +21,7 @@ def attend(qkv_BN3HE: Tensor, plan: Plan) -> Tensor:
     if plan.blocks:
         return _BlockAttention.apply(qkv_BN3HE, plan).flatten(2)
     q, k, v = qkv_BN3HE.permute(2, 0, 3, 1, 4).unbind(0)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=plan.visible).transpose(1, 2).flatten(2)
+    return _fused(q, k, v, plan.visible).transpose(1, 2).flatten(2)
 
 
 def attend_few(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, bias_QK: Tensor) -> Tensor:
@@ -30,8 +31,18 @@ def attend_few(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, bias_QK: Tensor) 
         scores = torch.baddbmm(bias_QK, q, k.transpose(1, 2), alpha=1.0 / math.sqrt(q.shape[-1]))
         attended = torch.bmm(torch.softmax(scores, -1), v).view(q_BHQE.shape)
     else:
-        attended = F.scaled_dot_product_attention(q_BHQE, k_BHKE, v_BHKE, attn_mask=bias_QK)
+        attended = _fused(q_BHQE, k_BHKE, v_BHKE, bias_QK)
     return attended.transpose(1, 2).flatten(2)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """PyTorch's own attention under a mask.
+
+    Not cuDNN's, which PyTorch prefers on Hopper: under a mask its gradients may be NaN at lengths such as 192
+    (https://github.com/pytorch/pytorch/issues/196678), and it trusts a mask's rows to be aligned.
+    """
+    with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 class _BlockAttention(torch.autograd.Function):

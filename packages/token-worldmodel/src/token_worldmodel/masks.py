@@ -12,13 +12,13 @@ from .config import WorldModelConfig
 STEPS_OF_A_BLOCK = 16
 
 
-def visibility(config: WorldModelConfig, num_steps: int) -> Tensor:
+def visibility(config: WorldModelConfig, num_steps: int, device: torch.device | None = None) -> Tensor:
     """Which positions each position may attend to, as bool (N, N) with N = num_steps * step_size.
 
     Row = query, column = key. Positions run step by step, inside a step from L0 to the finest level and
     then the action. The finer levels (L1 and on) are called detail.
     """
-    position = torch.arange(num_steps * config.step_size)
+    position = torch.arange(num_steps * config.step_size, device=device)
     step, slot = position // config.step_size, position % config.step_size
     visible = position[:, None] >= position[None, :]
     if config.mask == "causal":
@@ -64,13 +64,14 @@ class Plan:
 @cache  # small, and a recorded dream goes on reading the one it was recorded with
 def attention_plan(config: WorldModelConfig, num_steps: int, device: torch.device) -> Plan:
     """The plan for windows of ``num_steps`` steps on a device."""
-    visible = visibility(config, num_steps)
+    with torch.inference_mode(False):  # a gradient may need it later
+        visible = visibility(config, num_steps, device)
     if detail_reach(config, num_steps) < num_steps:  # the detail lies between L0 and the action
         lasting, passing = slice(0, None, config.num_levels), slice(1, config.num_levels)
     else:
         lasting, passing = slice(0, None), slice(0, 0)
     made = _blocks(config, visible, lasting, passing) if device.type == "cpu" else ()
-    return Plan(num_steps, visible.to(device), lasting, passing, made)
+    return Plan(num_steps, visible, lasting, passing, made)
 
 
 def _blocks(config: WorldModelConfig, visible: Tensor, lasting: slice, passing: slice) -> tuple[Block, ...]:
