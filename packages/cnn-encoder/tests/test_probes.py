@@ -147,6 +147,13 @@ def test_a_probe_is_the_same_whatever_mode_it_is_asked_in(probe, mode):
         assert probe(draw(300, 0), draw(60, 1)) == expected
 
 
+@PROBES
+def test_a_probe_leaves_the_programs_randomness_as_it_was(probe):
+    data, before = draw(100, 0), torch.get_rng_state()
+    probe(data, data)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_mlp_probe_repeats_itself():
     config = MLPProbeConfig(num_steps=20, seed=3)
     assert mlp_probe(draw(100, 0), draw(50, 1), config) == mlp_probe(draw(100, 0), draw(50, 1), config)

@@ -156,7 +156,9 @@ def _fit(train: ProbeData, config: MLPProbeConfig) -> MLPProbe:
     target = (labels - label_mean) / label_std
 
     h, v = config.hidden_dim, labels.shape[1]
-    with torch.device("cpu"):  # where the generator draws, whatever the program's default is
+    # On the CPU, where the generator draws; the layers' own first weights are drawn from PyTorch's generator,
+    # which is to be as it was.
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         net = nn.Sequential(
             nn.Linear(train.features.shape[1], h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, v)
         )
