@@ -171,6 +171,12 @@ def _readable(n=300):
     return features, features[:, :2] * 3 + 5
 
 
+def _spoilt(labels):
+    labels = labels.clone()
+    labels[7, 1] = torch.inf
+    return labels
+
+
 @pytest.mark.parametrize("probe", [linear_probe, mlp_probe])
 def test_features_and_labels_of_other_rows_are_refused(probe):
     features, labels = _readable()
@@ -180,6 +186,7 @@ def test_features_and_labels_of_other_rows_are_refused(probe):
         (ProbeData(features, labels[:, 0]), r"the labels \(300,\)"),
         (ProbeData(features[:0], labels[:0]), "N at least 1"),
         (ProbeData(features.masked_fill(features > 2.9, torch.nan), labels), "features hold NaN"),
+        (ProbeData(features, _spoilt(labels)), "labels hold NaN or infinity in column 1"),
         (ProbeData(features, labels, torch.ones(300, 2).long()), "mask is torch.int64"),
         (ProbeData(features, labels, torch.ones(300, 1, dtype=torch.bool)), "mask is torch.bool"),
     ):

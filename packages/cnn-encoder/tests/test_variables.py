@@ -104,3 +104,20 @@ def test_pongs_ball_is_near_from_column_121_on() -> None:
         "player_y": np.array([30, 30, 30], np.uint8),
     }
     assert state_labels(labels, game="pong").in_play[:, 3].tolist() == [False, False, True]
+
+
+def test_what_is_not_known_does_not_count():
+    labels = {
+        "ball_x": np.array([20, 30, np.nan, 50, 60]),
+        "ball_y": np.array([20, np.inf, 20, 20, np.nan]),
+        "clock": np.array([1, 2, 3, np.nan, 5]),
+    }
+    table = state_labels(labels, episode_ids=np.zeros(5, int))
+    assert table.names == ("ball_x", "ball_y", "clock", "ball_x motion", "ball_y motion")
+    assert table.in_play.int().T.tolist() == [
+        [1, 0, 0, 1, 0],
+        [1, 0, 1, 1, 0],
+        [1, 1, 1, 0, 1],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 1, 0],
+    ]

@@ -138,7 +138,8 @@ def train_mlp_probe(train: ProbeData, config: MLPProbeConfig | None = None) -> M
     """One network with two hidden layers for all variables, trained on standardised labels where in play.
 
     Raises:
-        ValueError: features, labels and mask are not of the same rows, or there are none.
+        ValueError: features, labels and mask are not of the same rows, there are none, or one that counts is
+            not finite.
     """
     train = _rows_checked(train, "train")
     with plain_training(train.features.device):
@@ -210,8 +211,8 @@ def _checked(train: ProbeData, test: ProbeData) -> tuple[ProbeData, ProbeData]:
     """Both, if they and their parts belong together.
 
     Raises:
-        ValueError: features, labels and mask are not of the same rows, there are none, or the two differ in
-            the width of their features or labels.
+        ValueError: features, labels and mask are not of the same rows, there are none, one that counts is not
+            finite, or the two differ in the width of their features or labels.
     """
     train, test = _rows_checked(train, "train"), _rows_checked(test, "test")
     for part in ("features", "labels"):
@@ -235,9 +236,20 @@ def _rows_checked(data: ProbeData, name: str) -> ProbeData:
         raise ValueError(f"the {name} features hold NaN or infinity; leave such rows out")
     if mask is not None and (mask.shape != labels.shape or mask.dtype != torch.bool):
         raise ValueError(f"the {name} mask is {mask.dtype} {tuple(mask.shape)}; give bool {shapes[1]}")
-    labels = labels.detach().to(features.device)
-    mask = None if mask is None else mask.to(features.device)
-    return ProbeData(features.detach(), labels, mask)  # a probe does not reach what it probes
+    # Detached: a probe does not reach what it probes.
+    data = ProbeData(
+        features.detach(),
+        labels.detach().to(features.device),
+        None if mask is None else mask.to(features.device),
+    )
+    unknown = (_mask(data) & ~data.labels.isfinite()).any(0)
+    if bool(unknown.any()):
+        column = int(unknown.int().argmax())
+        raise ValueError(
+            f"the {name} labels hold NaN or infinity in column {column}; leave such rows out, or give a mask "
+            "that is false there"
+        )
+    return data
 
 
 def _mask(data: ProbeData) -> Tensor:

@@ -72,10 +72,10 @@ def state_labels(
     A position counts where its object is in play: where there is a ball, on frames where it is drawn
     (``ball_y`` is not 0, and in Breakout at most 186, where a lost ball vanishes), for every position of the
     game; and an object with both coordinates counts where not both are 0. Other variables count
-    everywhere. Constant variables are kept, and score nan.
+    everywhere. Constant variables are kept, and score nan. A value that is not finite does not count.
 
     Args:
-        labels: uint8 (N,) by variable name.
+        labels: uint8 (N,) by variable name, as in RAM; other numbers are taken as float32.
         game: its name. For "pong" the variable ``ball_y - player_y`` is added, what a player must know to
             meet the ball, on frames where the ball is in play and near (``ball_x`` > 120).
         episode_ids: (N,), of rows that follow each other step by step. With them every position gets a
@@ -116,7 +116,8 @@ def state_labels(
             counts = here[1:] & here[:-1] & goes_on & (moved.abs() < _TELEPORT)
             columns[name + _MOTION] = F.pad(moved, (1, 0))
             masks[name + _MOTION] = F.pad(counts, (1, 0))
-    return StateLabels(tuple(columns), torch.stack([*columns.values()], 1), torch.stack([*masks.values()], 1))
+    values, counted = torch.stack([*columns.values()], 1), torch.stack([*masks.values()], 1)
+    return StateLabels(tuple(columns), values, counted & values.isfinite())
 
 
 def _other_coordinate(name: str) -> str:
