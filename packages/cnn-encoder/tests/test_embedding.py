@@ -15,6 +15,17 @@ from cnn_encoder._artifact import save_artifact
 CPU = torch.device("cpu")
 
 
+class Own(torch.nn.Module):
+    """An encoder that is none of ours: it makes float32 of the frames, whatever its weights are."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(84, 5)
+
+    def forward(self, frames, background):
+        return self.linear((frames.float() - background)[:, -1].mean(1))
+
+
 @pytest.fixture(scope="module")
 def encoder():
     return Encoder(EncoderConfig(), generator=torch.Generator().manual_seed(0))
@@ -113,3 +124,11 @@ def test_the_precision_asked_for_holds_under_autocast():
     plain = embed(encoder, stacks, None, precision="float32")
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(embed(encoder, stacks, None, precision="float32"), plain)
+
+
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-5), ("bfloat16", 1.0)])
+def test_a_module_of_ones_own_embeds_and_keeps_its_weights(stacks, precision, error):
+    own, background = Own(), torch.full((84, 84), 9.0)
+    rows = embed(own, stacks, background, batch_size=4, precision=precision)
+    assert rows.dtype == own.linear.weight.dtype == torch.float32
+    assert (rows - own(stacks, background)).abs().max() < error

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ._artifact import METADATA_KEY, load_artifact
-from .encoder import FRAME_SIZE, STACK
+from .encoder import FRAME_SIZE, STACK, Encoder
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -48,7 +48,9 @@ def embed_batches(
     """Embed batch after batch, holding one at a time.
 
     Args:
-        encoder: an `Encoder`, or what stands in for one; runs where its weights are.
+        encoder: an `Encoder`, or a module of your own: ``encoder(stacks, background)``, uint8 (B, 4, 84, 84)
+            and what is given here -> (B, D). Runs where its weights are. An `Encoder` is copied in the
+            precision asked for; other modules keep their weights and run under autocast.
         batches: uint8 (B, 4, 84, 84) each, such as ``(store.stacks(rows) for rows in ...)``.
         background: float32 (84, 84) or None.
         precision: of the arithmetic; see `resolve_precision`.
@@ -61,7 +63,9 @@ def embed_batches(
     """
     weight = next(encoder.parameters())
     device, dtype = weight.device, resolve_precision(precision, weight.device)
-    network = encoder if weight.dtype == dtype else copy.deepcopy(encoder).to(dtype)
+    ours = isinstance(encoder, Encoder)  # other modules may compute in another dtype than that of their weights
+    network = copy.deepcopy(encoder).to(dtype) if ours and weight.dtype != dtype else encoder
+    lowered = not ours and dtype != torch.float32
     if background is not None:
         background = torch.as_tensor(background).to(device)
         if background.shape != (FRAME_SIZE, FRAME_SIZE):
@@ -72,9 +76,9 @@ def embed_batches(
             raise ValueError(
                 f"a batch is {stacks.dtype} {tuple(stacks.shape)}; expected uint8 (B, 4, 84, 84)"
             )
-        with torch.autocast(device.type, enabled=False):  # `precision` says what the arithmetic is
+        with torch.autocast(device.type, dtype, enabled=lowered):  # `precision` says what the arithmetic is
             embedded = network(stacks.to(device, non_blocking=True), background)
-        yield embedded
+        yield embedded.float()
 
 
 def embed(
@@ -88,7 +92,7 @@ def embed(
     """Embed all of ``stacks``: float32 (N, embedding_dim) on the encoder's device.
 
     ``stacks`` is one uint8 array (N, 4, 84, 84), cut into batches of ``batch_size``, or an iterable of
-    batches, taken as they come.
+    batches, taken as they come. The rest is as in `embed_batches`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
