@@ -77,6 +77,14 @@ class CodeFeatures:
             state=None if self.state is None else self.state.to(device),
         )
 
+    def detach(self) -> Self:
+        """The same features, of which no gradient reaches tables and state."""
+        return replace(
+            self,
+            tables=[table.detach() for table in self.tables],
+            state=None if self.state is None else self.state.detach(),
+        )
+
     def dense(self) -> Tensor:
         """The features as vectors, (..., F).
 
@@ -99,8 +107,8 @@ class FeatureLinear(nn.Linear):
     def forward(self, features: Features) -> Tensor:
         """(..., in_features) -> (..., out_features).
 
-        Tables and state of another dtype are cast to the weights', so that few states, which are made dense,
-        give what many do.
+        Features of another dtype are cast to the weights'. So are tables and state, so that few states, which
+        are made dense, give what many do.
 
         Raises:
             ValueError: the features are of another width, or what ``project`` and ``gather`` refuse.
@@ -110,10 +118,10 @@ class FeatureLinear(nn.Linear):
                 raise ValueError(
                     f"the features are {features.shape[-1]} wide; give feature_dim = {self.in_features}"
                 )
-            return super().forward(features)
+            return super().forward(features.to(self.weight.dtype))
         if features.tokens[..., 0].numel() < sum(table.shape[0] for table in features.tables):
             # Fewer states than codes: no gain by the tables.
-            return self.forward(features.dense().to(self.weight.dtype))
+            return self.forward(features.dense())
         projected = self.project(features.tables)
         return self.gather(projected, features.tokens, features.tables, features.state)
 
