@@ -255,6 +255,49 @@ def test_codes_and_state_of_another_dtype_are_taken_to_the_weights(
     torch.testing.assert_close(seen, made.actor(features, MASK)[..., MASK], atol=0.1, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("blocks", [(), WIDTHS, (4, 8)])
+def test_vectors_of_another_dtype_are_taken_to_the_weights(
+    dtype: torch.dtype, blocks: tuple[int, ...]
+) -> None:
+    made, vectors = agent(blocks), code_features().dense()
+    actions, ones = torch.zeros(H, B, dtype=torch.int64), torch.ones(H, B)
+    objective = ActorCriticObjective(made.actor, made.critic, AgentConfig())
+    predicting = PredictorObjective(made.reward, made.continue_)
+
+    def said(features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (
+            made.actor(features, MASK)[..., MASK],
+            made.critic(features),
+            *made.predict(features, actions),
+            objective(ImaginedBatch(features, actions, ones, ones, MASK))[0],
+            predicting(TransitionBatch(features[:-1], features[1:], actions, ones, ones))[0],
+        )
+
+    for ours, exact in zip(said(vectors.to(dtype)), said(vectors), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, exact, atol=0.1, rtol=0.01)
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+@pytest.mark.parametrize("codes", [True, False])
+def test_no_gradient_reaches_the_features(algorithm: str, codes: bool) -> None:
+    """Every minibatch is stepped on, though all of them come from features made once."""
+    made, features = agent(state=5), code_features(state=5)
+    weight = torch.ones((), requires_grad=True)
+    features = replace(
+        features, tables=[table * weight for table in features.tables], state=features.state * weight
+    )
+    seen = features if codes else features.dense()
+    actions, log_probs = made.actor.act_with_log_prob(seen[:-1], MASK)
+    module = ActorCriticObjective(made.actor, made.critic, AgentConfig(algorithm=algorithm))
+    dream = ImaginedBatch(seen, actions, torch.ones(H, B), torch.ones(H, B), MASK, log_probs)
+    for part in module.minibatches(dream):
+        module(part)[0].backward()
+    assert weight.grad is None
+    assert all(p.grad is not None for p in (*made.actor.parameters(), *made.critic.parameters()))
+
+
 @pytest.mark.parametrize("shape", [(B,), (1, B), (H, 1), ()])
 def test_predictions_are_of_whole_trajectories(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"give \(H\+1, B, F\) and \(H, B\)"):

@@ -126,7 +126,8 @@ class ActorCriticObjective(nn.Module):
 
     The loss is policy loss - entropy_coef H(pi) + uniform_coef KL(uniform || pi) + anchor_coef
     KL(pi || anchor) + critic_coef critic loss, each a mean over the steps of the batch weighted by the
-    probability that they are still played.
+    probability that they are still played. Actor and critic learn on the features as they are given: no
+    gradient goes on into them (DreamerV3), so a batch that was made once may be stepped on several times.
 
     REINFORCE takes one optimiser step on each dream. PPO takes ``steps_per_batch``: loop over
     ``minibatches(batch, generator=...)``, which fixes returns and advantages once and yields every minibatch
@@ -204,7 +205,7 @@ class ActorCriticObjective(nn.Module):
             ValueError: the shapes of the batch do not fit, or PPO was given no ``log_probs``.
         """
         self._check(batch)
-        config, states = self.config, batch.features[:-1]
+        config, states = self.config, batch.features[:-1].detach()
         outputs = self.critic.outputs(states)
         values = self.critic.value(outputs).detach()
         if batch.returns is None or batch.advantages is None:
