@@ -82,7 +82,10 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
 
 def part(trajectories: TokenTrajectories, rows: slice) -> TokenTrajectories:
     """Some of the rows."""
-    return TokenTrajectories(**{f.name: getattr(trajectories, f.name)[rows] for f in fields(trajectories)})
+    columns = {f.name: getattr(trajectories, f.name)[rows].copy() for f in fields(trajectories)}
+    for flag in ("terminated", "truncated"):
+        columns[flag][-1:] = False  # the final observation that follows may be cut off
+    return TokenTrajectories(**columns)
 
 
 def fit(model: WorldModel, train: TokenSampler, steps: int) -> None:

@@ -27,6 +27,10 @@ class TokenTrajectories:
 
     An episode of T actions has T + 1 rows, the last being its final observation: its action is a filler,
     its reward 0 and its flags false.
+
+    Raises:
+        ValueError: the columns do not belong together, hold what their types cannot, or flag an end on a final
+            observation.
     """
 
     tokens: np.ndarray  # int16 (N, L)
@@ -62,6 +66,13 @@ class TokenTrajectories:
         starts = np.flatnonzero(np.diff(self.episode_ids)) + 1
         if len(starts) + 1 != len(np.unique(self.episode_ids)) and len(self.tokens):
             raise ValueError("episode_ids return to an earlier episode; sort the rows so each is contiguous")
+        for name in ("terminated", "truncated"):
+            # Nothing is learned from a final observation's action: the end would be lost.
+            if (late := getattr(self, name) & self.final).any():
+                raise ValueError(
+                    f"{name}[{int(late.argmax())}] is set on the last row of its episode, a final observation "
+                    "that brings nothing; set it on the row before, whose action ended the episode"
+                )
 
     def __len__(self) -> int:
         """Number of rows."""
