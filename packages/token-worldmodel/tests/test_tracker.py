@@ -52,7 +52,14 @@ def test_refuses(make_model) -> None:
     with pytest.raises(ValueError, match="context is 13; give 1 to max_steps = 12"):
         StateTracker(make_model(), 3, 13)
     tracker = StateTracker(make_model(), 1, 3)
-    tracker.observe(torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, dtype=torch.bool))
+    tokens, begins = torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"tokens are of type ndarray; give a torch tensor, int64 \(1, 3\)"):
+        tracker.observe(tokens.numpy(), begins)
+    with pytest.raises(ValueError, match=r"begins is of type ndarray; give a torch tensor, bool \(1,\)"):
+        tracker.observe(tokens, begins.numpy())
+    tracker.observe(tokens, begins)
+    with pytest.raises(ValueError, match=r"actions are of type list; give a torch tensor, int64 \(1,\)"):
+        tracker.act([3])
     with pytest.raises(ValueError, match="actions range from 18 to 18"):
         tracker.act(torch.tensor([18]))
 

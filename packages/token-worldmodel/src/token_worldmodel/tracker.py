@@ -58,12 +58,8 @@ class StateTracker:
                 not told its last action; nothing has changed then.
         """
         config, plays = self._model.config, len(self._lengths)
-        if tokens.shape != (plays, config.num_levels) or tokens.dtype != torch.int64:
-            raise ValueError(
-                f"tokens are {tokens.dtype} {tuple(tokens.shape)}; give int64 ({plays}, {config.num_levels})"
-            )
-        if begins.shape != (plays,) or begins.dtype != torch.bool:
-            raise ValueError(f"begins is {begins.dtype} {tuple(begins.shape)}; give bool ({plays},)")
+        _check("tokens are", tokens, torch.int64, (plays, config.num_levels))
+        _check("begins is", begins, torch.bool, (plays,))
         for level, codes in enumerate(config.codes):
             check_range(tokens[:, level], codes, f"tokens of level {level}")
         if not self._acted and not bool(begins.all()):  # looked at only then: a GPU is not waited for
@@ -99,9 +95,15 @@ class StateTracker:
         """
         if not self._seen:
             raise ValueError("no step has been observed yet; call observe before act")
-        if actions.shape != self._lengths.shape or actions.dtype != torch.int64:
-            given, plays = f"{actions.dtype} {tuple(actions.shape)}", len(self._lengths)
-            raise ValueError(f"actions are {given}; give int64 ({plays},)")
+        _check("actions are", actions, torch.int64, (len(self._lengths),))
         check_range(actions, self._model.config.num_actions, "actions")
         self._actions[torch.arange(len(actions), device=actions.device), self._lengths - 1] = actions
         self._acted = True
+
+
+def _check(what: str, given: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    wanted = f"{str(dtype).removeprefix('torch.')} {shape}"
+    if not isinstance(given, Tensor):  # an array of NumPy has shape and type as well, and they may look right
+        raise ValueError(f"{what} of type {type(given).__name__}; give a torch tensor, {wanted}")
+    if given.shape != shape or given.dtype != dtype:
+        raise ValueError(f"{what} {given.dtype} {tuple(given.shape)}; give {wanted}")
