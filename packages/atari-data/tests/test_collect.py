@@ -240,6 +240,9 @@ def test_bad_arguments(tmp_path: Path):
         run(tmp_path, seed=-1, policy=RandomPolicy("breakout", 0, 3))
     with pytest.raises(ValueError, match="num_envs is 0"):
         run(tmp_path, num_envs=0, policy=RandomPolicy("breakout", 0, 3))
+    for wrong in ("ale_v5", None):
+        with pytest.raises(ValueError, match=rf"protocol is {wrong!r}; give .*PROTOCOLS\['ale_v5'\] or a"):
+            run(tmp_path, protocol=wrong)
     with pytest.raises(ValueError, match="did you mean pong"):
         collect(tmp_path, "Pong", 10, RandomPolicy("pong", 0, 16), seed=0)
     assert contents(tmp_path) == {}

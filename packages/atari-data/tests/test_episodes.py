@@ -82,6 +82,10 @@ def test_bad_arguments():
         evaluate(0, 1)
     with pytest.raises(ValueError, match=r"num_episodes is 1\.0; give an integer"):
         evaluate(1.0, 1)
+    with pytest.raises(ValueError, match=r"protocol is 'ale_v5'; give .*PROTOCOLS\['ale_v5'\] or a"):
+        evaluate(1, 1, protocol="ale_v5")
+    with pytest.raises(ValueError, match="protocol is 'ale_v5'; give"):
+        next(play("breakout", RandomPolicy("breakout", 3, 3), seeds=np.arange(3), protocol="ale_v5"))
     with pytest.raises(ValueError, match=r"seed is 1\.0; give an integer"):
         play_episodes("pong", RandomPolicy("pong", 0, 1), 1, seed=1.0)
     with pytest.raises(ValueError, match="num_envs is 0"):

@@ -141,8 +141,11 @@ def test_bad_clips(cut: FrameStore):
         cut.clips(np.array([0, 10]), 6)
     with pytest.raises(ValueError, match=f"the store has rows 0 to {len(cut)}"):
         cut.stacks(np.array([len(cut)]))
-    with pytest.raises(ValueError, match="give integers"):
-        cut.stacks(np.array([0.5]))
+    for rows in (np.array([0.5]), 5, np.ones(len(cut), bool)):
+        with pytest.raises(ValueError, match=r"indices are .*; give integers of shape \(B,\), np.flatnonzero"):
+            cut.stacks(rows)
+    with pytest.raises(ValueError, match=r"starts is .*; give integers of shape \(B,\), length 1 or more"):
+        cut.clips(np.array([0.5]), 1)
     assert cut.clips(np.array([], dtype=np.int64), 4).shape == (0, 7, 84, 84)
 
 

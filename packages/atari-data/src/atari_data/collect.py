@@ -13,7 +13,7 @@ from atari_data._checks import whole
 from atari_data.games import check_game
 from atari_data.playing import Tick, environment_seeds, play
 from atari_data.policies import Policy
-from atari_data.protocol import PROTOCOLS, Protocol
+from atari_data.protocol import PROTOCOLS, Protocol, check_protocol
 from atari_data.recorder import Recorder
 from atari_data.rounds import new_round
 from atari_data.shards import ShardWriter
@@ -87,6 +87,7 @@ def collect(
     seed = whole("seed", seed)
     num_envs = whole("num_envs", num_envs)
     keep = None if keep is None else whole("keep", keep)
+    check_protocol(protocol)
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; take at least 1")
     directory = Path(directory)

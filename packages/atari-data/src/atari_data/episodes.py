@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from atari_data._checks import whole
 from atari_data.playing import Tick, environment_seeds, play
 from atari_data.policies import Policy
-from atari_data.protocol import PROTOCOLS, Protocol
+from atari_data.protocol import PROTOCOLS, Protocol, check_protocol
 from atari_data.twins import Twins
 
 _EVALUATION_STREAM = 2**31  # apart from the streams of collection, which are numbered from 0
@@ -79,6 +79,7 @@ def play_episodes(
     num_envs = whole("num_envs", num_envs)
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; play at least 1")
+    check_protocol(protocol)
     num_envs = min(num_envs, num_episodes)
     seeds = environment_seeds(seed, num_envs, stream=_EVALUATION_STREAM)
     recorded = set(record_episodes) if record is not None else set()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from atari_data.games import check_game, legal_actions, played_actions
 from atari_data.policies import Policy, checked_actions
-from atari_data.protocol import Protocol
+from atari_data.protocol import Protocol, check_protocol
 
 
 class Tick(NamedTuple):
@@ -55,10 +55,11 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
     episode's last resets on its next tick: that tick holds the next episode's first observation, reward 0.
 
     Raises:
-        ValueError: ``game`` is unknown, or the policy's answer is not B ids of the 18 actions.
+        ValueError: ``game`` is unknown, ``protocol`` is none, or the policy's answer is not B ids of the 18
+            actions.
     """
     halves = [ids for ids in np.array_split(np.arange(len(seeds)), 2) if len(ids)]
-    envs = [_make_env(game, len(ids), protocol) for ids in halves]
+    envs = [_make_env(game, len(ids), check_protocol(protocol)) for ids in halves]
     legal = legal_actions(game)
     places = np.array([legal.index(action) for action in played_actions(game)])  # of each of the 18
     first = {}

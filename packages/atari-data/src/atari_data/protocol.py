@@ -57,3 +57,15 @@ PROTOCOLS: dict[str, Protocol] = {
     "ale_v5": Protocol(sticky=0.25, noop_max=0),
 }
 """`atari100k`: deterministic emulator, random no-op starts. `ale_v5`: sticky actions, no no-ops."""
+
+
+def check_protocol(protocol: Protocol) -> Protocol:
+    """Return ``protocol`` if it is one.
+
+    Raises:
+        ValueError: it is not, such as the name of one.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    named = ", ".join(f"PROTOCOLS[{name!r}]" for name in PROTOCOLS)
+    raise ValueError(f"protocol is {protocol!r}; give {named} or a Protocol of your own")

@@ -213,8 +213,18 @@ class FrameStore:
         return len(self.frames)
 
     def stacks(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Observations at the given rows, uint8 [B, 4, 84, 84]: oldest first, zeros before an episode."""
-        return self.clips(indices, 1)
+        """Observations at the given rows, uint8 [B, 4, 84, 84]: oldest first, zeros before an episode.
+
+        Raises:
+            ValueError: ``indices`` are not integers [B], or no rows of the store.
+        """
+        rows = np.asarray(indices)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise ValueError(
+                f"indices are {rows.dtype} {rows.shape}; give integers of shape (B,), "
+                "np.flatnonzero(mask) for a mask"
+            )
+        return self.clips(rows, 1)
 
     def clips(self, starts: NDArray[np.integer], length: int, history: int = HISTORY) -> NDArray[np.uint8]:
         """``length`` frames from each start and ``history`` before it, uint8 [B, history + length, 84, 84].
