@@ -216,6 +216,8 @@ def test_atlas_options(bad, quantizer, random_codebooks, vectors):
 def test_what_is_no_config():
     with pytest.raises(ValueError, match="config is 64; give an HRVQConfig"):
         HRVQ(64)
+    with pytest.raises(TypeError, match=r"^HRVQ.__init__\(\) got an unexpected keyword argument 'dim'"):
+        HRVQ(dim=64)
 
 
 def test_metrics():

@@ -38,6 +38,18 @@ def test_silence_has_no_louder_gradient_than_sound(
     assert torch.equal(out.quantized, q.decode(out.tokens))
 
 
+@pytest.mark.parametrize("shape", [(30, 12), (5, 6, 12)])
+def test_what_is_quantized_may_be_changed_in_place(shape, quantizer, random_codebooks, vectors):
+    q = quantizer(random_codebooks(12, (8, 8)), gradient="straight_through")
+    x = vectors(30, 12).reshape(shape).requires_grad_()
+    out = q(x)
+    out.quantized.mul_(2).add_(1)
+    (out.quantized.sum() + out.commitment_loss.sum()).backward()
+    (pull,) = torch.autograd.grad(q(x).commitment_loss.sum(), x)
+    assert torch.allclose(x.grad, 2 + pull)
+    assert torch.equal(out.quantized, 2 * q.decode(out.tokens) + 1)
+
+
 @pytest.mark.parametrize("gradient", ["straight_through", "rotation"])
 def test_gradients_of_gradients(gradient, quantizer, random_codebooks, vectors):
     """As a gradient penalty takes them: of the commitment, 2 w / (N D) for each level."""

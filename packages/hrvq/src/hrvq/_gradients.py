@@ -27,7 +27,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, quantized: Tensor) -> Tensor:
-        return quantized.view_as(quantized)
+        return quantized.detach()  # as a view it could not be changed in place
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -49,7 +49,7 @@ class _Rotation(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, quantized: Tensor) -> Tensor:
-        return quantized.view_as(quantized)
+        return quantized.detach()  # as a view it could not be changed in place
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvq._checks import UNSIGNED, check_finite, check_tokens, check_vectors, values_can_be_checked
-from hrvq._config import positive_int
+from hrvq._config import HRVQConfig, positive_int
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._gradients import commitment, normalize, rotation, straight_through
 from hrvq._learning import move, start
@@ -25,16 +25,21 @@ NO_CODE = -1
 
 
 class HRVQOutput(NamedTuple):
-    """What :meth:`HRVQ.forward` returns, whatever the config."""
+    """What :meth:`HRVQ.forward` returns, whatever the config.
+
+    Attributes:
+        quantized: (..., dim), the input's dtype; carries the gradient of the input. It may be changed in
+            place, unless the gradient is "rotation", which needs it as it is.
+        tokens: int64 (..., levels); -1 where a position is masked or a level dropped.
+        level_embeddings: (..., levels, dim), the input's dtype: the chosen code of each level; they add up to
+            ``quantized``.
+        commitment_loss: float32 (levels,), weighted: add its sum to your loss.
+    """
 
     quantized: Tensor
-    """(..., dim), the input's dtype; carries the gradient of the input."""
     tokens: Tensor
-    """int64 (..., levels); -1 where a position is masked or a level dropped."""
     level_embeddings: Tensor
-    """(..., levels, dim), the input's dtype: the chosen code of each level; they add up to ``quantized``."""
     commitment_loss: Tensor
-    """float32 (levels,), weighted: add its sum to your loss."""
 
 
 class HRVQ(Codes):
@@ -44,6 +49,9 @@ class HRVQ(Codes):
     its optimizer step, in :meth:`initialize` and in :meth:`fit`. So a forward pass may be repeated,
     checkpointed or compiled freely, and evaluation never trains.
     """
+
+    def __init__(self, config: HRVQConfig) -> None:
+        super().__init__(config)
 
     # -- use -----------------------------------------------------------------------------------------
 
