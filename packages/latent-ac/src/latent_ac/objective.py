@@ -90,17 +90,25 @@ class AgentConfig:
 class ImaginedBatch:
     """B trajectories of H steps, time first: a dream, or real play in the same form.
 
-    The last two fields are filled by ``ActorCriticObjective.minibatches``; leave them out.
+    Attributes:
+        features: (H+1, B, F), the states, the last one reached but not acted in.
+        actions: int64 (H, B).
+        rewards: float32 (H, B), what each action brought, before reward_transform.
+        continues: float32 (H, B) in [0, 1], the probability that the episode goes on after it.
+        action_mask: bool (A,) or (B, A), true where allowed.
+        log_probs: (H, B), of the actions under the policy that chose them; PPO needs it.
+        returns: (H, B), fixed targets of the critic.
+        advantages: (H, B), fixed and scaled; both are filled by ``ActorCriticObjective.minibatches``.
     """
 
-    features: Features  # (H+1, B, F), the states, the last one reached but not acted in
-    actions: Tensor  # int64 (H, B)
-    rewards: Tensor  # float32 (H, B), what each action brought, before reward_transform
-    continues: Tensor  # float32 (H, B) in [0, 1], the probability that the episode goes on after it
-    action_mask: Tensor  # bool (A,) or (B, A), true where allowed
-    log_probs: Tensor | None = None  # (H, B) of the actions under the policy that chose them; PPO needs it
-    returns: Tensor | None = None  # (H, B), fixed targets of the critic
-    advantages: Tensor | None = None  # (H, B), fixed and scaled
+    features: Features
+    actions: Tensor
+    rewards: Tensor
+    continues: Tensor
+    action_mask: Tensor
+    log_probs: Tensor | None = None
+    returns: Tensor | None = None
+    advantages: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""

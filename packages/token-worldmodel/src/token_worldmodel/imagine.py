@@ -19,12 +19,19 @@ Policy = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Dream:
-    """An imagined trajectory; index 0 is the last real step, ``actions[:, h]`` leads from step h to h + 1."""
+    """An imagined trajectory; index 0 is the last real step, ``actions[:, h]`` leads from step h to h + 1.
 
-    tokens: Tensor  # int64 (B, H + 1, L)
-    actions: Tensor  # int64 (B, H)
-    states: Tensor  # float32 (B, H + 1, D): known at each step before its action, `WorldModelOutput.state`
-    log_probs: Tensor  # float32 (B, H, L): of tokens[:, 1:] under the model, at temperature 1
+    Attributes:
+        tokens: int64 (B, H + 1, L).
+        actions: int64 (B, H).
+        states: float32 (B, H + 1, D), known at each step before its action: `WorldModelOutput.state`.
+        log_probs: float32 (B, H, L), of ``tokens[:, 1:]`` under the model, at temperature 1.
+    """
+
+    tokens: Tensor
+    actions: Tensor
+    states: Tensor
+    log_probs: Tensor
 
     @property
     def hidden(self) -> Tensor:

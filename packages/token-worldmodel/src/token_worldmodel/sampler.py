@@ -15,16 +15,26 @@ Split = Literal["train", "validation", "all"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch:
-    """Windows of consecutive steps, none crossing an episode."""
+    """Windows of consecutive steps, none crossing an episode.
 
-    tokens: Tensor  # int64 (B, T, L)
-    actions: Tensor  # int64 (B, T), chosen after the tokens of its step
-    rewards: Tensor  # float32 (B, T), raw, brought by the action
-    terminated: Tensor  # bool (B, T)
-    truncated: Tensor  # bool (B, T)
-    final: Tensor  # bool (B, T): an episode's last row, whose action is a filler
-    lives: Tensor  # int64 (B, T)
-    game_index: Tensor  # int64 (B,), into `TokenSampler.games`
+    Attributes:
+        tokens: int64 (B, T, L).
+        actions: int64 (B, T), chosen after the tokens of its step.
+        rewards: float32 (B, T), raw, brought by the action.
+        terminated, truncated: bool (B, T), likewise.
+        final: bool (B, T), an episode's last row, whose action is a filler.
+        lives: int64 (B, T), when the step's tokens were seen.
+        game_index: int64 (B,), into `TokenSampler.games`.
+    """
+
+    tokens: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final: Tensor
+    lives: Tensor
+    game_index: Tensor
 
     def to(self, device: torch.device | str | None) -> Self:
         """The batch on ``device``; from the CPU to a GPU by pinned memory, without waiting."""
