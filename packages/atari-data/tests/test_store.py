@@ -142,7 +142,9 @@ def test_bad_clips(cut: FrameStore):
     with pytest.raises(ValueError, match=f"the store has rows 0 to {len(cut)}"):
         cut.stacks(np.array([len(cut)]))
     for rows in (np.array([0.5]), 5, np.ones(len(cut), bool)):
-        with pytest.raises(ValueError, match=r"indices are .*; give integers of shape \(B,\), np.flatnonzero"):
+        with pytest.raises(
+            ValueError, match=r"indices are .*; give integers of shape \(B,\), np.flatnonzero"
+        ):
             cut.stacks(rows)
     with pytest.raises(ValueError, match=r"starts is .*; give integers of shape \(B,\), length 1 or more"):
         cut.clips(np.array([0.5]), 1)

@@ -80,7 +80,7 @@ def test_accepts_tensors(make_trajectories) -> None:
             r"actions \(4,\), lives \(6,\) should have shape \(5,\)",
         ),
         ({"episode_ids": np.array([0, 0, 1, 1, 0])}, "episode_ids return to an earlier episode"),
-        ({"terminated": np.arange(5) == 2}, r"terminated\[2\] is set on the last row of its episode, .*; set"),
+        ({"terminated": np.arange(5) == 2}, r"terminated\[2\] is set on the last row of its episode"),
         ({"truncated": np.arange(5) == 4}, r"truncated\[4\] is set on the last row"),
     ],
 )

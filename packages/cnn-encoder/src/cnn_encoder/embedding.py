@@ -63,7 +63,7 @@ def embed_batches(
     """
     weight = next(encoder.parameters())
     device, dtype = weight.device, resolve_precision(precision, weight.device)
-    ours = isinstance(encoder, Encoder)  # other modules may compute in another dtype than that of their weights
+    ours = isinstance(encoder, Encoder)  # another module's own casts may not fit other weights
     network = copy.deepcopy(encoder).to(dtype) if ours and weight.dtype != dtype else encoder
     lowered = not ours and dtype != torch.float32
     if background is not None:

@@ -29,8 +29,8 @@ class TokenTrajectories:
     its reward 0 and its flags false.
 
     Raises:
-        ValueError: the columns do not belong together, hold what their types cannot, or flag an end on a final
-            observation.
+        ValueError: the columns do not belong together, hold what their types cannot, or flag an end on a
+            final observation.
     """
 
     tokens: np.ndarray  # int16 (N, L)
@@ -70,8 +70,8 @@ class TokenTrajectories:
             # Nothing is learned from a final observation's action: the end would be lost.
             if (late := getattr(self, name) & self.final).any():
                 raise ValueError(
-                    f"{name}[{int(late.argmax())}] is set on the last row of its episode, a final observation "
-                    "that brings nothing; set it on the row before, whose action ended the episode"
+                    f"{name}[{int(late.argmax())}] is set on the last row of its episode, a final "
+                    "observation that brings nothing; set it on the row before, whose action ended it"
                 )
 
     def __len__(self) -> int:
