@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from command import SMALL, options, wm
 from wm.bench.aggregate import aggregate, bootstrap
-from wm.bench.protocol import BenchOptions, _finished, summarise
-from wm.config import save_config
-from wm.files import sha256
+from wm.bench.protocol import BenchOptions, _finished, _scores, summarise
+from wm.run import Layout, Manifest
 
-SETTINGS = options(SMALL)
+SETTINGS = options(setting for setting in SMALL if not setting.startswith("evaluate.episodes="))
 JOBS = ("--preset", "tiny", "--engine", "submitit")
 
 
@@ -79,20 +78,32 @@ def test_runs_finish_once_and_stand_in_one_table(finished):
     mean = result["aggregates"]["ours"]["mean"]
     assert mean["value"] == pytest.approx((np.mean(result["scores"]["pong"]) + 20.7) / 35.3)
     assert mean["interval"][0] <= mean["value"] <= mean["interval"][1]
+    for seed, score in enumerate(result["scores"]["pong"]):  # it is evaluated once, as any run
+        found = json.loads((out / f"pong-tiny-{seed}" / "evaluation.json").read_text())
+        assert found["games"]["pong"]["agent"]["returns"] == [score]
     again = wm(*BENCH, "--out", out, *SETTINGS, "--json", out / "also.json")
     assert again.output.count("finished before, skipped") == 2
     assert json.loads((out / "bench.json").read_text()) == result
     assert json.loads((out / "also.json").read_text()) == result
 
 
+def changed(run, change):
+    """What the manifest of a run says of its evaluation, put through ``change``."""
+    manifest = Manifest(Layout(run))
+    change(manifest.stages["evaluate"].metrics)
+    manifest.restore("evaluate", manifest.stages["evaluate"])
+
+
 def test_files_of_an_older_version_are_read(finished, tmp_path):
     out = shutil.copytree(finished[0], tmp_path / "old", copy_function=shutil.copy2)
-    for path in out.glob("*/bench.json"):
-        scored = json.loads(path.read_text())
+
+    def as_it_was(metrics):
         for name in ("agent_steps_collected", "agent_steps_choosing"):
-            del scored[name]
-        del scored["protocol"]["epsilon"]
-        path.write_text(json.dumps(scored))
+            del metrics["games"]["pong"][name]
+        del metrics["protocol"]["epsilon"]
+
+    for path in out.glob("pong-*"):
+        changed(path, as_it_was)
     again = wm(*BENCH, "--out", out, *SETTINGS)
     assert again.code == 0, again.output
     assert again.output.count("finished before, skipped") == 2
@@ -100,37 +111,32 @@ def test_files_of_an_older_version_are_read(finished, tmp_path):
     assert (found["real_steps"], found["scores"]) == (was["real_steps"], was["scores"])
 
 
-def test_a_run_has_finished_with_its_settings_its_agent_and_its_episodes_only(tmp_path):
-    options = BenchOptions(games=("pong",), seeds=(0,), preset="tiny", out=tmp_path, episodes=3)
-    place = options.directory("pong", 0)
-    place.mkdir()
-    save_config(place / "config.toml", options.config("pong", 0))
-    (place / "agent.safetensors").write_bytes(b"agent")
-    evaluate = options.config("pong", 0).evaluate
-    names = ("temperature", "epsilon", "max_frames")
-    protocol = {"episodes": 3} | {name: getattr(evaluate, name) for name in names}
-    score = {
-        "agent": {"mean": 1.0},
-        "random": {"mean": -20.0},
-        "agent_steps_collected": 900,
-        "agent_steps_choosing": 70,
-    }
-    known = score | {"agent_sha256": sha256(place / "agent.safetensors"), "protocol": protocol}
-    (place / "bench.json").write_text(json.dumps(known))
-    assert _finished(options, "pong", 0) == known
-    assert summarise(options, {"pong": {0: known}})["real_steps"] == {"pong": [970]}
-    assert _finished(replace(options, episodes=4), "pong", 0) is None
-    assert _finished(replace(options, overrides=("agent.gamma=0.5",)), "pong", 0) is None
-    for name in names:  # as they were played before the run's configuration was replaced
-        other = known | {"protocol": protocol | {name: 7}}
-        (place / "bench.json").write_text(json.dumps(other))
-        assert _finished(options, "pong", 0) is None
-    old = known | {"protocol": protocol | {"agent_steps_choosing": 9}}  # an older version had it here
-    del old["agent_steps_choosing"]
-    (place / "bench.json").write_text(json.dumps(old))
-    assert _finished(options, "pong", 0) == known | {"agent_steps_choosing": 9}
-    (place / "agent.safetensors").write_bytes(b"other")
-    assert _finished(options, "pong", 0) is None
+def test_a_run_has_finished_with_its_settings_and_its_episodes_only(finished, tmp_path):
+    shutil.copytree(finished[0] / "pong-tiny-0", tmp_path / "pong-tiny-0", copy_function=shutil.copy2)
+    options = BenchOptions(
+        games=("pong",), seeds=(0,), preset="tiny", out=tmp_path, episodes=1, overrides=tuple(SETTINGS[1::2])
+    )
+    assert _finished(options, "pong", 0)
+    assert not _finished(replace(options, episodes=4), "pong", 0)
+    assert not _finished(replace(options, overrides=(*options.overrides, "agent.gamma=0.5")), "pong", 0)
+    run = tmp_path / "pong-tiny-0"
+    changed(run, lambda metrics: metrics["games"]["pong"].update(agent_steps_choosing=70))
+    assert summarise(options, {"pong": {0: _scores(options, "pong", 0)}})["real_steps"] == {"pong": [670]}
+
+    def elsewhere(metrics):  # in an older version
+        metrics["protocol"]["agent_steps_choosing"] = metrics["games"]["pong"].pop("agent_steps_choosing")
+
+    changed(run, elsewhere)
+    scored = _scores(options, "pong", 0)
+    assert scored["agent_steps_choosing"] == 70
+    assert "agent_steps_choosing" not in scored["protocol"]
+    manifest = Manifest(Layout(run))
+    manifest.begin("worldmodel")  # and stopped
+    assert not _finished(options, "pong", 0)
+    manifest.forget(["evaluate"])
+    assert not _finished(options, "pong", 0)
+    (run / "manifest.json").write_text("[]")
+    assert not _finished(options, "pong", 0)
 
 
 def test_jobs_leave_what_runs_one_after_another_leave(finished, tmp_path):
@@ -150,7 +156,7 @@ def test_jobs_leave_what_runs_one_after_another_leave(finished, tmp_path):
 def test_a_run_that_fails_is_named_and_the_others_finish(finished, tmp_path, engine):
     out = tmp_path / "b"
     shutil.copytree(finished[0] / "pong-tiny-1", out / "pong-tiny-1", copy_function=shutil.copy2)
-    (out / "pong-tiny-1" / "bench.json").write_text("[]")  # damaged: it has to play again
+    Manifest(Layout(out / "pong-tiny-1")).forget(["evaluate"])  # it has to play again
     (out / "pong-tiny-0").write_text("in the way")
     done = wm(*BENCH, "--out", out, *SETTINGS, *engine)
     text = " ".join(done.output.split())
@@ -158,7 +164,7 @@ def test_a_run_that_fails_is_named_and_the_others_finish(finished, tmp_path, eng
     assert "1 of 2 runs failed" in text
     assert f"pong-tiny-0 ({out / 'pong-tiny-0'} is a file; --run takes a directory" in text
     assert ("; log " in text) == bool(engine)
-    assert json.loads((out / "pong-tiny-1" / "bench.json").read_text())["agent"]
+    assert "evaluate" in Manifest(Layout(out / "pong-tiny-1")).stages
     assert (out / "pong-tiny-0").read_text() == "in the way"
 
 
@@ -203,7 +209,9 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "1,1"], "seeds are 1, 1; give each once"),
         (["--games", "pnog"], "pong"),
-        (["--set", "seed=3"], "--set seed is not for `wm bench`; give --games and --seeds"),
+        (["--set", "seed=3"], "--set seed is not for `wm bench`; give --seeds"),
+        (["--set", "evaluate.episodes=3"], "--set evaluate.episodes is not for `wm bench`; give --episodes"),
+        (["--preset", "tiny", "--set", "evaluate=3", "--submit-command", "{command}"], "evaluate is"),
         (["--preset", "nope", "--submit-command", "{command}"], "unknown preset 'nope'"),
         (["--set", "agent.gamma=7", "--submit-command", "{command}"], "gamma"),
         (["--preset", "tiny", "--device", "gpu"], "unknown device 'gpu'; allowed: auto, cpu, cuda, cuda:N"),

@@ -1,9 +1,8 @@
 """What `wm bench` does: the whole protocol for every game and seed, and one table of all of it."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,18 @@ from rich.console import Console
 from wm.bench.aggregate import METRICS, aggregate, bootstrap
 from wm.bench.report import print_bench
 from wm.config import RunConfig, build_config, load_config, read_preset
-from wm.device import derive_seed, pick_device
 from wm.errors import sentence
-from wm.files import sha256, write_json
-from wm.measure.evaluation import evaluate_games
+from wm.freshness import outdated
 from wm.measure.evaluation_report import REFERENCES
 from wm.measure.results import write_result
-from wm.reporter import Reporter
-from wm.rounds import final_layout, open_run
-from wm.run import Layout
-from wm.settings import parse_override
+from wm.run import Layout, Manifest
+from wm.settings import flatten, parse_override
+from wm.stages import stages_of
 from wm.training import train_run
 
 RESULT = "bench.json"
+OPTIONS = {"games": "--games", "seed": "--seeds", "evaluate.episodes": "--episodes"}
+"""Settings that an option of the command gives, to all runs or to each its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +34,7 @@ class BenchOptions:
         games, seeds: every pair of them is a run.
         preset: of all runs.
         out: where the runs and the result go.
-        episodes: played by each finished run, and as many at random.
+        episodes: played by each trained run, and as many at random: the ``evaluate.episodes`` of all runs.
         overrides: settings over the preset, as for `wm train`.
     """
 
@@ -57,11 +55,9 @@ class BenchOptions:
                 )
         if min(self.seeds) < 0:
             raise ValueError(f"seeds must not be negative; got {min(self.seeds)}")
-        if self.episodes < 1:
-            raise ValueError(f"episodes must be at least 1; got {self.episodes}")
-        for key in ("games", "seed"):
-            if any(key in parse_override(text) for text in self.overrides):
-                raise ValueError(f"--set {key} is not for `wm bench`; give --games and --seeds")
+        for key, option in OPTIONS.items():
+            if any(key in flatten(parse_override(text)) for text in self.overrides):
+                raise ValueError(f"--set {key} is not for `wm bench`; give {option}")
         for game in self.games:
             self.config(game, self.seeds[0])  # what no run could be made from is refused before the first
 
@@ -71,8 +67,13 @@ class BenchOptions:
 
     def config(self, game: str, seed: int) -> RunConfig:
         """The settings of the run of a pair."""
-        changes = [parse_override(text) for text in self.overrides]
-        return build_config(read_preset(self.preset), *changes, {"games": [game], "seed": seed})
+        changes = [parse_override(text) for text in self.settings]
+        return build_config(read_preset(self.preset), {"games": [game], "seed": seed}, *changes)
+
+    @property
+    def settings(self) -> list[str]:
+        """Over the preset, in every run."""
+        return [f"evaluate.episodes={self.episodes}", *self.overrides]
 
 
 def submit_commands(options: BenchOptions, template: str, device: str) -> list[str]:
@@ -119,7 +120,7 @@ def bench_as_jobs(
     except ImportError as error:
         raise ValueError("--engine submitit needs the package submitit; install wm[cluster]") from error
     pairs = [(game, seed) for seed in options.seeds for game in options.games]
-    if left := [pair for pair in pairs if _finished(options, *pair) is None]:
+    if left := [pair for pair in pairs if not _finished(options, *pair)]:
         run_jobs(options, left, device=device_name, settings=settings, console=console)
 
 
@@ -157,57 +158,47 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
 def run_one(
     options: BenchOptions, game: str, seed: int, device_name: str, console: Console
 ) -> dict[str, Any]:
-    """Train and play one pair, or read what it scored if it has."""
+    """The scores of one pair, which is trained and plays unless it has."""
     directory = options.directory(game, seed)
-    scored = _finished(options, game, seed)
-    if scored is not None:
+    if _finished(options, game, seed):
         console.print(f"{directory.name}: finished before, skipped")
-        return scored
-    train_run(
-        stage=None,
-        games=[game],
-        preset=options.preset,
-        directory=directory,
-        start=None,
-        seed=seed,
-        device_name=device_name,
-        overrides=list(options.overrides),
-        logs=[],
-        console=console,
-    )
-    config, layout = open_run(directory)
-    found = evaluate_games(
-        replace(config, evaluate=replace(config.evaluate, episodes=options.episodes)),
-        layout,
-        seed=derive_seed(seed, "bench") % 2**31,
-        device=pick_device(device_name),
-        reporter=Reporter(console),
-    )
-    scored = {"agent_sha256": sha256(layout.agent), "protocol": found["protocol"]} | found["games"][game]
-    write_json(directory / RESULT, scored)
-    return scored
+    else:
+        train_run(
+            stage=None,
+            games=[game],
+            preset=options.preset,
+            directory=directory,
+            start=None,
+            seed=seed,
+            device_name=device_name,
+            overrides=options.settings,
+            logs=[],
+            console=console,
+        )
+    return _scores(options, game, seed)
 
 
-def _finished(options: BenchOptions, game: str, seed: int) -> dict[str, Any] | None:
-    """The scores of the run, if it has these settings, and its agent has played by them as often as asked."""
-    directory = options.directory(game, seed)
-    config = options.config(game, seed)
+def _finished(options: BenchOptions, game: str, seed: int) -> bool:
+    """Whether the run has these settings and has been evaluated, and all it has made is made by them."""
+    layout, config = Layout(options.directory(game, seed)), options.config(game, seed)
     try:
-        if load_config(Layout(directory).config) != config:
-            return None
-        scored: dict[str, Any] = json.loads((directory / RESULT).read_text())
-        agent = sha256(final_layout(directory, config).agent)
-        # What a file of an older version leaves out, or has elsewhere.
-        protocol = {"epsilon": 0.0} | scored["protocol"]
-        steps = {"agent_steps_collected": config.collect.num_steps, "agent_steps_choosing": 0}
-        steps = {name: protocol.pop(name, default) for name, default in steps.items()}
-        scored = steps | scored | {"protocol": protocol}
-        asked = {name: getattr(config.evaluate, name) for name in ("temperature", "epsilon", "max_frames")}
-        asked["episodes"] = options.episodes
-        same = scored["agent_sha256"] == agent and all(protocol[name] == asked[name] for name in asked)
-        return scored if same else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # damaged, or its agent is gone: play again
+        if load_config(layout.config) != config:
+            return False
+        manifest = Manifest(layout)
+    except ValueError:
+        return False  # there is none yet, or it is damaged, which training it says in words
+    return "evaluate" in manifest.stages and not outdated(stages_of(config), config, manifest)
+
+
+def _scores(options: BenchOptions, game: str, seed: int) -> dict[str, Any]:
+    """What the stage `evaluate` of the run has found in its game, with the protocol."""
+    found = Manifest(Layout(options.directory(game, seed))).stages["evaluate"].metrics
+    # What one of an older version leaves out, or has elsewhere.
+    protocol = {"epsilon": 0.0} | found["protocol"]
+    played = options.config(game, seed).collect.num_steps
+    steps = {"agent_steps_collected": played, "agent_steps_choosing": 0}
+    steps = {name: protocol.pop(name, default) for name, default in steps.items()}
+    return steps | found["games"][game] | {"protocol": protocol}
 
 
 OF_EACH_RUN = ("seed", "agent_of_round")  # the rest of a protocol is shared
