@@ -44,7 +44,7 @@ def batches(index):
     return x, 3 * x.sum(1, keepdim=True)
 
 
-def train(path, objective, steps=30, group=1, **settings):
+def train(path, objective, steps=30, group=1, setting="train.toy", **settings):
     config = FitConfig(steps=steps, learning_rate=0.05, log_every=1, precision="float32", **settings)
     reporter = Reporter(Console(quiet=True), path / "metrics.jsonl")
     trained = fit(
@@ -58,6 +58,7 @@ def train(path, objective, steps=30, group=1, **settings):
         checkpoint=path / "toy.pt",
         epoch_size=16,
         group=group,
+        setting=setting,
     )
     return trained, objective
 
@@ -152,8 +153,10 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, Regression(interrupt_at=5))
     good = (tmp_path / "toy.pt").read_bytes()
-    with pytest.raises(ValueError, match=r"toy: the loss or its gradient is nan by step 8; .* is kept"):
+    with pytest.raises(ValueError, match=r"nan by step 8; lower train\.toy\.learning_rate .* is kept"):
         train(tmp_path, Regression(nan_at=8))
+    with pytest.raises(ValueError, match=r"nan by step 8; give another --seed$"):
+        train(tmp_path, Regression(nan_at=8), setting="")
     assert (tmp_path / "toy.pt").read_bytes() == good
 
 

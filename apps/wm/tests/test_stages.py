@@ -12,6 +12,7 @@ from wm.distributed import Team
 from wm.pipeline import require_inputs, run_stages
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
+from wm.settings import flatten, unstructure
 from wm.stage import Context, Made, Stage, in_rounds
 
 
@@ -119,12 +120,27 @@ def test_a_stage_is_refused_whose_inputs_are_of_other_play(tmp_path, monkeypatch
 
 
 def test_a_device_without_room_is_told_with_what_to_lower(context):
-    def run(context):
+    def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    for name, lower in (("encoder", "train.encoder.batch_size"), ("hrvq", "quantize.batch_size")):
-        with pytest.raises(ValueError, match=f"{name} ran out of memory on cpu; lower {lower}"):
+    def fits(part):
+        settings = replace(context.config.train.agent, steps=1)
+        return lambda context: context.fit(torch.nn.Linear(1, 1), full, settings, epoch_size=1, name=part)
+
+    known = flatten(unstructure(context.config))
+    for name, run, lower in (
+        ("collect", full, "collect.num_envs"),
+        ("hrvq", full, "quantize.batch_size"),
+        ("choose", full, "evaluate.num_envs"),
+        ("evaluate", full, "evaluate.num_envs"),
+        ("agent", fits(""), "train.agent.batch_size"),
+        ("agent", fits("predictors"), "train.predictors.batch_size"),
+    ):
+        assert lower in known
+        with pytest.raises(ValueError, match=f"{name} ran out of memory on cpu; lower {lower}, or free some"):
             run_stages([replace(written(name)[0], run=run)], context)
+    with pytest.raises(ValueError, match="stage start ran out of memory on cpu; free some"):
+        run_stages([replace(written("start")[0], run=full)], context)
 
 
 def test_a_finished_stage_clears_its_own_checkpoints_alone(context):

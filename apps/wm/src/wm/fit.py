@@ -39,6 +39,7 @@ def fit(
     optimizer: torch.optim.Optimizer | None = None,
     group: int = 1,
     team: Team = ALONE,
+    setting: str = "",
 ) -> dict[str, float]:
     """Train ``objective`` on ``batches(index)``.
 
@@ -50,6 +51,7 @@ def fit(
     (the minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group. Each process of
     a ``team`` takes its slice of every batch; the first writes and logs. ``epoch_size`` is what
     ``FitConfig.resolve_steps`` asks for; ``optimizer`` is AdamW of all parameters unless another is given.
+    ``setting`` names the settings that ``config`` is of, such as ``train.agent``, if a user can set them.
 
     Returns:
         The logged metrics, averaged over the last tenth of the steps.
@@ -76,12 +78,11 @@ def fit(
 
     def require_finite(value: Tensor) -> None:
         if not torch.isfinite(value):
-            setting = f"train.{stage.split('-')[0]}"  # every round's stage has the same
-            kept = " (the last good checkpoint is kept)" if checkpoint.exists() else ""
-            raise ValueError(
-                f"{stage}: the loss or its gradient is {float(value)} by step {step}; lower "
-                f"{setting}.learning_rate or set {setting}.precision=float32{kept}"
-            )
+            advice = "give another --seed"
+            if setting:
+                kept = " (the last good checkpoint is kept)" if checkpoint.exists() else ""
+                advice = f"lower {setting}.learning_rate or set {setting}.precision=float32{kept}"
+            raise ValueError(f"{stage}: the loss or its gradient is {float(value)} by step {step}; {advice}")
 
     def require_finite_gradient(norm: Tensor) -> None:
         if not scaler.is_enabled():  # a scaler skips steps with infinite gradients by design

@@ -21,6 +21,14 @@ from wm.rounds import final_layout, layout_of_round
 from wm.run import Layout, Manifest, StageRecord
 from wm.stage import BY_GAME, Context, Made, Stage
 
+SIZES = {
+    "collect": "collect.num_envs",
+    "hrvq": "quantize.batch_size",
+    "choose": "evaluate.num_envs",
+    "evaluate": "evaluate.num_envs",
+}
+"""How much the stages that train by no `Context.fit` have on the device at once."""
+
 
 def run_stages(
     stages: Sequence[Stage],
@@ -164,11 +172,7 @@ def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
         write_text(spent, json.dumps(before + time.monotonic() - began))
         raise
     except torch.OutOfMemoryError as error:
-        knob = {"hrvq": "quantize.batch_size"} | dict.fromkeys(("evaluate", "choose"), "evaluate.num_envs")
-        lower = knob.get(stage.base, f"train.{stage.base}.batch_size")
-        raise ValueError(
-            f"stage {stage.name} ran out of memory on {context.device}; lower {lower}, or free some"
-        ) from error
+        raise context.out_of_memory(SIZES.get(stage.base)) from error
     return made, before + time.monotonic() - began
 
 

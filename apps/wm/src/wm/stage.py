@@ -89,23 +89,36 @@ class Context:
 
         Args:
             name: of the training loop in metrics, messages and the checkpoint's name, if it is not the
-                stage's.
+                stage's. Its settings are ``train.NAME``.
+
+        Raises:
+            ValueError: as of :func:`wm.fit.fit`, and that the device has no room for a batch.
         """
         base, *suffix = self.stage.split("-")
-        return fit(
-            objective,
-            batches,
-            config,
-            stage="-".join([name or base, *suffix]),
-            seed=self.config.seed,
-            device=self.device,
-            reporter=self.reporter,
-            checkpoint=self.checkpoint(name),
-            epoch_size=epoch_size,
-            optimizer=optimizer,
-            group=group,
-            team=self.team,
-        )
+        section = name or base
+        try:
+            return fit(
+                objective,
+                batches,
+                config,
+                stage="-".join([section, *suffix]),
+                seed=self.config.seed,
+                device=self.device,
+                reporter=self.reporter,
+                checkpoint=self.checkpoint(name),
+                epoch_size=epoch_size,
+                optimizer=optimizer,
+                group=group,
+                team=self.team,
+                setting=f"train.{section}",
+            )
+        except torch.OutOfMemoryError as error:
+            raise self.out_of_memory(f"train.{section}.batch_size") from error
+
+    def out_of_memory(self, setting: str | None) -> ValueError:
+        """What to say where the device had no room; ``setting`` is what would need less if it were lower."""
+        lower = f"lower {setting}, or free some" if setting else "free some"
+        return ValueError(f"stage {self.stage} ran out of memory on {self.device}; {lower}")
 
     def remembered(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What ``make`` gives, as JSON keeps it; a stage that was stopped finds the parts it had made."""
