@@ -1,13 +1,12 @@
 """What a user sees of an error: a sentence and an exit code; of a defect, all of it."""
 
 import errno
-import io
 
 import pytest
 import typer
-from rich.console import Console
 from safetensors import SafetensorError
-from wm.console import make_console
+from typer.main import get_command
+from wm.cli import app
 from wm.errors import INTERRUPTED, friendly_errors
 
 
@@ -20,12 +19,11 @@ def make_a_class():
     type("Made", (), {"field": Stopped()})
 
 
-def test_ctrl_c_in_the_midst_of_an_import_is_ctrl_c():
-    console = Console(file=io.StringIO())
-    with pytest.raises(typer.Exit) as left, friendly_errors(console, resumes=True):
+def test_ctrl_c_in_the_midst_of_an_import_is_ctrl_c(capsys):
+    with pytest.raises(typer.Exit) as left, friendly_errors(resumes=lambda: True):
         make_a_class()  # Python 3.11 makes a RuntimeError of it
     assert left.value.exit_code == INTERRUPTED
-    assert "the same command goes on from here" in console.file.getvalue()
+    assert "the same command goes on from here" in capsys.readouterr().err
 
 
 REMEDY = "put that right or give another path, and run the command again"
@@ -43,32 +41,56 @@ REMEDY = "put that right or give another path, and run the command again"
         (SafetensorError("I/O error: No space (os error 28)"), "I/O error: No space (os error 28)"),
     ],
 )
-def test_what_the_system_refuses_is_one_sentence_with_a_path_and_a_remedy(error, said):
-    console = Console(file=io.StringIO())
-    with pytest.raises(typer.Exit) as left, friendly_errors(console):
+def test_what_the_system_refuses_is_one_sentence_with_a_path_and_a_remedy(error, said, capsys):
+    with pytest.raises(typer.Exit) as left, friendly_errors():
         raise error
     assert left.value.exit_code == 2
-    assert console.file.getvalue() == f"error: {said}; {REMEDY}\n"
+    assert capsys.readouterr() == ("", f"error: {said}; {REMEDY}\n")
 
 
 def test_an_error_that_says_itself_what_to_do_is_left_so(capsys):
-    with pytest.raises(typer.Exit), friendly_errors(make_console()):
+    with pytest.raises(typer.Exit), friendly_errors():
         raise FileNotFoundError("there is no such run;\n give another")
     assert capsys.readouterr() == ("", "error: there is no such run; give another\n")
 
 
 def test_a_reader_that_has_had_enough_is_no_error():
-    with pytest.raises(BrokenPipeError), friendly_errors(Console(file=io.StringIO())):
+    with pytest.raises(BrokenPipeError), friendly_errors():
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
-def test_a_command_that_begins_anew_does_not_say_that_it_goes_on():
-    console = Console(file=io.StringIO())
-    with pytest.raises(typer.Exit), friendly_errors(console):
+def test_a_command_that_begins_anew_does_not_say_that_it_goes_on(capsys):
+    with pytest.raises(typer.Exit), friendly_errors():
         raise KeyboardInterrupt
-    assert console.file.getvalue().strip() == "interrupted"
+    assert capsys.readouterr().err.strip() == "interrupted"
 
 
 def test_a_defect_keeps_its_traceback():
-    with pytest.raises(RuntimeError, match="ours"), friendly_errors(Console(file=io.StringIO())):
+    with pytest.raises(RuntimeError, match="ours"), friendly_errors():
         raise RuntimeError("ours")
+
+
+@pytest.mark.parametrize("name", get_command(app).commands)
+@pytest.mark.parametrize(("raised", "code"), [(ValueError("x is 1"), 2), (KeyboardInterrupt(), INTERRUPTED)])
+def test_every_command_ends_with_a_sentence(name, raised, code, monkeypatch, capsys):
+    commands = get_command(app)
+
+    def broken(_):
+        raise raised
+
+    monkeypatch.setattr(commands.commands[name], "params", [])
+    monkeypatch.setattr(commands.commands[name], "invoke", broken)
+    with pytest.raises(SystemExit) as left:
+        commands.main([name])
+    assert left.value.code == code
+    goes_on = "; the same command goes on from here, and collects again what was being played"
+    interrupted = f"interrupted{goes_on if name in ('train', 'bench') else ''}"
+    assert capsys.readouterr() == ("", f"{'error: x is 1' if code == 2 else interrupted}\n")
+
+
+def test_help_and_what_is_no_command_end_as_ever(capsys):
+    for arguments, code in ((["--help"], 0), (["train", "--help"], 0), (["trian"], 2), (["dream"], 2)):
+        with pytest.raises(SystemExit) as left:
+            get_command(app).main(arguments)
+        assert left.value.code == code
+        assert ("Usage" in capsys.readouterr().out) == (code == 0)

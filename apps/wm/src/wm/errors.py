@@ -1,11 +1,9 @@
 """Failures become a sentence and an exit code, here only: 2 for what a user can cause, 130 for Ctrl-C."""
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
 from safetensors import SafetensorError
 
 from wm.console import make_console
@@ -15,30 +13,29 @@ _REMEDY = "put that right or give another path, and run the command again"
 
 
 @contextmanager
-def friendly_errors(console: Console, *, resumes: bool = False) -> Iterator[None]:
+def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Show errors of use as one sentence on stderr, without a traceback. Defects of ours keep theirs.
 
-    With ``resumes``, a command that is interrupted says that it will go on. A ``console`` that does not write
-    to stdout gets the errors too.
+    A command that is interrupted says that it will go on, if ``resumes`` then says so.
     """
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as error:
         if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which not every command imports
-            _say(console, "error: the GPU has no memory left; free some, or give --device cpu")
+            _say("error: the GPU has no memory left; free some, or give --device cpu")
             raise typer.Exit(2) from None
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)):
             raise
         # Python 3.11 wraps what is raised while a class is made, as in the midst of an import.
         goes_on = "; the same command goes on from here, and collects again what was being played"
-        _say(console, f"interrupted{goes_on if resumes else ''}")
+        _say(f"interrupted{goes_on if resumes() else ''}")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         raise  # who reads, such as `head`, has had enough; typer ends the command without a word
     except (ValueError, OSError, SafetensorError) as error:
         if isinstance(error, SafetensorError) and "(os error " not in str(error):
             raise
-        _say(console, f"error: {sentence(error)}")
+        _say(f"error: {sentence(error)}")
         raise typer.Exit(2) from None
 
 
@@ -53,6 +50,5 @@ def sentence(error: Exception) -> str:
     return f"{text}; {_REMEDY}"
 
 
-def _say(console: Console, text: str) -> None:
-    to = make_console(stderr=True) if console.file is sys.stdout else console
-    to.print(text, style="red", soft_wrap=True)
+def _say(text: str) -> None:
+    make_console(stderr=True).print(text, style="red")

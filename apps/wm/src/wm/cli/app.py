@@ -1,8 +1,9 @@
 """Puts the commands together."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from wm.cli.atlas import atlas
 from wm.cli.bench import bench
@@ -15,12 +16,27 @@ from wm.cli.play import play
 from wm.cli.probe import probe
 from wm.cli.runs import runs, show
 from wm.cli.train import train
+from wm.errors import friendly_errors
 from wm.interrupt import stop_on_ctrl_c
 from wm.process import allow_many_open_files, keep_freed_memory
 from wm.versions import package_version
 
+RESUMES = ("train", "bench")
+"""Commands that go on where they were stopped."""
+
+
+class Commands(TyperGroup):
+    """All commands: what goes wrong in any of them is told by `friendly_errors`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        with friendly_errors(resumes=lambda: ctx.invoked_subcommand in RESUMES):
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
     name="wm",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -7,7 +7,6 @@ import typer
 
 from wm.cli.options import DeviceOption, RunArgument, a_file
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def atlas(
@@ -24,18 +23,17 @@ def atlas(
     device: DeviceOption = "auto",
 ) -> None:
     """Write one page that shows what each code stands for, who uses it, and what the games share."""
-    console = make_console()
-    with friendly_errors(console):
-        from wm.opening import open_to_read
-        from wm.view.atlas_page import write_atlas
+    from wm.opening import open_to_read
+    from wm.view.atlas_page import write_atlas
 
-        config, layout = open_to_read(run, console)
-        write_atlas(
-            config,
-            layout,
-            out=out,
-            levels=level or [],
-            examples=examples,
-            device_name=device,
-            console=console,
-        )
+    console = make_console()
+    config, layout = open_to_read(run, console)
+    write_atlas(
+        config,
+        layout,
+        out=out,
+        levels=level or [],
+        examples=examples,
+        device_name=device,
+        console=console,
+    )

@@ -7,7 +7,6 @@ import typer
 
 from wm.cli.options import DeviceOption, JsonOption, names_of_games
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def bench(
@@ -57,41 +56,40 @@ def bench(
     Finished runs are skipped and an interrupted one goes on, so the same command, after an engine has run the
     commands of --submit-command, gathers what they made.
     """
-    console = make_console()
-    with friendly_errors(console, resumes=True):
-        from wm.bench.protocol import BenchOptions, bench_as_jobs, submit_commands
-        from wm.bench.protocol import bench as run_bench
-        from wm.config import default_preset
-        from wm.device import named_device, pick_device
+    from wm.bench.protocol import BenchOptions, bench_as_jobs, submit_commands
+    from wm.bench.protocol import bench as run_bench
+    from wm.config import default_preset
+    from wm.device import named_device, pick_device
 
-        if not all(part.strip().isdecimal() for part in seeds.split(",")):
-            raise ValueError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got {seeds!r}")
-        if engine == "submitit" and preset is None:
-            raise ValueError(
-                "--engine submitit needs --preset: which is the default depends on the machine, "
-                "and the jobs may run on others"
-            )
-        if engine == "local" and engine_settings:
-            raise ValueError("--engine-set is for --engine submitit; give both or neither")
-        if engine == "submitit" and submit_command is not None:
-            raise ValueError("--engine runs the runs and --submit-command only prints them; give one of them")
-        if json_file is not None and submit_command is not None:
-            raise ValueError("--json keeps results and --submit-command makes none; give one of them")
-        named_device(device)  # whether it is there is seen where the runs are, which may be another machine
-        if preset is None:
-            preset = default_preset(pick_device(device))
-        options = BenchOptions(
-            games=tuple(names_of_games(games)),
-            seeds=tuple(int(part) for part in seeds.split(",")),
-            preset=preset,
-            out=out,
-            episodes=episodes,
-            overrides=tuple(settings or ()),
+    console = make_console()
+    if not all(part.strip().isdecimal() for part in seeds.split(",")):
+        raise ValueError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got {seeds!r}")
+    if engine == "submitit" and preset is None:
+        raise ValueError(
+            "--engine submitit needs --preset: which is the default depends on the machine, "
+            "and the jobs may run on others"
         )
-        if submit_command is not None:
-            for line in submit_commands(options, submit_command, device):
-                typer.echo(line)
-            return
-        if engine == "submitit":
-            bench_as_jobs(options, device_name=device, settings=engine_settings or [], console=console)
-        run_bench(options, json_file=json_file, device_name=device, console=console)
+    if engine == "local" and engine_settings:
+        raise ValueError("--engine-set is for --engine submitit; give both or neither")
+    if engine == "submitit" and submit_command is not None:
+        raise ValueError("--engine runs the runs and --submit-command only prints them; give one of them")
+    if json_file is not None and submit_command is not None:
+        raise ValueError("--json keeps results and --submit-command makes none; give one of them")
+    named_device(device)  # whether it is there is seen where the runs are, which may be another machine
+    if preset is None:
+        preset = default_preset(pick_device(device))
+    options = BenchOptions(
+        games=tuple(names_of_games(games)),
+        seeds=tuple(int(part) for part in seeds.split(",")),
+        preset=preset,
+        out=out,
+        episodes=episodes,
+        overrides=tuple(settings or ()),
+    )
+    if submit_command is not None:
+        for line in submit_commands(options, submit_command, device):
+            typer.echo(line)
+        return
+    if engine == "submitit":
+        bench_as_jobs(options, device_name=device, settings=engine_settings or [], console=console)
+    run_bench(options, json_file=json_file, device_name=device, console=console)

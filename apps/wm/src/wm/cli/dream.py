@@ -7,7 +7,6 @@ import typer
 
 from wm.cli.options import DeviceOption, RunArgument, a_file
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def dream(
@@ -24,19 +23,18 @@ def dream(
     device: DeviceOption = "auto",
 ) -> None:
     """Film a dream of the agent, drawn level by level, with its actions and predicted rewards."""
-    console = make_console()
-    with friendly_errors(console):
-        from wm.opening import open_to_read
-        from wm.view.dream_film import film_run
+    from wm.opening import open_to_read
+    from wm.view.dream_film import film_run
 
-        config, layout = open_to_read(run, console)
-        film_run(
-            config,
-            layout,
-            game=game,
-            out=out,
-            horizon=horizon,
-            seed=seed,
-            device_name=device,
-            console=console,
-        )
+    console = make_console()
+    config, layout = open_to_read(run, console)
+    film_run(
+        config,
+        layout,
+        game=game,
+        out=out,
+        horizon=horizon,
+        seed=seed,
+        device_name=device,
+        console=console,
+    )

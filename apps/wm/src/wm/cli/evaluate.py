@@ -6,7 +6,6 @@ import typer
 
 from wm.cli.options import DeviceOption, JsonOption, RunArgument
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def evaluate(
@@ -52,31 +51,30 @@ def evaluate(
 
     With --stage worldmodel: its predictions on every validation episode, beside copy-last and unigram.
     """
-    console = make_console()
-    with friendly_errors(console):
-        from wm.measure.evaluation import evaluate_run
-        from wm.measure.model_evaluation import evaluate_worldmodel
-        from wm.opening import open_to_read
+    from wm.measure.evaluation import evaluate_run
+    from wm.measure.model_evaluation import evaluate_worldmodel
+    from wm.opening import open_to_read
 
-        if stage == "worldmodel":
-            _only_of_the_game(context)
-        config, layout = open_to_read(run, console)
-        if stage == "worldmodel":
-            evaluate_worldmodel(config, layout, json_file=json_file, device_name=device, console=console)
-            return
-        evaluate_run(
-            config,
-            layout,
-            episodes=episodes,
-            temperature=temperature,
-            epsilon=epsilon,
-            seed=seed,
-            max_frames=max_frames,
-            json_file=json_file,
-            video=video,
-            device_name=device,
-            console=console,
-        )
+    console = make_console()
+    if stage == "worldmodel":
+        _only_of_the_game(context)
+    config, layout = open_to_read(run, console)
+    if stage == "worldmodel":
+        evaluate_worldmodel(config, layout, json_file=json_file, device_name=device, console=console)
+        return
+    evaluate_run(
+        config,
+        layout,
+        episodes=episodes,
+        temperature=temperature,
+        epsilon=epsilon,
+        seed=seed,
+        max_frames=max_frames,
+        json_file=json_file,
+        video=video,
+        device_name=device,
+        console=console,
+    )
 
 
 def _only_of_the_game(context: typer.Context) -> None:

@@ -6,7 +6,6 @@ import typer
 
 from wm.cli.options import DeviceOption, JsonOption, RunArgument
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def fidelity(
@@ -35,20 +34,19 @@ def fidelity(
 
     Every number stands beside that of copying the last real step. JSON holds every horizon.
     """
-    console = make_console()
-    with friendly_errors(console):
-        from wm.measure.fidelity import FidelityOptions, fidelity_run
-        from wm.opening import open_to_read
+    from wm.measure.fidelity import FidelityOptions, fidelity_run
+    from wm.opening import open_to_read
 
-        config, layout = open_to_read(run, console)
-        options = FidelityOptions(
-            horizon=horizon,
-            context=context,
-            windows=windows,
-            frames=frames,
-            reader_steps=reader_steps,
-            temperature=temperature,
-            by_agent=by_agent,
-            seed=seed,
-        )
-        fidelity_run(config, layout, options, json_file=json_file, device_name=device, console=console)
+    console = make_console()
+    config, layout = open_to_read(run, console)
+    options = FidelityOptions(
+        horizon=horizon,
+        context=context,
+        windows=windows,
+        frames=frames,
+        reader_steps=reader_steps,
+        temperature=temperature,
+        by_agent=by_agent,
+        seed=seed,
+    )
+    fidelity_run(config, layout, options, json_file=json_file, device_name=device, console=console)

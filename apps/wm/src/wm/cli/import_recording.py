@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def import_recording(
@@ -53,15 +52,14 @@ def import_recording(
 
     Again with the same run, it adds a recording: more episodes of a game, or another game.
     """
-    console = make_console()
-    with friendly_errors(console):
-        from wm.importing import import_into_run
+    from wm.importing import import_into_run
 
-        columns = {
-            "rewards": rewards,
-            "terminated": terminated,
-            "truncated": truncated,
-            "episode_ids": episode_ids,
-            "lives": lives,
-        }
-        import_into_run(run, frames, actions, game=game, preset=preset, columns=columns, console=console)
+    console = make_console()
+    columns = {
+        "rewards": rewards,
+        "terminated": terminated,
+        "truncated": truncated,
+        "episode_ids": episode_ids,
+        "lives": lives,
+    }
+    import_into_run(run, frames, actions, game=game, preset=preset, columns=columns, console=console)

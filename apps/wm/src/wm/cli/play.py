@@ -7,7 +7,6 @@ import typer
 
 from wm.cli.options import DeviceOption, RunArgument, a_file
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def play(
@@ -27,20 +26,19 @@ def play(
     device: DeviceOption = "auto",
 ) -> None:
     """Play inside the world model, in the terminal: arrows, space, tab for the agent, q to end."""
-    console = make_console()
-    with friendly_errors(console):
-        from wm.opening import open_to_read
-        from wm.view.playing import play_run
+    from wm.opening import open_to_read
+    from wm.view.playing import play_run
 
-        config, layout = open_to_read(run, console)
-        play_run(
-            config,
-            layout,
-            game=game,
-            out=out,
-            agent=agent,
-            steps_per_second=speed,
-            seed=seed,
-            device_name=device,
-            console=console,
-        )
+    console = make_console()
+    config, layout = open_to_read(run, console)
+    play_run(
+        config,
+        layout,
+        game=game,
+        out=out,
+        agent=agent,
+        steps_per_second=speed,
+        seed=seed,
+        device_name=device,
+        console=console,
+    )

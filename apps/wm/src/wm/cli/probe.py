@@ -7,7 +7,6 @@ import typer
 
 from wm.cli.options import DeviceOption, JsonOption, RunArgument
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def probe(
@@ -39,20 +38,19 @@ def probe(
 
     Probes learn on fresh play with the emulator's RAM and are tested on episodes of another seed.
     """
-    console = make_console()
-    with friendly_errors(console):
-        from wm.measure.probing import ProbeOptions, probe_run
-        from wm.opening import open_to_read
+    from wm.measure.probing import ProbeOptions, probe_run
+    from wm.opening import open_to_read
 
-        config, layout = open_to_read(run, console)
-        options = ProbeOptions(
-            frames=frames,
-            steps=probe_steps,
-            seed=seed,
-            supervised=supervised,
-            f1=f1,
-            by_agent=by_agent,
-            dinov2=dinov2,
-            dinov2_size=dinov2_size,
-        )
-        probe_run(config, layout, options, json_file=json_file, device_name=device, console=console)
+    console = make_console()
+    config, layout = open_to_read(run, console)
+    options = ProbeOptions(
+        frames=frames,
+        steps=probe_steps,
+        seed=seed,
+        supervised=supervised,
+        f1=f1,
+        by_agent=by_agent,
+        dinov2=dinov2,
+        dinov2_size=dinov2_size,
+    )
+    probe_run(config, layout, options, json_file=json_file, device_name=device, console=console)

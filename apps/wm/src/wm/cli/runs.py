@@ -7,24 +7,21 @@ import typer
 
 from wm.cli.options import RunArgument
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def runs(
     directory: Annotated[Path, typer.Argument(help="Where runs are kept.")] = Path("runs"),
 ) -> None:
     """List the runs in a directory, a line each."""
-    console = make_console()
-    with friendly_errors(console):
-        from wm.listing import list_runs
+    from wm.listing import list_runs
 
-        list_runs(directory, console)
+    console = make_console()
+    list_runs(directory, console)
 
 
 def show(run: RunArgument) -> None:
     """Show what a run holds: its settings, finished stages, artifacts and report."""
-    console = make_console()
-    with friendly_errors(console):
-        from wm.listing import show_run
+    from wm.listing import show_run
 
-        show_run(run, console)
+    console = make_console()
+    show_run(run, console)

@@ -7,7 +7,6 @@ import typer
 
 from wm.cli.options import DeviceOption, names_of_games
 from wm.console import make_console
-from wm.errors import friendly_errors
 
 
 def train(
@@ -74,19 +73,18 @@ def train(
     On a run that exists it goes on where it stopped: its settings hold unless --preset is given, finished
     stages are skipped, and a changed setting re-runs just what depends on it.
     """
-    console = make_console()
-    with friendly_errors(console, resumes=True):
-        from wm.training import train_run
+    from wm.training import train_run
 
-        train_run(
-            stage=stage,
-            games=None if games is None else names_of_games(games),
-            preset=preset,
-            directory=run,
-            start=start,
-            seed=seed,
-            device_name=device,
-            overrides=settings or [],
-            logs=log or [],
-            console=console,
-        )
+    console = make_console()
+    train_run(
+        stage=stage,
+        games=None if games is None else names_of_games(games),
+        preset=preset,
+        directory=run,
+        start=start,
+        seed=seed,
+        device_name=device,
+        overrides=settings or [],
+        logs=log or [],
+        console=console,
+    )
