@@ -14,8 +14,8 @@ M = TypeVar("M", bound=nn.Module)
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def pick_device(name: str | None) -> torch.device:
-    """``None`` or ``'auto'``: CUDA if there is one, else CPU.
+def pick_device(name: str) -> torch.device:
+    """The device of this name. ``'auto'``: CUDA if there is one, else CPU.
 
     A GPU named by its number becomes the current one: what torch is asked without naming a device, such as
     whether there is bfloat16, it asks that one, and the first keeps no memory for this process.
@@ -35,16 +35,16 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def named_device(name: str | None) -> torch.device | None:
-    """The device of this name on whichever machine; None for ``None`` and ``'auto'``.
+def named_device(name: str) -> torch.device | None:
+    """The device of this name on whichever machine; None for ``'auto'``.
 
     Raises:
         ValueError: the device is unknown.
     """
-    if name in (None, "auto"):
+    if name == "auto":
         return None
     try:
-        device = torch.device(str(name))
+        device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
     if device.type not in ("cpu", "cuda"):

@@ -42,17 +42,15 @@ def structure(cls: type[T], data: dict[str, Any], where: str = "") -> T:
 
 
 def unstructure(value: Any, but: Mapping[type, Mapping[str, Any]] = types.MappingProxyType({})) -> Any:
-    """The inverse of :func:`structure`; tuples become lists and ``None`` fields are left out.
+    """The inverse of :func:`structure`; tuples become lists.
 
-    So are the fields named in ``but``, by their dataclass, where they have the value given there.
+    Left out are the fields named in ``but``, by their dataclass, where they have the value given there.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         idle = but.get(type(value), {})
         pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
         return {
-            name: unstructure(item, but)
-            for name, item in pairs
-            if item is not None and not (name in idle and item == idle[name])
+            name: unstructure(item, but) for name, item in pairs if not (name in idle and item == idle[name])
         }
     if isinstance(value, tuple | list):
         return [unstructure(item, but) for item in value]
@@ -122,8 +120,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return structure(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint is type(None) and value is None:
-        return None
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} must be a finite number; got {value}")
     if not isinstance(hint, type) or not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
@@ -142,7 +138,7 @@ def _convert_union(hint: Any, value: Any, where: str) -> Any:
 
 def _name(hint: Any) -> str:
     if get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_name(option) for option in get_args(hint) if option is not type(None))
+        return " or ".join(map(_name, get_args(hint)))
     if get_origin(hint) is tuple:
         return f"a list of {_name(get_args(hint)[0])}"
     names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}

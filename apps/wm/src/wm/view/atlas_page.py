@@ -96,7 +96,7 @@ def write_atlas(
     require_place(target)
     atlas = read_atlas(layout, config.games, viewer, chosen, examples, config.seed, Reporter(console))
     write_text(target, page(atlas))
-    console.print(f"written to {target}; open it in a browser", soft_wrap=True)
+    console.print(f"written to {target}; open it in a browser")
 
 
 def page(atlas: Atlas) -> str:
@@ -250,7 +250,7 @@ def _code(atlas: Atlas, level: Level, code: Code) -> Iterator[str]:
                 yield f'style="background:{_colour(game)}"></span>{count / frames:.2%}</span>'
     width = f"calc({len(code.examples)} / var(--columns) * 100%)"
     yield f'</span></header><div style="width: {width}">'
-    yield f'<img alt="real frames" src="{data_uri(row(code.examples, gap=4))}">'
+    yield f'<img alt="real frames" src="{data_uri(row(code.examples))}">'
     if len(atlas.games) > 1:
         marks = (
             f'<i style="background:{_colour(game)}" title="{escape(atlas.games[game])}"></i>'

@@ -13,6 +13,7 @@ from wm.files import written_whole
 
 Pixels = NDArray[np.uint8]
 
+GAP = 4
 MILLISECONDS = 100  # per step; the game itself takes 67
 PAPER, INK, FAINT, LINE = (17, 20, 26), (232, 236, 242), (138, 148, 164), (44, 50, 61)
 GOOD, BAD, REAL = (84, 200, 130), (240, 100, 90), (255, 176, 64)
@@ -42,14 +43,10 @@ def tint(difference: NDArray[np.floating]) -> Pixels:
     return to_bytes(dark + (colour - dark) * strength)
 
 
-def row(frames: NDArray[np.uint8], gap: int = 0) -> Pixels:
-    """Frames (N, H, W[, 3]) side by side, ``gap`` black pixels between them."""
-    if gap:
-        edge = [(0, 0)] * frames.ndim
-        edge[2] = (0, gap)
-        frames = np.pad(frames, edge)
-    joined: Pixels = np.concatenate(list(frames), axis=1)
-    return joined[:, : joined.shape[1] - gap]
+def row(frames: NDArray[np.uint8]) -> Pixels:
+    """Frames (N, H, W) side by side, ``GAP`` black pixels between them."""
+    joined: Pixels = np.concatenate(list(np.pad(frames, ((0, 0), (0, 0), (0, GAP)))), axis=1)
+    return joined[:, :-GAP]
 
 
 def enlarge(frame: NDArray[np.uint8], times: int) -> Pixels:

@@ -165,7 +165,7 @@ def dream_on(
         tokens int64 (B, C + horizon, L) and actions int64 (B, C + horizon - 1), the given ones first.
     """
     context = config.dream.context
-    longest = max(1, longest_window(config) - context)
+    longest = config.windows.length - context
     while (left := context + horizon - tokens.shape[1]) > 0:
         dream = imagine(
             model,
@@ -179,11 +179,6 @@ def dream_on(
         tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)
         actions = torch.cat([actions, dream.actions], 1)
     return tokens, actions
-
-
-def longest_window(config: RunConfig) -> int:
-    """Steps that a dream may hold with its context: positions beyond the training windows mean nothing."""
-    return min(config.worldmodel.max_steps, config.windows.length)
 
 
 @torch.no_grad()
@@ -212,7 +207,7 @@ def one_more(dreamed: DreamedGame, dream: WatchedDream, action: int | None = Non
 
     The model reads as many of the last steps as it has learned to, so a dream has no end.
     """
-    known = min(longest_window(dreamed.config) - 1, len(dream.tokens))
+    known = min(dreamed.config.windows.length - 1, len(dream.tokens))
     device = dreamed.mask.device
     tokens = dream.tokens[-known:].to(device)
     actions = dream.actions[len(dream.actions) - known + 1 :].to(device)
