@@ -130,7 +130,6 @@ class Task:
         self.console.print(
             f"{self.name}: {self.done}/{self.total}  {_short(self._rate())}/s  "
             f"{left:.0f} s left  {self.text}",
-            soft_wrap=True,
         )
 
 
@@ -146,7 +145,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line to the person watching."""
-        self.console.print(text, soft_wrap=True)
+        self.console.print(text)
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:

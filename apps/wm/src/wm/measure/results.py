@@ -12,4 +12,4 @@ def write_result(path: Path | None, result: Any, console: Console) -> None:
     """Write JSON to ``path``, if one is given, and say so."""
     if path is not None:
         write_json(path, result)
-        console.print(f"written to {path}", soft_wrap=True)
+        console.print(f"written to {path}")

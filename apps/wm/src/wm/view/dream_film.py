@@ -66,7 +66,6 @@ def film_run(
     console.print(
         f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:.2f}{unit(config)}, "
         f"probability that the game still goes on {lasting:.2f}\nwritten to {target}",
-        soft_wrap=True,
     )
 
 

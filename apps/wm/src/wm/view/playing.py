@@ -81,7 +81,7 @@ def play_run(
     )
     if out is not None:
         write_dream(out, dream, session.viewer, dreamed.game, Reporter(console))
-        console.print(f"written to {out}", soft_wrap=True)
+        console.print(f"written to {out}")
 
 
 class TooSmallError(ValueError):
