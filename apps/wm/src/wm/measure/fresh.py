@@ -25,9 +25,9 @@ from wm.policy import load_policy, random_policy
 from wm.reporter import Reporter
 from wm.run import Layout
 from wm.sections import CollectConfig, EvaluateConfig, RoundsConfig
+from wm.stacks import batches_of_stacks
 
 NUM_ENVS = 8  # few, so that each plays long enough to leave the game's beginning
-BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,7 @@ class FreshPlay:
 
     def stacks(self) -> Iterator[np.ndarray]:
         """All observations, uint8 (B, 4, 84, 84) at a time."""
-        for start in range(0, len(self.store), BATCH):
-            yield self.store.stacks(np.arange(start, min(start + BATCH, len(self.store))))
+        return batches_of_stacks(self.store, np.arange(len(self.store)))
 
     def frames(self) -> np.ndarray:
         """The newest frame of every observation, uint8 (N, 84, 84)."""
@@ -79,7 +78,6 @@ def fresh_play(
         policy: plays instead of the random one.
         motion: whether the labels say how everything moves, too.
     """
-    labelled = game in labelled_games()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / game
         with reporter.task(f"play {game} ({name})", num_steps) as task, one_thread(device):
@@ -92,12 +90,12 @@ def fresh_play(
                 seed=derive_seed(seed, "fresh", name, game) % 2**31,
                 protocol=PROTOCOLS[config.protocol],
                 num_envs=NUM_ENVS,
-                ram=labelled,
+                ram=game in labelled_games(),
                 progress=task.update,
             )
         store = FrameStore.open(path)
         state, raw = None, None
-        if labelled and store.ram is not None:
+        if store.ram is not None:
             columns = labels(game, store.ram)
             found = state_labels(columns, game=game, episode_ids=store.episode_ids if motion else None)
             state = StateLabels(found.names, found.values.to(device), found.in_play.to(device))

@@ -36,12 +36,13 @@ from torch import Tensor
 from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, require_parts
 from wm.config import RunConfig
 from wm.device import frozen, generator, pick_device
-from wm.measure.fresh import BATCH, FreshPlay, fresh_play_of_run
+from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.probe_report import print_probe
 from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
 from wm.reporter import Reporter
 from wm.run import Layout
+from wm.stacks import BATCH
 
 NUM_PAIRS = 20_000
 VALIDATION_FRACTION = 0.2

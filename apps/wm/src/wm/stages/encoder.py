@@ -23,10 +23,10 @@ from cnn_encoder import (
 from torch import Tensor
 
 from wm.clips import ClipSampler
+from wm.stacks import batches_of_stacks
 from wm.stage import Context, Made, Stage
 from wm.windows import newest_rows
 
-EMBED_BATCH = 512
 METRIC_ROWS = 4000
 METRIC_PAIRS = 20_000
 HEAD_START_STEPS = 100  # of the new heads, where a known encoder is trained on
@@ -125,10 +125,11 @@ def _embed(
     with context.reporter.task(f"embed {game}", len(store), done) as task:
 
         def stacks() -> Iterator[np.ndarray]:
-            for start in range(done, len(store), EMBED_BATCH):
-                rows = np.arange(start, min(start + EMBED_BATCH, len(store)))
-                yield store.stacks(rows)
-                task.update(int(rows[-1]) + 1)
+            embedded = done
+            for batch in batches_of_stacks(store, np.arange(done, len(store))):
+                yield batch
+                embedded += len(batch)
+                task.update(embedded)
 
         write_embeddings(
             context.layout.embeddings(game),
@@ -141,8 +142,7 @@ def _embed(
 def _health(context: Context, encoder: Encoder, store: FrameStore, background: Tensor) -> dict[str, float]:
     """Temporal consistency and diversity on consecutive rows of validation episodes."""
     rows = np.flatnonzero(context.config.validates(store.episode_ids))[:METRIC_ROWS]
-    batches = (store.stacks(rows[i : i + EMBED_BATCH]) for i in range(0, len(rows), EMBED_BATCH))
-    embeddings = embed(encoder, batches, background).cpu()
+    embeddings = embed(encoder, batches_of_stacks(store, rows), background).cpu()
     ids = torch.from_numpy(np.ascontiguousarray(store.episode_ids[rows]))
     rng = context.generator("metrics")
     return {

@@ -1,0 +1,15 @@
+"""Observations a batch at a time, as an encoder reads them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from atari_data import FrameStore
+from numpy.typing import NDArray
+
+BATCH = 512
+
+
+def batches_of_stacks(store: FrameStore, rows: NDArray[np.integer]) -> Iterator[NDArray[np.uint8]]:
+    """The observations at ``rows``, uint8 (B, 4, 84, 84) at a time."""
+    for start in range(0, len(rows), BATCH):
+        yield store.stacks(rows[start : start + BATCH])
