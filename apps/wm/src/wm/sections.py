@@ -160,6 +160,7 @@ class ChooseConfig:
 
 Part = Literal["encoder", "hrvq", "worldmodel", "agent"]
 PARTS: tuple[Part, ...] = get_args(Part)
+"""What an agent's play is made by, in the order in which it is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

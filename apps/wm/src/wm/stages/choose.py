@@ -15,9 +15,8 @@ from wm.measure.evaluation import play_whole_games
 from wm.policy import load_policy
 from wm.rounds import candidate_rounds, chooses, layout_of_round
 from wm.run import Layout
+from wm.sections import PARTS
 from wm.stage import Context, Made, Stage
-
-READ = ("encoder", "hrvq", "worldmodel", "agent")
 
 
 def run(context: Context) -> Made:
@@ -94,7 +93,7 @@ def with_choice(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]
     if not chooses(config):
         return tuple(stages)
     rounds = candidate_rounds(config)
-    needs = tuple(stage.name for stage in stages if stage.round in rounds and stage.base in READ)
+    needs = tuple(stage.name for stage in stages if stage.round in rounds and stage.base in PARTS)
     choose = replace(STAGE, needs=needs, round=rounds[-1])
     every_round = [stage for stage in stages if stage.continues]
     once = [replace(stage, needs=(*stage.needs, STAGE.name)) for stage in stages if not stage.continues]
@@ -103,7 +102,7 @@ def with_choice(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]
 
 STAGE = Stage(
     "choose",
-    READ,
+    PARTS,
     lambda config: [
         config.choose,
         config.evaluate.temperature,

@@ -2,6 +2,7 @@
 
 from wm.files import write_json
 from wm.measure.evaluation import evaluate_games
+from wm.sections import PARTS
 from wm.stage import Context, Made, Stage
 
 
@@ -21,7 +22,7 @@ def run(context: Context) -> Made:
 
 STAGE = Stage(
     "evaluate",
-    ("encoder", "hrvq", "worldmodel", "agent"),
+    PARTS,
     lambda config: [config.evaluate, config.collect.protocol],
     run,
 )
