@@ -213,7 +213,7 @@ def test_numbers_that_are_not_known_are_question_marks(tmp_path):
     manifest.stages["agent"].metrics["train"].update(reward=None, entropy_fraction=None)
     manifest.stages["agent"].metrics["predictors"]["reward_recall_negative"] = None
     console = Console(file=io.StringIO(), width=160)
-    console.print(signs_table(config, manifest))
+    console.print(signs_table(config, read_signs(config, manifest)))
     assert "? of 1" in console.file.getvalue()
 
 

@@ -38,10 +38,10 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
     if table.row_count:
         console.print(table)
     if config.rounds.count > 1 and only is None:
-        rounds = signs_table(config, manifest)
-        if rounds.row_count:
-            console.print(rounds)
-        for signs in read_signs(config, manifest):
+        found = read_signs(config, manifest)
+        if found:
+            console.print(signs_table(config, found))
+        for signs in found:
             for hint in hints(signs):
                 console.print(f"round {signs.round}: {hint}")
     evaluated = manifest.stages.get("evaluate")

@@ -1,6 +1,6 @@
 """Signs of trouble in the loop of collecting and dreaming, each with a plain hint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import NamedTuple
 
@@ -149,7 +149,7 @@ def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str
     return []
 
 
-def signs_table(config: RunConfig, manifest: Manifest) -> Table:
+def signs_table(config: RunConfig, found: Iterable[RoundSigns]) -> Table:
     """A line for each round, its hints below."""
     table = Table(title="Round by round", title_justify="left")
     for column in (
@@ -164,7 +164,7 @@ def signs_table(config: RunConfig, manifest: Manifest) -> Table:
         "won",
     ):
         table.add_column(column, overflow="fold")
-    for signs in read_signs(config, manifest):
+    for signs in found:
         several = len(config.games) > 1
         returns = ", ".join(
             f"{game} " * several + f"{shown(value, '.2f')} ({signs.collected_games[game]})"

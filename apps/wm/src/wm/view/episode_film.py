@@ -42,6 +42,7 @@ def film_games(
     """
     played = result["protocol"]
     episodes, seed = played["episodes"], played["seed"]
+    viewer = Viewer.load(layout, device)
     for game, agent in recorded.items():
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
         with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
@@ -54,7 +55,6 @@ def film_games(
                 protocol=replace(PROTOCOLS[played["name"]], max_frames=played["max_frames"]),
                 num_envs=config.evaluate.num_envs,
             )
-            viewer = Viewer.load(layout, device)
             for name, film in seen.items():
                 dream = dream_again(config, layout, game, film, seed=seed, device=device)
                 title = f"{name} of {episodes} episodes"
