@@ -206,6 +206,7 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         ([*JOBS, "--engine-set", "queue"], "--engine-set takes key=value; got 'queue'"),
         ([*JOBS, "--engine-set", "queue=1"], "--engine-set does not suit submitit: Parameter 'queue'"),
         ([*JOBS, "--engine-set", 'timeout_min="x"'], "--engine-set does not suit submitit"),
+        (["--episodes", "0"], "'--episodes'"),
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "1,1"], "seeds are 1, 1; give each once"),
         (["--games", "pnog"], "pong"),

@@ -121,7 +121,7 @@ def test_errors_count_only_where_the_object_is_in_play():
         (["--context", 8], "a context of 8 steps leaves no step to dream in worldmodel.max_steps = 8"),
         (["--temperature", -1], "temperature must be 0 (greedy) or finite and at least 1e-6"),
         (["--temperature", "nan"], "temperature must be 0 (greedy) or finite and at least 1e-6"),
-        (["--windows", 0], "windows must be at least 1"),
+        (["--windows", 0], "'--windows'"),
     ],
 )
 def test_bad_options_are_one_sentence(run, arguments, part):

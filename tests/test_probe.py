@@ -125,7 +125,7 @@ def test_by_agent_it_needs_one(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--frames", 10], "frames must be at least 200"),
+        (["--frames", 10], "'--frames'"),
         (["--dinov2", "nowhere.pth"], "nowhere.pth does not exist"),
     ],
 )

@@ -19,7 +19,9 @@ def bench(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and the result go.")] = Path("bench"),
-    episodes: Annotated[int, typer.Option(help="Played by each finished run, and as many at random.")] = 100,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="Played by each finished run, and as many at random.")
+    ] = 100,
     engine: Annotated[
         Literal["local", "submitit"],
         typer.Option(

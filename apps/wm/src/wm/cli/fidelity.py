@@ -10,16 +10,18 @@ from wm.console import make_console
 
 def fidelity(
     run: RunArgument,
-    horizon: Annotated[int, typer.Option(help="Steps to dream, as far as the model's window goes.")] = 50,
+    horizon: Annotated[
+        int, typer.Option(min=1, help="Steps to dream, as far as the model's window goes.")
+    ] = 50,
     context: Annotated[
         int | None,
         typer.Option(min=1, help="Real steps before a dream. Default: the run's.", show_default=False),
     ] = None,
-    windows: Annotated[int, typer.Option(help="Dreams of each game.")] = 256,
+    windows: Annotated[int, typer.Option(min=1, help="Dreams of each game.")] = 256,
     frames: Annotated[
-        int, typer.Option(help="Steps of fresh play to learn to read the state from, and to replay.")
+        int, typer.Option(min=200, help="Steps of fresh play to learn to read the state from, and to replay.")
     ] = 10_000,
-    reader_steps: Annotated[int, typer.Option(help="Training steps of the state reader.")] = 1000,
+    reader_steps: Annotated[int, typer.Option(min=1, help="Training steps of the state reader.")] = 1000,
     temperature: Annotated[
         float, typer.Option(help="Of the dreamed tokens, whatever the run's; 0 is greedy.")
     ] = 1.0,

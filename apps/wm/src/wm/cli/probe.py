@@ -12,9 +12,9 @@ from wm.console import make_console
 def probe(
     run: RunArgument,
     frames: Annotated[
-        int, typer.Option(help="Steps of fresh play to learn from; half as many test.")
+        int, typer.Option(min=200, help="Steps of fresh play to learn from; half as many test.")
     ] = 10_000,
-    probe_steps: Annotated[int, typer.Option(help="Training steps of an MLP probe.")] = 1000,
+    probe_steps: Annotated[int, typer.Option(min=20, help="Training steps of an MLP probe.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the fresh play and the probes.")] = 1000,
     supervised: Annotated[
         bool, typer.Option("--supervised", help="Also train the same encoder on the labels, to compare with.")

@@ -62,13 +62,6 @@ class FidelityOptions:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "windows", "reader_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.frames < 200:
-            raise ValueError(f"frames must be at least 200; got {self.frames}")
-        if self.context is not None and self.context < 1:
-            raise ValueError(f"context must be at least 1; got {self.context}")
         require_temperature(self.temperature)
 
 

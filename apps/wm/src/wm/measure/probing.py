@@ -72,12 +72,6 @@ class ProbeOptions:
     dinov2: Path | None
     dinov2_size: int
 
-    def __post_init__(self) -> None:
-        if self.frames < 200:
-            raise ValueError(f"frames must be at least 200; got {self.frames}")
-        if self.steps < 20:
-            raise ValueError(f"probe steps must be at least 20; got {self.steps}")
-
 
 def probe_run(
     config: RunConfig,
