@@ -54,7 +54,7 @@ class RunConfig:
     """One run, whole.
 
     Args:
-        games: ALE names, in this order everywhere.
+        games: ALE names, or those that recordings were imported under; in this order everywhere.
         seed: everything random in the run follows from it.
     """
 

@@ -20,7 +20,7 @@ MANIFEST_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Layout:
-    """The paths of a run. ``games`` are ALE names.
+    """The paths of a run.
 
     What the last round made lies at the run's root; what an earlier one made, under ``rounds/NN``. Real
     play lies together, round after round, and is stored once.
