@@ -121,7 +121,6 @@ class Practice:
                 layout,
                 self.device,
                 self.reporter,
-                previous=Layout(self.root, self.index - 1),
                 round=self.index,
                 stage=f"agent{round_suffix(self.index, config.rounds.count)}",
                 number=number,

@@ -18,7 +18,7 @@ from wm.files import write_text
 from wm.freshness import stage_fingerprint, stale, stale_inputs
 from wm.interrupt import deferred_interrupt
 from wm.rounds import final_layout, layout_of_round
-from wm.run import Layout, Manifest, StageRecord
+from wm.run import Manifest, StageRecord
 from wm.stage import BY_GAME, Context, Made, Stage
 
 SIZES = {
@@ -118,7 +118,6 @@ def _context(stage: Stage, whole: Context, manifest: Manifest) -> Context:
         config=stage.config(config),
         layout=layout_of_round(root, config, stage.round) if stage.continues else final_layout(root, config),
         team=whole.team if stage.parallel else ALONE,
-        previous=Layout(root, stage.round - 1) if stage.round else None,
         round=stage.round,
         stage=stage.name,
         fingerprint=stage_fingerprint(stage, config, manifest),

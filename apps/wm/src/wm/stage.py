@@ -30,7 +30,6 @@ class Context:
         config: the settings of the stage's round.
         layout: the places of its round.
         team: the processes that run the stage together.
-        previous: the places of the round before, None in round 0.
         round: number of the round.
         stage: the stage's name in the run, such as ``agent``, or ``agent-0`` in an earlier round.
         fingerprint: of the stage's settings and inputs.
@@ -41,7 +40,6 @@ class Context:
     device: torch.device
     reporter: Reporter
     team: Team = ALONE
-    previous: Layout | None = None
     round: int = 0
     stage: str = ""
     fingerprint: str = ""
@@ -58,6 +56,11 @@ class Context:
     def first_batch(self) -> int:
         """Index of the round's first batch: each round draws from its own part of every stream."""
         return self.round << 32
+
+    @property
+    def previous(self) -> Layout | None:
+        """The places of the round before, None in round 0."""
+        return Layout(self.layout.root, self.round - 1) if self.round else None
 
     def known(self, part: str) -> Path | None:
         """The weights of a part (``encoder``, ``hrvq`` ...) that the stage goes on from, None for new ones.
