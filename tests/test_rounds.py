@@ -15,7 +15,7 @@ import pytest
 from atari_data import FrameStore, final_rows
 from command import SMALL, options, train, wm
 from safetensors.numpy import load_file
-from token_worldmodel import load_tokens
+from token_worldmodel import TokenSampler, evaluate, load_tokens, load_worldmodel
 from wm.config import load_config
 from wm.policy import RunPolicy
 from wm.run import Layout, Manifest
@@ -133,6 +133,26 @@ def test_a_knob_of_later_rounds_leaves_the_first_as_it_is(looped, tmp_path):
     assert store.actions[first:].tolist() != before.actions[first:].tolist()
 
 
+def test_a_world_model_is_measured_on_new_play_before_it_learns_from_it(looped):
+    config, done = load_config(looped / "config.toml"), stages(looped)
+    assert "new_play" not in done["worldmodel-0"]["metrics"]
+    begins, ends = FrameStore.open(looped / "data" / "pong").round_ends[:2]
+    length = config.windows.length
+    tokens = load_tokens(looped / "rounds" / "01" / "tokens" / "pong.safetensors")
+    assert len(tokens) == ends
+    sampler = TokenSampler({"pong": tokens}, length=length, batch_size=1, seed=0, split="all")
+    new = [batch for batch, start in zip(sampler.sweep(), *sampler.swept(), strict=True) if start >= begins]
+    model = load_worldmodel(looped / "rounds" / "00" / "worldmodel.safetensors")
+    told = done["worldmodel-1"]["metrics"]["new_play"]
+    for level, expected in zip(told["pong"], evaluate(model, new, ["pong"])["pong"], strict=True):
+        assert level["count"] == expected.count == len(new) * (length - 1)
+        assert level["cross_entropy"] == pytest.approx(expected.cross_entropy, rel=0.01)  # autocast
+    signs = read_signs(config, Manifest(Layout(looped)))
+    later = [done[name]["metrics"]["new_play"]["all"] for name in ("worldmodel-1", "worldmodel")]
+    expected = [levels[0]["cross_entropy"] for levels in later] + [None]
+    assert [sign.new_cross_entropy for sign in signs] == expected
+
+
 def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(looped, tmp_path):
     copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
     changed = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_steps=3")
@@ -147,6 +167,8 @@ def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(lo
     assert f"{len(tokens[2]) - len(tokens[1])} rows tokenised" in changed.output
     signs = changed.output.split("Round by round")[1]
     assert "played" in signs
+    measured = [name for name, record in stages(copy).items() if "new_play" in record["metrics"]]
+    assert measured == ["worldmodel"]  # the codes of the round between were not those of the one before
     again = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_rounds=2")
     assert again.code == 0, again.output
     assert "agent-1: up to date, skipped" in again.output

@@ -122,6 +122,10 @@ def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
             yield f"{where} accuracy on changed", share["changed_accuracy"], guessed
             guessed = f"copy last {nats['copy_cross_entropy']}, unigram {nats['unigram_cross_entropy']}"
             yield f"{where} cross-entropy (nats)", nats["cross_entropy"], guessed
+        if new := metrics.get("new_play", {}).get(game):
+            found = _numbers([level["cross_entropy"] for level in new], 2)
+            copied = f"copy last {_numbers([level['copy_cross_entropy'] for level in new], 2)}"
+            yield f"{game}: the round's play, before it was learned from (nats, by level)", found, copied
 
 
 def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:

@@ -30,6 +30,8 @@ class RoundSigns(NamedTuple):
         recall: of negative and of positive rewards by the predictor, on validation play.
         counts: of negative and positive rewards that recall was measured on.
         cross_entropy: of L0 in nats, on what the world model is trained on and on episodes held out.
+        new_cross_entropy: of L0 on the next round's play, before that was learned from; None where the codes
+            moved in between.
     """
 
     round: int
@@ -44,6 +46,7 @@ class RoundSigns(NamedTuple):
     recall: tuple[float | None, float | None]
     counts: tuple[float, float]
     cross_entropy: tuple[float | None, float | None]
+    new_cross_entropy: float | None
 
 
 def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
@@ -61,6 +64,8 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
         last = index + 1 == config.rounds.count
         real = _whole_games(config, manifest, index) if last else _collected(config, manifest, after)
         train, predictors = agent.metrics["train"], agent.metrics["predictors"]
+        following = manifest.stages.get("worldmodel" + after)
+        new_play = {} if following is None else following.metrics.get("new_play", {})
         first = collected.metrics[config.games[0]]
         found.append(
             RoundSigns(
@@ -80,6 +85,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
                     model.metrics["train"].get("cross_entropy_0"),
                     model.metrics["validation"]["all"][0]["cross_entropy"],
                 ),
+                new_cross_entropy=new_play["all"][0]["cross_entropy"] if new_play else None,
             )
         )
     return found
@@ -162,6 +168,8 @@ def signs_table(config: RunConfig, found: Iterable[RoundSigns]) -> Table:
         "value error (spread)",
         "foreseen: lost",
         "won",
+        "L0: learned",
+        "then new (nats)",
     ):
         table.add_column(column, overflow="fold")
     for signs in found:
@@ -182,6 +190,8 @@ def signs_table(config: RunConfig, found: Iterable[RoundSigns]) -> Table:
                 f"{shown(recall, '.0%')} of {count:.0f}" if count else "none seen"
                 for recall, count in zip(signs.recall, signs.counts, strict=True)
             ),
+            shown(signs.cross_entropy[0], ".2f"),
+            shown(signs.new_cross_entropy, ".2f"),
         )
     return table
 

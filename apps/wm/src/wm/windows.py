@@ -1,8 +1,10 @@
 """Windows of tokens, as every stage that learns from them draws them."""
 
+from collections.abc import Iterator
 from typing import Literal
 
-from token_worldmodel import TokenSampler, TokenTrajectories, load_tokens
+import numpy as np
+from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories, load_tokens
 
 from wm.stage import Context
 
@@ -44,3 +46,25 @@ def token_sampler(
         newest_share=config.rounds.newest_share,
         device=context.device,
     )
+
+
+def newest_windows(
+    context: Context, tokens: dict[str, TokenTrajectories], *, length: int, batch_size: int, limit: int
+) -> Iterator[TokenBatch]:
+    """The round's own play in windows that do not overlap, at most ``limit`` batches; none in round 0."""
+    first = newest_rows(context)
+    if first is None:
+        return
+    sampler = TokenSampler(
+        tokens,
+        length=length,
+        batch_size=batch_size,
+        seed=context.config.seed,
+        split="all",
+        device=context.device,
+    )
+    for index, (game, starts) in enumerate(zip(sampler.games, sampler.swept(), strict=True)):
+        starts = starts[starts >= first[game]]
+        for at in range(0, min(len(starts), limit * batch_size), batch_size):
+            rows = starts[at : at + batch_size]
+            yield sampler.gather(np.full(len(rows), index), rows).to(context.device)

@@ -1,10 +1,13 @@
 """Tokens to a model of the game."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from token_worldmodel import (
+    TokenBatch,
     WorldModel,
     WorldModelObjective,
     alike_codes_learn_together,
@@ -17,13 +20,17 @@ from token_worldmodel import (
 from wm.artifacts import frozen_quantizer
 from wm.device import autocast, autocast_dtype
 from wm.stage import Context, Made, Stage
-from wm.windows import SPLITS, load_all_tokens, token_sampler
+from wm.windows import SPLITS, load_all_tokens, newest_windows, token_sampler
 
 VALIDATION_BATCHES = 40
 
 
 def run(context: Context) -> Made:
-    """Train the world model on windows of the training episodes; measure it on the others."""
+    """Train the world model on windows of the training episodes; measure it on the others.
+
+    In a later round whose codes are those of the round before, it is also measured before, on the play that
+    is new to it: how well it foresees where its dreams have led the policy.
+    """
     config, layout, device = context.config, context.layout, context.device
     fit_config, length = config.train.worldmodel, config.windows.length
     tokens = load_all_tokens(context)
@@ -37,6 +44,13 @@ def run(context: Context) -> Made:
         model = WorldModel(config.worldmodel).to(device)
     else:
         model = load_worldmodel(known).to(device)
+    made: dict[str, Any] = {}
+    if context.team.leads and not config.rounds.encoder_steps:
+        new = newest_windows(
+            context, tokens, length=length, batch_size=fit_config.batch_size, limit=VALIDATION_BATCHES
+        )
+        if found := _measure(context, model, new):
+            made["new_play"] = found
     coordinates: AbstractContextManager[None] = nullcontext()
     if fit_config.alike_codes:
         coordinates = alike_codes_learn_together(model, frozen_quantizer(layout, device).codebooks)
@@ -58,10 +72,20 @@ def run(context: Context) -> Made:
         return Made([])
     model.eval()
     save_worldmodel(layout.worldmodel, model)
-    with autocast(autocast_dtype(fit_config.precision, device), device):
-        measured = evaluate(model, held_out.sweep(limit=VALIDATION_BATCHES), config.games)
-    levels = {name: [asdict(level) for level in found] for name, found in measured.items()}
-    return Made([layout.worldmodel], {"train": trained, "validation": levels})
+    made["train"] = trained
+    made["validation"] = _measure(context, model, held_out.sweep(limit=VALIDATION_BATCHES))
+    return Made([layout.worldmodel], made)
+
+
+def _measure(context: Context, model: WorldModel, batches: Iterable[TokenBatch]) -> dict[str, Any]:
+    """Every level's predictions by game and of all games; empty without a batch."""
+    config, device = context.config, context.device
+    batches = list(batches)
+    if not batches:
+        return {}
+    with autocast(autocast_dtype(config.train.worldmodel.precision, device), device):
+        measured = evaluate(model, batches, config.games)
+    return {name: [asdict(level) for level in found] for name, found in measured.items()}
 
 
 STAGE = Stage(
