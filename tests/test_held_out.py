@@ -101,7 +101,7 @@ def test_later_rounds_learn_from_the_newest_play_as_often_as_set(tmp_path, monke
     )
     clips = listen(monkeypatch, ClipSampler, "__init__", lambda sampler, *_, **given: given)
     windows = listen(monkeypatch, TokenSampler, "__init__", lambda sampler, *_, **given: given)
-    moved = listen(monkeypatch, HRVQ, "update", lambda quantizer, vectors: vectors)
+    moved = listen(monkeypatch, HRVQ, "update", lambda quantizer, vectors, **_: vectors)
     done = train(tmp_path / "run", "--seed", 1, *options(settings))  # 0 holds the whole second round out
     assert done.code == 0, done.output
     layout = Layout(tmp_path / "run")
