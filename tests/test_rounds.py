@@ -1,6 +1,7 @@
 """Collecting in rounds, by the real command on the real emulator at a tiny size."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 from atari_data import FrameStore, final_rows
 from command import SMALL, options, train, wm
+from hrvq import HRVQ
+from latent_ac import evaluate_predictors, load_agent
 from safetensors.numpy import load_file
 from token_worldmodel import TokenSampler, evaluate, load_tokens, load_worldmodel
 from wm.config import load_config
 from wm.policy import RunPolicy
 from wm.run import Layout, Manifest
 from wm.signs import read_signs
+from wm.stages.agent import VALIDATION_BATCHES, transitions
 
 STEPS = 1301
 ROUNDS = options(
@@ -153,6 +157,31 @@ def test_a_world_model_is_measured_on_new_play_before_it_learns_from_it(looped):
     assert [sign.new_cross_entropy for sign in signs] == expected
 
 
+def test_predictors_are_measured_on_new_play_before_they_learn_from_it(looped):
+    config, done = load_config(looped / "config.toml"), stages(looped)
+    assert "new_play" not in done["agent-0"]["metrics"]
+    first = FrameStore.open(looped / "data" / "pong").round_ends[0]
+    tokens = load_tokens(looped / "rounds" / "01" / "tokens" / "pong.safetensors")
+    quantizer = HRVQ.load(looped / "rounds" / "00" / "hrvq.safetensors")
+    agent = load_agent(looped / "rounds" / "00" / "agent.safetensors")
+    batch_size = config.train.predictors.batch_size
+    sampler = TokenSampler({"pong": tokens}, length=2, batch_size=batch_size, seed=0, split="all")
+    starts = sampler.swept(1)[0]
+    starts = starts[starts >= first]
+    batches = [starts[at : at + batch_size] for at in range(0, len(starts), batch_size)]
+    spread = np.linspace(0, len(batches) - 1, min(len(batches), VALIDATION_BATCHES)).round().astype(int)
+    rows = np.concatenate([batches[at] for at in spread])
+    expected = evaluate_predictors(
+        agent.reward, agent.continue_, [transitions(sampler.gather(0 * rows, rows), quantizer, False)]
+    )
+    told = done["agent-1"]["metrics"]["new_play"]
+    assert sum(told[f"reward_count_{sign}"] for sign in ("negative", "zero", "positive")) == len(rows)
+    known = {name: value for name, value in expected.items() if not math.isnan(value)}
+    assert {name: value for name, value in told.items() if value is not None} == pytest.approx(
+        known, abs=1e-6
+    )
+
+
 def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(looped, tmp_path):
     copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
     changed = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_steps=3")
@@ -168,7 +197,10 @@ def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(lo
     signs = changed.output.split("Round by round")[1]
     assert "played" in signs
     measured = [name for name, record in stages(copy).items() if "new_play" in record["metrics"]]
-    assert measured == ["worldmodel"]  # the codes of the round between were not those of the one before
+    assert measured == [
+        "worldmodel",
+        "agent",
+    ]  # the codes of the round between were not those of the one before
     again = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_rounds=2")
     assert again.code == 0, again.output
     assert "agent-1: up to date, skipped" in again.output

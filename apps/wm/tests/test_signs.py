@@ -8,9 +8,10 @@ from rich.console import Console
 from wm.config import RunConfig, build_config, read_preset
 from wm.run import Layout, Manifest, StageRecord
 from wm.settings import parse_override
-from wm.signs import RoundSigns, hints, read_signs, signs_after, signs_table
+from wm.signs import ENOUGH, Foreseen, RoundSigns, hints, read_signs, signs_after, signs_table
 from wm.stages import stages_of
 
+SEEN = Foreseen(50, 0.8)
 HEALTHY = RoundSigns(
     round=0,
     steps=1000,
@@ -21,8 +22,8 @@ HEALTHY = RoundSigns(
     entropy=0.5,
     value_error=0.1,
     return_spread=1.0,
-    recall=(0.8, 0.8),
-    counts=(50, 50),
+    foreseen=(SEEN, SEEN),
+    new_foreseen=(Foreseen(50, 0.6), Foreseen(50, 0.6)),
     cross_entropy=(0.9, 1.6),  # about where held-out episodes are foreseen best
     new_cross_entropy=1.8,
 )
@@ -45,8 +46,9 @@ def test_health_is_silent():
             {"value_error": 0.2, "return_spread": 0.1},
             "the critic errs by 0.200 where returns spread over 0.1",
         ),
-        ({"recall": (0.8, 0.1)}, "won points are hardly foreseen: 10% of 50"),
-        ({"recall": (0.1, 0.8)}, "lost points are hardly foreseen: 10% of 50"),
+        ({"foreseen": (SEEN, Foreseen(50, 0.1))}, "won points are hardly foreseen: 10% of 50"),
+        ({"foreseen": (Foreseen(50, 0.1), SEEN)}, "lost points are hardly foreseen: 10% of 50"),
+        ({"new_foreseen": (Foreseen(40, 0.1), SEEN)}, "lost points are hardly foreseen: 10% of 40"),
     ],
 )
 def test_each_trouble_has_its_hint(trouble, message):
@@ -70,8 +72,8 @@ def test_each_trouble_has_its_hint(trouble, message):
         ({"entropy": 0.979}, {"entropy": 0.981}),
         ({"value_error": 0.99}, {"value_error": 1.01}),
         ({"value_error": 0.049, "return_spread": 0.01}, {"value_error": 0.051, "return_spread": 0.01}),
-        ({"recall": (0.21, 0.8)}, {"recall": (0.19, 0.8)}),
-        ({"recall": (0.8, 0.0), "counts": (50, 0)}, {"recall": (0.8, 0.0), "counts": (50, 1)}),
+        ({"foreseen": (Foreseen(50, 0.21), SEEN)}, {"foreseen": (Foreseen(50, 0.19), SEEN)}),
+        ({"foreseen": (SEEN, Foreseen(ENOUGH - 1, 0.0))}, {"foreseen": (SEEN, Foreseen(ENOUGH, 0.0))}),
     ],
 )
 def test_trouble_begins_where_it_is_said_to(near, over):
@@ -88,7 +90,8 @@ def test_trouble_begins_where_it_is_said_to(near, over):
         {"value_error": None},
         {"return_spread": None},
         {"cross_entropy": (None, 1.6)},
-        {"recall": (None, None), "counts": (0, 0)},
+        {"foreseen": (Foreseen(), Foreseen())},
+        {"new_foreseen": None},
     ],
 )
 def test_what_is_not_known_is_no_trouble(unknown):
@@ -207,6 +210,26 @@ def test_after_training_the_agent_is_judged_and_after_play_the_dream(tmp_path):
         "agent": [collapsed],
         "evaluate": [flatters],
     }
+
+
+def test_what_was_foreseen_of_new_play_is_told_once_it_is_learned_from(tmp_path):
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
+    known = manifest.stages["agent"].metrics["predictors"]
+    manifest.stages["agent"].metrics["new_play"] = known | {
+        "reward_count_positive": 40.0,
+        "reward_recall_positive": 0.1,
+    }
+    found = read_signs(config, manifest)
+    assert [signs.new_foreseen for signs in found] == [(Foreseen(1.0, 1.0), Foreseen(40.0, 0.1)), None]
+    stages = {stage.name: stage for stage in stages_of(config)}
+    assert signs_after(stages["agent-0"], config, manifest) == []
+    (hint,) = signs_after(stages["agent"], config, manifest)
+    assert hint.startswith("won points are hardly foreseen: 10% of 40")
+    console = Console(file=io.StringIO(), width=160)
+    console.print(signs_table(config, found))
+    first, second = (line for line in console.file.getvalue().splitlines() if " of 1" in line)
+    assert "10% of 40" in first
+    assert "of 40" not in second
 
 
 def test_numbers_that_are_not_known_are_question_marks(tmp_path):

@@ -157,6 +157,25 @@ def test_a_limited_sweep_is_spread_from_each_games_first_batch_to_its_last(make_
         next(sampler.sweep(limit=0))
 
 
+def test_the_newest_rows_are_swept_alone(make_trajectories) -> None:
+    games = {"Pong": make_trajectories(9, 3, 14), "Breakout": make_trajectories(8)}
+    sampler = TokenSampler(games, length=4, batch_size=2, seed=0, split="all", newest={"Pong": 12})
+
+    def firsts(**options: int) -> list[tuple[int, int]]:
+        batches = sampler.sweep(newest_only=True, **options)
+        return [
+            (int(g), int(r)) for b in batches for g, r in zip(b.game_index, b.tokens[:, 0, 0], strict=True)
+        ]
+
+    assert firsts() == [(0, 12), (0, 16), (0, 20), (1, 0), (1, 4)]  # of Breakout nothing is called new
+    assert firsts(stride=1)[:11] == [(0, row) for row in range(12, 23)]
+    assert firsts(stride=1, limit=1) == [(0, 12), (0, 13), (1, 0), (1, 1)]
+    late = TokenSampler(
+        games, length=4, batch_size=2, seed=0, split="all", newest={"Pong": 23, "Breakout": 8}
+    )
+    assert list(late.sweep(newest_only=True)) == []  # no window fits there
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -129,12 +129,15 @@ def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
 
 
 def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
-    m = metrics["predictors"]
-    for label in ("negative", "positive"):
-        count = m[f"reward_count_{label}"]
-        recall, precision = (shown(m[f"reward_{kind}_{label}"], ".0%") for kind in ("recall", "precision"))
-        found = f"recall {recall}, precision {precision}" if count else "none in held-out play"
-        yield f"{label} rewards", found, f"of {shown(count, '.0f')}; always zero: recall 0%"
+    for part, where in (("predictors", ""), ("new_play", " of the round's play, before it was learned from")):
+        m = metrics.get(part, {})
+        for label in ("negative", "positive") if m else ():
+            count = m[f"reward_count_{label}"]
+            recall, precision = (
+                shown(m[f"reward_{kind}_{label}"], ".0%") for kind in ("recall", "precision")
+            )
+            found = f"recall {recall}, precision {precision}" if count else "none in it"
+            yield f"{label} rewards{where}", found, f"of {shown(count, '.0f')}; always zero: recall 0%"
     yield "imagined return", shown(metrics["train"].get("imagined_return"), ".3f"), ""
 
 

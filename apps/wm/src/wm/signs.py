@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -11,6 +11,16 @@ from wm.console import shown
 from wm.rounds import chooses, round_suffix
 from wm.run import Manifest
 from wm.stage import Stage
+
+# A share of fewer rewards says little: a round's held-out play may have one or two.
+ENOUGH = 10
+
+
+class Foreseen(NamedTuple):
+    """How many of some rewards the predictor told: their number, and its recall, None where not known."""
+
+    number: float = 0
+    recall: float | None = None
 
 
 class RoundSigns(NamedTuple):
@@ -27,11 +37,11 @@ class RoundSigns(NamedTuple):
         entropy: of the policy, as a share of that of uniform play.
         value_error: mean error of the critic on imagined returns.
         return_spread: of the imagined returns, from the 5th to the 95th percentile.
-        recall: of negative and of positive rewards by the predictor, on validation play.
-        counts: of negative and positive rewards that recall was measured on.
+        foreseen: the negative and the positive rewards of episodes held out.
+        new_foreseen: those of the next round's play, before that was learned from; None where the codes moved
+            in between, and without a next round.
         cross_entropy: of L0 in nats, on what the world model is trained on and on episodes held out.
-        new_cross_entropy: of L0 on the next round's play, before that was learned from; None where the codes
-            moved in between.
+        new_cross_entropy: of L0 on the next round's play; None as ``new_foreseen``.
     """
 
     round: int
@@ -43,8 +53,8 @@ class RoundSigns(NamedTuple):
     entropy: float | None
     value_error: float | None
     return_spread: float | None
-    recall: tuple[float | None, float | None]
-    counts: tuple[float, float]
+    foreseen: tuple[Foreseen, Foreseen]
+    new_foreseen: tuple[Foreseen, Foreseen] | None
     cross_entropy: tuple[float | None, float | None]
     new_cross_entropy: float | None
 
@@ -64,8 +74,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
         last = index + 1 == config.rounds.count
         real = _whole_games(config, manifest, index) if last else _collected(config, manifest, after)
         train, predictors = agent.metrics["train"], agent.metrics["predictors"]
-        following = manifest.stages.get("worldmodel" + after)
-        new_play = {} if following is None else following.metrics.get("new_play", {})
+        new_codes, new_rewards = (_on_new_play(manifest, name + after) for name in ("worldmodel", "agent"))
         first = collected.metrics[config.games[0]]
         found.append(
             RoundSigns(
@@ -79,13 +88,13 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
                 entropy=train.get("entropy_fraction"),
                 value_error=train.get("value_error"),
                 return_spread=train.get("return_spread"),
-                recall=(predictors["reward_recall_negative"], predictors["reward_recall_positive"]),
-                counts=(predictors["reward_count_negative"], predictors["reward_count_positive"]),
+                foreseen=_foreseen(predictors),
+                new_foreseen=_foreseen(new_rewards) if new_rewards else None,
                 cross_entropy=(
                     model.metrics["train"].get("cross_entropy_0"),
                     model.metrics["validation"]["all"][0]["cross_entropy"],
                 ),
-                new_cross_entropy=new_play["all"][0]["cross_entropy"] if new_play else None,
+                new_cross_entropy=new_codes["all"][0]["cross_entropy"] if new_codes else None,
             )
         )
     return found
@@ -93,7 +102,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
 
 def hints(signs: RoundSigns) -> list[str]:
     """What is wrong, and what usually helps; empty if nothing is."""
-    return [*_play_hints(signs), *_training_hints(signs)]
+    return [*_play_hints(signs), *_training_hints(signs), *_foresight_hints(signs.new_foreseen)]
 
 
 def _play_hints(signs: RoundSigns) -> Iterator[str]:
@@ -134,8 +143,13 @@ def _training_hints(signs: RoundSigns) -> Iterator[str]:
             f"the critic errs by {error:.3f} where returns spread over {spread:.3f}; "
             "train the agent longer or lower agent.gamma"
         )
-    for name, recall, count in zip(("lost", "won"), signs.recall, signs.counts, strict=True):
-        if count and recall is not None and recall < 0.2:
+    yield from _foresight_hints(signs.foreseen)
+
+
+def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[str]:
+    """What the rewards of some play tell of the predictor."""
+    for name, (count, recall) in zip(("lost", "won"), foreseen or (), strict=False):
+        if count >= ENOUGH and recall is not None and recall < 0.2:
             yield (
                 f"{name} points are hardly foreseen: {recall:.0%} of {count:.0f}; no dream holds them. "
                 "Collect more play that scores, or keep more of the state (hrvq.levels, train.encoder.steps)"
@@ -143,11 +157,18 @@ def _training_hints(signs: RoundSigns) -> Iterator[str]:
 
 
 def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str]:
-    """The hints a finished stage gives rise to: an agent's of its training, play's of the agent before."""
+    """The hints a finished stage gives rise to: an agent's of its training, play's of the agent before.
+
+    An agent's stage also tells what the predictors before it foresaw of the play it learns from.
+    """
     signs = {found.round: found for found in read_signs(config, manifest)}
     if stage.base == "agent" and stage.round in signs:
         # Play that there may be was the agent's that it replaced.
-        return list(_training_hints(signs[stage.round]))
+        before = signs.get(stage.round - 1)
+        return [
+            *_foresight_hints(before.new_foreseen if before else None),
+            *_training_hints(signs[stage.round]),
+        ]
     last = _last_play(config)
     about = stage.round if stage.name == last else stage.round - 1
     if stage.base in ("collect", last) and about in signs:
@@ -188,12 +209,28 @@ def signs_table(config: RunConfig, found: Iterable[RoundSigns]) -> Table:
             f"{shown(signs.value_error, '.3f')} ({shown(signs.return_spread, '.3f')})",
             *(
                 f"{shown(recall, '.0%')} of {count:.0f}" if count else "none seen"
-                for recall, count in zip(signs.recall, signs.counts, strict=True)
+                for count, recall in signs.new_foreseen or signs.foreseen
             ),
             shown(signs.cross_entropy[0], ".2f"),
             shown(signs.new_cross_entropy, ".2f"),
         )
     return table
+
+
+def _on_new_play(manifest: Manifest, name: str) -> dict[str, Any]:
+    """What a stage measured of its round's play before it learned from it; empty if it did not."""
+    record = manifest.stages.get(name)
+    found: dict[str, Any] = {} if record is None else record.metrics.get("new_play", {})
+    return found
+
+
+def _foreseen(predictors: dict[str, Any]) -> tuple[Foreseen, Foreseen]:
+    """Of negative and of positive rewards, from what was measured of the predictors."""
+    negative, positive = (
+        Foreseen(predictors[f"reward_count_{sign}"], predictors[f"reward_recall_{sign}"])
+        for sign in ("negative", "positive")
+    )
+    return negative, positive
 
 
 def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | None:

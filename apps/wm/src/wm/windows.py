@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
 from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories, load_tokens
 
 from wm.stage import Context
@@ -49,22 +48,25 @@ def token_sampler(
 
 
 def newest_windows(
-    context: Context, tokens: dict[str, TokenTrajectories], *, length: int, batch_size: int, limit: int
+    context: Context,
+    tokens: dict[str, TokenTrajectories],
+    *,
+    length: int,
+    stride: int | None = None,
+    batch_size: int,
+    limit: int,
 ) -> Iterator[TokenBatch]:
-    """The round's own play in windows that do not overlap, at most ``limit`` batches; none in round 0."""
-    first = newest_rows(context)
-    if first is None:
-        return
+    """The round's own play, windows and batches as ``TokenSampler.sweep`` has them; none in round 0."""
+    newest = newest_rows(context)
+    if newest is None:
+        return iter(())
     sampler = TokenSampler(
         tokens,
         length=length,
         batch_size=batch_size,
         seed=context.config.seed,
         split="all",
+        newest=newest,
         device=context.device,
     )
-    for index, (game, starts) in enumerate(zip(sampler.games, sampler.swept(), strict=True)):
-        starts = starts[starts >= first[game]]
-        for at in range(0, min(len(starts), limit * batch_size), batch_size):
-            rows = starts[at : at + batch_size]
-            yield sampler.gather(np.full(len(rows), index), rows).to(context.device)
+    return sampler.sweep(stride, limit=limit, newest_only=True)

@@ -183,7 +183,9 @@ class TokenSampler:
             rows[here] = starts[draws[here]]
         return self.gather(games, rows).to(self.device)
 
-    def sweep(self, stride: int | None = None, *, limit: int | None = None) -> Iterator[TokenBatch]:
+    def sweep(
+        self, stride: int | None = None, *, limit: int | None = None, newest_only: bool = False
+    ) -> Iterator[TokenBatch]:
         """Windows ``stride`` rows apart, over all episodes of the split, game by game; for evaluation.
 
         By default they are as far apart as they are long: none overlap, and an episode's last rows may be in
@@ -191,22 +193,24 @@ class TokenSampler:
 
         Args:
             limit: at most this many batches of each game, spread evenly from its first to its last.
+            newest_only: only windows of the rows that ``newest`` names; of a game it does not name, all.
         """
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}; give 1 or more batches, or None for all")
-        for game, starts in enumerate(self.swept(stride)):
+        for game, starts in enumerate(self.swept(stride, newest_only=newest_only)):
             count = -(-len(starts) // self.batch_size)
             for index in np.linspace(0, count - 1, min(count, limit or count)).round().astype(int):
                 rows = starts[index * self.batch_size :][: self.batch_size]
                 yield self.gather(np.full(len(rows), game), rows).to(self.device)
 
-    def swept(self, stride: int | None = None) -> list[np.ndarray]:
+    def swept(self, stride: int | None = None, *, newest_only: bool = False) -> list[np.ndarray]:
         """First rows of the windows that ``sweep`` goes through, int64, one array a game."""
         stride = self.length if stride is None else stride
         if stride < 1:
             raise ValueError(f"stride is {stride}; give 1 or more rows")
         chosen = []
-        for trajectories, starts in zip(self._trajectories, self._starts, strict=True):
+        for trajectories, all_starts, old in zip(self._trajectories, self._starts, self._old, strict=True):
+            starts = all_starts[old:] if newest_only else all_starts
             ids = trajectories.episode_ids[starts]
             fresh = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
             offsets = np.arange(len(starts)) - np.repeat(fresh, np.diff(fresh, append=len(starts)))

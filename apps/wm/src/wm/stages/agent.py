@@ -1,5 +1,6 @@
 """The world model as a gym: reward and continue predictors from play, then actor and critic from dreams."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from wm.actions import allowed_actions
 from wm.artifacts import frozen_quantizer, frozen_worldmodel
 from wm.dreams import Dreamer
 from wm.stage import Context, Made, Stage
-from wm.windows import SPLITS, load_all_tokens, token_sampler
+from wm.windows import SPLITS, load_all_tokens, newest_windows, token_sampler
 
 # Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself,
 # more rarely than the others by their length.
@@ -28,14 +29,30 @@ VALIDATION_BATCHES = 20
 
 
 def run(context: Context) -> Made:
-    """Train predictors, then actor and critic; save all of them in one file."""
+    """Train predictors, then actor and critic; save all of them in one file.
+
+    In a later round whose codes are those of the round before, the predictors are also measured before, on
+    the play that is new to them: which of the points that their dreams have led to they foresee.
+    """
     tokens = load_all_tokens(context)
     quantizer = frozen_quantizer(context.layout, context.device)
     agent = _agent(context)
-    measured = _learn_to_predict(context, agent, quantizer, tokens)
-    trained = learn_to_play(context, agent, quantizer, tokens)
+    made: dict[str, Any] = {}
+    if not context.config.rounds.encoder_steps:
+        new = newest_windows(
+            context,
+            tokens,
+            length=TRANSITION,
+            stride=1,
+            batch_size=context.config.train.predictors.batch_size,
+            limit=VALIDATION_BATCHES,
+        )
+        if found := _measure(context, agent, quantizer, new):
+            made["new_play"] = found
+    made["predictors"] = _learn_to_predict(context, agent, quantizer, tokens)
+    made["train"] = learn_to_play(context, agent, quantizer, tokens)
     save_agent(context.layout.agent, agent.eval())
-    return Made([context.layout.agent], {"predictors": measured, "train": trained})
+    return Made([context.layout.agent], made)
 
 
 def _learn_to_predict(
@@ -55,15 +72,16 @@ def _learn_to_predict(
         epoch_size=sum(real.num_windows.values()),
         name="predictors",
     )
-    agent.eval()
-    return evaluate_predictors(
-        agent.reward,
-        agent.continue_,
-        (
-            transitions(batch, quantizer, dream.life_loss_ends)
-            for batch in held_out.sweep(stride=1, limit=VALIDATION_BATCHES)
-        ),
-    )
+    return _measure(context, agent, quantizer, held_out.sweep(stride=1, limit=VALIDATION_BATCHES))
+
+
+def _measure(
+    context: Context, agent: Agent, quantizer: HRVQ, batches: Iterable[TokenBatch]
+) -> dict[str, Any]:
+    """How well the predictors do on windows of play; empty without a batch."""
+    ends = context.config.dream.life_loss_ends
+    real = [transitions(batch, quantizer, ends) for batch in batches]
+    return evaluate_predictors(agent.reward, agent.continue_, real) if real else {}
 
 
 def learn_to_play(
