@@ -24,7 +24,9 @@ class Tick(NamedTuple):
     """One observation of every environment of one half, with what led to it and what is done next."""
 
     env_ids: NDArray[np.int64]  # [B], consecutive
-    observations: NDArray[np.uint8]  # [B, 4, 84, 84], oldest frame first, zeros before an episode's first
+    # [B, 4, 84, 84], oldest frame first, zeros before an episode's first; of a last observation the newest
+    # frame is the one before it once more
+    observations: NDArray[np.uint8]
     rewards: NDArray[np.int32]  # [B], raw, brought by the previous action
     terminated: NDArray[np.bool_]  # [B], by the previous action: this is the episode's last observation
     truncated: NDArray[np.bool_]  # [B], likewise, by the protocol's limit
@@ -71,6 +73,10 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
         for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
             result = first.pop(half) if half in first else env.recv()
             observations, rewards, terminated, truncated, info = result
+            # The emulator stops before it has drawn an episode's last picture, and shows the one before, or a
+            # mixture of frames that never was.
+            over = terminated | truncated
+            observations[over, -1] = observations[over, -2]
             actions = checked_actions(policy(observations.copy(), ids), len(ids))
             # The emulator works on while the other half, and the reader, have their turn.
             env.send(places[actions])

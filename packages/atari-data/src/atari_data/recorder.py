@@ -76,9 +76,8 @@ class Recorder:
         for name in ("rewards", "terminated", "truncated"):
             rows[name][:, row] = 0
         if ram is not None:
-            rows["ram"][:, row] = ram
-            if row > 0:
-                self._keep_ram_of_the_picture(over, row)
+            # A last observation is the picture before it once more: so is its RAM.
+            rows["ram"][:, row] = np.where(over[:, None], rows["ram"][:, row - 1], ram)
         self._filled += 1
         self.num_rows[quota_met] = self._written + self._filled
         self._taken += acting
@@ -99,13 +98,6 @@ class Recorder:
             self._filled = 1
             return True
         return False
-
-    def _keep_ram_of_the_picture(self, over: NDArray[np.bool_], row: int) -> None:
-        """Where an episode ends within an action the environment repeats a picture; repeat its RAM too."""
-        frames, ram = self._rows[FRAMES], self._rows["ram"]
-        for env in np.flatnonzero(over):
-            if np.array_equal(frames[env, row], frames[env, row - 1]):
-                ram[env, row] = ram[env, row - 1]
 
     def _write(self, complete: int) -> None:
         kept = np.clip(self.num_rows - self._written, 0, complete)
