@@ -162,7 +162,7 @@ def test_a_run_that_fails_is_named_and_the_others_finish(finished, tmp_path, eng
     text = " ".join(done.output.split())
     assert done.code == 2, text
     assert "1 of 2 runs failed" in text
-    assert f"pong-tiny-0 ({out / 'pong-tiny-0'} is a file; --run takes a directory" in text
+    assert f"pong-tiny-0 ({out / 'pong-tiny-0'} is a file; a run is a directory" in text
     assert ("; log " in text) == bool(engine)
     assert "evaluate" in Manifest(Layout(out / "pong-tiny-1")).stages
     assert (out / "pong-tiny-0").read_text() == "in the way"

@@ -158,6 +158,11 @@ def test_every_preset_takes_a_recording(files, tmp_path, preset):
     brought = bring(files, tmp_path / "run", "--preset", preset)
     assert brought.code == 0, brought.output
     assert load_config(tmp_path / "run" / "config.toml").rounds.count == 1
+    assert "keeps the settings" not in brought.output
+    again = bring(files, tmp_path / "run", "--preset", preset)
+    assert again.code == 0, again.output
+    assert "keeps the settings it was begun with" in " ".join(again.output.split())
+    assert bring(files, tmp_path / "run", "--preset", "nosuch").code == 2
 
 
 def test_no_preset_plays_over_a_recording(files, tmp_path):

@@ -114,6 +114,19 @@ def test_by_agent_the_play_is_the_agents(probed, run, tmp_path, monkeypatch):
     assert rows != before[: len(rows)]
 
 
+def test_what_is_measured_is_kept_where_there_is_too_little_play_for_a_score(run, tmp_path, monkeypatch):
+    def too_little(*_):
+        raise ValueError("no variable has an entropy of 0.6 nats")
+
+    monkeypatch.setattr("wm.measure.probing.atariari_scores", too_little)
+    done = wm("probe", run, *QUICK, "--f1", "--json", tmp_path / "probe.json")
+    assert done.code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "probe pong: no F1 scores: no variable has an entropy" in said
+    assert "state correlation" in said
+    assert "atariari" not in json.loads((tmp_path / "probe.json").read_text())["games"]["pong"]
+
+
 def test_by_agent_it_needs_one(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     (copy / "agent.safetensors").unlink()

@@ -29,7 +29,13 @@ def test_games_are_the_registered_ones():
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("MsPacman", "ms_pacman"), ("pongg", "pong"), ("Space Invaders", "space_invaders"), ("QBERT", "qbert")],
+    [
+        ("MsPacman", "ms_pacman"),
+        ("pongg", "pong"),
+        ("Space Invaders", "space_invaders"),
+        ("QBERT", "qbert"),
+        ("mspacman", "ms_pacman"),
+    ],
 )
 def test_a_wrong_name_suggests_the_right_one(given: str, meant: str):
     with pytest.raises(ValueError, match=f"did you mean.*{meant}"):

@@ -145,7 +145,7 @@ def test_bad_labels():
     ],
 )
 def test_a_final_row_is_the_picture_before_it_and_its_ram(flag: str, protocol: Protocol, tmp_path: Path):
-    """The environment gives no picture of an end: the one before, or a mixture that the emulator never drew."""
+    """The environment gives no picture of an end: the one before, or one that was never drawn."""
     policy = RandomPolicy("breakout", 0, 4)
     collect(tmp_path, "breakout", 3000, policy, seed=0, num_envs=4, ram=True, protocol=protocol)
     store = FrameStore.open(tmp_path)

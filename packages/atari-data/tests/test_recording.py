@@ -76,6 +76,17 @@ def test_a_video_a_folder_of_images_and_a_file_give_the_same_frames(tmp_path: Pa
     assert np.abs(stores["play.mp4"].frames[:].astype(int) - expected).mean() < 4
 
 
+def test_columns_and_grey_frames_may_have_a_last_axis_of_one_and_text_a_byte_order_mark(tmp_path: Path):
+    (tmp_path / "actions.csv").write_text("\n".join(map(str, ACTIONS[:10])), encoding="utf-8-sig")
+    np.save(tmp_path / "rewards.npy", np.arange(9.0)[:, None])
+    actions, rewards = tmp_path / "actions.csv", tmp_path / "rewards.npy"
+    import_recording(tmp_path / "out", FRAMES[:10, ..., None], actions, rewards, game="mine")
+    store = FrameStore.open(tmp_path / "out")
+    np.testing.assert_array_equal(store.frames[:], FRAMES[:10])
+    assert store.actions[:-1].tolist() == ACTIONS[:9].tolist()
+    assert store.rewards[:-1].tolist() == list(range(9))
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00v\x00"])
 @pytest.mark.parametrize("broken", ["frames", "actions"])
 def test_a_broken_file_is_named(broken: str, content: bytes, tmp_path: Path):
@@ -137,6 +148,9 @@ def test_pictures_are_shrunk_by_area():
         ({"episode_ids": [0] * 9}, r"episode_ids is int64 \(9,\)"),
         ({"lives": [256] * 10}, "lives go below 0 or above 255"),
         ({"game": "My Game"}, "use lower-case letters"),
+        ({"game": "MsPacman"}, "game is 'MsPacman', which ALE calls ms_pacman; give that"),
+        ({"game": "mspacman"}, "ALE calls ms_pacman"),
+        ({"game": 3}, "game is 3; give a name"),
     ],
 )
 def test_what_does_not_fit_is_said_and_leaves_nothing(tmp_path: Path, change: dict, message: str):
@@ -149,7 +163,12 @@ def test_what_does_not_fit_is_said_and_leaves_nothing(tmp_path: Path, change: di
 def test_sources_that_are_no_pictures(tmp_path: Path):
     (tmp_path / "notes.mp4").write_text("not a video")
     (tmp_path / "empty").mkdir()
-    for name, message in (("notes.mp4", "cannot be decoded"), ("empty", "holds no images")):
+    (tmp_path / "actions.txt").write_text("3\n" * 300)
+    for name, message in (
+        ("notes.mp4", "cannot be decoded"),
+        ("empty", "holds no images"),
+        ("actions.txt", "actions.txt is text; give an array"),
+    ):
         with pytest.raises(ValueError, match=message):
             read_frames(tmp_path / name)
     with pytest.raises(ValueError, match="no frames for"):

@@ -92,6 +92,23 @@ def test_a_clip_is_embedded_as_its_stacks_are(encoder, own, dtype):
         assert torch.equal(encoder.embed_clips(clips, background), encoder(stack_frames(clips), per_stack))
 
 
+def test_mean_frame_reads_mapped_files_and_what_only_slices(tmp_path, recwarn):
+    frames = np.random.default_rng(0).integers(0, 256, (10, 84, 84), dtype=np.uint8)
+    np.save(tmp_path / "frames.npy", frames)
+    mapped = np.load(tmp_path / "frames.npy", mmap_mode="r")
+
+    class Shards:
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, rows):
+            return mapped[rows]
+
+    for given in (mapped, Shards()):
+        torch.testing.assert_close(mean_frame(given, chunk=4), torch.from_numpy(frames).float().mean(0))
+    assert not recwarn.list
+
+
 def test_mean_frame_is_the_mean_over_chunks():
     frames = random_frames(11)
     torch.testing.assert_close(mean_frame(frames, chunk=4), frames.float().mean(0))

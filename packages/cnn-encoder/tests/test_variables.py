@@ -14,6 +14,7 @@ from cnn_encoder import category, state_labels
         ("enemy_blinky_y", "other localisation"),
         ("enemy_asteroids_x_12", "other localisation"),
         ("missile_y", "small object"),
+        ("dove_x", "other localisation"),  # small objects are balls and missiles, in the authors' code too
         ("enemy_score", "score/clock/lives"),
         ("clock_sec", "score/clock/lives"),
         ("oxygen_meter_value", "score/clock/lives"),

@@ -1,7 +1,6 @@
 """Everything a run is made from: the packages' own configurations, and the app's beside them."""
 
 import os
-import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
-from atari_data import check_game, split_episodes
+from atari_data import check_game, check_own_name, split_episodes
 from cnn_encoder import ContrastiveConfig, EncoderConfig
 from hrvq import HRVQConfig
 from latent_ac import ActorConfig, AgentConfig, CriticConfig, PredictorConfig
@@ -81,12 +80,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         require(len(self.games) > 0, "games is empty; give at least one ALE game, such as pong")
         for game in self.games:
-            if self.collect.policy != "imported":
-                check_game(game)
-            require(
-                re.fullmatch(r"[a-z0-9][a-z0-9_]*", game) is not None,
-                f"game {game!r} must be lower-case letters, digits and underscores",
-            )
+            check_own_name(game) if self.collect.policy == "imported" else check_game(game)
             require(game not in RESERVED, f"game {game!r} is a word of the reports; give another name")
         require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
         require(self.seed >= 0, f"seed must not be negative; got {self.seed}")

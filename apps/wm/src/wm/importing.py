@@ -18,20 +18,25 @@ def import_into_run(
     actions: Path,
     *,
     game: str,
-    preset: str,
+    preset: str | None,
     columns: dict[str, Path | None],
     console: Console,
 ) -> None:
     """Add a recording of ``game`` to the run in ``directory``, made by ``preset`` where there is none.
 
     Args:
+        preset: of a new run only; None is ``tiny``.
         columns: the optional files of :func:`atari_data.import_recording`, by their names.
 
     Raises:
         ValueError: whatever does not fit in the recording, or a run that collects its own play.
     """
     layout = Layout(directory)
-    _with_game(_begun(layout), game, preset, 0)  # a bad name or preset shows before anything is written
+    known_run = _begun(layout)
+    _with_game(known_run, game, preset, 0)  # a bad name or preset shows before anything is written
+    if known_run is not None and preset is not None:
+        read_preset(preset)
+        console.print(f"{directory} keeps the settings it was begun with; --preset is for a new run")
     require_writable(directory)
     with only_writer(directory):
         before = _begun(layout)  # looked at again: another import may have begun the run in between
@@ -80,9 +85,9 @@ def _begun(layout: Layout) -> RunConfig | None:
     return config
 
 
-def _with_game(config: RunConfig | None, game: str, preset: str, steps: int) -> RunConfig:
+def _with_game(config: RunConfig | None, game: str, preset: str | None, steps: int) -> RunConfig:
     """The run's configuration with this game among its games."""
-    base = read_preset(preset) if config is None else unstructure(config)
+    base = read_preset(preset or "tiny") if config is None else unstructure(config)
     games = [game] if config is None else list(dict.fromkeys([*config.games, game]))
     most = max(100, steps, 0 if config is None else config.collect.num_steps)
     # No agent can play on in a recording, so there is one round.

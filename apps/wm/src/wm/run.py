@@ -119,14 +119,14 @@ def require_writable(directory: Path) -> None:
         PermissionError: nothing may be written there.
     """
     if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file; --run takes a directory")
+        raise ValueError(f"{directory} is a file; a run is a directory")
     directory.mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK):
         raise PermissionError(13, "no permission", str(directory))
     foreign = any(path.name != LOCK_FILE for path in directory.iterdir())
     if foreign and not Layout(directory).config.exists():
         raise ValueError(
-            f"{directory} is not empty and holds no run; give --run a new or an existing run's directory"
+            f"{directory} is not empty and holds no run; give a new directory or an existing run's"
         )
 
 

@@ -2,7 +2,15 @@
 
 from atari_data.collect import CollectResult, collect
 from atari_data.episodes import Episodes, Moment, play_episodes
-from atari_data.games import ACTION_NAMES, NUM_ACTIONS, action_mask, check_game, games, minimal_actions
+from atari_data.games import (
+    ACTION_NAMES,
+    NUM_ACTIONS,
+    action_mask,
+    check_game,
+    check_own_name,
+    games,
+    minimal_actions,
+)
 from atari_data.labels import labelled_games, labels, state_variables
 from atari_data.locks import LOCK_FILE, only_writer
 from atari_data.playing import Tick, environment_seeds, play
@@ -35,6 +43,7 @@ __all__ = [
     "Tick",
     "action_mask",
     "check_game",
+    "check_own_name",
     "collect",
     "environment_seeds",
     "final_rows",

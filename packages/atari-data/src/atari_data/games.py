@@ -34,11 +34,35 @@ def check_game(name: str) -> str:
     """
     if name in games():
         return name
-    bare = re.sub(r"^ALE/|(NoFrameskip|Deterministic)?-v\d+$", "", str(name))  # as Gymnasium registers it
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).replace(" ", "_").replace("-", "_").lower()
-    near = [snake] if snake in games() else difflib.get_close_matches(snake, games(), n=3)
+    meant = _meant(str(name))
+    near = [meant] if meant in games() else difflib.get_close_matches(meant, games(), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"games() lists the {len(games())} names"
     raise ValueError(f"{name!r} is not a game of ALE; names are in snake_case, {hint}")
+
+
+def check_own_name(name: str) -> str:
+    """Return ``name`` if the game of a recording may have it: ALE's name for a game of ALE, else any.
+
+    Raises:
+        ValueError: it has other characters, or is a game of ALE in another spelling.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"game is {name!r}; give a name")
+    if name not in games() and _meant(name) in games():
+        raise ValueError(
+            f"game is {name!r}, which ALE calls {_meant(name)}; give that, or another name for another game"
+        )
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
+        raise ValueError(f"game is {name!r}; use lower-case letters, digits and underscores")
+    return name
+
+
+def _meant(name: str) -> str:
+    """A name in ALE's spelling, which is snake_case: MsPacman, "Ms Pacman" and mspacman are ms_pacman."""
+    bare = re.sub(r"^ALE/|(NoFrameskip|Deterministic)?-v\d+$", "", name)  # as Gymnasium registers it
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).replace(" ", "_").replace("-", "_").lower()
+    joined = {game.replace("_", ""): game for game in games()}
+    return joined.get(snake.replace("_", ""), snake)
 
 
 def title(game: str) -> str:

@@ -1,6 +1,5 @@
 """Bring your own recording: frames and actions from anywhere, in the shards that collection writes."""
 
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from atari_data.collect import CollectResult
-from atari_data.games import NUM_ACTIONS
+from atari_data.games import NUM_ACTIONS, check_own_name
 from atari_data.rounds import new_round
 from atari_data.shards import FRAMES, ShardWriter
 from atari_data.video import read_frames, to_frame
@@ -41,12 +40,13 @@ def import_recording(
     stands in ``actions`` there is ignored. A recording of one episode may leave it out, one action fewer than
     frames. An episode that ends without a flag counts as truncated.
 
-    Columns are arrays, or files: ``.npy``, or text with one number a line.
+    Columns are arrays, [T] or [T, 1], or files: ``.npy``, or text with one number a line.
 
     Args:
         directory: made if missing.
-        frames: uint8 array [T, H, W] or [T, H, W, 3], a ``.npy`` file of one, a folder of images in the order
-            of their names, or a video. Made grey and 84 x 84; frames that are so already stay as they are.
+        frames: uint8 array [T, H, W], [T, H, W, 1] or [T, H, W, 3], a ``.npy`` file of one, a folder of
+            images in the order of their names, or a video. Made grey and 84 x 84; frames that are so already
+            stay as they are.
         actions: ids of the 18 actions, [T] or [T - 1].
         rewards: [T] or [T - 1]; zeros when None.
         terminated: booleans, [T] or [T - 1]; the game ended here. None where it never did.
@@ -58,8 +58,7 @@ def import_recording(
     Raises:
         ValueError: lengths, shapes or values do not fit; nothing has been written.
     """
-    if not (isinstance(game, str) and re.fullmatch(r"[a-z0-9][a-z0-9_]*", game)):
-        raise ValueError(f"game is {game!r}; use lower-case letters, digits and underscores")
+    check_own_name(game)
     directory = Path(directory)
     num_frames, pictures = read_frames(frames)
     columns = _columns(
@@ -178,10 +177,15 @@ def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
             raise ValueError(f"{name} file {path} does not exist")
         try:
             with warnings.catch_warnings(action="ignore", category=UserWarning):  # empty files: said below
-                values = np.load(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1, delimiter=",")
+                if path.suffix == ".npy":
+                    values = np.load(path)
+                else:  # spreadsheets begin a file with a byte-order mark
+                    values = np.loadtxt(path, ndmin=1, delimiter=",", encoding="utf-8-sig")
         except (ValueError, EOFError) as error:
             raise ValueError(f"{name} file {path} is not .npy and not one number a line ({error})") from error
     column = np.asarray(values)
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
     if column.ndim != 1 or column.dtype.kind not in "biuf" or len(column) not in lengths:
         allowed = " or ".join(f"({length},)" for length in dict.fromkeys(lengths))
         raise ValueError(f"{name} is {column.dtype} {column.shape}; give numbers of shape {allowed}")

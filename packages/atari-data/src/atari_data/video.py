@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+_TEXT = {".txt", ".csv", ".tsv", ".json"}
 _SLOWEST, _FASTEST = 0.01, 1000  # frames a second
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -24,8 +25,8 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
     """How many pictures a source holds, and the pictures one by one, uint8 [H, W] or [H, W, 3].
 
     Args:
-        source: an array uint8 [T, H, W] or [T, H, W, 3], a ``.npy`` file of one, a folder of images (in the
-            order of their names, numbers in them as numbers), or a video file.
+        source: an array uint8 [T, H, W], [T, H, W, 1] or [T, H, W, 3], a ``.npy`` file of one, a folder of
+            images (in the order of their names, numbers in them as numbers), or a video file.
 
     Raises:
         ValueError: the source is none of these, holds no pictures, or cannot be decoded.
@@ -48,6 +49,8 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
             raise ValueError(f"{path} is not a whole .npy file of numbers ({error})") from error
         array = _checked_array(array, str(path))
         return len(array), iter(array)
+    if path.suffix.lower() in _TEXT:  # of which FFmpeg would make pictures
+        raise ValueError(f"{path} is text; give an array, a .npy file, a folder of images or a video")
     return _count(path), _decode(path)
 
 
@@ -125,6 +128,8 @@ def _area_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 
 def _checked_array(frames: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    if frames.ndim == 4 and frames.shape[-1] == 1:
+        frames = frames[..., 0]
     grey = frames.ndim == 3
     colour = frames.ndim == 4 and frames.shape[-1] == 3
     if frames.dtype != np.uint8 or not (grey or colour) or 0 in frames.shape:

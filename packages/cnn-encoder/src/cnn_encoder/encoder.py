@@ -132,16 +132,26 @@ def stack_frames(clip: Tensor | np.ndarray) -> Tensor:
 
 
 def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
-    """The background of a game: the mean of its frames. uint8 (N, 84, 84) -> float32 (84, 84), no labels."""
-    frames = torch.as_tensor(frames)
-    if frames.dtype != torch.uint8 or frames.shape[1:] != (FRAME_SIZE, FRAME_SIZE) or len(frames) == 0:
-        raise ValueError(
-            f"frames are {frames.dtype} {tuple(frames.shape)}; expected uint8 (N, 84, 84) with N >= 1"
-        )
-    total = torch.zeros(frames.shape[1:], dtype=torch.float64, device=frames.device)
-    for part in frames.split(chunk):
-        total += part.sum(0, dtype=torch.int64)
-    return (total / len(frames)).float()
+    """The background of a game: the mean of its frames. uint8 (N, 84, 84) -> float32 (84, 84), no labels.
+
+    Args:
+        frames: a tensor, an array, or what gives arrays for slices of rows, as frames on disk do.
+        chunk: rows read at a time.
+    """
+    if len(frames) == 0:
+        raise ValueError("frames are none; expected uint8 (N, 84, 84) with N >= 1")
+    total: Tensor | float = 0.0
+    for start in range(0, len(frames), chunk):
+        part = frames[start : start + chunk]
+        if not isinstance(part, Tensor):
+            # A copy: PyTorch warns of arrays that may not be written, as those of mapped files.
+            part = torch.from_numpy(np.array(part))
+        if part.dtype != torch.uint8 or part.shape[1:] != (FRAME_SIZE, FRAME_SIZE):
+            raise ValueError(
+                f"frames are {part.dtype} {(len(frames), *part.shape[1:])}; expected uint8 (N, 84, 84)"
+            )
+        total = total + part.sum(0, dtype=torch.int64).double()
+    return torch.as_tensor(total / len(frames)).float()
 
 
 def save_encoder(path: str | Path, encoder: Encoder, backgrounds: Mapping[str, Tensor | np.ndarray]) -> None:

@@ -1,5 +1,7 @@
 """Descriptions of an embedding. None of them shows whether the state is in it: for that, see the probes."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,8 @@ def state_correlation(
         generator: draws them.
 
     Returns:
-        1 where the embedding's geometry is the state's, 0 where they are unrelated.
+        1 where the embedding's geometry is the state's, 0 where they are unrelated, NaN where no variable
+        changes.
     """
     if len(embeddings) != len(states):
         raise ValueError(f"{len(embeddings)} embeddings but {len(states)} states; they must agree")
@@ -74,7 +77,7 @@ def state_correlation(
         raise ValueError("states hold NaN or infinity; leave those rows or variables out")
     states = states[:, states.std(0) > 0]
     if states.shape[1] == 0:
-        raise ValueError("every state variable is constant; give at least one that changes")
+        return math.nan
     states = states / states.std(0)
     first, second = _pairs(len(embeddings), num_pairs, generator)
     near = (embeddings[first] - embeddings[second]).norm(dim=-1)

@@ -20,7 +20,7 @@ CATEGORIES = (AGENT, SMALL_OBJECT, OTHER, SCORE, MISC)
 _SCORE = re.compile(r"score|clock|lives|meter|display")
 _NO_POSITION = re.compile(r"direction|angle|size|count|number|color|bit_map|existence|level|room|state")
 _POSITION = re.compile(r"_(x|y|column|position)(_?\d+)?$")
-_SMALL_OBJECT = re.compile(r"ball|missile|crosshairs|dove")
+_SMALL_OBJECT = re.compile(r"ball|missile")
 
 # The values of ball_y at which a game draws its ball; elsewhere 1 to 255. In Breakout a ball that has
 # passed the paddle keeps falling in RAM for some frames but is not on the screen: over 12,000 raw frames it

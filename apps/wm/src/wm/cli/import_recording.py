@@ -46,7 +46,10 @@ def import_recording(
     lives: Annotated[
         Path | None, typer.Option(help="One a frame. Default: zeros.", show_default=False)
     ] = None,
-    preset: Annotated[str, typer.Option(help="Of a new run: a preset or a TOML file.")] = "tiny",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Of a new run: a preset or a TOML file. Default: tiny.", show_default=False),
+    ] = None,
 ) -> None:
     """Make a recording the data of a run; `wm train --run RUN` then learns from it.
 

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from wm.console import numbers_table
+from wm.console import numbers_table, shown
 
 
 def print_probe(game: str, found: dict[str, Any], console: Console) -> None:
@@ -42,7 +42,7 @@ def _geometry(game: str, geometry: dict[str, dict[str, float]]) -> Table:
     measures = ("temporal consistency", "diversity", "norm", "state correlation")
     table = numbers_table(f"{game}: geometry of the features", "", *measures)
     for stage, values in geometry.items():
-        table.add_row(stage, *(f"{value:.3f}" for value in values.values()))
+        table.add_row(stage, *(shown(value, ".3f") for value in values.values()))
     return table
 
 

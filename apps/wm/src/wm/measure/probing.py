@@ -100,6 +100,7 @@ def probe_run(
         console.print(f"skipped, without annotated RAM: {', '.join(skipped)}")
     known = encoded_games(layout, known, console.print)
     measured = _Probe(config, layout, options, device, Reporter(console))
+    games: dict[str, Any] = {}
     result = {
         "protocol": asdict(options)
         | {
@@ -112,10 +113,11 @@ def probe_run(
             "the change since the row before, where the object was in play too",
             "after_levels": "code embeddings of these levels side by side, as the agent sees them",
         },
-        "games": {game: measured.game(game) for game in known},
+        "games": games,
     }
     for game in known:
-        print_probe(game, result["games"][game], console)
+        games[game] = measured.game(game)
+        print_probe(game, games[game], console)
     write_result(json_file, result, console)
 
 
@@ -168,7 +170,10 @@ class _Probe:
                 "geometry": {stage.name: self._geometry(stage.test, test) for stage in learned},
             }
             if self.options.f1:
-                found["atariari"] = atariari_scores(learned, train, test, self.options.seed)
+                try:
+                    found["atariari"] = atariari_scores(learned, train, test, self.options.seed)
+                except ValueError as error:  # of too little play; what is measured already is kept
+                    self.reporter.say(f"probe {game}: no F1 scores: {error}")
             return found
 
     def _play(self, game: str, steps: int, name: str) -> AbstractContextManager[FreshPlay]:
