@@ -1,5 +1,7 @@
 """What holds across packages: copies that must agree, borders that nothing crosses."""
 
+import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import atari_data
 import numpy as np
 import pytest
 import token_worldmodel
+import torch
 
 ROOT = Path(__file__).parents[1]
 TORCH = ("cnn_encoder", "hrvq", "latent_ac", "token_worldmodel")
@@ -20,6 +23,19 @@ TORCH = ("cnn_encoder", "hrvq", "latent_ac", "token_worldmodel")
 def test_copies_of_a_file_are_equal(name, packages):
     found = {path.parent.name: path.read_text() for path in (ROOT / "packages").glob(f"*/src/*/{name}")}
     assert len({found[package] for package in packages}) == 1
+
+
+@pytest.mark.parametrize("package", TORCH)
+def test_weights_may_be_read_by_whom_the_umask_lets(package, tmp_path):
+    """Beside files of the same run that may; safetensors' own are for their owner alone."""
+    save = importlib.import_module(f"{package}._artifact").save_artifact
+    for name, umask in (("shared", 0o022), ("mine", 0o077)):
+        before = os.umask(umask)
+        try:
+            save(tmp_path / name, {"x": torch.zeros(2)}, kind="test", config={})
+        finally:
+            os.umask(before)
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_no_package_imports_another():

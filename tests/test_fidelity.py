@@ -13,7 +13,7 @@ from rich.console import Console
 from wm.config import load_config
 from wm.console import make_console
 from wm.measure.fidelity import masked_error
-from wm.measure.fidelity_report import print_fidelity, print_foreseen
+from wm.measure.fidelity_report import print_fidelity, print_foreseen, stretches
 from wm.policy import RunPolicy
 
 QUICK = ("--frames", 240, "--reader-steps", 20, "--windows", 32, "--device", "cpu")
@@ -69,6 +69,16 @@ def test_the_agents_own_play_is_another_play(compared, run, tmp_path, monkeypatc
     assert own["games"]["pong"]["tokens"] != compared[1]["games"]["pong"]["tokens"]
 
 
+def test_dreams_are_as_long_as_the_model_that_was_trained(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    config = copy / "config.toml"
+    steps = load_config(config).worldmodel.max_steps
+    config.write_text(config.read_text().replace(f"max_steps = {steps}", "max_steps = 200"))
+    done = wm("fidelity", copy, *QUICK, "--horizon", 150)
+    assert done.code == 0, done.output
+    assert f"fit in the model's {steps} steps" in " ".join(done.output.split())
+
+
 def test_the_agents_own_play_needs_an_agent(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     (copy / "agent.safetensors").unlink()
@@ -86,12 +96,18 @@ def test_what_could_not_be_measured_is_not_judged(compared, capsys):
     state = found["player_y"]
     for horizon in range(2, 6):
         state["error"][horizon] = state["copy_error"][horizon] = math.nan
-    state["useful_horizon"] = 2
+    state["error"][:2], state["copy_error"][:2] = [1.0, 1.0], [2.0, 2.0]
     print_fidelity("pong", result, make_console())
     line = next(line for line in capsys.readouterr().out.splitlines() if "player_y error" in line)
     assert "nan" not in line
     assert "? | ?" in line
-    assert "step 2, then unknown" in line
+    assert "1-2" in line
+
+
+def test_where_a_dream_beats_a_copy_is_told_in_stretches():
+    assert stretches([False, True, True, False, True]) == "2-3, 5"
+    assert stretches([True]) == "1"
+    assert stretches([False, False]) == "no step"
 
 
 def test_what_is_foreseen_is_told_in_a_sentence():

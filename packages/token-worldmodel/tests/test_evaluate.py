@@ -63,6 +63,8 @@ def test_numbers_by_hand(constant_model) -> None:
             "changed_accuracy": 0.0,
             "changed_cross_entropy": math.log(8),
             "changed_unigram_accuracy": 0.0,
+            "changed_copy_cross_entropy": math.log(2 / 0.25),
+            "changed_unigram_cross_entropy": math.log(4),
             "calibration_error": 0.5,  # always 3/4 sure, a quarter right
         }
     )

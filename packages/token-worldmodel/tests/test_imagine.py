@@ -252,6 +252,7 @@ def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
     [
         ({"horizon": 9}, "a context of 4 steps and a horizon of 9 do not fit in max_steps = 12"),
         ({"horizon": 0}, "horizon of 0 do not fit"),
+        ({"horizon": 5.0}, "horizon is 5.0; give a whole number"),
         ({"actions": torch.zeros(3, 4, dtype=torch.int64)}, r"actions \(3, 4\); give \(B, C, L\)"),
         ({"tokens": torch.full((3, 4, 3), 30)}, "tokens of level 0 range from 30 to 30"),
         ({"generator": None}, "generator is None at temperature 1.0; give a torch.Generator, or 0"),

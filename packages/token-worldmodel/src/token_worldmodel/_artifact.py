@@ -31,11 +31,14 @@ def save_artifact(
     )
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # of any new file here; save_file makes one for its owner alone
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
             partial,
             {METADATA_KEY: entry},
         )
+        partial.chmod(mode)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

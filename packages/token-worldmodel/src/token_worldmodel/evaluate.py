@@ -37,6 +37,9 @@ class LevelEvaluation:
     """Where the token differs from the step before; copying is right nowhere there."""
     changed_cross_entropy: float
     changed_unigram_accuracy: float
+    changed_copy_cross_entropy: float
+    """Of the mixture above, which has to guess there."""
+    changed_unigram_cross_entropy: float
     calibration_error: float
     """Expected difference between confidence and accuracy, in 15 equal bins of confidence
     (https://arxiv.org/abs/1706.04599)."""
@@ -127,8 +130,8 @@ class _Tally:
         (stayed, _, _), (changed, changed_right, changed_cross_entropy) = self.sums.tolist()
         count, right, cross_entropy = self.sums.sum(0).tolist()
         codes = self.codes.sum(0)
-        unigram = codes[codes > 0] / max(count, 1.0)
         copied, num_codes = stayed / max(count, 1.0), len(codes)
+        surprise = -torch.where(codes > 0, codes / max(count, 1.0), 1.0).log()
         return LevelEvaluation(
             count=int(count),
             cross_entropy=_ratio(cross_entropy, count),
@@ -136,11 +139,13 @@ class _Tally:
             copy_accuracy=_ratio(stayed, count),
             copy_cross_entropy=_entropy(copied) + (1.0 - copied) * math.log(num_codes - 1),
             unigram_accuracy=_ratio(float(codes.max()), count),
-            unigram_cross_entropy=-float((unigram * unigram.log()).sum()),
+            unigram_cross_entropy=_ratio(float(codes @ surprise), count),
             changed_fraction=_ratio(changed, count),
             changed_accuracy=_ratio(changed_right, changed),
             changed_cross_entropy=_ratio(changed_cross_entropy, changed),
             changed_unigram_accuracy=_ratio(float(self.codes[1, codes.argmax()]), changed),
+            changed_copy_cross_entropy=math.log((num_codes - 1) / (1.0 - copied)) if changed else math.nan,
+            changed_unigram_cross_entropy=_ratio(float(self.codes[1] @ surprise), changed),
             calibration_error=_ratio(float((self.bins[:, 1] - self.bins[:, 2]).abs().sum()), count),
         )
 

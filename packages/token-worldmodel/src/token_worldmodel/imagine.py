@@ -146,6 +146,8 @@ def _checked(
 ) -> tuple[float, ...]:
     """Raise ValueError for what cannot be dreamed; return one temperature per level."""
     config = model.config
+    if isinstance(horizon, bool) or not hasattr(horizon, "__index__"):
+        raise ValueError(f"horizon is {horizon!r}; give a whole number of steps")
     if tokens.ndim != 3 or 0 in tokens.shape[:2] or actions.shape != (tokens.shape[0], tokens.shape[1] - 1):
         raise ValueError(
             f"tokens have shape {tuple(tokens.shape)} and actions {tuple(actions.shape)}; give (B, C, L) "

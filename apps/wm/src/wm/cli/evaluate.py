@@ -49,7 +49,7 @@ def evaluate(
 ) -> None:
     """Play whole episodes of the real game with a trained run, beside random play and published scores.
 
-    With --stage worldmodel: its predictions on every validation episode, beside copy-last and unigram.
+    With --stage worldmodel: its predictions on the validation episodes, beside copy-last and unigram.
     """
     from wm.measure.evaluation import evaluate_run
     from wm.measure.model_evaluation import evaluate_worldmodel

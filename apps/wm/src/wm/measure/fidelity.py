@@ -10,12 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from atari_data import final_rows, lost_lives, window_starts
+from atari_data import final_rows, labelled_games, lost_lives, window_starts
 from atari_data import games as ale_games
 from cnn_encoder import MLPProbe, MLPProbeConfig, ProbeData, train_mlp_probe
 from latent_ac import Agent, CodeFeatures, transform_rewards
 from rich.console import Console
-from token_worldmodel import event_fidelity, replay, token_fidelity, useful_horizon, value_fidelity
+from token_worldmodel import (
+    WorldModel,
+    event_fidelity,
+    replay,
+    token_fidelity,
+    useful_horizon,
+    value_fidelity,
+)
 from torch import Tensor
 
 from wm.artifacts import (
@@ -86,17 +93,19 @@ def fidelity_run(
         raise ValueError(
             f"none of the run's games ({', '.join(config.games)}) is one of ALE's to play afresh"
         )
+    model = frozen_worldmodel(layout, device)
+    most = model.config.max_steps  # the settings may have been changed since it was trained
     context = config.dream.context if options.context is None else options.context
-    horizon = min(options.horizon, config.worldmodel.max_steps - context)
+    horizon = min(options.horizon, most - context)
     if horizon < 1:
         raise ValueError(
-            f"a context of {context} steps leaves no step to dream in worldmodel.max_steps = "
-            f"{config.worldmodel.max_steps}; give a shorter --context"
+            f"a context of {context} steps leaves no step to dream in worldmodel.max_steps = {most}; "
+            "give a shorter --context"
         )
     if horizon < options.horizon:
         console.print(
             f"horizon {horizon}, not {options.horizon}: context and horizon together fit in the model's "
-            f"{config.worldmodel.max_steps} steps",
+            f"{most} steps",
         )
     trained = config.windows.length - context
     if horizon > trained:
@@ -105,7 +114,7 @@ def fidelity_run(
             f"(windows.length = {config.windows.length})",
         )
     known = encoded_games(layout, known, console.print)
-    compared = _Fidelity(config, layout, options, context, horizon, device, Reporter(console))
+    compared = _Fidelity(config, layout, model, options, context, horizon, device, Reporter(console))
     result = {
         "protocol": asdict(options)
         | {
@@ -139,6 +148,7 @@ class _Fidelity:
         self,
         config: RunConfig,
         layout: Layout,
+        model: WorldModel,
         options: FidelityOptions,
         context: int,
         horizon: int,
@@ -150,7 +160,7 @@ class _Fidelity:
         self.device, self.reporter = device, reporter
         self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
-        self.model = frozen_worldmodel(layout, device)
+        self.model = model
         require_known(self.model, [len(table) for table in self.quantizer.codebooks], layout.hrvq)
         self.agent: Agent | None = None
         if layout.agent.exists():
@@ -159,8 +169,9 @@ class _Fidelity:
     def game(self, game: str) -> dict[str, Any]:
         """Every number of one game, per horizon."""
         reader = None
-        with self._play(game, "learn") as play:
-            if play.state is not None:
+        if game in labelled_games():
+            with self._play(game, "learn") as play:
+                assert play.state is not None
                 reader = train_mlp_probe(
                     ProbeData(self._codes(self._tokens(play, game)), play.state.values, play.state.in_play),
                     MLPProbeConfig(num_steps=self.options.reader_steps, seed=self.options.seed),

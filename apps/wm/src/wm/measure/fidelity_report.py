@@ -1,6 +1,8 @@
 """What `wm fidelity` prints of a game."""
 
 import math
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
@@ -20,25 +22,23 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         f"{game}: {found['windows']} dreams of {protocol['horizon']} steps after {protocol['context']} "
         "real ones, with the actions really played; dream | copy of the last real step"
     )
-    table = numbers_table(title, "", *(f"step {horizon}" for horizon in horizons), "beats copy to")
+    table = numbers_table(title, "", *(f"step {horizon}" for horizon in horizons), "beats copy at")
 
-    def line(name: str, ours: list[float], copied: list[float], digits: int, useful: int) -> None:
+    def line(name: str, ours: list[float], copied: list[float], digits: int, sign: int = -1) -> None:
         form = f".{digits}f"
         cells = (f"{shown(ours[h - 1], form)} | {shown(copied[h - 1], form)}" for h in horizons)
-        beats = "not at all" if useful == 0 else f"step {useful}"
-        if useful < len(ours) and math.isnan(ours[useful]):  # nothing was in play there
-            beats = f"step {useful}, then unknown" if useful else "?"
-        table.add_row(name, *cells, beats)
+        better = [sign * (our - copy) > 0 for our, copy in zip(ours, copied, strict=True)]
+        table.add_row(name, *cells, stretches(better))
 
     tokens = found["tokens"]
-    for level, useful in enumerate(tokens["useful_horizon"]):
-        ours = [row[level] for row in tokens["agreement"]]
-        line(f"L{level} agreement", ours, [row[level] for row in tokens["copy_agreement"]], 2, useful)
+    for level in range(len(tokens["useful_horizon"])):
+        ours, copied = ([row[level] for row in tokens[name]] for name in ("agreement", "copy_agreement"))
+        line(f"L{level} agreement", ours, copied, 2, +1)
     table.add_section()
     for name in ("reward", "continue"):
         if name in found:
             values = found[name]
-            line(f"{name} error", values["error"], values["copy_error"], 3, values["useful_horizon"])
+            line(f"{name} error", values["error"], values["copy_error"], 3)
     table.add_section()
     state = {
         name: values
@@ -46,7 +46,7 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         if not all(map(math.isnan, values["error"]))  # never in play
     }
     for name, values in state.items():
-        line(f"{name} error", values["error"], values["copy_error"], 1, values["useful_horizon"])
+        line(f"{name} error", values["error"], values["copy_error"], 1)
     console.print(table)
     for name, event in found.get("foreseen", {}).items():
         if event["happened"]:
@@ -58,6 +58,16 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
     else:
         read = ", ".join(f"{name} {values['read_error'][0]:.1f}" for name, values in state.items())
         console.print(f"read from the real tokens, the state's error is: {read}")
+
+
+def stretches(better: list[bool]) -> str:
+    """The steps, counted from 1, at which something holds: ``1-5, 8``; "no step" for none."""
+    found = []
+    for holds, steps in groupby(enumerate(better, 1), key=itemgetter(1)):
+        numbers = [step for step, _ in steps]
+        if holds:
+            found.append(str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
+    return ", ".join(found) or "no step"
 
 
 def print_foreseen(name: str, event: dict[str, Any], horizon: int, console: Console) -> None:

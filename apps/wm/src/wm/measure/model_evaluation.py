@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,14 +24,20 @@ ROWS = (
     ("accuracy", "accuracy", "accuracy", "copy_accuracy", "unigram_accuracy"),
     ("cross-entropy (nats)", "cross_entropy", "cross_entropy", "copy_cross_entropy", "unigram_cross_entropy"),
     ("accuracy where the token changed", "changed_accuracy", "accuracy", "", "changed_unigram_accuracy"),
-    ("cross-entropy where it changed", "changed_cross_entropy", "cross_entropy", "", ""),
+    (
+        "cross-entropy where it changed",
+        "changed_cross_entropy",
+        "cross_entropy",
+        "changed_copy_cross_entropy",
+        "changed_unigram_cross_entropy",
+    ),
 )
 
 
 def evaluate_worldmodel(
     config: RunConfig, layout: Layout, *, json_file: Path | None, device_name: str, console: Console
 ) -> None:
-    """Check that the model is sound, then sweep every validation window; print tables, write JSON.
+    """Check that the model is sound, then sweep the validation windows; print tables, write JSON.
 
     Raises:
         ValueError: no run, no world model or tokens yet, no window fits in the validation episodes, or the
@@ -38,8 +45,9 @@ def evaluate_worldmodel(
     """
     device = pick_device(device_name)
     model = frozen_worldmodel(layout, device)
+    known = {game: known_tokens(layout, game, model) for game in config.games}
     sampler = TokenSampler(
-        {game: known_tokens(layout, game, model) for game in config.games},
+        known,
         length=config.windows.length,
         batch_size=config.train.worldmodel.batch_size,
         seed=config.seed,
@@ -58,9 +66,12 @@ def evaluate_worldmodel(
 
         with autocast(precision, device):
             measured = evaluate(model, counted(), config.games)
+    episodes = {game: held_out_episodes(config, known[game].episode_ids) for game in config.games}
     result: dict[str, Any] = {
         "protocol": {
             "split": "validation episodes, windows that do not overlap",
+            "episodes": {game: len(lengths) for game, lengths in episodes.items()},
+            "steps": {game: sum(lengths) for game, lengths in episodes.items()},
             "window": config.windows.length,
             "validation_fraction": config.collect.validation_fraction,
             "seed": config.seed,
@@ -71,7 +82,8 @@ def evaluate_worldmodel(
     console.print(_checks_table(checks))
     names = [*config.games, "all"] if len(config.games) > 1 else list(config.games)
     for name in names:
-        console.print(_table(name, result["games"][name]))
+        lengths = episodes[name] if name in episodes else [n for found in episodes.values() for n in found]
+        console.print(_table(name, result["games"][name], lengths))
     write_result(json_file, result, console)
     if failed := [check.name for check in checks if not check.holds]:
         raise ValueError(f"the world model of {layout.root} is not sound; failed checks: {'; '.join(failed)}")
@@ -86,8 +98,18 @@ def _checks_table(checks: list[Check]) -> Table:
     return table
 
 
-def _table(game: str, levels: list[dict[str, Any]]) -> Table:
-    title = f"{game}: next tokens on {levels[0]['count']} steps of validation episodes"
+def held_out_episodes(config: RunConfig, episode_ids: np.ndarray) -> list[int]:
+    """The steps of each validation episode, which is one less than its rows."""
+    ids = episode_ids[config.validates(episode_ids)]
+    return [int(rows) - 1 for rows in np.unique(ids, return_counts=True)[1]]
+
+
+def _table(game: str, levels: list[dict[str, Any]], lengths: list[int]) -> Table:
+    # A window less than one from an episode's end is in none, nor is the first step of any window.
+    title = (
+        f"{game}: next tokens on {levels[0]['count']} of the {sum(lengths)} steps of {len(lengths)} "
+        f"validation episode{'s' if len(lengths) != 1 else ''}"
+    )
     table = numbers_table(title, "", "level", "model", "copy last", "unigram", words=2)
     for name, own, kind, copied, unigram in ROWS:
         for number, level in enumerate(levels):
@@ -95,8 +117,8 @@ def _table(game: str, levels: list[dict[str, Any]]) -> Table:
                 name if number == 0 else "",
                 f"L{number}",
                 _cell(level[own], kind),
-                _cell(level[copied], kind) if copied else ("0.0%" if kind == "accuracy" else ""),
-                _cell(level[unigram], kind) if unigram else "",
+                _cell(level[copied], kind) if copied else "0.0%",
+                _cell(level[unigram], kind),
                 end_section=number == len(levels) - 1,
             )
     for number, level in enumerate(levels):
