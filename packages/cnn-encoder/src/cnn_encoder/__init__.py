@@ -9,6 +9,7 @@ from .atariari import (
     unseen_frames,
     weighted_f1,
 )
+from .augmentation import random_shift
 from .contrastive import ClipBatch, ContrastiveConfig, ContrastiveObjective, info_nce
 from .decoder import Decoder, DecoderBatch, DecoderConfig, DecoderObjective, load_decoder, save_decoder
 from .dinov2 import DINOv2, load_dinov2
@@ -70,6 +71,7 @@ __all__ = [
     "mean_frame",
     "mlp_probe",
     "pixel_features",
+    "random_shift",
     "resolve_precision",
     "retention",
     "retention_table",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._checks import require_whole
+from .augmentation import random_shift
 from .encoder import FRAME_SIZE, STACK, Encoder
 from .initialization import initialize
 from .layout import layout
@@ -82,6 +83,9 @@ class ContrastiveConfig:
     outweigh contrast and inverse dynamics by far: where everything is takes an encoder longest to learn. With
     these weights probes read most of the state; agents that practise on tokens played better with
     ``layout_weight=3, picture_weight=0, reward_weight=0.5``.
+
+    ``shift`` moves every stretch by up to so many pixels in training (`random_shift`), with all that is asked
+    of it; drawn from PyTorch's global random numbers, as dropout is.
     """
 
     temperature: float = 0.1
@@ -95,9 +99,11 @@ class ContrastiveConfig:
     picture_weight: float = 10.0
     reward_weight: float = 5.0
     head_start_steps: int = 0
+    shift: int = 0
 
     def __post_init__(self) -> None:
         require_whole(self, "inverse_hidden_dim", "layout_frequencies")
+        require_whole(self, "shift", least=0)
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         for name in (
@@ -179,6 +185,9 @@ class ContrastiveObjective(nn.Module):
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of one batch; in training mode the whitening follows the batch."""
         _check(batch)
+        if self.training and self.config.shift:
+            frames, background = random_shift(batch.frames, batch.background, self.config.shift)
+            batch = batch._replace(frames=frames, background=background)
         # During the head start no gradient at all: by one of zeros an optimiser would still move the weights.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._head_start_left == 0):
             z = self.encoder.embed_clips(batch.frames, batch.background)  # (S, T, D)

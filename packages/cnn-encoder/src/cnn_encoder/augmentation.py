@@ -1,0 +1,39 @@
+"""Random shifts of stretches of play."""
+
+import torch
+from torch import Tensor
+
+
+def random_shift(
+    frames: Tensor, background: Tensor, pixels: int, *, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Every stretch moved by up to ``pixels`` up or down and left or right, its background with it.
+
+    What comes in at an edge is the edge's row or column once more. DrQ (Kostrikov et al. 2020) moves each
+    observation by itself; here a whole stretch moves as one, because what changes within it is what a
+    contrast over time tells apart.
+
+    Args:
+        frames: (S, T, H, W), of any dtype.
+        background: (S, H, W), or (1, H, W) for all.
+        pixels: the furthest shift, 0 or more; every offset from -pixels to pixels is as likely.
+        generator: draws them, on the CPU; the global one by default.
+
+    Returns:
+        The frames, as they were given but for their places, and a background for each stretch, (S, H, W).
+    """
+    if pixels < 0:
+        raise ValueError(f"pixels is {pixels}; give 0 or more")
+    stretches, _, height, width = frames.shape
+    if background.shape not in ((stretches, height, width), (1, height, width)):
+        raise ValueError(
+            f"background is {tuple(background.shape)}; give ({stretches}, {height}, {width}) or "
+            f"(1, {height}, {width})"
+        )
+    down, right = torch.randint(-pixels, pixels + 1, (2, stretches, 1), generator=generator, device="cpu")
+    rows = (torch.arange(height) - down).clamp(0, height - 1).to(frames.device)
+    columns = (torch.arange(width) - right).clamp(0, width - 1).to(frames.device)
+    each = torch.arange(stretches, device=frames.device)[:, None, None]
+    places = (each, rows[:, :, None], columns[:, None, :])
+    moved = frames.movedim(1, -1)[places].movedim(-1, 1)
+    return moved, background.expand(stretches, -1, -1)[places]
