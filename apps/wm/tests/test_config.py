@@ -76,6 +76,8 @@ def test_a_size_that_follows_cannot_be_set():
         ("actor.num_actions=6", r"actor\.num_actions is 6; it is 18 in any game"),
         ("worldmodel.num_actions=6", r"worldmodel\.num_actions is 6; it is 18"),
         ("windows.clip=3", "clip must be at least 4; got 3"),
+        ("windows.game_weights=[1.0, 2.0]", "windows.game_weights are 2 for 1 games; give one each"),
+        ("windows.game_weights=[0.0]", "game_weights must be above 0 and finite"),
         ("evaluate.temperature=-1", "temperature must be 0 .greedy. or finite and at least 1e-6; got -1"),
         ("dream.temperature=1e-9", "temperature must be 0 .greedy. or finite and at least 1e-6; got 1e-09"),
         ("hrvq=3", "hrvq is 3; it is a section, so set hrvq.KEY=VALUE"),

@@ -1,11 +1,15 @@
 """What the reward and continue predictors learn from: every transition as often as every other."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hrvq import HRVQ, HRVQConfig
 from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories
+from wm.config import build_config, read_preset
 from wm.stages.agent import TRANSITION, transitions
+from wm.windows import token_sampler
 
 EPISODES, STEPS = 40, 24  # rows are STEPS + 1: the final observation too
 
@@ -49,6 +53,15 @@ def test_an_end_is_drawn_as_often_as_any_other_transition(split):
     with_lives = [transitions(batch, quantizer, life_loss_ends=True) for batch in batches]
     ends = 1 - np.concatenate([batch.continues.numpy() for batch in with_lives])
     assert ends.mean() == pytest.approx(2 / STEPS, rel=0.1)
+
+
+def test_games_are_drawn_in_the_proportions_that_are_set():
+    config = build_config(
+        read_preset("tiny"), {"games": ["pong", "breakout"], "windows": {"game_weights": [3.0, 1.0]}}
+    )
+    asked = SimpleNamespace(config=config, device=torch.device("cpu"), previous=None)
+    sampler = token_sampler(asked, {"pong": play(), "breakout": play()}, length=2, batch_size=4000)
+    assert sampler.batch(0).game_index.float().mean().item() == pytest.approx(0.25, abs=0.03)
 
 
 def test_an_action_leads_from_its_own_state_to_the_next_and_brings_what_is_recorded_with_it():

@@ -84,6 +84,11 @@ class RunConfig:
             check_own_name(game) if self.collect.policy == "imported" else check_game(game)
             require(game not in RESERVED, f"game {game!r} is a word of the reports; give another name")
         require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
+        weights = self.windows.game_weights
+        require(
+            len(weights) in (0, len(self.games)),
+            f"windows.game_weights are {len(weights)} for {len(self.games)} games; give one each, or none",
+        )
         require(self.seed >= 0, f"seed must not be negative; got {self.seed}")
         for name in ("worldmodel", "actor", "predictor"):
             count = getattr(self, name).num_actions

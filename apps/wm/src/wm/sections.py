@@ -69,14 +69,21 @@ class WindowConfig:
     Args:
         clip: consecutive steps whose moments the encoder learns to tell apart, at least 4.
         length: steps of a world model window.
+        game_weights: how often world model, predictors and dreams draw from each of the run's games, in their
+            order and relative to each other; alike by default.
     """
 
     clip: int = 40
     length: int = 64
+    game_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         require(self.clip >= 4, f"clip must be at least 4; got {self.clip}")
         require(self.length >= 2, f"length must be at least 2; got {self.length}")
+        require(
+            all(0 < weight < math.inf for weight in self.game_weights),
+            f"game_weights must be above 0 and finite; got {list(self.game_weights)}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,10 +34,12 @@ def token_sampler(
 ) -> TokenSampler:
     """Windows of ``length`` steps from the run's split; in later rounds the newest play has its share."""
     config = context.config
+    weights = config.windows.game_weights
     return TokenSampler(
         tokens,
         length=length,
         batch_size=batch_size,
+        weights=dict(zip(config.games, weights, strict=True)) if weights else None,
         seed=config.seed,
         split=split,
         validation_fraction=config.collect.validation_fraction,

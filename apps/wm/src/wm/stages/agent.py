@@ -156,6 +156,7 @@ STAGE = Stage(
         config.dream,
         config.train.predictors,
         config.train.agent,
+        *config.windows.game_weights,
         config.collect.validation_fraction,
         config.rounds.newest_share,
         # What such an agent learns from is not what it was in older versions.

@@ -95,6 +95,7 @@ STAGE = Stage(
         config.worldmodel,
         config.train.worldmodel,
         config.windows.length,
+        *config.windows.game_weights,
         config.collect.validation_fraction,
         config.rounds.newest_share,
     ],
