@@ -2,6 +2,7 @@ import base64
 import io
 import re
 import shutil
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from atari_data import FrameStore
 from command import wm
 from PIL import Image
 from rich.console import Console
-from token_worldmodel import load_tokens
+from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
 from wm.device import pick_device
 from wm.reporter import Reporter
 from wm.run import Layout
 from wm.view.atlas import different, read_atlas
+from wm.view.atlas_page import page as render
 from wm.view.viewer import Viewer
 
 QUIET = Reporter(Console(quiet=True))
@@ -92,6 +94,25 @@ def test_a_game_shares_everything_with_itself(run, tmp_path):
     torch.testing.assert_close(atlas.sharing.divergence, torch.zeros(3, 2, 2))
     assert float(atlas.sharing.information.estimate.max()) == pytest.approx(0, abs=0.02)
     assert all(code.counts[0] == code.counts[1] for level in atlas.levels for code in level.codes)
+    shown = render(atlas)
+    section = shown[shown.index("What the games share") : shown.index('<h2 id="L0">')]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", section)
+    assert cells.count("100%") >= 3  # of L0, L1 and L2 all is shared
+    assert any(re.fullmatch(r"-?\d\.\d{3} to \d\.\d{3}", cell) for cell in cells)
+
+
+def test_a_page_is_no_picture_and_needs_tokens_of_all_play(run, tmp_path):
+    picture = wm("atlas", run, "--out", tmp_path / "page.png", "--device", "cpu")
+    assert picture.code == 2
+    assert "give a name that ends in .html" in " ".join(picture.output.split())
+    assert not list(tmp_path.iterdir())
+    copy = Layout(shutil.copytree(run, tmp_path / "copy"))
+    tokens = load_tokens(copy.tokens("pong"))
+    half = {f.name: getattr(tokens, f.name)[: len(tokens) // 2] for f in fields(tokens)}
+    save_tokens(copy.tokens("pong"), TokenTrajectories(**half))
+    stale = wm("atlas", copy.root, "--device", "cpu")
+    assert stale.code == 2
+    assert f"and tokens of {len(tokens) // 2}; run `wm train --run" in " ".join(stale.output.split())
 
 
 def test_examples_come_from_different_moments():

@@ -165,7 +165,7 @@ class Experiment:
         if weights is None:
             self._fit(objective, name, self.options.warm_start, config)
         else:
-            quantizer = HRVQ(HRVQConfig(dim=384, commitment_weights=weights, seed=self.seed))
+            quantizer = HRVQ(HRVQConfig(dim=384, decay=0.99, commitment_weights=weights, seed=self.seed))
             quantizer.initialize(self._some_embeddings())
             self._fit(ThroughQuantizer(objective, quantizer), name, self.options.warm_start, config)
         encoder, sides = frozen(encoder), (self.train, self.test)
@@ -221,7 +221,7 @@ def frozen_encoder_ignores_weights(embeddings: Tensor, seed: int) -> str:
     """Train codes on fixed embeddings with each setting's weights, and count the tokens that differ."""
     outputs = []
     for weights in filter(None, SETTINGS.values()):
-        quantizer = HRVQ(HRVQConfig(dim=384, commitment_weights=weights, seed=seed)).train()
+        quantizer = HRVQ(HRVQConfig(dim=384, decay=0.99, commitment_weights=weights, seed=seed)).train()
         rng = torch.Generator().manual_seed(seed)
         for _ in range(50):
             quantizer.update(embeddings[torch.randint(len(embeddings), (320,), generator=rng)])

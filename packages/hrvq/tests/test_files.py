@@ -78,6 +78,16 @@ def test_wrong_and_damaged_files(fitted, tmp_path):
     save_file({**tensors, "codebooks.2": tensors["codebooks.2"] * torch.nan}, path, metadata)
     with pytest.raises(ValueError, match=r"codebooks\.2"):
         HRVQ.load(path)
+    for name, change in (
+        ("codebooks.2", lambda codes: codes.double() * 1e200),  # infinite in float32
+        ("codebooks.2", lambda codes: codes.to(torch.complex64)),
+        ("codebooks.2", lambda codes: codes.long()),
+        ("counts.1", lambda counts: -counts),
+        ("steps", lambda steps: steps - 10**6),
+    ):
+        save_file({**tensors, name: change(tensors[name])}, path, metadata)
+        with pytest.raises(ValueError, match=rf"is damaged.*{name}"):
+            HRVQ.load(path)
     entry = json.loads(metadata["artifact"])
     for change in ({"kind": "encoder"}, {"schema": 7}, {"config": {"dim": 8, "colour": 1}}):
         save_file(tensors, path, {"artifact": json.dumps({**entry, **change})})

@@ -151,6 +151,8 @@ def test_codes_follow_a_drifting_embedding():
 
     for step in range(600):
         q.update(batch(min(1.0, step / 300)))
+        if step in (50, 100, 150, 200, 250, 300):  # while it drifts, too
+            assert perplexity(q.encode(torch.cat([batch(step / 300) for _ in range(20)])), 64).min() > 32
     tokens = q.encode(torch.cat([batch(1.0) for _ in range(20)]))
     assert usage(tokens, 64).min() > 0.95  # a code just revived may not have found its place yet
     assert perplexity(tokens, 64).min() > 48

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 Gradient = Literal["straight_through", "rotation"]
@@ -16,12 +16,12 @@ def plain(value: Any) -> Any:
 
 def positive_int(value: object) -> bool:
     """Whether it is a whole number of at least 1, and not a bool."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def finite(value: object) -> bool:
     """Whether it is a number, and neither NaN nor infinite."""
-    return isinstance(value, int | float) and isfinite(value)
+    return isinstance(value, Real) and isfinite(value)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,8 @@ class HRVQConfig:
         dim: length of the vectors; the only one without a default.
         levels: residual levels, coarse to fine.
         codes: codes of each level; one number stands for all levels.
-        decay: of the exponential averages that move the codes (0.99: about the last 100 updates).
+        decay: of the exponential averages that move the codes (0.95: about the last 20 updates). Larger
+            batches bear a smaller one; with 0.99 the codes lose an embedding that moves fast.
         commitment_weights: factor of each level's commitment loss; one number stands for all levels (0.25 is
             that of van den Oord et al. 2017). They act on whatever the input's gradient reaches, never on
             the codes.
@@ -54,7 +55,7 @@ class HRVQConfig:
     dim: int
     levels: int = 3
     codes: int | tuple[int, ...] = 256
-    decay: float = 0.99
+    decay: float = 0.95
     commitment_weights: float | tuple[float, ...] = 0.25
     smoothing: float = 1e-5
     revive_below: float = 0.1
@@ -90,7 +91,7 @@ class HRVQConfig:
         if not all(finite(w) and w >= 0 for w in self.weight_per_level):
             raise ValueError(f"commitment_weights is {weights!r}; give finite numbers of at least 0")
         if not (finite(self.decay) and 0 <= self.decay < 1):
-            raise ValueError(f"decay is {self.decay!r}; give a number from 0 to below 1, such as 0.99")
+            raise ValueError(f"decay is {self.decay!r}; give a number from 0 to below 1, such as 0.95")
         if not (finite(self.smoothing) and self.smoothing >= 0):
             raise ValueError(f"smoothing is {self.smoothing!r}; give a small number such as 1e-5")
         if not (finite(self.revive_below) and 0 <= self.revive_below < 0.5):

@@ -50,6 +50,8 @@ class HRVQ(Codes):
     checkpointed or compiled freely, and evaluation never trains.
     """
 
+    # So that Python names this class where it is called with other arguments.
+    # So that Python names this class where it is called with other arguments.
     def __init__(self, config: HRVQConfig) -> None:
         super().__init__(config)
 

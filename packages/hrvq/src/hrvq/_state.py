@@ -150,6 +150,8 @@ class Codes(nn.Module):
             ("counts", counts, [(size,) for size in self._sizes]),
         ):
             check_tensors(**{f"{name}[{level}]": tensor for level, tensor in enumerate(given)})
+            if not all(tensor.is_floating_point() or name == "counts" for tensor in given):
+                raise ValueError(f"{name} are {given[0].dtype}; give floating-point tensors")
             shapes = [tuple(tensor.shape) for tensor in given]
             if shapes != expected:
                 raise ValueError(f"{name} have shapes {shapes}; this quantizer's are {expected}")
@@ -187,13 +189,24 @@ class Codes(nn.Module):
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} does not hold a quantizer's config: {error}") from error
         parts = quantizer._tensors()
-        shapes, expected = ({name: t.shape for name, t in some.items()} for some in (tensors, parts))
+        shapes, expected = (
+            {name: (t.shape, t.is_floating_point()) for name, t in some.items()} for some in (tensors, parts)
+        )
         wrong = sorted(n for n in shapes.keys() | expected.keys() if shapes.get(n) != expected.get(n))
         if wrong:
             raise ValueError(f"{path} is damaged: its tensors {wrong} do not fit its config; write it again")
-        damaged = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+        damaged = sorted(n for n, tensor in tensors.items() if not bool(tensor.float().isfinite().all()))
         if damaged:
-            raise ValueError(f"{path} is damaged: {damaged} have NaN or infinite values; write it again")
+            raise ValueError(
+                f"{path} is damaged: {damaged} have NaN or infinite values in float32; write it again"
+            )
+        negative = sorted(
+            name
+            for name, tensor in tensors.items()
+            if name.startswith(("counts", "steps")) and bool((tensor < 0).any())
+        )
+        if negative:
+            raise ValueError(f"{path} is damaged: {negative} are negative; write it again")
         for name, part in parts.items():
             part.copy_(tensors[name])
         quantizer.set_extra_state(tensors["steps"])

@@ -13,7 +13,7 @@ from wm.files import require_place, write_text
 from wm.reporter import Reporter
 from wm.run import Layout
 from wm.view.atlas import Atlas, Code, Level, Sharing, read_atlas
-from wm.view.images import coarse, data_uri, row, tint
+from wm.view.images import coarse, data_uri, require_suffix, row, tint
 from wm.view.viewer import Viewer
 
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#14b8a6", "#ef4444", "#84cc16")
@@ -93,6 +93,7 @@ def write_atlas(
     viewer = Viewer.load(layout, pick_device(device_name))
     chosen = sorted(set(levels)) or list(range(config.hrvq.levels))
     target = out or layout.root / "atlas.html"
+    require_suffix(target, ".html", "page is HTML")
     require_place(target)
     atlas = read_atlas(layout, config.games, viewer, chosen, examples, config.seed, Reporter(console))
     write_text(target, page(atlas))
@@ -147,7 +148,7 @@ def _overview(atlas: Atlas) -> Iterator[str]:
                 f"L{level.index}",
                 f"{len(level.codes)} of {level.size}",
                 f"{level.perplexity:.1f}",
-                f"{log2(max(level.perplexity, 1)):.2f} of {log2(level.size):.0f}",
+                f"{log2(max(level.perplexity, 1)):.2f} of {log2(level.size):.2f}",
                 f"{level.persistence:.0%}",
             )
             for level in atlas.levels
@@ -158,7 +159,8 @@ def _overview(atlas: Atlas) -> Iterator[str]:
 def _sharing(atlas: Atlas, sharing: Sharing) -> Iterator[str]:
     most = log2(len(atlas.games))
     yield '<h2 id="games">What the games share</h2>'
-    yield "<p>A code counts as shared when every game has it in more than 1 of 10,000 frames. Information is "
+    yield "<p>Used is a share of all codes; shared is one of the codes in use: those that every game has in "
+    yield "more than 1 of 10,000 frames, of those that any has. Information is "
     yield f"what one token tells about the game it is from: 0 if all use the level alike, at most {most:.2f} "
     yield "bits; the 95 % interval is a bootstrap over episodes.</p>"
     low, high = sharing.information.low, sharing.information.high

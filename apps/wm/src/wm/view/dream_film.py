@@ -24,7 +24,7 @@ from wm.view.images import (
     REAL,
     font,
     paste,
-    require_gif,
+    require_suffix,
     reward_colour,
     sampled,
     tint,
@@ -54,7 +54,7 @@ def film_run(
     Raises:
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
     """
-    require_gif(out)
+    require_suffix(out, ".gif", "film is a GIF")
     device = pick_device(device_name)
     dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
     viewer = Viewer.load(layout, device)

@@ -92,10 +92,10 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def require_gif(path: Path | None) -> None:
+def require_suffix(path: Path | None, suffix: str, what: str) -> None:
     """Raise ValueError if the file's name is that of another kind."""
-    if path is not None and path.suffix.lower() != ".gif":
-        raise ValueError(f"--out is {path}; the film is a GIF, so give a name that ends in .gif")
+    if path is not None and path.suffix.lower() != suffix:
+        raise ValueError(f"--out is {path}; the {what}, so give a name that ends in {suffix}")
 
 
 def sampled(steps: range) -> range:

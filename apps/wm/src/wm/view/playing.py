@@ -15,7 +15,7 @@ from wm.reporter import Reporter
 from wm.run import Layout
 from wm.view.controls import Controls
 from wm.view.dream_film import write_dream
-from wm.view.images import Pixels, coarse, enlarge, require_gif
+from wm.view.images import Pixels, coarse, enlarge, require_suffix
 from wm.view.terminal import HalfBlocks, keyboard, require_terminal
 from wm.view.viewer import Viewer
 from wm.view.watching import DreamedGame, one_more, unit
@@ -46,7 +46,7 @@ def play_run(
         ValueError: there is no terminal or it is too small, the run has no such game, agent or decoder, or an
             artifact is missing or damaged.
     """
-    require_gif(out)
+    require_suffix(out, ".gif", "film is a GIF")
     require_terminal()  # said before any weights are read
     if console.no_color or console.color_system is None:
         raise ValueError(
