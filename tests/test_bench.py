@@ -1,6 +1,7 @@
 """Many runs, one table; the aggregates by hand."""
 
 import json
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -180,6 +181,12 @@ def test_an_engine_gets_one_command_a_run(tmp_path):
         'sbatch --job-name pong-tiny-3 --wrap "wm bench --games pong --seeds 3 --preset tiny'
     )
     assert not (tmp_path / "b").exists()
+    asked = ("bench", "--games", "pong", "--seeds", "0", "--out", tmp_path / "b c", *JOBS[:2])
+    done = wm(*asked, "--set", 'start.run="a b"', "--submit-command", "sbatch --wrap {quoted}")
+    assert done.code == 0, done.output
+    [*_, whole] = shlex.split(done.output)
+    assert shlex.split(whole)[:2] == ["wm", "bench"]
+    assert {str(tmp_path / "b c"), 'start.run="a b"'} <= set(shlex.split(whole))
 
 
 def test_the_device_need_not_be_on_the_machine_that_only_hands_out_runs(tmp_path):
@@ -217,6 +224,7 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         (["--set", "agent.gamma=7", "--submit-command", "{command}"], "gamma"),
         (["--preset", "tiny", "--device", "gpu"], "unknown device 'gpu'; allowed: auto, cpu, cuda, cuda:N"),
         (["--submit-command", "sbatch"], "needs {command}"),
+        (["--submit-command", "{quoted} {queue}"], "cannot be filled in"),
         (["--submit-command", "{command}", "--json", "out.json"], "--json keeps results"),
         (["--submit-command", "{command} {queue}"], "cannot be filled in"),
         (["--submit-command", "{command} {name.stem}"], "cannot be filled in"),

@@ -197,10 +197,8 @@ def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(lo
     signs = changed.output.split("Round by round")[1]
     assert "played" in signs
     measured = [name for name, record in stages(copy).items() if "new_play" in record["metrics"]]
-    assert measured == [
-        "worldmodel",
-        "agent",
-    ]  # the codes of the round between were not those of the one before
+    # The codes of the round between were not those of the one before.
+    assert measured == ["worldmodel", "agent"]
     again = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_rounds=2")
     assert again.code == 0, again.output
     assert "agent-1: up to date, skipped" in again.output
@@ -238,18 +236,27 @@ def test_a_first_round_with_other_shards_leaves_a_run_that_can_be_shown(looped, 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_run_killed_at_random_ends_like_one_that_was_not(looped, tmp_path):
     settings = options(SMALL) + ROUNDS
-    command = [sys.executable, "-c", "from wm.cli import main; main()", "train", "--preset", "tiny"]
+    program = "import wm.fit; wm.fit.SECONDS_BETWEEN_CHECKPOINTS = 0; from wm.cli import main; main()"
+    command = [sys.executable, "-c", program, "train", "--preset", "tiny"]
     command += ["--device", "cpu", "--run", str(tmp_path / "run"), *settings]
     rng = np.random.default_rng(0)
-    for _ in range(6):
+    said = ""
+    for stages_more in (0, 2, 3, 1, 4, 2):  # so that kills come in all rounds, however slow the machine is
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
-            process.stdout.readline()  # from here on it is under way
-            time.sleep(float(rng.uniform(0.1, 2.5)))
+            output = process.stdout.readline()  # from here on it is under way
+            while output.count(": done in") < stages_more:
+                line = process.stdout.readline()
+                assert line, output
+                output += line
+            time.sleep(float(rng.uniform(0, 0.5)))
             process.send_signal([signal.SIGKILL, signal.SIGINT][int(rng.integers(2))])
-            output = process.communicate(timeout=300)[0]
+            output += process.communicate(timeout=300)[0]
         assert "Traceback" not in output, output
+        said += output
+    assert "agent-0: done in" in said
+    assert "worldmodel-1: done in" in said
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert artifacts(tmp_path / "run") == artifacts(looped)

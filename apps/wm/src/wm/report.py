@@ -138,6 +138,10 @@ def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
             )
             found = f"recall {recall}, precision {precision}" if count else "none in it"
             yield f"{label} rewards{where}", found, f"of {shown(count, '.0f')}; always zero: recall 0%"
+        if m:
+            ece = " / ".join(shown(m[f"reward_ece_{label}"], ".4f") for label in ("negative", "positive"))
+            bias = f"{shown(m['reward_bias'], '+.4f')} (calibration error {ece})"
+            yield f"reward foreseen a step, less the true one{where}", bias, "above 0: the dream flatters"
     yield "imagined return", shown(metrics["train"].get("imagined_return"), ".3f"), ""
 
 

@@ -307,7 +307,7 @@ class RoundsConfig:
         anneal: whether the learning rate of actor and critic falls in the last round, as a cosine to a tenth,
             whatever ``train.agent.schedule`` is before (a stable phase and a decay: Hu et al. 2024, MiniCPM).
             Their steps are noisy; at a constant rate the last policy is one of many that they pass through.
-        newest_share: of what the encoder, the codes and the world model learn from, and of the dreams'
+        newest_share: of what encoder, codes, world model and predictors learn from, and of the dreams'
             contexts, from the newest round; the rest from all play.
     """
 

@@ -77,18 +77,19 @@ class BenchOptions:
 
 
 def submit_commands(options: BenchOptions, template: str, device: str) -> list[str]:
-    """One command a run for an engine of the user's, such as ``sbatch --wrap "{command}"``.
+    """One command a run for an engine of the user's, such as ``sbatch --wrap {quoted}``.
 
     Args:
-        template: text with ``{command}``, and ``{game}``, ``{seed}`` and ``{name}`` if wanted.
+        template: text with ``{command}``, or with ``{quoted}``, which is the command as one word of a shell;
+            ``{game}``, ``{seed}`` and ``{name}`` if wanted.
 
     Raises:
-        ValueError: the template has no ``{command}``, or something else in braces.
+        ValueError: the template has no command, or something else in braces.
     """
-    if "{command}" not in template:
+    if "{command}" not in template and "{quoted}" not in template:
         raise ValueError(
-            "--submit-command needs {command} where the run's command goes, "
-            'such as: sbatch --gres=gpu:1 --wrap "{command}"'
+            "--submit-command needs {command} where the run's command goes, or {quoted}, the command as one "
+            "word, such as: sbatch --gres=gpu:1 --wrap {quoted}"
         )
     lines = []
     for game in options.games:
@@ -98,11 +99,12 @@ def submit_commands(options: BenchOptions, template: str, device: str) -> list[s
             command += [part for text in options.overrides for part in ("--set", text)]
             values = {"game": game, "seed": seed, "name": options.directory(game, seed).name}
             try:
-                lines.append(template.format(command=shlex.join(command), **values))
+                line = shlex.join(command)
+                lines.append(template.format(command=line, quoted=shlex.quote(line), **values))
             except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"--submit-command cannot be filled in ({error}); "
-                    "it may hold {command}, {game}, {seed} and {name}"
+                    "it may hold {command}, {quoted}, {game}, {seed} and {name}"
                 ) from error
     return lines
 

@@ -42,7 +42,8 @@ def bench(
         str | None,
         typer.Option(
             help="Run nothing; print a command for each run, put into this text in the place of {command}, "
-            "for Ray or any other engine. {game}, {seed} and {name} are filled in as well.",
+            "or of {quoted} as one word (sbatch --wrap {quoted}), for Ray or another engine. {game}, {seed} "
+            "and {name} are filled in as well.",
             show_default=False,
         ),
     ] = None,

@@ -14,6 +14,7 @@ from atari_data import (
     RandomPolicy,
     human_normalized,
     play_episodes,
+    published_scores,
 )
 from atari_data import games as ale_games
 from rich.console import Console
@@ -23,7 +24,7 @@ from wm.config import RunConfig
 from wm.console import command
 from wm.device import derive_seed, one_thread, pick_device
 from wm.files import require_place
-from wm.measure.evaluation_report import score_table
+from wm.measure.evaluation_report import print_sources, score_table
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
 from wm.policy import RecordedPolicy, load_policy
@@ -195,6 +196,8 @@ def evaluate_run(
     result = evaluate_games(config, layout, seed=seed, device=device, reporter=reporter, recorded=recorded)
     for game in result["games"]:
         console.print(score_table(game, result))
+    print_sources(result["games"], console)
+    result["published"] = {game: published_scores(game) for game in result["games"]}
     write_result(json_file, result, console)
     if video:  # last: whatever comes of the films, the scores are there
         film_games(config, layout, result, recorded, films, device=device, reporter=reporter)

@@ -1,10 +1,11 @@
 """The table of a game's scores, beside what others published."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import Any
 
-from atari_data import human_normalized, published_scores
+from atari_data import human_normalized, published_scores, score_sources
+from rich.console import Console
 from rich.table import Table
 
 from wm.console import numbers_table
@@ -60,6 +61,13 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
             style="dim",
         )
     return table
+
+
+def print_sources(games: Iterable[str], console: Console) -> None:
+    """Where the published scores of these games were read, with what to know before quoting them."""
+    sources = score_sources()
+    for system in dict.fromkeys(system for game in games for system in published_scores(game)):
+        console.print(f"{system}: {sources[system]}", style="dim")
 
 
 def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
