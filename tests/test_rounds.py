@@ -192,6 +192,8 @@ def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(lo
         assert files[0] != files[1] == files[2]  # encoder_rounds is 1
     tokens = [load_tokens(place / "tokens" / "pong.safetensors").tokens for place in (first, second, last)]
     np.testing.assert_array_equal(tokens[2][: len(tokens[1])], tokens[1])
+    for count in (len(tokens[1]), len(tokens[2]) - len(tokens[1])):
+        assert f"pong, {count} rows embedded in" in changed.output
     assert f"{len(tokens[1])} rows tokenised" in changed.output
     assert f"{len(tokens[2]) - len(tokens[1])} rows tokenised" in changed.output
     signs = changed.output.split("Round by round")[1]

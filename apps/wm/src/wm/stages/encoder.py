@@ -1,5 +1,6 @@
 """Frames to embeddings: temporal InfoNCE on stretches of play, and every frame embedded."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -121,7 +122,7 @@ def _embed(
     known: Tensor | None = None,
 ) -> None:
     """Write the embeddings of all rows; the first of them may be known."""
-    done = 0 if known is None else len(known)
+    done, began = 0 if known is None else len(known), time.monotonic()
     with context.reporter.task(f"embed {game}", len(store), done) as task:
 
         def stacks() -> Iterator[np.ndarray]:
@@ -137,6 +138,9 @@ def _embed(
             num_frames=len(store),
             config={"game": game},
         )
+    if context.previous is not None:  # by far the most of what it costs to have other tokens
+        seconds = time.monotonic() - began
+        context.reporter.say(f"{context.stage}: {game}, {len(store) - done} rows embedded in {seconds:.1f} s")
 
 
 def _health(context: Context, encoder: Encoder, store: FrameStore, background: Tensor) -> dict[str, float]:
