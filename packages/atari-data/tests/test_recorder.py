@@ -51,14 +51,9 @@ def test_the_last_action_of_a_quota_cuts_an_episode_only_where_the_game_goes_on(
 
 
 @pytest.mark.parametrize("end", [1, 2, BLOCK, BLOCK + 1])
-def test_the_ram_of_a_repeated_last_picture_is_that_of_the_row_before_wherever_the_row_lies(end: int) -> None:
+def test_the_ram_of_a_last_picture_is_that_of_the_row_before_wherever_the_row_lies(end: int) -> None:
     """Row 1, where the first action ends the game, and the rows about the end of a block too."""
     ticks = [tick(number) for number in range(BLOCK + 4)]
     ticks[end] = tick(end - 1, terminated=True)
     ram = [row[0] for row in recorded(ticks, quota=BLOCK + 2)["ram"]]
     assert ram == [*range(end), end - 1, *range(end + 1, BLOCK + 4)]
-
-
-def test_a_last_picture_of_its_own_keeps_its_ram() -> None:
-    ram = recorded([tick(0), tick(1, terminated=True), tick(2), tick(3)], quota=2)["ram"]
-    assert [row[0] for row in ram] == [0, 1, 2, 3]
