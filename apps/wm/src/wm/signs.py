@@ -163,12 +163,10 @@ def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str
     """
     signs = {found.round: found for found in read_signs(config, manifest)}
     if stage.base == "agent" and stage.round in signs:
-        # Play that there may be was the agent's that it replaced.
         before = signs.get(stage.round - 1)
-        return [
-            *_foresight_hints(before.new_foreseen if before else None),
-            *_training_hints(signs[stage.round]),
-        ]
+        foreseen = _foresight_hints(before.new_foreseen if before else None)
+        # Of its training only: play that there may be was the agent's that it replaced.
+        return [*foreseen, *_training_hints(signs[stage.round])]
     last = _last_play(config)
     about = stage.round if stage.name == last else stage.round - 1
     if stage.base in ("collect", last) and about in signs:

@@ -58,9 +58,13 @@ def newest_windows(
     batch_size: int,
     limit: int,
 ) -> Iterator[TokenBatch]:
-    """The round's own play, windows and batches as ``TokenSampler.sweep`` has them; none in round 0."""
+    """The round's own play, windows and batches as ``TokenSampler.sweep`` has them.
+
+    None in round 0, and none where the codes are others than those of the round before: nothing of that round
+    knows them.
+    """
     newest = newest_rows(context)
-    if newest is None:
+    if newest is None or context.config.rounds.encoder_steps:
         return iter(())
     sampler = TokenSampler(
         tokens,

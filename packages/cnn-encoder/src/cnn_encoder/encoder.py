@@ -140,7 +140,7 @@ def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
     """
     if len(frames) == 0:
         raise ValueError("frames are none; expected uint8 (N, 84, 84) with N >= 1")
-    total: Tensor | float = 0.0
+    total = torch.zeros(FRAME_SIZE, FRAME_SIZE, dtype=torch.float64, device="cpu")
     for start in range(0, len(frames), chunk):
         part = frames[start : start + chunk]
         if not isinstance(part, Tensor):
@@ -150,8 +150,8 @@ def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
             raise ValueError(
                 f"frames are {part.dtype} {(len(frames), *part.shape[1:])}; expected uint8 (N, 84, 84)"
             )
-        total = total + part.sum(0, dtype=torch.int64).double()
-    return torch.as_tensor(total / len(frames)).float()
+        total = total.to(part.device) + part.sum(0, dtype=torch.int64)
+    return (total / len(frames)).float()
 
 
 def save_encoder(path: str | Path, encoder: Encoder, backgrounds: Mapping[str, Tensor | np.ndarray]) -> None:

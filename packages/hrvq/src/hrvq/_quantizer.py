@@ -51,7 +51,6 @@ class HRVQ(Codes):
     """
 
     # So that Python names this class where it is called with other arguments.
-    # So that Python names this class where it is called with other arguments.
     def __init__(self, config: HRVQConfig) -> None:
         super().__init__(config)
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wm.console import numbers_table
+from wm.measure.evaluation_report import print_sources
 
 TITLES = {"mean": "mean", "median": "median", "iqm": "IQM"}
 
@@ -19,8 +20,7 @@ def print_bench(result: dict[str, Any], console: Console) -> None:
     if result["without_reference"]:
         names = ", ".join(result["without_reference"])
         console.print(f"no reference scores, so not in the aggregates: {names}")
-    for system, source in result["sources"].items():
-        console.print(f"{system}: {source}", style="dim")
+    print_sources(result["published"], console)
 
 
 def _games(result: dict[str, Any]) -> Table:

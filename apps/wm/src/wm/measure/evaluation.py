@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +197,8 @@ def evaluate_run(
     result = evaluate_games(config, layout, seed=seed, device=device, reporter=reporter, recorded=recorded)
     for game in result["games"]:
         console.print(score_table(game, result))
-    print_sources(result["games"], console)
     result["published"] = {game: published_scores(game) for game in result["games"]}
+    print_sources(dict.fromkeys(chain.from_iterable(result["published"].values())), console)
     write_result(json_file, result, console)
     if video:  # last: whatever comes of the films, the scores are there
         film_games(config, layout, result, recorded, films, device=device, reporter=reporter)

@@ -63,10 +63,10 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
     return table
 
 
-def print_sources(games: Iterable[str], console: Console) -> None:
-    """Where the published scores of these games were read, with what to know before quoting them."""
+def print_sources(systems: Iterable[str], console: Console) -> None:
+    """Where the published scores of these systems were read, with what to know before quoting them."""
     sources = score_sources()
-    for system in dict.fromkeys(system for game in games for system in published_scores(game)):
+    for system in systems:
         console.print(f"{system}: {sources[system]}", style="dim")
 
 

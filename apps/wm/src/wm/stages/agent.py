@@ -38,17 +38,16 @@ def run(context: Context) -> Made:
     quantizer = frozen_quantizer(context.layout, context.device)
     agent = _agent(context)
     made: dict[str, Any] = {}
-    if not context.config.rounds.encoder_steps:
-        new = newest_windows(
-            context,
-            tokens,
-            length=TRANSITION,
-            stride=1,
-            batch_size=context.config.train.predictors.batch_size,
-            limit=VALIDATION_BATCHES,
-        )
-        if found := _measure(context, agent, quantizer, new):
-            made["new_play"] = found
+    new = newest_windows(
+        context,
+        tokens,
+        length=TRANSITION,
+        stride=1,
+        batch_size=context.config.train.predictors.batch_size,
+        limit=VALIDATION_BATCHES,
+    )
+    if found := _measure(context, agent, quantizer, new):
+        made["new_play"] = found
     made["predictors"] = _learn_to_predict(context, agent, quantizer, tokens)
     made["train"] = learn_to_play(context, agent, quantizer, tokens)
     save_agent(context.layout.agent, agent.eval())

@@ -45,7 +45,7 @@ def run(context: Context) -> Made:
     else:
         model = load_worldmodel(known).to(device)
     made: dict[str, Any] = {}
-    if context.team.leads and not config.rounds.encoder_steps:
+    if context.team.leads:
         new = newest_windows(
             context, tokens, length=length, batch_size=fit_config.batch_size, limit=VALIDATION_BATCHES
         )
