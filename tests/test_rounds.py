@@ -117,6 +117,37 @@ def test_signs_compare_what_was_dreamed_with_what_was_played(looped):
         assert s.real_reward == pytest.approx(signed.sum() / (~final).sum())
 
 
+def test_an_earlier_round_is_measured_by_its_number(looped, tmp_path):
+    on, few = ("--device", "cpu"), ("--episodes", 2, "--max-frames", 400)
+    copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
+    for name in ("encoder", "hrvq", "worldmodel", "agent", "decoder"):
+        (copy / f"{name}.safetensors").unlink()
+    shutil.rmtree(copy / "rounds" / "00")
+    shutil.rmtree(copy / "tokens")
+    done = wm("eval", copy, "--round", 1, *few, "--json", tmp_path / "game.json", *on)
+    assert done.code == 0, done.output
+    assert "pong, 951 real steps: agent of round 1, 2 episodes" in " ".join(done.output.split())
+    found = json.loads((tmp_path / "game.json").read_text())
+    assert (found["protocol"]["agent_of_round"], found["protocol"]["rounds"]) == (1, 3)
+    assert found["games"]["pong"]["agent_steps_collected"] == 951
+    for command in (
+        ("eval", "--stage", "worldmodel"),
+        ("fidelity", "--frames", 240, "--reader-steps", 5, "--windows", 8),
+        ("probe", "--frames", 240, "--probe-steps", 20),
+    ):
+        measured = wm(command[0], copy, *command[1:], "--round", 1, *on)
+        assert measured.code == 0, measured.output
+    for asked, said in (
+        (few, "has no agent yet;"),
+        (few, "--round 1 of eval, probe and fidelity reads what is there"),
+        (("--round", 3), "has no round 3; its last is 2, its first 0"),
+        (("--round", 1, "--video"), "leave --round or --video out"),
+    ):
+        refused = wm("eval", copy, *asked, *on)
+        assert refused.code == 2
+        assert said in " ".join(refused.output.split())
+
+
 def test_the_same_command_again_skips_every_round(looped):
     again = train(looped, *ROUNDS)
     assert again.code == 0

@@ -22,12 +22,19 @@ _CALLED = {"hrvq": "quantizer", "worldmodel": "world model"}
 
 def require_parts(layout: Layout, *parts: str) -> None:
     """Raise ValueError unless the run has made these parts: ``encoder``, ``hrvq``, ``agent`` and so on."""
-    missing = [_CALLED.get(part, part) for part in parts if not getattr(layout, part).exists()]
+    missing = [part for part in parts if not getattr(layout, part).exists()]
     if missing:
-        raise ValueError(
-            f"{layout.root} has no {' and no '.join(missing)} yet; "
-            f"run {command('wm', 'train', '--run', layout.root)} first"
-        )
+        names = " and no ".join(_CALLED.get(part, part) for part in missing)
+        does_it = command("wm", "train", "--run", layout.root)
+        made = _rounds_with(layout.root, parts)
+        instead = f"; --round {made[-1]} of eval, probe and fidelity reads what is there" if made else ""
+        raise ValueError(f"{layout.root} has no {names} yet; run {does_it} first{instead}")
+
+
+def _rounds_with(root: Path, parts: Sequence[str]) -> list[int]:
+    """Numbers of the earlier rounds that have made all of these parts, in order."""
+    numbers = sorted(int(path.name) for path in (root / "rounds").glob("[0-9][0-9]*"))
+    return [n for n in numbers if all(getattr(Layout(root, n), part).exists() for part in parts)]
 
 
 def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:

@@ -7,24 +7,33 @@ from rich.console import Console
 from wm.config import RunConfig
 from wm.console import command
 from wm.freshness import outdated
-from wm.rounds import open_run
+from wm.rounds import layout_of_round, open_run
 from wm.run import Layout, Manifest
 from wm.stages import stages_of
 
 
-def open_to_read(root: Path, console: Console) -> tuple[RunConfig, Layout]:
+def open_to_read(root: Path, console: Console, index: int | None = None) -> tuple[RunConfig, Layout]:
     """Open a run for reading, and warn about stages that are out of date.
 
     These ran before settings or inputs changed, as `wm train STAGE` may leave them.
+
+    Args:
+        index: of the round whose parts are to be read; None for the run's final ones.
 
     Returns:
         The settings, and the places of what the run's commands read.
 
     Raises:
-        ValueError: it is no run, or its configuration, manifest or choice is damaged.
+        ValueError: it is no run, its configuration, manifest or choice is damaged, or it has no such round.
     """
     config, layout = open_run(root)
     stages = [stage for stage in stages_of(config) if stage.name != "evaluate"]  # nothing is made from it
+    if index is not None:
+        last = config.rounds.count - 1
+        if not 0 <= index <= last:
+            raise ValueError(f"{root} has no round {index}; its last is {last}, its first 0")
+        layout = layout_of_round(root, config, index)
+        stages = [stage for stage in stages if stage.continues and stage.round <= index]
     if old := outdated(stages, config, Manifest(layout)):
         console.print(
             f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "

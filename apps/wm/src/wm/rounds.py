@@ -39,6 +39,11 @@ def layout_of_round(root: Path, config: RunConfig, index: int) -> Layout:
     return Layout(root, index if index < config.rounds.count - 1 else None)
 
 
+def round_of(layout: Layout, config: RunConfig) -> int:
+    """The number of the round whose places these are."""
+    return config.rounds.count - 1 if layout.earlier_round is None else layout.earlier_round
+
+
 def final_layout(root: Path, config: RunConfig) -> Layout:
     """The places of the run's agent and all it was made from: of the chosen round, else of the last."""
     choice = read_choice(root, config)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wm.cli.options import DeviceOption, JsonOption, RunArgument
+from wm.cli.options import DeviceOption, JsonOption, RoundOption, RunArgument
 from wm.console import make_console
 
 
@@ -44,6 +44,7 @@ def evaluate(
             "--video", help="Film the best and the median episode, each beside its dream: RUN/videos."
         ),
     ] = False,
+    index: RoundOption = None,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -58,7 +59,11 @@ def evaluate(
     console = make_console()
     if stage == "worldmodel":
         _only_of_the_game(context)
-    config, layout = open_to_read(run, console)
+    if video and index is not None:
+        raise ValueError(
+            "--video draws by the decoder of the run's final parts; leave --round or --video out"
+        )
+    config, layout = open_to_read(run, console, index)
     if stage == "worldmodel":
         evaluate_worldmodel(config, layout, json_file=json_file, device_name=device, console=console)
         return

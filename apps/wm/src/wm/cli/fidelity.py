@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption, JsonOption, RunArgument
+from wm.cli.options import DeviceOption, JsonOption, RoundOption, RunArgument
 from wm.console import make_console
 
 
@@ -29,6 +29,7 @@ def fidelity(
         bool, typer.Option("--by-agent", help="Replay the agent's own play instead of random play.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the fresh play and the dreams.")] = 1000,
+    index: RoundOption = None,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -40,7 +41,7 @@ def fidelity(
     from wm.opening import open_to_read
 
     console = make_console()
-    config, layout = open_to_read(run, console)
+    config, layout = open_to_read(run, console, index)
     options = FidelityOptions(
         horizon=horizon,
         context=context,

@@ -50,6 +50,15 @@ def names_of_games(text: str) -> list[str]:
 RunArgument = Annotated[
     Path, typer.Argument(help="Run directory, as made by `wm train`.", show_default=False)
 ]
+RoundOption = Annotated[
+    int | None,
+    typer.Option(
+        "--round",
+        min=0,
+        help="Of a run of several rounds: what this one made, 0 the first. Default: the run's final parts.",
+        show_default=False,
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")]
 JsonOption = Annotated[
     Path | None,

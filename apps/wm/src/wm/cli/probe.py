@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption, JsonOption, RunArgument
+from wm.cli.options import DeviceOption, JsonOption, RoundOption, RunArgument
 from wm.console import make_console
 
 
@@ -31,6 +31,7 @@ def probe(
         typer.Option(help="Local DINOv2 ViT-S/14 weights to measure as well.", show_default=False),
     ] = None,
     dinov2_size: Annotated[int, typer.Option(help="Pixels of DINOv2's input, a multiple of 14.")] = 224,
+    index: RoundOption = None,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -42,7 +43,7 @@ def probe(
     from wm.opening import open_to_read
 
     console = make_console()
-    config, layout = open_to_read(run, console)
+    config, layout = open_to_read(run, console, index)
     options = ProbeOptions(
         frames=frames,
         steps=probe_steps,

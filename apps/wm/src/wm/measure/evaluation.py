@@ -30,7 +30,7 @@ from wm.measure.results import write_result
 from wm.measure.statistics import summarize
 from wm.policy import RecordedPolicy, load_policy
 from wm.reporter import Reporter
-from wm.rounds import read_choice, round_suffix, steps_choosing
+from wm.rounds import read_choice, round_of, round_suffix, steps_choosing
 from wm.run import Layout, Manifest
 from wm.view.episode_film import film_games
 
@@ -56,13 +56,16 @@ def evaluate_games(
     """
     evaluate = config.evaluate
     protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=evaluate.max_frames)
-    choice = read_choice(layout.root, config)
+    index, choice = round_of(layout, config), read_choice(layout.root, config)
+    last = config.rounds.count - 1
+    if choice is None or choice["round"] != index:
+        choice, last = None, index  # what later rounds played has no part in this agent
     games: dict[str, Any] = {}
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
         reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
     playable = [game for game in config.games if game not in absent]
-    collected = steps_collected(config, layout)
+    collected = steps_collected(config, layout, last)
     for game in encoded_games(layout, playable, reporter.say):
         agent = RecordedPolicy(load_policy(layout, game, config.dream, evaluate, seed=seed, device=device))
         policies: dict[str, Policy] = {
@@ -99,20 +102,21 @@ def evaluate_games(
             "temperature": evaluate.temperature,
             "epsilon": evaluate.epsilon,
             "seed": seed,
-            "agent_of_round": config.rounds.count - 1 if choice is None else choice["round"],
+            "agent_of_round": index,
+            "rounds": config.rounds.count,
         },
         "games": games,
     }
 
 
-def steps_collected(config: RunConfig, layout: Layout) -> dict[str, int]:
-    """Agent steps of the real game that the recorded stages of the run's rounds have played, by game.
+def steps_collected(config: RunConfig, layout: Layout, last: int) -> dict[str, int]:
+    """Agent steps of the real game that the run has played by game, up to and with round ``last``.
 
     The manifest may have stages of more rounds, from before there were fewer.
     """
     manifest, steps = Manifest(layout), dict[str, int]()
     count = config.rounds.count
-    collecting = {"collect" + round_suffix(index, count) for index in range(count)}
+    collecting = {"collect" + round_suffix(index, count) for index in range(last + 1)}
     for stage, record in (manifest.set_aside | manifest.stages).items():
         if stage in collecting:
             for game, found in record.metrics.items():

@@ -22,7 +22,9 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
     collected, choosing = (
         scores.get(name, protocol.get(name)) for name in ("agent_steps_collected", "agent_steps_choosing")
     )
-    who = f"agent of round {protocol['agent_of_round']}, " if choosing else ""
+    index = protocol.get("agent_of_round", 0)
+    last = protocol.get("rounds", index + 1) - 1
+    who = f"agent of round {index}, " if choosing or index < last else ""
     steps = "" if collected is None else f", {collected} real steps"
     if choosing:
         steps += f" and {choosing} to choose by"
