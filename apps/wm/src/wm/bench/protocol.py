@@ -240,6 +240,7 @@ def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> d
         },
         "scores": scores,
         "random": {game: [s["random"]["mean"] for s in of_game.values()] for game, of_game in runs.items()},
+        "cut": {game: [s["agent"].get("cut", 0) for s in of_game.values()] for game, of_game in runs.items()},
         "reference": {
             game: {"random": game_info(game).random_score, "human": game_info(game).human_score}
             for game in scores
