@@ -393,7 +393,7 @@ def test_eval_plays_and_writes_json(run, tmp_path):
     pong = result["games"]["pong"]
     assert len(pong["agent"]["returns"]) == len(pong["random"]["returns"]) == 2
     assert all(-21 <= score <= 21 for score in pong["agent"]["returns"])
-    assert "IRIS (published, 100k)" in done.output
+    assert "published, systems after 100k agent steps" in done.output
     assert pong["agent"]["cut"] == 0
     assert "that limit cut" not in done.output
     short = wm("eval", run, "--episodes", 2, "--max-frames", 400, "--device", "cpu")

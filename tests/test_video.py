@@ -121,7 +121,7 @@ def test_scores_are_there_before_the_film_and_whatever_comes_of_it(run, tmp_path
     filmed = wm(*command, "--json", tmp_path / "score.json")
     assert filmed.code == 2
     assert "pong-best: No space left on device" in filmed.stderr
-    assert "agent (measured)" in filmed.output
+    assert "│ agent    │" in filmed.output
     assert json.loads((tmp_path / "score.json").read_text())["games"]["pong"]["agent"]["distinct"] == 1
 
 

@@ -22,7 +22,7 @@ from latent_ac import Agent, load_agent, save_agent
 from rich.console import Console
 from wm.artifacts import frozen_quantizer
 from wm.config import RunConfig, build_config
-from wm.console import numbers_table
+from wm.console import NumbersTable
 from wm.device import pick_device
 from wm.measure.evaluation import play_whole_games
 from wm.policy import load_policy
@@ -81,7 +81,7 @@ def main() -> None:
         parser.error(f"--round is {asked.round}; give 1 to {config.rounds.count - 1}")
     console = Console()
     bench = Practice(asked.run, asked.round, asked.episodes, pick_device(asked.device), console)
-    table = numbers_table(f"round {asked.round}", "settings", "repeat", "mean return", "standard error")
+    table = NumbersTable(f"round {asked.round}", "settings", "repeat", "mean return", "standard error")
     table.add_row("the agent before", "", *bench.play(config, bench.agent(asked.round - 1)))
     for settings in ["", *asked.tries]:
         changed = build_config(unstructure(config), *map(parse_override, settings.split()))

@@ -39,10 +39,6 @@ def test_nothing_is_cut_short(width):
     assert "6951.6" in text  # a human on MsPacman
 
 
-def test_systems_stand_side_by_side_where_there_is_room():
-    assert [printed(width).count("published, at 100k steps") for width in (200, 80)] == [1, 3]
-
-
 def test_episodes_that_the_limit_cut_are_told_by_game():
     assert "cut" not in printed(200)
     told = "episodes that the limit of frames cut: 4 of pong, 4 of ms_pacman"

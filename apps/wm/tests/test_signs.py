@@ -8,7 +8,7 @@ from rich.console import Console
 from wm.config import RunConfig, build_config, read_preset
 from wm.run import Layout, Manifest, StageRecord
 from wm.settings import parse_override
-from wm.signs import ENOUGH, Foreseen, RoundSigns, hints, read_signs, signs_after, signs_table
+from wm.signs import ENOUGH, Foreseen, RoundSigns, hints, hints_by_round, read_signs, signs_after, signs_table
 from wm.stages import stages_of
 
 SEEN = Foreseen(50, 0.8)
@@ -41,10 +41,10 @@ def test_health_is_silent():
         ({"cross_entropy": (0.7, 1.6)}, "learned its play by heart: cross-entropy of L0 0.70 in train"),
         ({"entropy": 0.01}, "the policy has collapsed"),
         ({"entropy": 0.99}, "the policy is still random"),
-        ({"value_error": 1.5}, "the critic errs by 1.500 where returns spread over 1.000"),
+        ({"value_error": 1.5}, "the critic is off: it errs by 1.500 where returns spread over 1.000"),
         (
             {"value_error": 0.2, "return_spread": 0.1},
-            "the critic errs by 0.200 where returns spread over 0.1",
+            "the critic is off: it errs by 0.200 where returns spread over 0.1",
         ),
         ({"foreseen": (SEEN, Foreseen(50, 0.1))}, "won points are hardly foreseen: 10% of 50"),
         ({"foreseen": (Foreseen(50, 0.1), SEEN)}, "lost points are hardly foreseen: 10% of 50"),
@@ -54,7 +54,20 @@ def test_health_is_silent():
 def test_each_trouble_has_its_hint(trouble, message):
     found = hints(HEALTHY._replace(**trouble))
     assert len(found) == 1
-    assert message in found[0]
+    assert message in str(found[0])
+
+
+def test_what_several_rounds_have_in_common_is_told_once():
+    collapsed = [
+        HEALTHY._replace(round=index, entropy=entropy)
+        for index, entropy in enumerate([0.04, 0.5, 0.03, 0.02])
+    ]
+    collapsed[1] = collapsed[1]._replace(
+        foreseen=(SEEN, Foreseen(50, 0.1)), new_foreseen=(SEEN, Foreseen(40, 0.0))
+    )
+    entropy, won = hints_by_round(collapsed)
+    assert entropy.startswith("rounds 0, 2-3: the policy has collapsed: its entropy is 2% of")
+    assert won.startswith("round 1: won points are hardly foreseen: 0% of 40")
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 import math
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Column, Table
 
+BETWEEN_COLUMNS = 3  # characters: a line, and a space on either side of it
 WIDTH_WITHOUT_TERMINAL = 160  # tables are not folded there
 
 
@@ -31,12 +34,55 @@ def make_console(*, stderr: bool = False) -> Console:
     return Terminal(stderr=stderr, width=width, markup=False, highlight=False)
 
 
-def numbers_table(title: str, *columns: str, words: int = 1) -> Table:
-    """A table without rows yet: its first ``words`` columns on the left, the rest, numbers, on the right."""
-    table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < words else "right")
-    return table
+class NumbersTable(Table):
+    """A table whose first columns are words, on the left, and the rest numbers, on the right.
+
+    Where the terminal is too narrow for all of them, it is drawn as several, each with the words: no number
+    is ever folded or cut short.
+
+    Args:
+        words: how many columns are words.
+    """
+
+    def __init__(self, title: str, *columns: str, words: int = 1) -> None:
+        super().__init__(title=title, title_justify="left", caption_justify="left")
+        self._words = words
+        for index, column in enumerate(columns):
+            self.add_column(column, justify="left" if index < words else "right", overflow="fold")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Its parts that fit side by side, under one title and above one caption."""
+        parts = self._parts(console, options)
+        if len(parts) == 1:
+            yield from super().__rich_console__(console, options)
+            return
+        for number, part in enumerate(parts):
+            table = NumbersTable("", *(str(column.header) for column in part), words=self._words)
+            table.title = self.title if number == 0 else None
+            table.caption = self.caption if number == len(parts) - 1 else None
+            cells = zip(*(column.cells for column in part), strict=True)
+            for row, of_row in zip(self.rows, cells, strict=True):
+                table.add_row(*of_row, style=row.style, end_section=row.end_section)
+            yield table
+
+    def _parts(self, console: Console, options: ConsoleOptions) -> list[list[Column]]:
+        """The columns of each table that is drawn: the words, and as many numbers as fit beside them."""
+
+        def width(column: Column) -> int:
+            name = Measurement.get(console, options, column.header).minimum  # folds between its words
+            cells = (Measurement.get(console, options, cell).maximum for cell in column.cells)
+            return max(name, *cells, 0) + BETWEEN_COLUMNS
+
+        words, numbers = self.columns[: self._words], self.columns[self._words :]
+        room = options.max_width - 1 - sum(map(width, words))
+        parts, left = [list(words)], room
+        for column in numbers:
+            if width(column) > left and len(parts[-1]) > len(words):
+                parts.append(list(words))
+                left = room
+            parts[-1].append(column)
+            left -= width(column)
+        return parts
 
 
 def command(*words: str | Path) -> str:
@@ -47,3 +93,14 @@ def command(*words: str | Path) -> str:
 def shown(value: float | None, form: str) -> str:
     """A number in this format, such as ``.1%``; "?" if it is unknown: NaN, which a manifest keeps as null."""
     return "?" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def spans(numbers: Iterable[int]) -> str:
+    """Rising whole numbers in short: 1, 2, 3 and 8 as "1-3, 8"."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in found)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def list_runs(directory: Path, console: Console) -> None:
         raise ValueError(f"{directory} {wrong}; `wm train` makes it, or give the directory of your runs")
     table = Table()
     for column in ("run", "games", "seed", "settings", "done", "last finished", "mean return (random)"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for path in sorted(directory.glob("*/config.toml")):
         name = path.parent.name
         try:
@@ -66,9 +67,14 @@ def _summary(layout: Layout) -> tuple[str, ...]:
         str(config.seed),
         ", ".join(known),
         f"{len(stages) - left} of {len(stages)}" if left else "all",
-        last,
+        _when(last) if last else "",
         returns,
     )
+
+
+def _when(finished: str) -> str:
+    """A time of the manifest, to the minute."""
+    return f"{datetime.fromisoformat(finished):%Y-%m-%d %H:%M} UTC"
 
 
 def show_run(directory: Path, console: Console) -> None:
@@ -79,21 +85,22 @@ def show_run(directory: Path, console: Console) -> None:
     preset, changed = nearest_preset(config)
     console.print(f"settings: {preset}" + "".join(f"\n  {change}" for change in _changes(changed)))
     table = Table()
-    for column in ("stage", "finished", "took", "device", "artifact", "size", "sha256"):
-        table.add_column(column)
+    for column in ("stage, and what it made", "size", "sha256"):
+        table.add_column(column, overflow="fold")
     stages = stages_of(config)
     old = stale(stages, config, manifest)
     for stage in (stage.name for stage in stages):
         record = manifest.stages.get(stage)
         if record is None:
-            table.add_row(stage, "not yet", end_section=True)
+            table.add_row(f"{stage}: not yet", end_section=True)
             continue
-        finished = f"{record.finished}, out of date" if stage in old else record.finished
-        first = (stage, finished, f"{record.seconds:.0f} s", record.device)
-        lines = _artifact_lines(record)
-        for i, line in enumerate(lines):
-            left = first if i == 0 else ("", "", "", "")
-            table.add_row(*left, *line, end_section=i == len(lines) - 1)
+        outdated = ", out of date" if stage in old else ""
+        table.add_row(
+            f"{stage}: {record.seconds:.0f} s on {record.device}, {_when(record.finished)}{outdated}"
+        )
+        for line in _artifact_lines(record):
+            table.add_row(*line)
+        table.add_section()
     console.print(table)
     print_report(config, manifest, console)
     console.print(f"all settings: {layout.config}; metrics: {layout.metrics}")

@@ -8,9 +8,9 @@ from rich.table import Table
 
 from wm.config import RunConfig
 from wm.console import shown
-from wm.measure.evaluation_report import score_table
+from wm.measure.evaluation_report import print_scores
 from wm.run import Manifest
-from wm.signs import hints, read_signs, signs_table
+from wm.signs import hints_by_round, read_signs, signs_table
 from wm.stage import BY_GAME
 from wm.stages import stages_of
 
@@ -41,14 +41,13 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
         found = read_signs(config, manifest)
         if found:
             console.print(signs_table(config, found))
-        for signs in found:
-            for hint in hints(signs):
-                console.print(f"round {signs.round}: {hint}")
+        for line in hints_by_round(found):
+            console.print(line)
     evaluated = manifest.stages.get("evaluate")
     if evaluated is not None and only in (None, "evaluate"):
         for game in config.games:
             if game in evaluated.metrics.get("games", {}):
-                console.print(score_table(game, evaluated.metrics))
+                print_scores(game, evaluated.metrics, console)
 
 
 def _start(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from wm.config import RunConfig
-from wm.console import shown
+from wm.console import NumbersTable, shown, spans
 from wm.rounds import chooses, round_suffix
 from wm.run import Manifest
 from wm.stage import Stage
@@ -21,6 +21,17 @@ class Foreseen(NamedTuple):
 
     number: float = 0
     recall: float | None = None
+
+
+class Hint(NamedTuple):
+    """A sign of trouble: what is wrong, the numbers that say so, and what usually helps."""
+
+    trouble: str
+    seen: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.trouble}: {self.seen}; {self.advice}"
 
 
 class RoundSigns(NamedTuple):
@@ -100,59 +111,76 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
     return found
 
 
-def hints(signs: RoundSigns) -> list[str]:
+def hints_by_round(found: Iterable[RoundSigns]) -> Iterator[str]:
+    """A line for each trouble with the rounds that have it, and the numbers of the last of these."""
+    by_trouble: dict[str, dict[int, Hint]] = {}
+    for signs in found:
+        for hint in hints(signs):
+            by_trouble.setdefault(hint.trouble, {})[signs.round] = hint
+    for of_rounds in by_trouble.values():
+        last = list(of_rounds.values())[-1]
+        yield f"round{'s' if len(of_rounds) > 1 else ''} {spans(of_rounds)}: {last}"
+
+
+def hints(signs: RoundSigns) -> list[Hint]:
     """What is wrong, and what usually helps; empty if nothing is."""
     return [*_play_hints(signs), *_training_hints(signs), *_foresight_hints(signs.new_foreseen)]
 
 
-def _play_hints(signs: RoundSigns) -> Iterator[str]:
+def _play_hints(signs: RoundSigns) -> Iterator[Hint]:
     """What real play tells of the dream."""
     imagined, real = signs.imagined_reward, signs.real_reward
     # A tenth of a point in a hundred steps is noise in any game.
     if imagined is not None and real is not None and imagined - real > 0.5 * abs(real) + 0.001:
-        yield (
-            f"the dream flatters: {imagined:+.4f} a step imagined, {real:+.4f} played; train the world model "
-            "longer or the agent less in a round, set dream.temperature nearer 1, shorten dream.horizon, or "
-            "collect more"
+        yield Hint(
+            "the dream flatters",
+            f"{imagined:+.4f} a step imagined, {real:+.4f} played",
+            "train the world model longer or the agent less in a round, set dream.temperature nearer 1, "
+            "shorten dream.horizon, or collect more",
         )
 
 
-def _training_hints(signs: RoundSigns) -> Iterator[str]:
+def _training_hints(signs: RoundSigns) -> Iterator[Hint]:
     """What training tells of the world model and the agent."""
     learned, held_out = signs.cross_entropy
     if learned is not None and held_out is not None and held_out > 2 * learned:
-        yield (
-            f"the world model has learned its play by heart: cross-entropy of L0 {learned:.2f} in training, "
-            f"{held_out:.2f} in episodes held out; if games get no better, train it for fewer steps or on "
-            "smaller batches, raise worldmodel.dropout or worldmodel.token_noise, or collect more"
+        yield Hint(
+            "the world model has learned its play by heart",
+            f"cross-entropy of L0 {learned:.2f} in training, {held_out:.2f} in episodes held out",
+            "if games get no better, train it for fewer steps or on smaller batches, raise "
+            "worldmodel.dropout or worldmodel.token_noise, or collect more",
         )
     if signs.entropy is not None and signs.entropy < 0.05:
-        yield (
-            f"the policy has collapsed: its entropy is {signs.entropy:.0%} of uniform play's; raise "
-            "agent.uniform_coef or agent.entropy_coef, or train the agent less in a round"
+        yield Hint(
+            "the policy has collapsed",
+            f"its entropy is {signs.entropy:.0%} of uniform play's",
+            "raise agent.uniform_coef or agent.entropy_coef, or train the agent less in a round",
         )
     if signs.entropy is not None and signs.entropy > 0.98:
-        yield (
-            f"the policy is still random: its entropy is {signs.entropy:.0%} of uniform play's; train the "
-            "agent longer or lower agent.entropy_coef"
+        yield Hint(
+            "the policy is still random",
+            f"its entropy is {signs.entropy:.0%} of uniform play's",
+            "train the agent longer or lower agent.entropy_coef",
         )
     error, spread = signs.value_error, signs.return_spread
     # Returns of hardly any spread are those of dreams in which nothing happens: then a small error is none.
     if error is not None and spread is not None and error > max(spread, 0.05):
-        yield (
-            f"the critic errs by {error:.3f} where returns spread over {spread:.3f}; "
-            "train the agent longer or lower agent.gamma"
+        yield Hint(
+            "the critic is off",
+            f"it errs by {error:.3f} where returns spread over {spread:.3f}",
+            "train the agent longer or lower agent.gamma",
         )
     yield from _foresight_hints(signs.foreseen)
 
 
-def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[str]:
+def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[Hint]:
     """What the rewards of some play tell of the predictor."""
     for name, (count, recall) in zip(("lost", "won"), foreseen or (), strict=False):
         if count >= ENOUGH and recall is not None and recall < 0.2:
-            yield (
-                f"{name} points are hardly foreseen: {recall:.0%} of {count:.0f}; no dream holds them. "
-                "Collect more play that scores, or keep more of the state (hrvq.levels, train.encoder.steps)"
+            yield Hint(
+                f"{name} points are hardly foreseen",
+                f"{recall:.0%} of {count:.0f}, and no dream holds them",
+                "collect more play that scores, or keep more of the state (hrvq.levels, train.encoder.steps)",
             )
 
 
@@ -166,31 +194,31 @@ def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str
         before = signs.get(stage.round - 1)
         foreseen = _foresight_hints(before.new_foreseen if before else None)
         # Of its training only: play that there may be was the agent's that it replaced.
-        return [*foreseen, *_training_hints(signs[stage.round])]
+        return [str(hint) for hint in (*foreseen, *_training_hints(signs[stage.round]))]
     last = _last_play(config)
     about = stage.round if stage.name == last else stage.round - 1
     if stage.base in ("collect", last) and about in signs:
-        return list(_play_hints(signs[about]))
+        return [str(hint) for hint in _play_hints(signs[about])]
     return []
 
 
 def signs_table(config: RunConfig, found: Iterable[RoundSigns]) -> Table:
     """A line for each round, its hints below."""
-    table = Table(title="Round by round", title_justify="left")
-    for column in (
+    reward = "reward sign" if config.dreams_in_signs else "reward"
+    table = NumbersTable(
+        "Round by round",
         "round",
         "real steps",
         "return collected (games)",
-        f"{'reward sign' if config.dreams_in_signs else 'reward'} a step: imagined",
-        "played",
+        f"{reward} a step: imagined",
+        f"{reward} a step: played",
         "entropy",
         "value error (spread)",
         "foreseen: lost",
-        "won",
-        "L0: learned",
-        "then new (nats)",
-    ):
-        table.add_column(column, overflow="fold")
+        "foreseen: won",
+        "L0 learned (nats)",
+        "L0 then new (nats)",
+    )
     for signs in found:
         several = len(config.games) > 1
         returns = ", ".join(

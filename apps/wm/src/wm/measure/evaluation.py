@@ -25,7 +25,7 @@ from wm.config import RunConfig
 from wm.console import command
 from wm.device import derive_seed, one_thread, pick_device
 from wm.files import require_place
-from wm.measure.evaluation_report import print_sources, score_table
+from wm.measure.evaluation_report import print_scores, print_sources
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
 from wm.policy import RecordedPolicy, load_policy
@@ -200,7 +200,7 @@ def evaluate_run(
     recorded: dict[str, RecordedPolicy] = {}
     result = evaluate_games(config, layout, seed=seed, device=device, reporter=reporter, recorded=recorded)
     for game in result["games"]:
-        console.print(score_table(game, result))
+        print_scores(game, result, console)
     result["published"] = {game: published_scores(game) for game in result["games"]}
     print_sources(dict.fromkeys(chain.from_iterable(result["published"].values())), console)
     write_result(json_file, result, console)

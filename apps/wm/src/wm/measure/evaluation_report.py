@@ -8,16 +8,21 @@ from atari_data import human_normalized, published_scores, score_sources
 from rich.console import Console
 from rich.table import Table
 
-from wm.console import numbers_table
+from wm.console import NumbersTable
 
 REFERENCES = ("Random", "Human")  # the published scores that are of no system, and of no number of steps
 
 
-def score_table(game: str, result: dict[str, Any]) -> Table:
-    """A game's scores: ours and the random agent's as measured, then published means of 100k agent steps.
+def print_scores(game: str, result: dict[str, Any], console: Console) -> None:
+    """A game's scores: ours and the random agent's as measured, then what was published."""
+    console.print(measured_table(game, result))
+    published = published_scores(game)
+    if published:
+        console.print(_published_table(game, published))
 
-    An evaluation of an older version does not tell all that is looked for.
-    """
+
+def measured_table(game: str, result: dict[str, Any]) -> Table:
+    """Scores of the agent and of the random agent; an evaluation of an older version does not tell all."""
     protocol, scores = result["protocol"], result["games"][game]
     collected, choosing = (
         scores.get(name, protocol.get(name)) for name in ("agent_steps_collected", "agent_steps_choosing")
@@ -35,32 +40,34 @@ def score_table(game: str, result: dict[str, Any]) -> Table:
         f"epsilon {protocol.get('epsilon', 0.0)}, "
         f"seed {protocol['seed']}"
     )
-    table = numbers_table(title, "", "mean", "95 % interval", "median", "std", "human-normalised")
-    table.caption, table.caption_justify = "\n".join(_notes(scores["agent"], protocol["episodes"])), "left"
+    table = NumbersTable(title, "measured", "mean", "95 % interval", "median", "std", "human-normalised")
+    table.caption = "\n".join(_notes(scores["agent"], protocol["episodes"]))
     for name in ("agent", "random"):
         score = scores[name]
         low, high = score["interval"]
         table.add_row(
-            f"{name} (measured)",
+            name,
             f"{score['mean']:.2f}",
             f"{low:.2f} to {high:.2f}",
             f"{score['median']:.1f}",
             f"{score['std']:.1f}",
             _normalized(game, score["mean"]),
-            end_section=name == "random",
         )
-    for system, values in published_scores(game).items():
-        mean = fmean(values)
-        spread = f"all {len(values)} seeds: {min(values):.1f} to {max(values):.1f}" if len(values) > 1 else ""
-        budget = "" if system in REFERENCES else ", 100k"
+    return table
+
+
+def _published_table(game: str, published: dict[str, list[float]]) -> Table:
+    title = f"{game}: published, systems after 100k agent steps"
+    table = NumbersTable(title, "", "mean", "seeds", "lowest to highest", "human-normalised")
+    for system, values in published.items():
+        mean, several = fmean(values), len(values) > 1
         table.add_row(
-            f"{system} (published{budget})",
+            system,
             f"{mean:.2f}",
-            spread,
-            "",
-            "",
+            "" if system in REFERENCES else str(len(values)),
+            f"{min(values):.1f} to {max(values):.1f}" if several else "",
             _normalized(game, mean),
-            style="dim",
+            end_section=system == REFERENCES[-1],
         )
     return table
 

@@ -1,13 +1,11 @@
 """What `wm fidelity` prints of a game."""
 
 import math
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
 
-from wm.console import numbers_table, shown
+from wm.console import NumbersTable, shown, spans
 
 SELECTED = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50)
 
@@ -22,7 +20,7 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         f"{game}: {found['windows']} dreams of {protocol['horizon']} steps after {protocol['context']} "
         "real ones, with the actions really played; dream | copy of the last real step"
     )
-    table = numbers_table(title, "", *(f"step {horizon}" for horizon in horizons), "beats copy at")
+    table = NumbersTable(title, "", *(f"step {horizon}" for horizon in horizons), "beats copy at")
 
     def line(name: str, ours: list[float], copied: list[float], digits: int, sign: int = -1) -> None:
         form = f".{digits}f"
@@ -62,12 +60,7 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
 
 def stretches(better: list[bool]) -> str:
     """The steps, counted from 1, at which something holds: ``1-5, 8``; "no step" for none."""
-    found = []
-    for holds, steps in groupby(enumerate(better, 1), key=itemgetter(1)):
-        numbers = [step for step, _ in steps]
-        if holds:
-            found.append(str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]}-{numbers[-1]}")
-    return ", ".join(found) or "no step"
+    return spans(step for step, holds in enumerate(better, 1) if holds) or "no step"
 
 
 def print_foreseen(name: str, event: dict[str, Any], horizon: int, console: Console) -> None:

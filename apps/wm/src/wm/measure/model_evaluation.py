@@ -13,7 +13,7 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
 from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.config import RunConfig
-from wm.console import numbers_table
+from wm.console import NumbersTable
 from wm.device import autocast, autocast_dtype, pick_device
 from wm.measure.model_checks import Check, check_worldmodel
 from wm.measure.results import write_result
@@ -110,7 +110,7 @@ def _table(game: str, levels: list[dict[str, Any]], lengths: list[int]) -> Table
         f"{game}: next tokens on {levels[0]['count']} of the {sum(lengths)} steps of {len(lengths)} "
         f"validation episode{'s' if len(lengths) != 1 else ''}"
     )
-    table = numbers_table(title, "", "level", "model", "copy last", "unigram", words=2)
+    table = NumbersTable(title, "", "level", "model", "copy last", "unigram", words=2)
     for name, own, kind, copied, unigram in ROWS:
         for number, level in enumerate(levels):
             table.add_row(

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from wm.console import numbers_table, shown
+from wm.console import NumbersTable, shown
 
 
 def print_probe(game: str, found: dict[str, Any], console: Console) -> None:
@@ -25,7 +25,7 @@ def _retention(game: str, found: dict[str, Any]) -> Table:
         f"{game}: what an MLP probe reads, R2 (mean error in RAM pixels), on frames of other episodes with "
         "the object in play"
     )
-    table = numbers_table(title, "variable", "frames", *stages)
+    table = NumbersTable(title, "variable", "frames", *stages)
     for variable in dict.fromkeys(row["variable"] for row in rows):
         of_stages = [cells[variable, stage] for stage in stages]
         if all(row["mlp_r2"] is None for row in of_stages):
@@ -40,7 +40,7 @@ def _cell(row: dict[str, Any]) -> str:
 
 def _geometry(game: str, geometry: dict[str, dict[str, float]]) -> Table:
     measures = ("temporal consistency", "diversity", "norm", "state correlation")
-    table = numbers_table(f"{game}: geometry of the features", "", *measures)
+    table = NumbersTable(f"{game}: geometry of the features", "", *measures)
     for stage, values in geometry.items():
         table.add_row(stage, *(shown(value, ".3f") for value in values.values()))
     return table
@@ -49,7 +49,7 @@ def _geometry(game: str, geometry: dict[str, dict[str, float]]) -> Table:
 def _atariari(game: str, found: dict[str, Any]) -> Table:
     categories = list(dict.fromkeys(name for s in found["stages"].values() for name in s["categories"]))
     title = f"{game}: AtariARI linear probes, weighted F1, on {found['unseen_test_frames']} unseen frames"
-    table = numbers_table(title, "", *categories, "mean")
+    table = NumbersTable(title, "", *categories, "mean")
     for stage, score in found["stages"].items():
         cells = (score["categories"].get(name) for name in categories)
         texts = ("" if value is None else f"{value:.3f}" for value in cells)
