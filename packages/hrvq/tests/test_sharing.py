@@ -201,6 +201,16 @@ def test_one_block_in_a_group_leaves_the_interval_unknown():
         assert told.low.isnan().all()
 
 
+def test_a_lone_token_of_one_level_leaves_the_other_levels_known():
+    tokens = TOKENS.repeat(3, 1)
+    tokens[2:, 1] = torch.where(GROUPS.repeat(3)[2:] == 1, -1, tokens[2:, 1])
+    tokens[3, 1] = 1  # the second group's only token of level 1
+    for blocks in (None, torch.arange(12)):
+        told = mutual_information(tokens, GROUPS.repeat(3), 4, blocks=blocks, resamples=20)
+        for bound in (told.low, told.high):
+            assert bound.isnan().tolist() == [False, True]
+
+
 def test_blocks_may_be_numbered_within_each_group():
     tokens, groups, episodes = independent(2, 16, 12, 30)
     within = mutual_information(tokens, groups, 16, blocks=episodes // 2, resamples=50)

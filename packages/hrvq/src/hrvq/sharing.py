@@ -153,8 +153,8 @@ def mutual_information(
         seed: of the bootstrap and the shuffles.
 
     Returns:
-        :class:`Interval` of (L,) in bits, at least 0. Its bounds are NaN where a group has one block only:
-        nothing tells how much another would differ.
+        :class:`Interval` of (L,) in bits, at least 0. The bounds of a level are NaN where a group has tokens
+        of it in one block only: nothing tells how much another would differ.
 
     Raises:
         ValueError: wrong types or shapes, tokens or groups out of range.
@@ -173,12 +173,12 @@ def mutual_information(
     random = np.random.default_rng(seed)
     chance = _chance(tokens, block, groups_of_blocks, sizes, random)
     draws = [level.new_zeros((resamples, *level.shape), dtype=torch.float64) for level in counts]
-    known = True
+    known = torch.ones(len(counts), dtype=torch.bool, device="cpu")
     for group in range(len(counts[0])):
         if blocks is None:  # drawing vectors is drawing counts
-            for level, drawn in zip(counts, draws, strict=True):
+            for index, (level, drawn) in enumerate(zip(counts, draws, strict=True)):
                 total = int(level[group].sum())
-                known = known and total != 1
+                known[index] &= total != 1
                 shares = _profiles(level[group].double()).numpy()
                 drawn[:, group] = torch.from_numpy(random.multinomial(total, shares, resamples))
         else:
@@ -187,10 +187,10 @@ def mutual_information(
                 continue
             _, own = block[members].unique(return_inverse=True)
             number = int(own.max()) + 1
-            known = known and number > 1
             times = random.multinomial(number, np.full(number, 1 / number), resamples)
             for index, drawn in enumerate(draws):
                 per_block = _block_counts(tokens[members, index], own, drawn.shape[-1])
+                known[index] &= int(per_block.any(1).sum()) != 1
                 drawn[:, group] = torch.from_numpy(times).double() @ per_block
     tail = chance.new_tensor([(1 - confidence) / 2, (1 + confidence) / 2])
     estimates, bounds = [], []
@@ -203,8 +203,7 @@ def mutual_information(
         bounds.append(torch.stack((low, torch.minimum(high * factor, most))))
         estimates.append(torch.minimum(told * factor, most))
     low, high = torch.stack(bounds).T.float()
-    if not known:
-        low, high = torch.full_like(low, torch.nan), torch.full_like(high, torch.nan)
+    low, high = (torch.where(known, bound, torch.nan) for bound in (low, high))
     return Interval(torch.stack(estimates).float(), low, high)
 
 
