@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -159,14 +160,17 @@ class Reporter:
         """Where a terminal can show one."""
         if not self.console.is_terminal:
             return nullcontext()
+        # In a narrow terminal the metrics are cut short, and never how far the work is.
+        whole = [Column(no_wrap=True) for _ in range(5)]
         return Progress(
-            TextColumn("{task.description:<12}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[metrics]}"),
+            TextColumn("{task.description:<12}", table_column=whole[0]),
+            BarColumn(bar_width=min(24, self.console.width // 8), table_column=whole[1]),
+            MofNCompleteColumn(table_column=whole[2]),
+            TextColumn("{task.fields[rate]}", table_column=whole[3]),
+            TimeRemainingColumn(table_column=whole[4]),
+            TextColumn("[dim]{task.fields[metrics]}", table_column=Column(ratio=1, no_wrap=True)),
             console=self.console,
+            expand=True,
         )
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float], task: Task | None = None) -> None:
