@@ -13,18 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from atari_data import FrameStore, final_rows
 from command import SMALL, options, train, wm
 from hrvq import HRVQ
 from latent_ac import evaluate_predictors, load_agent
+from rich.console import Console
 from safetensors.numpy import load_file
 from token_worldmodel import TokenSampler, evaluate, load_tokens, load_worldmodel
 from wm.config import load_config
 from wm.policy import RunPolicy
+from wm.reporter import Reporter
+from wm.rounds import layout_of_round
 from wm.run import Layout, Manifest
 from wm.signs import read_signs
+from wm.stage import Context
 from wm.stages.agent import VALIDATION_BATCHES, transitions
 
+CPU, QUIET = torch.device("cpu"), Reporter(Console(quiet=True))
 STEPS = 1301
 ROUNDS = options(
     (
@@ -235,6 +241,29 @@ def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(lo
     assert "agent-1: up to date, skipped" in again.output
     assert (last / "encoder.safetensors").read_bytes() != (second / "encoder.safetensors").read_bytes()
     assert f"{len(tokens[2])} rows tokenised" in again.output
+
+
+def test_a_round_begins_anew(looped, tmp_path):
+    """Round 1 learns all parts from nothing, on all play; the last round goes on from there."""
+    copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
+    steps = ("renew_encoder_steps=2", "renew_worldmodel_steps=2", "renew_agent_steps=12")
+    settings = options(f"rounds.{each}" for each in ("renew=[1]", *steps))
+    changed = wm("train", "--run", copy, "--device", "cpu", *settings)
+    assert changed.code == 0, changed.output
+    assert "agent-0: up to date, skipped" in changed.output
+    config, places = load_config(copy / "config.toml"), (copy / "rounds" / "00", copy / "rounds" / "01", copy)
+    reads = [
+        Context(config.in_round(index), layout_of_round(copy, config, index), CPU, QUIET, round=index)
+        for index in range(3)
+    ]
+    for part in ("encoder", "hrvq", "worldmodel", "agent"):
+        assert [each.known(part) for each in reads] == [None, None, places[1] / f"{part}.safetensors"]
+    for part in ("encoder", "hrvq"):
+        files = [(place / f"{part}.safetensors").read_bytes() for place in places]
+        assert files[0] != files[1] == files[2]
+    tokens = [load_tokens(place / "tokens" / "pong.safetensors").tokens for place in places]
+    assert (tokens[1][: len(tokens[0])] != tokens[0]).any()
+    np.testing.assert_array_equal(tokens[2][: len(tokens[1])], tokens[1])
 
 
 def test_rounds_fewer_and_more_again(looped, tmp_path):

@@ -191,6 +191,29 @@ def test_the_last_round_may_be_longer():
     assert alone.in_round(0) == build_config(read_preset("tiny")).in_round(0)
 
 
+def test_a_round_that_begins_anew_has_steps_of_its_own():
+    settings = (
+        "rounds.count=4", "rounds.first_steps=1000", "rounds.finish=9", "rounds.renew=[2]",
+        "agent.anchor_coef=0.5", "rounds.renew_encoder_steps=5", "rounds.renew_worldmodel_steps=6",
+        "rounds.renew_agent_steps=8",
+    )  # fmt: skip
+    changes = [parse_override(setting) for setting in settings]
+    config = build_config(read_preset("tiny"), *changes)
+    before, anew, after = (config.in_round(index) for index in (1, 2, 3))
+    steps = [getattr(anew.train, part).steps for part in ("encoder", "worldmodel", "predictors", "agent")]
+    assert steps == [5, 6, config.train.predictors.steps, 8]
+    assert [found.agent.anchor_coef for found in (before, anew, after)] == [0.5, 0.0, 0.5]
+    assert [found.rounds.renew for found in (before, anew, after)] == [(), (2,), ()]
+    plain = build_config(read_preset("tiny"), *changes[:3], changes[4])
+    assert before.train == plain.in_round(1).train
+    assert after.train == plain.in_round(3).train
+    last = build_config(read_preset("tiny"), *changes, parse_override("rounds.renew=[3]")).in_round(3)
+    assert last.train.worldmodel.steps == 6  # what `finish` says is of those that go on
+    for wrong in ("[0]", "[4]", "[2, 2]"):
+        with pytest.raises(ValueError, match="give numbers of later rounds, 1 to 3, each once"):
+            build_config(read_preset("tiny"), *changes, parse_override(f"rounds.renew={wrong}"))
+
+
 def test_the_defaults_alone_are_a_run():
     assert build_config({}) == RunConfig()
 

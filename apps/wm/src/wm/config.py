@@ -119,6 +119,12 @@ class RunConfig:
             self._check_rounds()
 
     def _check_rounds(self) -> None:
+        renewed = self.rounds.renew
+        require(
+            all(1 <= index < self.rounds.count for index in renewed) and len(set(renewed)) == len(renewed),
+            f"rounds.renew is {list(renewed)}; give numbers of later rounds, 1 to {self.rounds.count - 1}, "
+            "each once",
+        )
         later, rest = self.rounds.count - 1, self.collect.num_steps - self.rounds.first_steps
         require(
             self.collect.policy != "imported",
@@ -156,11 +162,16 @@ class RunConfig:
                 agent=replace(self.agent, anchor_coef=0.0),
                 rounds=RoundsConfig(encoder_steps=encoder_steps),
             )
-        last = index == rounds.count - 1
-        times = rounds.finish if last else 1
+        last, renewed = index == rounds.count - 1, index in rounds.renew
         schedule = "cosine" if rounds.anneal and last else train.agent.schedule
         rate = train.agent.learning_rate * (1 - (1 - rounds.agent_decay) * index / (rounds.count - 1))
-        encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
+        if renewed:
+            encoder_steps, predictors = rounds.renew_encoder_steps, train.predictors.steps
+            worldmodel, agent = rounds.renew_worldmodel_steps, rounds.renew_agent_steps
+        else:
+            encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
+            steps = (rounds.worldmodel_steps, rounds.predictor_steps, rounds.agent_steps)
+            worldmodel, predictors, agent = ((rounds.finish if last else 1) * each for each in steps)
         share, extra = divmod(self.collect.num_steps - rounds.first_steps, rounds.count - 1)
         return replace(
             self,
@@ -168,13 +179,12 @@ class RunConfig:
             train=replace(
                 train,
                 encoder=_with_steps(train.encoder, encoder_steps),
-                worldmodel=replace(train.worldmodel, steps=times * rounds.worldmodel_steps),
-                predictors=replace(train.predictors, steps=times * rounds.predictor_steps),
-                agent=replace(
-                    train.agent, steps=times * rounds.agent_steps, schedule=schedule, learning_rate=rate
-                ),
+                worldmodel=replace(train.worldmodel, steps=worldmodel),
+                predictors=replace(train.predictors, steps=predictors),
+                agent=replace(train.agent, steps=agent, schedule=schedule, learning_rate=rate),
             ),
-            rounds=replace(rounds, count=1, encoder_steps=encoder_steps),
+            agent=replace(self.agent, anchor_coef=0.0 if renewed else self.agent.anchor_coef),
+            rounds=replace(rounds, count=1, encoder_steps=encoder_steps, renew=(index,) if renewed else ()),
         )
 
 

@@ -309,6 +309,10 @@ class RoundsConfig:
             Their steps are noisy; at a constant rate the last policy is one of many that they pass through.
         newest_share: of what encoder, codes, world model and predictors learn from, and of the dreams'
             contexts, from the newest round; the rest from all play.
+        renew: numbers of later rounds in which encoder, codes, world model, predictors and agent begin anew
+            and learn from all play so far. Those that go on bear the marks of the first random play.
+        renew_encoder_steps: optimiser steps of the encoder in such a round; renew_worldmodel_steps,
+            renew_agent_steps: likewise, whatever ``finish`` says; predictors take those of round 0.
     """
 
     count: int = 1
@@ -324,6 +328,10 @@ class RoundsConfig:
     agent_decay: float = 1.0
     anneal: bool = False
     newest_share: float = 0.5
+    renew: tuple[int, ...] = ()
+    renew_encoder_steps: int = 1500
+    renew_worldmodel_steps: int = 3200
+    renew_agent_steps: int = 3600
 
     def __post_init__(self) -> None:
         require(1 <= self.count <= 1000, f"count must be 1 to 1000; got {self.count}")
@@ -334,5 +342,7 @@ class RoundsConfig:
         for name in ("epsilon", "newest_share"):
             require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]; got {getattr(self, name)}")
         require(0 < self.agent_decay <= 1, f"agent_decay must lie in (0, 1]; got {self.agent_decay}")
-        for name in ("worldmodel_steps", "predictor_steps", "agent_steps", "finish"):
+        counts = ("worldmodel_steps", "predictor_steps", "agent_steps", "finish")
+        renewed = ("renew_encoder_steps", "renew_worldmodel_steps", "renew_agent_steps")
+        for name in (*counts, *renewed):
             require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")

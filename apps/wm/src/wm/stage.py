@@ -65,8 +65,11 @@ class Context:
     def known(self, part: str) -> Path | None:
         """The weights of a part (``encoder``, ``hrvq`` ...) that the stage goes on from, None for new ones.
 
-        They are those of the round before, or in round 0 of the run that this one starts from.
+        They are those of the round before, or in round 0 of the run that this one starts from. A round of
+        ``rounds.renew`` begins anew.
         """
+        if self.config.rounds.renew:
+            return None
         layout = self.previous
         if layout is None and part in self.config.start.taken:
             layout = self.layout.start

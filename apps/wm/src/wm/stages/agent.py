@@ -158,6 +158,7 @@ STAGE = Stage(
         *config.windows.game_weights,
         config.collect.validation_fraction,
         config.rounds.newest_share,
+        *config.rounds.renew,
         # What such an agent learns from is not what it was in older versions.
         *(["transform inside"] if config.predictor.reward_head == "two_hot" else []),
     ],

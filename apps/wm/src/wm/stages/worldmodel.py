@@ -98,6 +98,7 @@ STAGE = Stage(
         *config.windows.game_weights,
         config.collect.validation_fraction,
         config.rounds.newest_share,
+        *config.rounds.renew,
     ],
     run,
     continues=("worldmodel",),
