@@ -264,6 +264,9 @@ def test_a_round_begins_anew(looped, tmp_path):
     tokens = [load_tokens(place / "tokens" / "pong.safetensors").tokens for place in places]
     assert (tokens[1][: len(tokens[0])] != tokens[0]).any()
     np.testing.assert_array_equal(tokens[2][: len(tokens[1])], tokens[1])
+    refused = practise(copy, tmp_path)
+    assert refused.returncode == 2
+    assert "--round 1 begins with a new agent (rounds.renew); give another round" in refused.stderr
 
 
 def test_rounds_fewer_and_more_again(looped, tmp_path):
@@ -386,17 +389,18 @@ def test_settings_of_a_round_add_up(looped):
     assert config["rounds"]["count"] == 3
 
 
+def practise(run, cwd, *options):
+    """The benchmark of one round's practice, in a process of its own."""
+    script = Path(__file__).parents[1] / "apps/wm/benchmarks/practice.py"
+    command = [sys.executable, script, run, "--round", "1", "--device", "cpu", *options]
+    env = os.environ | {"COLUMNS": "120"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
+
+
 def test_a_rounds_practice_is_repeated_without_a_trace(looped, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in looped.rglob("*")}
-    script = Path(__file__).parents[1] / "apps/wm/benchmarks/practice.py"
-    settings = ("--try", "dream.temperature=0.5 agent.center_advantages=true", "--device", "cpu")
-    done = subprocess.run(
-        [sys.executable, script, looped, "--round", "1", "--repeats", "2", "--episodes", "2", *settings],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"COLUMNS": "120"},
-    )
+    settings = ("--try", "dream.temperature=0.5 agent.center_advantages=true")
+    done = practise(looped, tmp_path, "--repeats", "2", "--episodes", "2", *settings)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]
     table = [[cell.strip() for cell in row] for row in rows]
