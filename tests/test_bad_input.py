@@ -33,6 +33,7 @@ def refused(result, *parts):
         (["--games", "MsPacman"], ["ms_pacman"]),
         (["--games", "pong,pong"], ["twice"]),
         (["--games", ""], ["--games takes ALE names with commas between", "got ''"]),
+        (["--games", "pong", "--games", "pong"], ["twice"]),
         (["--games", "pong,"], ["--games takes ALE names with commas between", "got 'pong,'"]),
         (["wroldmodel"], ["unknown stage 'wroldmodel'", "worldmodel"]),
         (["seed=1"], ["unknown stage 'seed=1'", "did you mean `--set seed=1`?"]),

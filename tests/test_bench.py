@@ -170,11 +170,12 @@ def test_a_run_that_fails_is_named_and_the_others_finish(finished, tmp_path, eng
 
 
 def test_an_engine_gets_one_command_a_run(tmp_path):
-    done = wm(
-        "bench", "--games", "pong,breakout", "--seeds", "0,3", "--preset", "tiny", "--out", tmp_path / "b",
-        "--submit-command", 'sbatch --job-name {name} --wrap "{command}"',
-    )  # fmt: skip
+    into = ("--preset", "tiny", "--out", tmp_path / "b")
+    into += ("--submit-command", 'sbatch --job-name {name} --wrap "{command}"')
+    done = wm("bench", "--games", "pong,breakout", "--seeds", "0,3", *into)
     assert done.code == 0
+    one_by_one = ("--games", "pong", "--games", "breakout", "--seeds", "0", "--seeds", "3")
+    assert wm("bench", *one_by_one, *into).output == done.output
     lines = done.output.splitlines()
     assert len(lines) == 4
     assert lines[1].startswith(

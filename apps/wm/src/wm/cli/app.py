@@ -1,5 +1,6 @@
 """Puts the commands together."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -59,18 +60,29 @@ def options(
     """Token world models for Atari: train, evaluate and look into them."""
 
 
-app.command()(train)
-app.command(name="eval")(evaluate)
-app.command()(bench)
-app.command()(probe)
-app.command()(fidelity)
-app.command(name="import")(import_recording)
-app.command()(atlas)
-app.command()(dream)
-app.command()(play)
-app.command()(doctor)
-app.command()(runs)
-app.command()(show)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "eval": evaluate,
+    "bench": bench,
+    "probe": probe,
+    "fidelity": fidelity,
+    "import": import_recording,
+    "atlas": atlas,
+    "dream": dream,
+    "play": play,
+    "doctor": doctor,
+    "runs": runs,
+    "show": show,
+}
+
+
+def _help(command: Callable[..., None]) -> str:
+    """A command's docstring, a paragraph a line: the terminal breaks lines, not the source."""
+    return "\n\n".join(" ".join(text.split()) for text in (command.__doc__ or "").split("\n\n"))
+
+
+for name, command in COMMANDS.items():
+    app.command(name=name, help=_help(command))(command)
 
 
 def main() -> None:

@@ -5,13 +5,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from wm.cli.options import DeviceOption, JsonOption, names_of_games
+from wm.cli.options import DeviceOption, JsonOption, names_of_games, numbers_of_seeds
 from wm.console import make_console
 
 
 def bench(
-    games: Annotated[str, typer.Option(help="ALE names, comma-separated.")] = "pong,breakout,ms_pacman",
-    seeds: Annotated[str, typer.Option(help="Of the runs of each game, comma-separated.")] = "0,1,2",
+    games: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ALE names, comma-separated. Default: pong,breakout,ms_pacman.", show_default=False
+        ),
+    ] = None,
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option(help="Of the runs of each game, comma-separated. Default: 0,1,2.", show_default=False),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -65,8 +73,6 @@ def bench(
     from wm.device import named_device, pick_device
 
     console = make_console()
-    if not all(part.strip().isdecimal() for part in seeds.split(",")):
-        raise ValueError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got {seeds!r}")
     if engine == "submitit" and preset is None:
         raise ValueError(
             "--engine submitit needs --preset: which is the default depends on the machine, "
@@ -82,8 +88,8 @@ def bench(
     if preset is None:
         preset = default_preset(pick_device(device))
     options = BenchOptions(
-        games=tuple(names_of_games(games)),
-        seeds=tuple(int(part) for part in seeds.split(",")),
+        games=tuple(names_of_games(games or ["pong,breakout,ms_pacman"])),
+        seeds=tuple(numbers_of_seeds(seeds or ["0,1,2"])),
         preset=preset,
         out=out,
         episodes=episodes,

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -35,16 +36,30 @@ def _require_no_artifact(path: Path) -> None:
                 raise ValueError(f"{path} is the run's own; choose another place")
 
 
-def names_of_games(text: str) -> list[str]:
-    """What `--games` names.
+def names_of_games(texts: Sequence[str]) -> list[str]:
+    """What `--games` names: several with commas between, the option given more than once, or both.
 
     Raises:
         ValueError: a name is empty.
     """
-    names = [name.strip() for name in text.split(",")]
+    names = [name.strip() for text in texts for name in text.split(",")]
     if not all(names):
-        raise ValueError(f"--games takes ALE names with commas between, such as pong,breakout; got {text!r}")
+        given = " ".join(texts)
+        raise ValueError(f"--games takes ALE names with commas between, such as pong,breakout; got {given!r}")
     return names
+
+
+def numbers_of_seeds(texts: Sequence[str]) -> list[int]:
+    """What `--seeds` names, written as :func:`names_of_games` are.
+
+    Raises:
+        ValueError: one is no whole number.
+    """
+    numbers = [part.strip() for text in texts for part in text.split(",")]
+    if not all(number.isascii() and number.isdecimal() for number in numbers):
+        given = " ".join(texts)
+        raise ValueError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got {given!r}")
+    return [int(number) for number in numbers]
 
 
 RunArgument = Annotated[

@@ -19,7 +19,7 @@ def train(
         ),
     ] = None,
     games: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="ALE names, comma-separated: pong,breakout,ms_pacman. Default: the preset's, which is pong "
             "in all but reference.",
