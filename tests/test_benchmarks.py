@@ -18,6 +18,7 @@ SMALL_MODEL = ["--dim", 16, "--layers", 1, "--heads", 2]
 WITHOUT_A_RUN = {
     "apps/wm/benchmarks/agent_share.py": ["--preset", "tiny", "--batch", 4, "--rounds", 1, "--device", "cpu"],
     "apps/wm/benchmarks/picture_targets.py": ["--games", "pong", "--frames", 200],
+    "packages/atari-data/benchmarks/collection.py": ["--steps", 400, "--num-envs", 4, "--repeats", 1],
     "packages/atari-data/benchmarks/reading.py": ["--steps", 2000],
     "packages/hrvq/benchmarks/fit.py": ["--rows", 2000, "--dim", 16],
     "packages/latent-ac/benchmarks/updates.py": [

@@ -70,12 +70,12 @@ def test_both_packages_find_the_same_windows(length):
 
 def test_nothing_names_a_package_registry_or_a_machine():
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
-    ).stdout.split()
+    ).stdout.split("\0")
     forbidden = ("pypi" + ".org/simple", "files.python" + "hosted", "/ro" + "ot/", "/wo" + "rk/")
     for name in listed:
         path = ROOT / name

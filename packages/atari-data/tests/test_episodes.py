@@ -10,7 +10,7 @@ SHORT = Protocol(max_frames=603)
 def evaluate(num_episodes: int, num_envs: int, **more):
     policy = RandomPolicy("breakout", 3, num_envs)
     return play_episodes(
-        "breakout", policy, num_episodes, seed=1, num_envs=num_envs, **{"protocol": SHORT, **more}
+        "breakout", policy, num_episodes, num_envs=num_envs, **{"seed": 1, "protocol": SHORT, **more}
     )
 
 
@@ -43,6 +43,7 @@ def test_a_seed_gives_the_same_episodes_and_progress_counts_them():
     assert one.lengths.tolist() == two.lengths.tolist()
     assert seen[-1] == 5
     assert seen == sorted(seen)
+    assert evaluate(5, 2, seed=2).lengths.tolist() != one.lengths.tolist()
 
 
 def test_recorded_episodes_have_a_screen_for_every_observation(monkeypatch):

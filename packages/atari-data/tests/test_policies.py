@@ -18,6 +18,8 @@ def test_an_environment_does_the_same_in_any_company(make):
     crossed = np.array([ask(apart, 1, 0) for _ in range(steps)])
     assert crossed.tolist() == rows[:, [1, 0]].tolist()
     assert rows[:, 0].tolist() != rows[:, 1].tolist()
+    other = make("pong", 4, 3)
+    assert [ask(other, 0)[0] for _ in range(steps)] != rows[:, 0].tolist()
 
 
 def test_random_play_is_uniform_over_the_minimal_actions():

@@ -127,6 +127,8 @@ def test_labelled_games():
 
 
 def test_bad_labels():
+    with pytest.raises(ValueError, match=r"ram is int64 \(1, 128\); give uint8"):
+        labels("pong", [[0] * 128])
     with pytest.raises(ValueError, match="tetris has no annotated RAM"):
         labels("tetris", np.zeros((1, 128), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"ram is None, .* collect pong with ram=True"):

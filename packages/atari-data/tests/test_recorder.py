@@ -50,6 +50,26 @@ def test_the_last_action_of_a_quota_cuts_an_episode_only_where_the_game_goes_on(
     assert columns["truncated"] == [False, not terminated, False]
 
 
+@pytest.mark.parametrize("quota", [2, BLOCK - 1, BLOCK, BLOCK + 1])
+def test_nothing_is_written_to_a_final_row_while_another_environment_takes_its_last_actions(
+    quota: int,
+) -> None:
+    """Environment 1 loses a tick to a new game, in which environment 0, cut before, would go on and end."""
+    rows = Rows(), Rows()
+    recorder = Recorder(rows, np.array([quota] * 2), first_ids=np.array([0, 1]), id_stride=2, ram=False)
+    for number in range(quota + 2):
+        ended = np.array([number == quota + 1, number == quota - 1])
+        both = Tick(*(np.repeat(column, 2, axis=0) for column in tick(number)))
+        recorder.record(both._replace(terminated=ended, rewards=ended.astype(np.int32)), None)
+        if recorder.done:
+            break
+    columns = {name: np.concatenate([block[name] for block in rows[0].blocks]) for name in rows[0].blocks[0]}
+    assert len(columns["actions"]) == quota + 1
+    assert np.flatnonzero(columns["truncated"]).tolist() == [quota - 1]
+    assert not columns["terminated"].any()
+    assert not columns["rewards"].any()
+
+
 @pytest.mark.parametrize("end", [1, 2, BLOCK, BLOCK + 1])
 def test_the_ram_of_a_last_picture_is_that_of_the_row_before_wherever_the_row_lies(end: int) -> None:
     """Row 1, where the first action ends the game, and the rows about the end of a block too."""

@@ -76,6 +76,29 @@ def test_a_video_a_folder_of_images_and_a_file_give_the_same_frames(tmp_path: Pa
     assert np.abs(stores["play.mp4"].frames[:].astype(int) - expected).mean() < 4
 
 
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_of_a_video_cut_without_encoding_it_again_what_is_shown_counts(tmp_path: Path, b_frames: int):
+    """Its file keeps the pictures back to the last whole one, and says not to show them."""
+    av = pytest.importorskip("av")
+    picture = np.zeros((28, 28, 3), dtype=np.uint8)
+    with av.open(tmp_path / "whole.mp4", "w") as out:
+        stream = out.add_stream("libx264", rate=15, options={"bf": str(b_frames)})
+        stream.width, stream.height, stream.pix_fmt = 28, 28, "yuv420p"
+        for level in range(100):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture + level, format="rgb24")))
+        out.mux(stream.encode())
+    with av.open(tmp_path / "whole.mp4") as whole, av.open(tmp_path / "cut.mp4", "w") as out:
+        stream = out.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= 2 / packet.time_base
+                packet.dts -= 2 / packet.time_base
+                packet.stream = stream
+                out.mux(packet)
+    count, pictures = read_frames(tmp_path / "cut.mp4")
+    assert count == len(list(pictures)) == 70
+
+
 def test_columns_and_grey_frames_may_have_a_last_axis_of_one_and_text_a_byte_order_mark(tmp_path: Path):
     (tmp_path / "actions.csv").write_text("\n".join(map(str, ACTIONS[:10])), encoding="utf-8-sig")
     np.save(tmp_path / "rewards.npy", np.arange(9.0)[:, None])
@@ -145,6 +168,7 @@ def test_pictures_are_shrunk_by_area():
         ({"episode_ids": [0] * 4 + [1] * 3 + [0] * 3}, "returns to an earlier episode"),
         ({"episode_ids": [0] * 4 + [1] + [2] * 5}, "the episode at frame 4 has 1 frame"),
         ({"episode_ids": [0] * 9 + [np.inf]}, "episode_ids holds numbers that are not whole"),
+        ({"episode_ids": [2.0**64] * 5 + [2.0**65] * 5}, r"episode_ids holds 3.68\d+e\+19, a float"),
         ({"episode_ids": [0] * 9}, r"episode_ids is int64 \(9,\)"),
         ({"lives": [256] * 10}, "lives go below 0 or above 255"),
         ({"game": "My Game"}, "use lower-case letters"),

@@ -71,6 +71,8 @@ def test_all_starts_are_drawn_evenly():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="batch_size is 2 for 3 games"):
         MultiGameSampler(STARTS, batch_size=2, seed=0)
+    with pytest.raises(ValueError, match=r"batch_size is 4\.0; give an integer"):
+        MultiGameSampler(STARTS, batch_size=4.0, seed=0)
     with pytest.raises(ValueError, match="no window fits into the episodes of pong"):
         MultiGameSampler({"pong": np.arange(0)}, batch_size=2, seed=0)
     with pytest.raises(ValueError, match="give each a positive one"):

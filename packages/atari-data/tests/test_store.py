@@ -182,10 +182,14 @@ def test_too_many_open_shards_are_told(cut: FrameStore, tmp_path: Path):
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 1, limits[1]))
+    opened = len(os.listdir("/dev/fd")) - 1
     try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 2, limits[1]))
         with pytest.raises(ValueError, match=r"too many files are open.*ulimit"):
             FrameStore.open(tmp_path)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        with pytest.raises(ValueError, match=r"too many files are open.*ulimit"):
+            shards_module.ShardWriter(tmp_path, "env-0", ram=False, config={})
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -214,6 +218,8 @@ def test_a_shard_of_another_version_is_told(cut: FrameStore, tmp_path: Path):
     whole = entry["config"]
     for config, message in (
         ({}, "does not say its end, game, protocol, round, seed; write it again"),
+        (3, "holds no 'artifact' metadata"),
+        (None, "holds no 'artifact' metadata"),
         (whole | {"protocol": {"turbo": 2}}, "has a protocol that this version does not know .*turbo"),
     ):
         save_file(load_file(path), path, {"artifact": json.dumps(entry | {"config": config})})

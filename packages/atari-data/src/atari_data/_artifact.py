@@ -69,11 +69,11 @@ def open_artifact(
             entry = (file.metadata() or {}).get(METADATA_KEY)
             others = {name: file.get_tensor(name) for name in file.keys() if name != mapped}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        _check_open_files(error)
+        check_open_files(error)
         raise ValueError(f"{path} is not a readable safetensors file ({error}); write it again") from error
     try:
         found = json.loads(entry or "")
-        found_kind, found_schema, config = found["kind"], found["schema"], found["config"]
+        found_kind, found_schema, config = found["kind"], found["schema"], dict(found["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no '{METADATA_KEY}' metadata, so it is not an artifact of this project"
@@ -85,10 +85,12 @@ def open_artifact(
     return config, _map_tensor(path, mapped), others
 
 
-def _check_open_files(error: Exception) -> None:
+def check_open_files(error: Exception) -> None:
+    """Raise ValueError if the error is that too many files are open; what to do is then said."""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         raise ValueError(
-            "too many files are open, of which each shard of an open store is one; allow more (ulimit -n)"
+            "too many files are open, of which each shard of an open store and each environment that is "
+            "collected from is one; allow more (ulimit -n)"
         ) from error
 
 
@@ -102,5 +104,5 @@ def _map_tensor(path: Path, name: str) -> NDArray[Any]:
             dtype, start = _DTYPES[spec["dtype"]], 8 + length + spec["data_offsets"][0]
             return np.memmap(file, dtype=dtype, mode="r", offset=start, shape=tuple(spec["shape"]))
     except OSError as error:
-        _check_open_files(error)
+        check_open_files(error)
         raise

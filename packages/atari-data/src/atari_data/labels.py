@@ -52,6 +52,7 @@ def labels(game: str, ram: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
         )
     if ram is None:  # what `FrameStore.ram` is
         raise ValueError(f"ram is None, as of play collected without it; collect {game} with ram=True")
+    ram = np.asarray(ram)
     if ram.ndim != 2 or ram.shape[1] != RAM_SIZE or ram.dtype != np.uint8:
         raise ValueError(f"ram is {ram.dtype} {ram.shape}; give uint8 (N, {RAM_SIZE})")
     return {name: np.ascontiguousarray(ram[:, byte]) for name, byte in variables.items()}

@@ -65,10 +65,10 @@ class Recorder:
         over, running = tick.over, self.num_rows == _NEVER
         quota_met = running & (self._taken == self._quotas)
         acting = running & ~over & ~quota_met
-        if row > 0:  # what the row before brought
-            rows["rewards"][:, row - 1] = tick.rewards
-            rows["terminated"][:, row - 1] = tick.terminated
-            rows["truncated"][:, row - 1] = tick.truncated | (quota_met & ~tick.terminated)
+        if row > 0:  # what the row before brought; one that met its quota is final and brings nothing
+            rows["rewards"][running, row - 1] = tick.rewards[running]
+            rows["terminated"][running, row - 1] = tick.terminated[running]
+            rows["truncated"][running, row - 1] = (tick.truncated | (quota_met & ~tick.terminated))[running]
         rows[FRAMES][:, row] = tick.observations[:, -1]
         rows["actions"][:, row] = np.where(acting, tick.actions, 0)
         rows["episode_ids"][:, row] = self._ids

@@ -18,6 +18,7 @@ from atari_data.video import read_frames, to_frame
 from atari_data.windows import final_rows
 
 _BLOCK = 256
+_TOLD_APART = 2**53  # up to here every whole number is a float64 of its own
 _T = TypeVar("_T")
 
 
@@ -166,6 +167,10 @@ def _integers(values: Any, name: str, *lengths: int) -> NDArray[Any]:
     column = _load(values, name, *lengths)
     if not np.isfinite(column).all() or (column != np.floor(column)).any():
         raise ValueError(f"{name} holds numbers that are not whole; give integers")
+    if column.dtype.kind == "f" and (largest := np.abs(column).max()) > _TOLD_APART:
+        raise ValueError(
+            f"{name} holds {largest:g}, a float that its neighbours equal; give smaller integers"
+        )
     return column.astype(np.int64)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from atari_data._checks import whole
+
 
 class MultiGameSampler:
     """Draws a batch's window starts, with replacement, a fixed number from each game.
@@ -28,6 +30,7 @@ class MultiGameSampler:
             raise ValueError("starts holds no game; give at least one")
         if empty := [game for game, rows in starts.items() if len(rows) == 0]:
             raise ValueError(f"no window fits into the episodes of {', '.join(empty)}; use shorter windows")
+        batch_size = whole("batch_size", batch_size)
         if batch_size < len(starts):
             raise ValueError(
                 f"batch_size is {batch_size} for {len(starts)} games; a batch holds a window of each at least"

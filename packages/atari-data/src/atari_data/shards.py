@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atari_data._artifact import HEADER_BYTES, encode_header, open_artifact
+from atari_data._artifact import HEADER_BYTES, check_open_files, encode_header, open_artifact
 from atari_data.protocol import Protocol
 
 KIND = "frames"
@@ -77,7 +77,11 @@ class ShardWriter:
 
     def _start_file(self) -> None:
         self.paths.append(self._folder / f"{self._name}-{len(self.paths):05d}")
-        self._file = self.paths[-1].open("wb")
+        try:
+            self._file = self.paths[-1].open("wb")
+        except OSError as error:
+            check_open_files(error)
+            raise
         self._file.write(bytes(HEADER_BYTES))
         self._rows = 0
         self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in self._names}

@@ -151,7 +151,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _count(path: Path) -> int:
     with _opened(path) as container:
-        return sum(1 for packet in container.demux(video=0) if packet.size)
+        packets = container.demux(video=0)  # of a video cut without re-encoding some are only read on
+        return sum(1 for packet in packets if packet.size and not packet.is_discard)
 
 
 def _decode(path: Path) -> Iterator[NDArray[np.uint8]]:
@@ -164,5 +165,5 @@ def _av() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise ValueError("videos and images need PyAV; pip install 'atari-data[video]'") from error
+        raise ValueError("videos and images need PyAV; pip install av") from error
     return av
