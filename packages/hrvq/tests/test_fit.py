@@ -83,6 +83,23 @@ def test_codes_that_move_to_where_codes_are_crowded_even_out_their_use(monkeypat
     assert perplexity[0] > perplexity[1] + 1
 
 
+def test_a_level_ends_where_its_codes_rest_and_not_after_some_were_moved():
+    """Moved codes cost at first, which is not the end of getting better."""
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, 2, generator=random) * 5
+    which = torch.multinomial(torch.rand(4, generator=random) ** 3, 1000, True, generator=random)
+    found = []
+    q = HRVQ(HRVQConfig(dim=2, levels=1, codes=8))
+    q.fit(
+        centres[which] + torch.randn(1000, 2, generator=random),
+        epochs=30,
+        progress=lambda p: found.append(p.distortion),
+    )
+    assert found != sorted(found, reverse=True)  # codes were moved
+    assert len(found) < 30
+    assert 0 <= found[-2] - found[-1] < 1e-3 * found[-2]
+
+
 def test_the_second_half_of_the_passes_only_settles(vectors):
     """Lloyd's passes never make it worse; revivals do, at first."""
     found = []

@@ -211,6 +211,15 @@ def test_codes_stay_finite_without_smoothing_and_decay(quantizer, random_codeboo
     assert torch.equal(q.codebooks[0][unused], before[unused])
 
 
+def test_an_unused_code_rests_without_smoothing_however_long():
+    """Its average falls through the smallest floats, whose ratio is any number."""
+    q = HRVQ(HRVQConfig(dim=2, levels=1, codes=2, smoothing=0.0, revive_below=0.0))
+    q.set_codebooks([torch.tensor([[0.0, 0.0], [20.0, 0.7]])])
+    for _ in range(2100):
+        q.update(torch.zeros(1, 2))
+    assert torch.allclose(q.codebooks[0][1], torch.tensor([20.0, 0.7]), rtol=1e-4)
+
+
 def test_a_start_from_many_vectors_may_weigh_as_much_as_a_batch(vectors):
     x = vectors(4000, 8)
     whole, scaled = (HRVQ(HRVQConfig(dim=8, levels=2, codes=16)) for _ in range(2))

@@ -129,6 +129,16 @@ def test_episodes_that_tell_everything_are_heard_to(groups, codes, episodes):
     assert float(told.high) == pytest.approx(truth, abs=1e-5)
 
 
+@pytest.mark.parametrize("episodes", [2, 3, 5])
+def test_two_codes_tell_one_bit_of_eight_groups(episodes):
+    """The most that can be told is what tokens hold, where that is less than what groups do."""
+    episode = torch.arange(8 * episodes).repeat_interleave(20)
+    group = episode % 8
+    told = mutual_information(group[:, None] % 2, group, 2, blocks=episode, resamples=50)
+    assert float(told.estimate) == pytest.approx(1, abs=1e-5)
+    assert float(told.high) == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("own", [0.0, 0.3, 0.6, 1.0])
 @pytest.mark.parametrize(("groups", "codes", "episodes"), [(2, 64, 20), (4, 256, 10)])
 def test_the_interval_holds_what_few_episodes_tell(groups, codes, episodes, own):

@@ -140,6 +140,18 @@ def test_the_state_of_other_codes_is_refused_and_changes_nothing(vectors):
             other[0].encode(vectors(3, config.dim))
 
 
+@pytest.mark.parametrize("name", ["table", "counts", "sums"])
+def test_a_state_of_which_one_part_does_not_fit_changes_nothing(name, vectors):
+    q, other = (HRVQ(HRVQConfig(dim=8, levels=2, codes=16)) for _ in range(2))
+    q.update(vectors(100, 8))
+    other.update(vectors(100, 8, seed=1))
+    before = {key: part.clone() for key, part in other.state_dict().items()}
+    with pytest.raises(RuntimeError, match=f"holds {name} of \\(3,"):
+        other.load_state_dict(q.state_dict() | {name: q.state_dict()[name][:3]})
+    for key, part in other.state_dict().items():
+        assert torch.equal(part, before[key]), key
+
+
 def test_a_state_that_does_not_say_its_sizes_is_taken(vectors):
     """As state dicts of an older version are."""
     q, other = (HRVQ(HRVQConfig(dim=8, levels=2, codes=16)) for _ in range(2))

@@ -37,7 +37,8 @@ class HRVQConfig:
         commitment_weights: factor of each level's commitment loss; one number stands for all levels (0.25 is
             that of van den Oord et al. 2017). They act on whatever the input's gradient reaches, never on
             the codes.
-        smoothing: Laplace smoothing of the code counts, so that an unused code has a finite mean.
+        smoothing: Laplace smoothing of the code counts, so that an unused code has a finite mean. Without
+            revival that mean shrinks to zero, as in van den Oord et al. 2017; with smoothing 0 it rests.
         revive_below: a code whose average count falls below this share of the mean count is moved onto
             a random vector of the current batch; 0 switches revival off, of ``fit`` too unless told
             otherwise. It must be below 0.5, the share that a moved code starts with, or that code would be

@@ -228,5 +228,5 @@ def _improve(
             progress(FitProgress(level, epoch, epochs, found.distortion))
         if not reviving and found.distortion >= (1 - tolerance) * before:
             break
-        before = found.distortion
+        before = float("inf") if reviving else found.distortion  # which the moved codes have not kept
     return codes, epoch + 1

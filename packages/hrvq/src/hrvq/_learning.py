@@ -13,6 +13,8 @@ from hrvq._nearest import nearest
 from hrvq._residuals import residuals
 from hrvq._statistics import Draw, Level, Statistics, dead_codes, draw, replace, smoothed
 
+_FORGOTTEN = 1e-30  # an average count so small that a ratio to it has lost its digits
+
 
 def start(
     levels: Sequence[Level],
@@ -89,7 +91,7 @@ def move(
         revived.append((dead, drawn))
     for number, (level, found, back) in enumerate(zip(levels, batch, revived, strict=True)):
         average = smoothed(level.counts, config.smoothing)[:, None]
-        moves = (found.counts.sum() > 0) & (average > 0)
+        moves = (found.counts.sum() > 0) & (average > _FORGOTTEN)
         level.codes.copy_(torch.where(moves, level.sums / average, level.codes))
         if back is not None:
             replace(level, *back)

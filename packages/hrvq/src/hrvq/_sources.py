@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class VectorSource:
 def _memory_map(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:  # EOFError: of a file of no bytes
+    except (OSError, ValueError, EOFError, TokenError) as error:  # of no bytes, of a header that is no Python
         raise ValueError(f"{path} is no readable NumPy file ({error}); write it with numpy.save") from error
     return array
 

@@ -122,12 +122,15 @@ class Codes(nn.Module):
         """Refuse the codes of another quantizer before any is copied, even if their total number fits."""
         extra = state_dict.get(f"{prefix}_extra_state")
         sizes = self._sizes if extra is None or len(extra) == 1 else tuple(extra[1:].tolist())
-        table = state_dict.get(f"{prefix}table", self.table)
-        if sizes != self._sizes or table.shape != self.table.shape:
-            held = f"codes {sizes}" if sizes != self._sizes else f"a table of {tuple(table.shape)}"
+        held = [f"codes {sizes}"] if sizes != self._sizes else []
+        for name, own in self.named_buffers():
+            shape = state_dict.get(f"{prefix}{name}", own).shape
+            if shape != own.shape:
+                held.append(f"{name} of {tuple(shape)}")
+        if held:
             error_msgs.append(
-                f"the state of {prefix}table holds {held}; this quantizer has codes {self._sizes} of "
-                f"{self.config.dim} numbers"
+                f"the state of {prefix or 'the quantizer'} holds {' and '.join(held)}; this quantizer has "
+                f"codes {self._sizes} of {self.config.dim} numbers"
             )
             return
         super()._load_from_state_dict(

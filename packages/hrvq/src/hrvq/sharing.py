@@ -128,14 +128,14 @@ def mutual_information(
 
     Counts of few vectors tell of the group by chance, and the more so the more codes there are and the more
     alike the vectors of a block. What chance tells is measured, by giving the blocks (without ``blocks``, the
-    vectors) to the groups at random, as many to each as before. With E the mean of 50 such shuffles and H(g)
-    the most that can be told,
+    vectors) to the groups at random, as many to each as before. With E the mean of 50 such shuffles and
+    M = min(H(g), H(t)) the most that can be told,
 
-        I = (H(g) + H(t) - H(g, t) - E) H(g) / (H(g) - E)
+        I = (H(g) + H(t) - H(g, t) - E) M / (M - E)
 
     which is the adjusted mutual information (Vinh, Epps and Bailey, 2010) in bits: 0 where tokens tell
-    nothing, H(g) where they tell all, and in between by up to a third too high where E is more than half of
-    H(g). Without the last factor it would be too low, since chance adds less where tokens do tell.
+    nothing, M where they tell all, and in between by up to a third too high where E is more than half of
+    M. Without the last factor it would be too low, since chance adds less where tokens do tell.
 
     The interval reaches from the lower end without that factor to the upper end with it. It comes from a
     bootstrap over blocks, redrawn within each group: frames of one episode are alike, so drawing frames would
@@ -198,7 +198,7 @@ def mutual_information(
         told, replicates = (_information(level.double()) - excess).clamp_min(0), _information(drawn)
         # Resampling adds a bias of its own, which a shift takes out.
         low, high = (told + replicates.quantile(tail) - replicates.mean()).clamp_min(0)
-        most = _entropy(_profiles(level.sum(1).double()))
+        most = torch.minimum(*(_entropy(_profiles(level.sum(axis).double())) for axis in (1, 0)))
         factor = most / (most - excess).clamp_min(1e-9)
         bounds.append(torch.stack((low, torch.minimum(high * factor, most))))
         estimates.append(torch.minimum(told * factor, most))
