@@ -83,7 +83,8 @@ def test_probabilities_stay_calibrated_under_any_class_balance(head: str, balanc
     assert reward(zeros, action, zeros).item() == pytest.approx(0.02 - size * 0.06, abs=0.03)
     if balance:
         weights = reward.class_log_weights.exp()
-        assert weights[2] > weights[0] > weights[1]
+        assert min(weights[0], weights[2]) > weights[1]
+        assert weights[2] > weights[0] if head == "sign" else weights[2] == weights[0]
 
 
 def test_a_predictor_that_hopes_for_too_much_has_a_positive_bias() -> None:
@@ -278,6 +279,29 @@ def test_a_new_predictor_expects_nothing_of_the_largest_bins() -> None:
     reward, _ = predictors(reward_head="two_hot", limit=40.0)
     expected = reward(torch.randn(1, 6), torch.zeros(1, dtype=torch.int64), torch.randn(1, 6))
     assert float(expected.detach()) == 0.0
+
+
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_rewards_of_one_sign_do_not_make_a_new_predictor_hope(balance: float) -> None:
+    """What is left on the bins no reward has touched must cancel: the largest are worth 22,025."""
+    reward, continue_ = predictors(
+        reward_head="two_hot", class_balance=balance, num_bins=255, limit=10.0, hidden=(16,)
+    )
+
+    def draw(step: int) -> TransitionBatch:
+        generator = torch.Generator().manual_seed(step)
+        features, after = torch.randn(2, 256, 6, generator=generator)
+        rewards = ((after[:, 0] > 0) & (torch.rand(256, generator=generator) < 0.05)).float()
+        return TransitionBatch(features, after, torch.zeros(256, dtype=torch.int64), rewards, torch.ones(256))
+
+    objective = PredictorObjective(reward, continue_)
+    objective(draw(0))
+    objective.after_step()
+    assert evaluate_predictors(reward, continue_, [draw(1)])["reward_bias"] == pytest.approx(
+        -draw(1).rewards.mean()
+    )
+    train(objective, draw, 200)
+    assert abs(evaluate_predictors(reward, continue_, map(draw, range(200, 210)))["reward_bias"]) < 0.02
 
 
 def test_transitions_that_are_only_looked_at_are_not_committed() -> None:

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from token_worldmodel import CachedReader, for_inference, imagine
+from token_worldmodel.cached import cache_bias, entry_table, kept_positions
 from token_worldmodel.imagine import choose
+from token_worldmodel.masks import attention_plan
 
 VARIANTS = [
     ("hierarchical", "none", 3),
@@ -24,6 +26,21 @@ def by_first_token(tokens: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def test_the_default_device_is_no_matter(make_model, make_window) -> None:
+    """What is worked out once is where it is used, whichever device new tensors go to: "meta" holds none."""
+    model = make_model()
+    tokens, actions = make_window(model, 3, 4)
+    expected = imagine(model, tokens, actions[:, :-1], by_first_token, 3, generator=seeded())
+    logits = model(tokens, actions).logits
+    for cached in (attention_plan, entry_table, cache_bias, kept_positions):
+        cached.cache_clear()
+    with torch.device("meta"):
+        found = imagine(model, tokens, actions[:, :-1], by_first_token, 3, generator=seeded())
+        again = model(tokens, actions).logits
+    assert torch.equal(found.tokens, expected.tokens)
+    assert all(torch.equal(one, other) for one, other in zip(again, logits, strict=True))
 
 
 @pytest.mark.parametrize("context", [1, 2, 5])

@@ -55,6 +55,18 @@ def test_each_precision_has_a_recording_of_its_own(monkeypatch):
     assert all(torch.equal(found, expected) for found, expected in kept)
 
 
+def test_recorded_in_inference_mode_it_runs_outside_too(monkeypatch):
+    """A recording's inputs are written to at every call, and tensors of inference mode only inside it."""
+    monkeypatch.setattr(recorded, "can_record", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "default_generators", {None: torch.Generator()})
+    monkeypatch.setattr(Recorded, "_record", lambda self, inputs: Recording(self.function, inputs))
+    twice, x = Recorded(lambda x: (2 * x,)), torch.ones(2)
+    with torch.inference_mode():
+        found = [twice(x)[0], twice(x)[0]]
+    found.append(twice(x + 1)[0])
+    assert [each.tolist() for each in found] == [[2, 2], [2, 2], [4, 4]]
+
+
 def test_what_draws_on_the_cpu_runs_and_draws_as_before(monkeypatch):
     def refuse(self, inputs):
         self.function(*inputs)  # it draws before it comes to what cannot be recorded

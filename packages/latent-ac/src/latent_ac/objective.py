@@ -254,6 +254,7 @@ class ActorCriticObjective(nn.Module):
 
         with torch.no_grad():
             largest_entropy = batch.action_mask.sum(-1).float().log().expand_as(weights)
+            spread = weighted_mean((advantages - weighted_mean(advantages, weights)).square(), weights)
             metrics |= {
                 "actor_loss": policy_loss.detach(),
                 "critic_loss": critic_loss.detach(),
@@ -263,7 +264,7 @@ class ActorCriticObjective(nn.Module):
                 "imagined_return": returns[0].mean(),
                 "value": values[0].mean(),
                 "value_error": weighted_mean((returns - values).abs(), weights),
-                "advantage_std": advantages.std(correction=0),
+                "advantage_std": spread.sqrt(),
                 "reward": weighted_mean(batch.rewards.float(), weights),
                 "survival": weights[-1].mean(),
                 "return_spread": percentiles[1] - percentiles[0],
@@ -292,7 +293,9 @@ class ActorCriticObjective(nn.Module):
             bootstrap = torch.cat((values, self.critic(batch.features[-1:])))
         rewards = transform_rewards(batch.rewards, config.reward_transform)
         returns = lambda_returns(rewards, batch.continues, bootstrap, config.gamma, config.lambda_)
-        observed = self.normalizer.observe(returns)
+        # What follows an end is not there, whatever it is filled with.
+        counted = returns.masked_fill(survival(batch.continues) == 0, torch.nan)
+        observed = self.normalizer.observe(counted)
         if self.training:  # a batch that is only looked at must not be committed by the next step
             self._observed = observed
         advantages = (returns - values) / self.normalizer.scale(observed)

@@ -32,7 +32,8 @@ class PredictorConfig:
         num_bins, limit: bins of the two-hot head and its largest reward in symlog units.
         class_balance: from 0, every transition weighs the same, to 1, every class does (negative, zero and
             positive reward; end and continuation). A class of frequency f weighs in proportion to
-            f ** -class_balance. Predictions stay calibrated whatever its value.
+            f ** -class_balance; of a two-hot head negative and positive rewards are one class. Predictions
+            stay calibrated whatever its value.
     """
 
     feature_dim: int = 1152
@@ -150,7 +151,8 @@ class TransitionPredictor(nn.Module):
     def set_class_frequencies(self, frequencies: Tensor) -> None:
         """Set the loss weights from class frequencies or counts, (C,), all positive.
 
-        w_c is proportional to f_c ** -class_balance, scaled so that the mean weight of a transition is 1.
+        w_c is proportional to f_c ** -class_balance, scaled so that the mean weight of a transition is 1. A
+        two-hot head takes f_negative + f_positive for both.
 
         Raises:
             ValueError: there is not one for each class, or (checked on a CPU only) one is not above 0.
@@ -162,8 +164,12 @@ class TransitionPredictor(nn.Module):
                 f"frequencies {given}; give one, above 0, for each of {', '.join(self.class_names)}"
             )
         frequencies = frequencies.to(self.class_log_weights) / frequencies.sum()
-        log_weights = -self.config.class_balance * frequencies.log()
+        log_weights = -self.config.class_balance * self._balanced(frequencies).log()
         self.class_log_weights.copy_(log_weights - (frequencies * log_weights.exp()).sum().log())
+
+    def _balanced(self, frequencies: Tensor) -> Tensor:
+        """The frequency that each class is weighed by, (C,) -> (C,)."""
+        return frequencies
 
 
 class RewardPredictor(TransitionPredictor):
@@ -197,6 +203,14 @@ class RewardPredictor(TransitionPredictor):
     def expected(self, logits: Tensor, transform: str = "raw") -> Tensor:
         """E[transform(r)], (..., N) -> (...)."""
         return expectation(self.probabilities(logits), transform_rewards(self.support, transform))
+
+    def _balanced(self, frequencies: Tensor) -> Tensor:
+        if self.config.reward_head == "sign":
+            return frequencies
+        # Bins that no target has touched keep some probability, far out and in both directions alike: with a
+        # weight of its own for each direction these would not cancel, and a bin is worth up to 22,025.
+        negative, zero, positive = frequencies
+        return torch.stack((negative + positive, zero, negative + positive))
 
     def classes(self, targets: Tensor) -> Tensor:
         """0, 1 or 2 by the sign of the reward."""

@@ -81,8 +81,13 @@ class ReturnNormalizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, returns: Tensor) -> Tensor:
-        """The two averaged percentiles, float32 (2,), as they will be once ``returns`` are counted in."""
-        seen = torch.quantile(returns.detach().float().flatten(), self.quantiles.float()).to(self.percentiles)
+        """The two averaged percentiles, float32 (2,), as they will be once ``returns`` are counted in.
+
+        Those that are NaN do not count.
+        """
+        seen = torch.nanquantile(returns.detach().float().flatten(), self.quantiles.float()).to(
+            self.percentiles
+        )
         return torch.where(self.percentiles.isnan(), seen, torch.lerp(seen, self.percentiles, self.decay))
 
     def scale(self, percentiles: Tensor) -> Tensor:

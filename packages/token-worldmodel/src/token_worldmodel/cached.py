@@ -110,10 +110,10 @@ def kept_positions(
     """
     # Of positions that share an entry, the latest stays.
     latest = {e: p for p, e in enumerate(entry_table(config, room)[:num_steps].flatten().tolist())}
-    seen = visibility(config, num_steps)[-1].nonzero()[:, 0]
+    seen = visibility(config, num_steps, torch.device("cpu"))[-1].nonzero()[:, 0]
     return (
-        torch.tensor(list(latest)).to(device),
-        torch.tensor(list(latest.values())).to(device),
+        torch.tensor(list(latest), device=device),
+        torch.tensor(list(latest.values()), device=device),
         seen.to(device),
     )
 
@@ -127,8 +127,8 @@ def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
     """
     finer = config.num_levels - 1
     memory = min(detail_reach(config, num_steps) + 1, num_steps)
-    steps = torch.arange(num_steps)[:, None]
-    detail = 2 * num_steps + steps % memory * finer + torch.arange(finer)
+    steps = torch.arange(num_steps, device="cpu")[:, None]
+    detail = 2 * num_steps + steps % memory * finer + torch.arange(finer, device="cpu")
     return torch.cat([2 * steps, detail, 2 * steps + 1], 1)
 
 
@@ -139,10 +139,10 @@ def cache_bias(config: WorldModelConfig, num_steps: int, dtype: torch.dtype, dev
     Row (t, s) is slot s of step t.
     """
     entries = entry_table(config, num_steps)
-    visible = visibility(config, num_steps)
-    holds = torch.full((int(entries.max()) + 1,), -1)  # the position in each entry
-    bias = torch.full((num_steps, config.step_size, len(holds)), -torch.inf)
-    positions = torch.arange(visible.shape[0]).view(num_steps, config.step_size)
+    visible = visibility(config, num_steps, entries.device)
+    holds = entries.new_full((int(entries.max()) + 1,), -1)  # the position in each entry
+    bias = torch.full((num_steps, config.step_size, len(holds)), -torch.inf, device=entries.device)
+    positions = torch.arange(visible.shape[0], device=entries.device).view(num_steps, config.step_size)
     for step, own in enumerate(positions):
         holds[entries[step]] = own
         bias[step].masked_fill_(visible[own][:, holds] & (holds >= 0), 0.0)

@@ -91,7 +91,7 @@ def _blocks(config: WorldModelConfig, visible: Tensor, lasting: slice, passing: 
                 queries=queries,
                 lasting=slice(0, stop * num_lasting),
                 passing=slice(first * num_passing, stop * num_passing),
-                bias=torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf),
+                bias=torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf),
             )
         )
     return tuple(plan)

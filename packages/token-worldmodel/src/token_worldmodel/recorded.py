@@ -42,6 +42,7 @@ class Recorded:
         self._recordings: dict[tuple[object, ...], _Recording | None] = {}
         self._recordable = True
 
+    @torch.inference_mode(False)  # where no recording could be written to later
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the function returns, in tensors that no later call overwrites."""
@@ -50,7 +51,7 @@ class Recorded:
         # What autocast made of the products is in the recording, so under another it needs one of its own.
         device = inputs[0].device.type
         precision = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-        kind = (precision, *((x.shape, x.dtype) for x in inputs))
+        kind = (precision, *((x.shape, x.dtype, x.device) for x in inputs))
         if kind not in self._recordings:  # libraries set themselves up in a first call: it cannot be recorded
             self._recordings[kind] = None
             return self.function(*inputs)
