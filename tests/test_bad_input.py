@@ -64,7 +64,7 @@ def test_a_log_that_cannot_be_kept_is_told_before_another_is_begun(tmp_path, mon
     monkeypatch.setitem(sys.modules, "wandb", None)
     arguments = ("train", "--run", tmp_path / "run", "--log", "tensorboard", "--log", "wandb")
     for _ in range(2):
-        refused(wm(*arguments), "--log wandb needs the package wandb; install wm[wandb]")
+        refused(wm(*arguments), "--log wandb needs the package wandb; pip install wandb")
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 

@@ -323,3 +323,12 @@ def test_one_background_for_all_and_small_integers_mean_the_same():
 def test_a_weight_is_a_finite_number(name, value):
     with pytest.raises(ValueError, match=f"{name} is"):
         ContrastiveConfig(**{name: value})
+
+
+def test_a_head_start_needs_a_head():
+    heads = ("inverse_weight", "layout_weight", "picture_weight", "reward_weight")
+    none = dict.fromkeys(heads, 0.0)
+    for name in heads:
+        ContrastiveConfig(**(none | {name: 1.0}), head_start_steps=2)
+    with pytest.raises(ValueError, match="head_start_steps is 2 and every head's weight is 0"):
+        ContrastiveConfig(**none, head_start_steps=2)

@@ -92,6 +92,17 @@ def test_a_wrong_number_of_rows_leaves_what_was_there(tmp_path, num_frames):
     assert path.read_text() == "older"
 
 
+def test_a_config_that_cannot_be_written_is_told_before_anything_is_embedded(tmp_path):
+    def batches():
+        raise AssertionError
+        yield torch.zeros(1, 3)
+
+    for config in ({"path": tmp_path}, {"tensor": torch.zeros(2)}, {1: 2, "a": 3}):
+        with pytest.raises(ValueError, match="the config of the embeddings artifact cannot be written"):
+            write_embeddings(tmp_path / "file", batches(), num_frames=1, config=config)
+    assert not list(tmp_path.iterdir())
+
+
 def test_precision_by_name():
     assert resolve_precision("float32", CPU) == torch.float32
     assert resolve_precision("bfloat16", CPU) == torch.bfloat16

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -188,6 +190,8 @@ def test_a_file_whose_parts_do_not_fit_is_told(tmp_path):
         ({name: t for name, t in weights.items() if name != "out.bias"}, good, r"describe \(out.bias\)"),
         ({f"{name}s": t for name, t in weights.items()}, good, "and 17 more"),
         (weights, good | {"hidden_dim": 4}, r"describe \(hidden.bias, hidden.weight, out.weight\)"),
+        (weights | {"out.bias": weights["out.bias"] * math.nan}, good, r"infinite weights \(out.bias\)"),
+        (weights | {"background.pong": torch.zeros(3)}, good, "a background of pong that is no mean frame"),
         (weights, good | {"colour": True}, "settings that this version can make nothing of .*colour"),
     ):
         save_artifact(tmp_path / "x", tensors, kind="encoder", config=config)

@@ -88,6 +88,14 @@ def test_rows_out_of_play_do_not_count(probe):
     assert clean.r2[0] > 0.9
 
 
+@pytest.mark.parametrize(("rows", "value"), [(100, 1 / 3), (1000, 0.1), (12345, 7.3)])
+def test_what_is_constant_has_no_r2_whatever_its_mean_rounds_to(rows, value):
+    labels = torch.full((rows, 1), value, dtype=torch.float64)
+    found = score(labels + 1, ProbeData(torch.zeros(rows, 2), labels))
+    assert math.isnan(found.r2[0])
+    assert found.mean_error[0] == pytest.approx(1)
+
+
 @PROBES
 def test_a_variable_never_in_play_is_nan_and_harms_no_other(probe):
     train, test = draw(500, 0), draw(100, 1)

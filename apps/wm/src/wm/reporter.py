@@ -76,7 +76,7 @@ def require_sinks(names: Iterable[str]) -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise ValueError(f"--log {name} needs the package {name}; install wm[{name}]") from error
+            raise ValueError(f"--log {name} needs the package {name}; pip install {name}") from error
 
 
 def make_sinks(names: Sequence[str], directory: Path, config: dict[str, Any]) -> list[Sink]:

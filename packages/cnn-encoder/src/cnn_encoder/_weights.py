@@ -19,7 +19,8 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
     """The module that ``make`` builds, with a file's weights, on the CPU and in eval mode.
 
     Raises:
-        ValueError: no module can be made from the settings, or the weights are not those of that module.
+        ValueError: no module can be made from the settings, or the weights are not those of that module, or
+            not finite.
     """
     try:
         # The weights come from the file: nothing has been drawn, wherever the program makes its tensors.
@@ -38,5 +39,7 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
             f"{path} does not hold the weights its settings describe "
             f"({', '.join(wrong[:3])}{more}); write it again"
         )
+    if infinite := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
+        raise ValueError(f"{path} holds NaN or infinite weights ({infinite[0]}); write it again")
     module.load_state_dict(tensors)
     return module.eval()

@@ -79,7 +79,8 @@ class ContrastiveConfig:
     """What a `ContrastiveObjective` asks of the embedding, and how loudly.
 
     ``head_start_steps`` are for an encoder whose training goes on under new heads: for so many steps only the
-    heads learn, because what random heads ask for would undo what the encoder has learned. Layout and picture
+    heads learn, because what random heads ask for would undo what the encoder has learned; there must be one.
+    Layout and picture
     outweigh contrast and inverse dynamics by far: where everything is takes an encoder longest to learn. With
     these weights probes read most of the state; agents that practise on tokens played better with
     ``layout_weight=3, picture_weight=0, reward_weight=0.5``.
@@ -117,6 +118,12 @@ class ContrastiveConfig:
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        heads = self.inverse_weight, self.layout_weight, self.picture_weight, self.reward_weight
+        if self.head_start_steps and not any(heads):
+            raise ValueError(
+                f"head_start_steps is {self.head_start_steps} and every head's weight is 0; "
+                "give one a weight, or no head start"
+            )
         if self.layout_lag not in range(STACK):
             raise ValueError(
                 f"layout_lag is {self.layout_lag}; it must be 0 to {STACK - 1}, "
@@ -148,7 +155,9 @@ class ContrastiveObjective(nn.Module):
     variance are enough for it. It keeps what the others have no use for, such as the score, and what linear
     probes ask for: each place by itself.
 
-    The heads are thrown away after training.
+    The heads are thrown away after training. Some steps leave some parameters without a gradient (the head
+    start, a batch without rewards, a head whose weight is 0): ``DistributedDataParallel`` is to be told
+    ``find_unused_parameters=True``.
     """
 
     step: Tensor

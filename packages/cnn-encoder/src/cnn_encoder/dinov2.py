@@ -1,6 +1,6 @@
 """DINOv2 (Oquab et al. 2023) as a baseline: a large pretrained encoder that has never seen the game.
 
-Needs the extra: ``pip install "cnn-encoder[dinov2]"``. Weights are read from a local file, never fetched.
+Needs timm, the extra ``dinov2``. Weights are read from a local file, never fetched.
 """
 
 from pathlib import Path
@@ -66,7 +66,7 @@ def load_dinov2(path: str | Path, *, image_size: int = 224) -> DINOv2:
     try:
         import timm
     except ImportError as error:
-        raise ValueError('DINOv2 needs timm; install it with pip install "cnn-encoder[dinov2]"') from error
+        raise ValueError("DINOv2 needs timm; pip install timm") from error
     if image_size < _PATCH or image_size % _PATCH:
         raise ValueError(f"image_size is {image_size}; it must be a multiple of {_PATCH}, such as 84 or 224")
     path = Path(path)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._artifact import METADATA_KEY, load_artifact
+from ._artifact import METADATA_KEY, load_artifact, metadata_entry
 from .encoder import FRAME_SIZE, STACK, Encoder
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -123,10 +123,12 @@ def write_embeddings(
         config: goes into the artifact's metadata.
 
     Raises:
-        ValueError: the batches held another number of rows, or rows of different widths; no file is left.
+        ValueError: the batches held another number of rows, or rows of different widths, or the config holds
+            something that JSON does not; no file is left.
     """
     path = Path(path)
     num_frames = operator.index(num_frames)
+    entry = metadata_entry(kind="embeddings", config=config or {})
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     width, rows = None, 0
@@ -137,7 +139,7 @@ def write_embeddings(
                     raise ValueError(f"a batch has shape {tuple(batch.shape)}; expected (B, {width or 'D'})")
                 if width is None:
                     width = batch.shape[1]
-                    file.write(_header(num_frames, width, config or {}))
+                    file.write(_header(num_frames, width, entry))
                 rows += len(batch)
                 file.write(batch.detach().float().cpu().contiguous().numpy().astype("<f4", copy=False).data)
         if rows != num_frames or width is None:
@@ -159,14 +161,8 @@ def load_embeddings(path: str | Path) -> tuple[Tensor, dict[str, Any]]:
     return tensors["embeddings"], config
 
 
-def _header(num_frames: int, width: int, config: dict[str, Any]) -> bytes:
+def _header(num_frames: int, width: int, entry: str) -> bytes:
     """The safetensors header (length, JSON, padding to 8 bytes) as the library itself writes it."""
-    entry = json.dumps(
-        {"kind": "embeddings", "schema": 1, "config": config},
-        sort_keys=True,
-        separators=(",", ":"),
-        default=operator.methodcaller("item"),  # numbers of NumPy or in a tensor
-    )
     header = {
         "__metadata__": {METADATA_KEY: entry},
         "embeddings": {

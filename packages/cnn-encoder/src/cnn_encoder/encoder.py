@@ -169,7 +169,7 @@ def save_encoder(path: str | Path, encoder: Encoder, backgrounds: Mapping[str, T
     for game, background in backgrounds.items():
         # A copy: two games may share one tensor, which the file cannot.
         frame = torch.as_tensor(background).float().clone()
-        if frame.shape != (FRAME_SIZE, FRAME_SIZE) or not frame.isfinite().all():
+        if not _is_background(frame):
             raise ValueError(
                 f"the background of {game} is {tuple(frame.shape)}, or not finite; give a mean frame (84, 84)"
             )
@@ -189,4 +189,13 @@ def load_encoder(path: str | Path) -> tuple[Encoder, dict[str, Tensor]]:
         for name in sorted(tensors)
         if name.startswith(_BACKGROUND)
     }
+    for game, frame in backgrounds.items():
+        if not _is_background(frame):
+            raise ValueError(
+                f"{path} holds a background of {game} that is no mean frame (84, 84); write it again"
+            )
     return with_weights(path, lambda: Encoder(EncoderConfig(**config)), tensors), backgrounds
+
+
+def _is_background(frame: Tensor) -> bool:
+    return frame.shape == (FRAME_SIZE, FRAME_SIZE) and bool(frame.isfinite().all())

@@ -17,7 +17,7 @@ def picture(frames: Tensor, background: Tensor) -> Tensor:
     """Profiles of what differs from the background, one for each of eight bands of brightness.
 
         shown_yx = clamp((|frame_yx - background_yx| - 6) / 12, 0, 1)
-        band_b(g) = max(1 - |g - 240 b / 7| / (240 / 7), 0)
+        band_b(g) = max(1 - |min(g, 240) - 240 b / 7| / (240 / 7), 0)
         row_yb = sum over x of shown_yx band_b(frame_yx), column_xb = sum over y of the same
 
     Rows and columns are taken in pairs. This little is enough for a linear probe to locate anything whose

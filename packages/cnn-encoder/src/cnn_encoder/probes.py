@@ -202,7 +202,8 @@ def score(predicted: Tensor, data: ProbeData) -> ProbeScore:
         y, y_hat = data.labels[rows, v].double(), predicted[rows, v].double()
         total = (y - y.mean()).square().sum()
         error = y - y_hat
-        r2.append((1 - error.square().sum() / total).item() if total > 0 else float("nan"))
+        varies = bool((y != y[:1]).any())  # not by the total, where a mean that is rounded counts
+        r2.append((1 - error.square().sum() / total).item() if varies else float("nan"))
         mean_error.append(error.abs().mean().item() if len(y) else float("nan"))
     return ProbeScore(r2=tuple(r2), mean_error=tuple(mean_error))
 

@@ -51,7 +51,8 @@ class RunningWhitening(nn.Module):
             mean = self.mean(rows.mean(0))
             covariance = self.moment(rows.mT @ rows / len(rows)) - mean.outer(mean)
             ridge = self.floor * covariance.diagonal().mean() + 1e-12
-            # cholesky_ex, because cholesky would make a GPU wait to report an error that the ridge rules out.
+            # cholesky_ex, because cholesky would make a GPU wait to report an error, which the ridge rules
+            # out unless the mean is hundreds of times the spread.
             factor = torch.linalg.cholesky_ex(
                 covariance + ridge * torch.eye(len(covariance), device=x.device)
             ).L

@@ -36,7 +36,7 @@ def category(variable: str) -> str:
 
     In this order: names with score, clock, lives, meter or display are "score/clock/lives"; directions,
     angles, counts, colours, levels, rooms and everything else that is no position are "misc"; positions
-    of balls, missiles and doves are "small object"; of the player, "agent"; of all others, "other
+    of balls and missiles are "small object"; of the player, "agent"; of all others, "other
     localisation". How a position moved is of its position's category.
     """
     variable = variable.removesuffix(_MOTION)

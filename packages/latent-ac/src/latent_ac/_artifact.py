@@ -17,18 +17,36 @@ from torch import Tensor
 METADATA_KEY = "artifact"
 
 
+def metadata_entry(*, kind: str, config: dict[str, Any], schema: int = 1) -> str:
+    """What a file says it is: canonical JSON.
+
+    Raises:
+        ValueError: the config holds something that JSON does not.
+    """
+    try:
+        return json.dumps(
+            {"kind": kind, "schema": schema, "config": config},
+            sort_keys=True,
+            separators=(",", ":"),
+            default=methodcaller("item"),  # numbers of NumPy or in a tensor
+        )
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"the config of the {kind} artifact cannot be written ({error}); give numbers, text and lists"
+        ) from error
+
+
 def save_artifact(
     path: str | Path, tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any], schema: int = 1
 ) -> None:
-    """Write ``tensors`` to ``path``, whole or not at all; equal input gives equal bytes."""
+    """Write ``tensors`` to ``path``, whole or not at all; equal input gives equal bytes.
+
+    Raises:
+        ValueError: the config holds something that JSON does not.
+    """
     path = Path(path)
+    entry = metadata_entry(kind=kind, config=config, schema=schema)
     path.parent.mkdir(parents=True, exist_ok=True)
-    entry = json.dumps(
-        {"kind": kind, "schema": schema, "config": config},
-        sort_keys=True,
-        separators=(",", ":"),
-        default=methodcaller("item"),  # numbers of NumPy or in a tensor
-    )
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         partial.touch()
@@ -63,7 +81,7 @@ def load_artifact(
         raise ValueError(f"{path} is not a readable safetensors file ({error}); write it again") from error
     try:
         found = json.loads(entry or "")
-        found_kind, found_schema, config = found["kind"], found["schema"], found["config"]
+        found_kind, found_schema, config = found["kind"], found["schema"], dict(found["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no '{METADATA_KEY}' metadata, so it is not an artifact of this project"

@@ -120,7 +120,7 @@ def bench_as_jobs(
     try:
         from wm.bench.jobs import run_jobs
     except ImportError as error:
-        raise ValueError("--engine submitit needs the package submitit; install wm[cluster]") from error
+        raise ValueError("--engine submitit needs the package submitit; pip install submitit") from error
     pairs = [(game, seed) for seed in options.seeds for game in options.games]
     if left := [pair for pair in pairs if not _finished(options, *pair)]:
         run_jobs(options, left, device=device_name, settings=settings, console=console)
