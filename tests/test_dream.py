@@ -90,6 +90,7 @@ def test_a_longer_dream_begins_like_a_shorter_one(run):
 )
 def test_what_cannot_be_dreamed_is_said_in_a_sentence(run, tmp_path, missing, arguments, message):
     copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "rounds" / "00.bak").mkdir(parents=True)  # no round
     if missing:
         getattr(Layout(copy), missing).unlink()
     done = wm("dream", copy, "--device", "cpu", *arguments)

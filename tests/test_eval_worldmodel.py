@@ -11,6 +11,7 @@ def test_the_world_model_is_measured_by_level_beside_its_baselines(run, tmp_path
     assert done.code == 0, done.output
     result = json.loads((tmp_path / "m.json").read_text())
     games = result["games"]
+    assert result["protocol"]["round"] == 0
     episodes, steps = (result["protocol"][name]["pong"] for name in ("episodes", "steps"))
     count = games["pong"][0]["count"]
     assert 0 < count < steps

@@ -32,6 +32,7 @@ def test_every_horizon_stands_beside_copying_the_last_step(compared):
     assert "horizon 6, not 50" in output  # the test run's model reads 8 steps, of which 2 are real
     pong = result["games"]["pong"]
     assert result["protocol"]["horizon"] == 6
+    assert result["protocol"]["round"] == 0
     assert pong["windows"] == 32
     tokens = pong["tokens"]
     assert len(tokens["agreement"]) == len(tokens["copy_agreement"]) == 6

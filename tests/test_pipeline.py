@@ -455,8 +455,14 @@ def test_a_list_of_runs_tells_them_apart(run, tmp_path):
     assert re.search(r"tiny, \d+ changed +│ all", lines["done"])
 
     assert wm("train", "collect", "--run", copy, "--device", "cpu", "--seed", "9").code == 0
-    assert re.search(r"changed +│ 1 of 7", wm("runs", tmp_path).output)
-    assert wm("show", copy).output.count("out of date") == 6
+    listed = wm("runs", tmp_path).output
+    assert re.search(r"changed +│ 1 of 7", listed)
+    assert re.search(r"done .*out of date", listed)
+    assert wm("show", copy).output.count("out of date") == 7
+    for view, name in (("dream", "film.gif"), ("atlas", "page.html")):  # as many frames, of other play
+        done = wm(view, copy, "--device", "cpu", "--out", tmp_path / name)
+        assert done.code == 2, done.output
+        assert "the tokens of pong are not of the frames" in " ".join(done.output.split())
     (tmp_path / "same" / "config.toml").write_text("[worldmodel]\nwidth = 3\n")
     (copy / "manifest.json").unlink()
     (copy / "manifest.json").mkdir()

@@ -108,6 +108,7 @@ def test_by_agent_the_play_is_the_agents(probed, run, tmp_path, monkeypatch):
         (rounds.temperature, rounds.epsilon)
     }
     result = json.loads((tmp_path / "probe.json").read_text())
+    assert probed[1]["protocol"]["round"] == 0
     assert (probed[1]["protocol"]["policy"], result["protocol"]["policy"]) == ("random", "agent")
     rows, before = (found["games"]["pong"]["retention"] for found in (result, probed[1]))
     assert list(dict.fromkeys(row["stage"] for row in rows)) == STAGES

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from atari_data import FrameStore, final_rows
+from atari_data import FrameStore, RandomPolicy, StickyRandomPolicy, final_rows
 from command import SMALL, options, train, wm
 from hrvq import HRVQ
 from latent_ac import evaluate_predictors, load_agent
@@ -336,6 +336,7 @@ def test_stage_names_of_a_run_of_rounds(looped, tmp_path):
         looped, *ROUNDS, "agent-2"
     )  # the last round's stages have no number, but are known by it
     assert "agent: up to date, skipped" in numbered.output
+    assert "│ agent-1 " in train(looped, *ROUNDS, "agent-1").output  # its report
     shown = wm("show", looped)
     assert shown.code == 0
     assert "rounds/00/agent.safetensors" in shown.output
@@ -350,7 +351,14 @@ def test_play_collected_anew_and_stopped_leaves_what_was_played(looped, tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunPolicy, "__call__", interrupted)
+        for policy in (RunPolicy, RandomPolicy, StickyRandomPolicy):
+            patch.setattr(policy, "__call__", interrupted)
+        first = wm("train", "collect-0", "--run", copy, "--device", "cpu", "--set", "rounds.first_steps=500")
+        assert first.code == 130
+        assert "to be run again: collect-0, collect-1, collect (" in first.output  # their play goes with it
+        assert artifacts(copy) == before
+        back = wm("train", "collect-0", "--run", copy, "--device", "cpu", "--set", "rounds.first_steps=600")
+        assert "collect-0: up to date, skipped" in back.output
         stopped = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.epsilon=0.5")
     assert stopped.code == 130
     assert "to be run again: collect-1, encoder-1" in stopped.output

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from atari_data import FrameStore
 from cnn_encoder import Decoder, Encoder, load_decoder, load_encoder, resolve_precision
 from hrvq import HRVQ
 from latent_ac import Agent, load_agent
@@ -33,7 +35,8 @@ def require_parts(layout: Layout, *parts: str) -> None:
 
 def _rounds_with(root: Path, parts: Sequence[str]) -> list[int]:
     """Numbers of the earlier rounds that have made all of these parts, in order."""
-    numbers = sorted(int(path.name) for path in (root / "rounds").glob("[0-9][0-9]*"))
+    folders = (root / "rounds").glob("[0-9][0-9]*")
+    numbers = sorted(int(path.name) for path in folders if path.name.isdecimal())
     return [n for n in numbers if all(getattr(Layout(root, n), part).exists() for part in parts)]
 
 
@@ -123,6 +126,24 @@ def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajector
     highest = trajectories.tokens.max(0, initial=-1)
     require_known(model, [int(code) + 1 for code in highest], path)
     return trajectories
+
+
+def frames_of(layout: Layout, game: str, tokens: TokenTrajectories) -> FrameStore:
+    """The frames that the tokens stand for, row for row.
+
+    Raises:
+        ValueError: they stand for other frames than the run has now.
+    """
+    store = layout.frames(game)
+    same = len(store) == len(tokens) and all(
+        np.array_equal(getattr(store, name), getattr(tokens, name)) for name in ("episode_ids", "actions")
+    )
+    if not same:
+        raise ValueError(
+            f"the tokens of {game} are not of the frames that {layout.root} has now; "
+            f"run {command('wm', 'train', '--run', layout.root)} first"
+        )
+    return store
 
 
 def require_known(model: WorldModel, codes: Sequence[int], path: Path) -> None:

@@ -57,7 +57,7 @@ def fit(
         The logged metrics, averaged over the last tenth of the steps.
 
     Raises:
-        ValueError: the loss is no longer finite; the last good checkpoint is kept.
+        ValueError: the loss is no longer finite; the last good checkpoint is kept, for the same settings.
     """
     total = config.resolve_steps(epoch_size)
     dtype = autocast_dtype(config.precision, device)
@@ -80,8 +80,10 @@ def fit(
         if not torch.isfinite(value):
             advice = "give another --seed"
             if setting:
-                kept = " (the last good checkpoint is kept)" if checkpoint.exists() else ""
-                advice = f"lower {setting}.learning_rate or set {setting}.precision=float32{kept}"
+                advice = (
+                    f"lower {setting}.learning_rate or set {setting}.precision=float32, with which the stage "
+                    "begins anew"
+                )
             raise ValueError(f"{stage}: the loss or its gradient is {float(value)} by step {step}; {advice}")
 
     def require_finite_gradient(norm: Tensor) -> None:

@@ -49,14 +49,15 @@ def outdated(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> 
 def what_changes(
     before: dict[str, Any], config: RunConfig, stages: Sequence[Stage], manifest: Manifest
 ) -> Iterator[str]:
-    """What a run is given instead of its own settings, and which finished stages run again for that.
+    """What a run is given instead of its own settings, and which finished stages run again for that: with a
+    round's play goes that of all rounds after it.
 
     Nothing if nothing is changed: a preset given to a run replaces even what was set with care.
 
     Args:
         before: the run's settings as its file has them; those that it lacks are at their defaults.
         config: those it is given.
-        stages: those that are to run.
+        stages: those that are to run, in order.
     """
     defaults, new = (flatten(unstructure(each)) for each in (RunConfig(), config))
     old = defaults | flatten(before)
@@ -66,9 +67,11 @@ def what_changes(
     pairs = (f"{key} {json.dumps(old[key])} to {json.dumps(new[key])}" for key in changed)
     yield f"changed: {', '.join(pairs)}"
     again = set(outdated(stages, config, manifest))
+    plays_anew = False
     for stage in stages:
-        if again.intersection(stage.needs):
+        if again.intersection(stage.needs) or (plays_anew and stage.base == "collect"):
             again.add(stage.name)
+        plays_anew |= stage.base == "collect" and stage.name in again
     lost = [stage.name for stage in stages if stage.name in again and stage.name in manifest.stages]
     if lost:
         minutes = sum(manifest.stages[name].seconds for name in lost) / 60

@@ -14,7 +14,7 @@ from rich.text import Text
 from wm.config import load_config, nearest_preset
 from wm.console import command, shown
 from wm.errors import sentence
-from wm.freshness import stale
+from wm.freshness import stale, stale_inputs
 from wm.report import print_report
 from wm.run import Layout, Manifest, StageRecord
 from wm.stages import stages_of
@@ -52,7 +52,8 @@ def _summary(layout: Layout) -> tuple[str, ...]:
     """What `wm runs` says of a run, after its name."""
     config, manifest = load_config(layout.config), Manifest(layout)
     stages = stages_of(config)
-    left = len(stale(stages, config, manifest))
+    old = stale(stages, config, manifest)
+    left = len(old)
     last = max((record.finished for record in manifest.stages.values()), default="")
     scores = manifest.stages["evaluate"].metrics.get("games", {}) if "evaluate" in manifest.stages else {}
     scores = {game: scores[game] for game in config.games if game in scores}  # not of games it had before
@@ -60,6 +61,8 @@ def _summary(layout: Layout) -> tuple[str, ...]:
         f"{game} {shown(s['agent']['mean'], '.1f')} ({shown(s['random']['mean'], '.1f')})"
         for game, s in scores.items()
     )
+    if returns and ("evaluate" in old or stale_inputs("evaluate", stages, config, manifest)):
+        returns += ", out of date"
     preset, changed = nearest_preset(config)
     known = [preset, *_changes(changed)] if len(changed) <= FEW else [preset, f"{len(changed)} changed"]
     return (
@@ -103,6 +106,8 @@ def show_run(directory: Path, console: Console) -> None:
         table.add_section()
     console.print(table)
     print_report(config, manifest, console)
+    if made := [name for name in old if name in manifest.stages]:
+        console.print(f"out of date, so not of these settings: {', '.join(made)}")
     console.print(f"all settings: {layout.config}; metrics: {layout.metrics}")
 
 

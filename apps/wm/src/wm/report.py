@@ -22,11 +22,13 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
     table = Table(title="What each stage reached (validation episodes)", title_justify="left")
     for column in ("stage", "metric", "value", "baseline"):
         table.add_column(column, overflow="fold")
-    for name in (stage.name for stage in stages_of(config)):
-        record, rows = manifest.stages.get(name), _STAGE_ROWS.get(name)
+    for stage in stages_of(config):
+        name = stage.name
+        # Of all rounds the last one's stages, which have plain names; of one that is asked for, itself.
+        record, rows = manifest.stages.get(name), _STAGE_ROWS.get(stage.base if only == name else name)
         if record is None or rows is None or only not in (None, name):
             continue
-        if name in BY_GAME and record.unseen(config.games):
+        if stage.base in BY_GAME and record.unseen(config.games):
             # The games were changed, and not all stages have run since.
             table.add_row(name, "of other games than the run's", "run it again", "")
         else:

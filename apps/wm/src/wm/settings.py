@@ -70,9 +70,12 @@ def parse_override(text: str, takes: str = "--set takes section.key=value") -> d
     if not equals or not all(parts):
         raise ValueError(f"{takes}; got {text!r}")
     try:
-        value = tomllib.loads(f"value = {raw}")["value"]
+        found = tomllib.loads(f"value = {raw}")
     except tomllib.TOMLDecodeError:
-        value = raw.strip()
+        found = {"value": raw.strip()}
+    if len(found) > 1:
+        raise ValueError(f"{takes}, once each; got {text!r}")
+    value = found["value"]
     for part in reversed(parts):
         value = {part: value}
     return value

@@ -92,7 +92,7 @@ def train_run(
         if team.leads:
             manifest = Manifest(layout)
             take_back(stages, config, manifest)
-            for remark in what_changes(before, config, [asked] if asked else stages, manifest):
+            for remark in what_changes(before, config, _touched(stages, asked), manifest):
                 console.print(remark)
         only = None if asked is None else asked.name
         with closing(Reporter(console, layout.metrics if team.leads else None, sinks)) as reporter:
@@ -105,6 +105,14 @@ def train_run(
     played = evaluated is None or evaluated.metrics["games"]  # of a recording alone there is no game to play
     if played and "agent" in manifest.stages and not stale_inputs("evaluate", stages, config, manifest):
         console.print(f"{command('wm', 'eval', layout.root)} plays more episodes")
+
+
+def _touched(stages: Sequence[Stage], asked: Stage | None) -> Sequence[Stage]:
+    """The stages whose artifacts may be replaced: with a round's play goes that of all rounds after it."""
+    if asked is None:
+        return stages
+    later = stages[stages.index(asked) + 1 :]
+    return [asked, *(stage for stage in later if stage.base == asked.base == "collect")]
 
 
 def _changes(
@@ -164,7 +172,8 @@ def _resolve(
         base, name = _beginning(preset, start, default)
         # Other changes may suit the run that lies there, and not what it was begun with.
         named: dict[str, Any] = {key: changes[key] for key in ("games", "seed") if key in changes}
-        directory = default_directory(build_config(base, named), name)
+        what = {key: value for key, value in merge(base, named).items() if key in ("games", "seed")}
+        directory = default_directory(build_config(what), name)
     layout = Layout(directory)
     if preset is None and layout.config.exists():
         base = read_toml(layout.config)
@@ -190,6 +199,6 @@ def _what_it_is_of(config: dict[str, Any]) -> dict[str, Any]:
 def _beginning(preset: str | None, start: Path | None, default: str) -> tuple[dict[str, Any], str]:
     """What a new run's configuration is made from, and its name."""
     if start is not None and preset is None:
-        return unstructure(load_config(Layout(start).config)) | {"start": {}}, f"from-{start.name}"
+        return unstructure(load_config(Layout(start).config)) | {"start": {}}, f"from-{start.resolve().name}"
     name = default if preset is None else preset
     return read_preset(name), name

@@ -28,7 +28,7 @@ def fidelity(
     by_agent: Annotated[
         bool, typer.Option("--by-agent", help="Replay the agent's own play instead of random play.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the fresh play and the dreams.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the fresh play and the dreams.")] = 1000,
     index: RoundOption = None,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",

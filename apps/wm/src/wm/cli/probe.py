@@ -15,7 +15,7 @@ def probe(
         int, typer.Option(min=200, help="Steps of fresh play to learn from; half as many test.")
     ] = 10_000,
     probe_steps: Annotated[int, typer.Option(min=20, help="Training steps of an MLP probe.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the fresh play and the probes.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the fresh play and the probes.")] = 1000,
     supervised: Annotated[
         bool, typer.Option("--supervised", help="Also train the same encoder on the labels, to compare with.")
     ] = False,

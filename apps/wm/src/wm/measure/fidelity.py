@@ -40,6 +40,7 @@ from wm.measure.fidelity_report import print_fidelity
 from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.results import write_result
 from wm.reporter import Reporter
+from wm.rounds import round_of
 from wm.run import Layout
 from wm.sections import require_temperature
 
@@ -118,6 +119,7 @@ def fidelity_run(
     result = {
         "protocol": asdict(options)
         | {
+            "round": round_of(layout, config),
             "context": context,
             "horizon": horizon,
             "trained_horizon": trained,

@@ -18,6 +18,7 @@ from wm.device import autocast, autocast_dtype, pick_device
 from wm.measure.model_checks import Check, check_worldmodel
 from wm.measure.results import write_result
 from wm.reporter import Reporter
+from wm.rounds import round_of
 from wm.run import Layout
 
 ROWS = (
@@ -69,6 +70,7 @@ def evaluate_worldmodel(
     episodes = {game: held_out_episodes(config, known[game].episode_ids) for game in config.games}
     result: dict[str, Any] = {
         "protocol": {
+            "round": round_of(layout, config),
             "split": "validation episodes, windows that do not overlap",
             "episodes": {game: len(lengths) for game, lengths in episodes.items()},
             "steps": {game: sum(lengths) for game, lengths in episodes.items()},

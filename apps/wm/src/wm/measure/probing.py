@@ -41,6 +41,7 @@ from wm.measure.probe_report import print_probe
 from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
 from wm.reporter import Reporter
+from wm.rounds import round_of
 from wm.run import Layout
 from wm.stacks import BATCH
 
@@ -104,6 +105,7 @@ def probe_run(
     result = {
         "protocol": asdict(options)
         | {
+            "round": round_of(layout, config),
             "dinov2": str(options.dinov2) if options.dinov2 else None,
             "test_frames": options.frames // 2,
             "policy": _policy_name(config, options),

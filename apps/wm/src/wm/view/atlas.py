@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from token_worldmodel import load_tokens
 from torch import Tensor
 
-from wm.console import command
+from wm.artifacts import frames_of
 from wm.device import derive_seed
 from wm.reporter import Reporter
 from wm.run import Layout
@@ -158,15 +158,9 @@ class Play:
     @classmethod
     def open(cls, layout: Layout, games: tuple[str, ...]) -> Self:
         """Read what the run collected; frames stay on disk."""
-        stores = [layout.frames(game) for game in games]
-        columns = [load_tokens(layout.tokens(game)).tokens for game in games]
-        for game, store, column in zip(games, stores, columns, strict=True):
-            if len(store) != len(column):
-                raise ValueError(
-                    f"{layout.root} has {len(store)} frames of {game} and tokens of {len(column)}; "
-                    f"run {command('wm', 'train', '--run', layout.root)} first"
-                )
-        tokens = np.concatenate(columns)
+        known = [load_tokens(layout.tokens(game)) for game in games]
+        stores = [frames_of(layout, game, tokens) for game, tokens in zip(games, known, strict=True)]
+        tokens = np.concatenate([trajectories.tokens for trajectories in known])
         groups = np.repeat(np.arange(len(games)), [len(store) for store in stores])
         ids = np.concatenate([store.episode_ids for store in stores]).astype(np.int64)
         episodes = groups * (ids.max() + 1) + ids

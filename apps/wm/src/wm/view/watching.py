@@ -14,7 +14,14 @@ from token_worldmodel import Policy, TokenTrajectories, WorldModel, imagine
 from torch import Tensor
 
 from wm.actions import allowed_actions
-from wm.artifacts import frozen_agent, frozen_quantizer, frozen_worldmodel, known_tokens, require_parts
+from wm.artifacts import (
+    frames_of,
+    frozen_agent,
+    frozen_quantizer,
+    frozen_worldmodel,
+    known_tokens,
+    require_parts,
+)
 from wm.config import RunConfig
 from wm.device import derive_seed, generator
 from wm.dreams import agent_state
@@ -92,7 +99,7 @@ class DreamedGame:
             actor=agent.actor.on_codes(quantizer.codebooks),
             mask=torch.from_numpy(allowed).to(device),
             trajectories=trajectories,
-            frames=layout.frames(game),
+            frames=frames_of(layout, game, trajectories),
             rng=generator(seed, "watch", game, device=device),
             seed=seed,
         )
