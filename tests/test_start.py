@@ -52,6 +52,14 @@ def test_the_run_says_what_it_began_with(run, begun):
     done = stages(begun)
     assert next(iter(done)) == "start"
     assert done["start"]["metrics"]["games"] == ["pong"]
+    played = stages(run)["collect"]["metrics"]["pong"]["steps"]
+    assert done["start"]["metrics"]["steps"] == {"pong": played}
+    assert done["evaluate"]["metrics"]["protocol"]["began_with"] == {
+        "run": str(run),
+        "steps": {"pong": played},
+    }
+    told = f"it began with parts of {run}; real steps of that run: {played} of pong"
+    assert told in " ".join(wm("show", begun).output.split())
     for part in PARTS[:3]:
         theirs = stages(run)[part]["artifacts"][f"{part}.safetensors"]["sha256"]
         assert done["start"]["artifacts"][f"start/{part}.safetensors"]["sha256"] == theirs

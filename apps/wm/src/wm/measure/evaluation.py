@@ -104,13 +104,25 @@ def evaluate_games(
             "seed": seed,
             "agent_of_round": index,
             "rounds": config.rounds.count,
+            "began_with": _began_with(config, layout),
         },
         "games": games,
     }
 
 
+def _began_with(config: RunConfig, layout: Layout) -> dict[str, Any] | None:
+    """The run whose parts this one began with, and the real steps that it had played by game."""
+    record = Manifest(layout).stages.get("start") if config.start.taken else None
+    if record is None:
+        return None
+    return {
+        "run": record.metrics["run"],
+        "steps": record.metrics.get("steps"),
+    }  # of an older version: unknown
+
+
 def steps_collected(config: RunConfig, layout: Layout, last: int) -> dict[str, int]:
-    """Agent steps of the real game that the run has played by game, up to and with round ``last``.
+    """Agent steps of the real game by game, up to and with round ``last``: what the run has played itself.
 
     The manifest may have stages of more rounds, from before there were fewer.
     """

@@ -41,7 +41,8 @@ def measured_table(game: str, result: dict[str, Any]) -> Table:
         f"seed {protocol['seed']}"
     )
     table = NumbersTable(title, "measured", "mean", "95 % interval", "median", "std", "human-normalised")
-    table.caption = "\n".join(_notes(scores["agent"], protocol["episodes"]))
+    notes = _notes(scores["agent"], protocol["episodes"])
+    table.caption = "\n".join((*_beginning(protocol.get("began_with")), *notes))
     for name in ("agent", "random"):
         score = scores[name]
         low, high = score["interval"]
@@ -77,6 +78,16 @@ def print_sources(systems: Iterable[str], console: Console) -> None:
     sources = score_sources()
     for system in systems:
         console.print(f"{system}: {sources[system]}", style="dim")
+
+
+def _beginning(began_with: dict[str, Any] | None) -> Iterator[str]:
+    """Whose play the agent has learned from besides."""
+    if began_with is not None:
+        steps = began_with["steps"]
+        played = (
+            "unknown" if steps is None else ", ".join(f"{count} of {game}" for game, count in steps.items())
+        )
+        yield f"it began with parts of {began_with['run']}; real steps of that run: {played}"
 
 
 def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from wm.config import RunConfig, load_config
 from wm.console import command
 from wm.files import written_whole
-from wm.rounds import open_run
+from wm.measure.evaluation import steps_collected
+from wm.rounds import open_run, round_of
 from wm.run import Layout, Manifest
 from wm.settings import unstructure
 from wm.stage import Context, Made, Stage
@@ -29,7 +30,9 @@ def run(context: Context) -> Made:
     made = [_copy(source.config, target.config)]
     made += [_copy(getattr(source, part), getattr(target, part)) for part in start.taken]
     context.reporter.say(f"start: {', '.join(start.taken)} of {start.run} ({', '.join(theirs.games)})")
-    return Made(made, {"run": start.run, "parts": list(start.taken), "games": list(theirs.games)})
+    steps = steps_collected(theirs, source, round_of(source, theirs))
+    record = {"run": start.run, "parts": list(start.taken), "games": list(theirs.games), "steps": steps}
+    return Made(made, record)
 
 
 def _copy(source: Path, target: Path) -> Path:
