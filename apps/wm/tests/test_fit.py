@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, Regression(interrupt_at=5))
     good = (tmp_path / "toy.pt").read_bytes()
-    with pytest.raises(ValueError, match=r"nan by step 8; lower train\.toy\.learning_rate .* is kept"):
+    with pytest.raises(ValueError, match=r"nan by step 8; lower train\.toy\.learning_rate .* begins anew$"):
         train(tmp_path, Regression(nan_at=8))
     with pytest.raises(ValueError, match=r"nan by step 8; give another --seed$"):
         train(tmp_path, Regression(nan_at=8), setting="")
@@ -171,10 +171,9 @@ def test_a_gradient_that_is_not_finite_is_never_stepped_along(tmp_path, step):
                 loss = loss + (0 * self.line.weight).sqrt().sum()  # 0, with a slope of 0 times infinity
             return loss, metrics
 
-    with pytest.raises(ValueError, match=f"its gradient is nan by step {step};") as error:
+    with pytest.raises(ValueError, match=f"its gradient is nan by step {step};"):
         train(tmp_path, Cusp())
     assert not (tmp_path / "toy.pt").exists()
-    assert "is kept" not in str(error.value)
 
 
 def test_what_was_begun_without_a_scaler_goes_on_with_one(tmp_path, monkeypatch):
