@@ -72,5 +72,5 @@ def test_overrides_are_toml_values_laid_over_the_base():
 def test_an_override_without_key_or_value_is_refused(text):
     with pytest.raises(ValueError, match=r"--set takes section\.key=value"):
         parse_override(text)
-    with pytest.raises(ValueError, match=r"^--engine-set takes key=value.*; got "):
+    with pytest.raises(ValueError, match=r"^--engine-set takes key=value; got "):
         parse_override(text, "--engine-set takes key=value")

@@ -18,14 +18,20 @@ NAMED = 4
 
 def stale_inputs(name: str, stages: Sequence[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
     """The stages that this one is made from, however indirectly, that are not up to date, in order."""
+    made_from = inputs_of(name, stages)
+    return stale([stage for stage in stages if stage.name in made_from], config, manifest)
+
+
+def inputs_of(name: str, stages: Sequence[Stage]) -> set[str]:
+    """The stages that this one is made from, however indirectly."""
     by_name = {stage.name: stage for stage in stages}
-    needed, found = list(by_name[name].needs), set()
+    needed, found = list(by_name[name].needs), set[str]()
     while needed:
         need = needed.pop()
         if need not in found:
             found.add(need)
             needed.extend(by_name[need].needs)
-    return stale([stage for stage in stages if stage.name in found], config, manifest)
+    return found
 
 
 def stale(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> list[str]:

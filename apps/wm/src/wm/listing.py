@@ -14,7 +14,7 @@ from rich.text import Text
 from wm.config import load_config, nearest_preset
 from wm.console import command, shown
 from wm.errors import sentence
-from wm.freshness import stale, stale_inputs
+from wm.freshness import inputs_of, stale
 from wm.report import print_report
 from wm.run import Layout, Manifest, StageRecord
 from wm.stages import stages_of
@@ -61,7 +61,7 @@ def _summary(layout: Layout) -> tuple[str, ...]:
         f"{game} {shown(s['agent']['mean'], '.1f')} ({shown(s['random']['mean'], '.1f')})"
         for game, s in scores.items()
     )
-    if returns and ("evaluate" in old or stale_inputs("evaluate", stages, config, manifest)):
+    if returns and ({"evaluate"} | inputs_of("evaluate", stages)).intersection(old):
         returns += ", out of date"
     preset, changed = nearest_preset(config)
     known = [preset, *_changes(changed)] if len(changed) <= FEW else [preset, f"{len(changed)} changed"]

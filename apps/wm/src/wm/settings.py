@@ -74,7 +74,7 @@ def parse_override(text: str, takes: str = "--set takes section.key=value") -> d
     except tomllib.TOMLDecodeError:
         found = {"value": raw.strip()}
     if len(found) > 1:
-        raise ValueError(f"{takes}, once each; got {text!r}")
+        raise ValueError(f"{takes}; got {text!r}")
     value = found["value"]
     for part in reversed(parts):
         value = {part: value}

@@ -293,14 +293,14 @@ class ActorCriticObjective(nn.Module):
             bootstrap = torch.cat((values, self.critic(batch.features[-1:])))
         rewards = transform_rewards(batch.rewards, config.reward_transform)
         returns = lambda_returns(rewards, batch.continues, bootstrap, config.gamma, config.lambda_)
+        weights = survival(batch.continues)
         # What follows an end is not there, whatever it is filled with.
-        counted = returns.masked_fill(survival(batch.continues) == 0, torch.nan)
-        observed = self.normalizer.observe(counted)
+        observed = self.normalizer.observe(returns.masked_fill(weights == 0, torch.nan))
         if self.training:  # a batch that is only looked at must not be committed by the next step
             self._observed = observed
         advantages = (returns - values) / self.normalizer.scale(observed)
         if config.center_advantages:
-            advantages = advantages - weighted_mean(advantages, survival(batch.continues))
+            advantages = advantages - weighted_mean(advantages, weights)
         return returns, advantages, observed
 
     def _check(self, batch: ImaginedBatch) -> None:

@@ -42,7 +42,7 @@ def names_of_games(texts: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a name is empty.
     """
-    names = [name.strip() for text in texts for name in text.split(",")]
+    names = _parts(texts)
     if not all(names):
         given = " ".join(texts)
         raise ValueError(f"--games takes ALE names with commas between, such as pong,breakout; got {given!r}")
@@ -55,11 +55,15 @@ def numbers_of_seeds(texts: Sequence[str]) -> list[int]:
     Raises:
         ValueError: one is no whole number.
     """
-    numbers = [part.strip() for text in texts for part in text.split(",")]
+    numbers = _parts(texts)
     if not all(number.isascii() and number.isdecimal() for number in numbers):
         given = " ".join(texts)
         raise ValueError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got {given!r}")
     return [int(number) for number in numbers]
+
+
+def _parts(texts: Sequence[str]) -> list[str]:
+    return [part.strip() for text in texts for part in text.split(",")]
 
 
 RunArgument = Annotated[

@@ -115,10 +115,8 @@ def _began_with(config: RunConfig, layout: Layout) -> dict[str, Any] | None:
     record = Manifest(layout).stages.get("start") if config.start.taken else None
     if record is None:
         return None
-    return {
-        "run": record.metrics["run"],
-        "steps": record.metrics.get("steps"),
-    }  # of an older version: unknown
+    known = record.metrics.get("steps")  # not in the record of an older version
+    return {"run": record.metrics["run"], "steps": known}
 
 
 def steps_collected(config: RunConfig, layout: Layout, last: int) -> dict[str, int]:
