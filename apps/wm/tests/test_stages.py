@@ -115,7 +115,8 @@ def test_a_stage_is_refused_whose_inputs_are_of_other_play(tmp_path, monkeypatch
         if fits:
             require_inputs(stage, manifest, tmp_path, ["pong"])
             continue
-        with pytest.raises(ValueError, match="stage hrvq needs encoder made of the play that is there, and"):
+        said = "stage hrvq needs encoder, which was made from other play than the run holds now;"
+        with pytest.raises(ValueError, match=said):
             require_inputs(stage, manifest, tmp_path, ["pong"])
 
 

@@ -148,6 +148,9 @@ class RunConfig:
     def in_round(self, index: int) -> "RunConfig":
         """The settings of one round's stages, as of a run of its own that plays its share of the steps.
 
+        Of its ``rounds``, ``encoder_steps`` are this round's, 0 if encoder and codes stay as they are, and
+        ``renew`` holds its number if it begins anew, else nothing.
+
         What only counts in later rounds is at its default in round 0, so that changing it leaves that round's
         artifacts as they are.
         """

@@ -17,7 +17,7 @@ from wm.distributed import ALONE
 from wm.files import write_text
 from wm.freshness import stage_fingerprint, stale, stale_inputs
 from wm.interrupt import deferred_interrupt
-from wm.rounds import final_layout, layout_of_round
+from wm.rounds import final_layout, layout_of_round, split_name
 from wm.run import Manifest, StageRecord
 from wm.stage import BY_GAME, Context, Made, Stage
 
@@ -74,32 +74,34 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence
                 f"stage {stage.name} needs the artifacts of {need}, which are not in {root}; "
                 f"run {command('wm', 'train', need, '--run', root)} first, or leave the stage out to run all"
             )
-        if need.split("-")[0] in BY_GAME and (unseen := manifest.stages[need].unseen(games)):
+        if split_name(need)[0] in BY_GAME and (unseen := manifest.stages[need].unseen(games)):
             raise ValueError(
                 f"stage {stage.name} needs {', '.join(unseen)} too, which {need} has not seen yet; "
                 f"{command('wm', 'train', '--run', root, '--games', ','.join(games))} brings all up to date"
             )
     for need in _of_other_play(stage, manifest):
         raise ValueError(
-            f"stage {stage.name} needs {need} made of the play that is there, and it was made of other play; "
+            f"stage {stage.name} needs {need}, which was made from other play than the run holds now; "
             f"{command('wm', 'train', '--run', root)} brings all up to date"
         )
 
 
 def _of_other_play(stage: Stage, manifest: Manifest) -> list[str]:
-    """Those of its inputs that were made of other frames than it reads: no row of theirs would fit."""
-    suffix = stage.name.removeprefix(stage.base)
+    """Those of its round's inputs that were made of other frames than it reads: no row of them fits."""
+    _, suffix = split_name(stage.name)
     if f"collect{suffix}" not in stage.needs:
         return []
     play = manifest.hashes([f"collect{suffix}"])
-    known = manifest.hashes(name for name in manifest.stages if name.startswith("collect"))
+    known = manifest.hashes(name for name in manifest.stages if split_name(name)[0] == "collect")
     found = []
-    for need in (need for need in stage.needs if not need.startswith("collect")):
+    for need in stage.needs:
+        base, of_round = split_name(need)
+        if base == "collect" or of_round != suffix:
+            continue
         parents = manifest.stages[need].parents
         read = {key: digest for key, digest in parents.items() if key.startswith("data/")}
-        if read and need.endswith(suffix) and "-" not in need.removesuffix(suffix):
-            same = play.items() <= read.items() and read.items() <= known.items()
-            found += [] if same else [need]
+        if read and not play.items() <= read.items() <= known.items():
+            found.append(need)
     return found
 
 

@@ -24,6 +24,12 @@ def round_suffix(index: int, count: int) -> str:
     return "" if index == count - 1 else f"-{index}"
 
 
+def split_name(stage: str) -> tuple[str, str]:
+    """A stage's plain name, and what its round adds: ``("agent", "-0")``, in the last ``("agent", "")``."""
+    base, dash, index = stage.partition("-")
+    return base, dash + index
+
+
 def open_run(root: Path) -> tuple[RunConfig, Layout]:
     """The settings of a run, and the places of what its commands read.
 

@@ -14,7 +14,7 @@ from wm.distributed import ALONE, Team
 from wm.files import write_text
 from wm.fit import fit
 from wm.reporter import Reporter
-from wm.rounds import round_suffix
+from wm.rounds import round_suffix, split_name
 from wm.run import Layout
 from wm.sections import FitConfig
 
@@ -100,14 +100,14 @@ class Context:
         Raises:
             ValueError: as of :func:`wm.fit.fit`, and that the device has no room for a batch.
         """
-        base, *suffix = self.stage.split("-")
+        base, suffix = split_name(self.stage)
         section = name or base
         try:
             return fit(
                 objective,
                 batches,
                 config,
-                stage="-".join([section, *suffix]),
+                stage=section + suffix,
                 seed=self.config.seed,
                 device=self.device,
                 reporter=self.reporter,
@@ -168,7 +168,7 @@ class Stage:
     @property
     def base(self) -> str:
         """Its name without the number of an earlier round."""
-        return self.name.split("-")[0]
+        return split_name(self.name)[0]
 
     def config(self, whole: RunConfig) -> RunConfig:
         """The settings of its round, of those of the whole run."""
