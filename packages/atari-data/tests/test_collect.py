@@ -252,6 +252,10 @@ def test_bad_arguments(tmp_path: Path):
     with pytest.raises(ValueError, match="did you mean pong"):
         collect(tmp_path, "Pong", 10, RandomPolicy("pong", 0, 16), seed=0)
     assert contents(tmp_path) == {}
+    for wrong in ({"seed": -1}, {"num_envs": 0}):  # said before anything is made
+        with pytest.raises(ValueError, match=r"give [01] or more"):
+            run(tmp_path / "new", policy=RandomPolicy("breakout", 0, 3), **wrong)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_directory_below_a_file_is_refused(tmp_path: Path):

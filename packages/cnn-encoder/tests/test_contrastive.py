@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -323,6 +324,14 @@ def test_one_background_for_all_and_small_integers_mean_the_same():
 def test_a_weight_is_a_finite_number(name, value):
     with pytest.raises(ValueError, match=f"{name} is"):
         ContrastiveConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["head_start_steps", "inverse_start_step", "shift"])
+def test_steps_and_pixels_are_whole_numbers(name):
+    assert getattr(ContrastiveConfig(**{name: np.int64(2)}), name) == 2
+    for wrong in (1.5, -1):
+        with pytest.raises(ValueError, match=f"{name} is {wrong}; give a whole number of at least 0"):
+            ContrastiveConfig(**{name: wrong})
 
 
 def test_a_head_start_needs_a_head():

@@ -32,6 +32,9 @@ from safetensors.torch import save_file
         ({"distance": "manhattan"}, "euclidean, cosine"),
         ({"level_dropout": 2.0}, "level_dropout is 2.0"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 0.0}, "seed is 0.0"),
+        ({"seed": False}, "seed is False"),
+        ({"kmeans_iterations": 0.0}, "kmeans_iterations is 0.0"),
     ],
 )
 def test_config(bad, message):

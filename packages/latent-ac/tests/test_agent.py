@@ -121,6 +121,7 @@ def test_a_compiled_part_is_kept_as_what_it_is_and_reading_draws_nothing(tmp_pat
         (lambda: ActorConfig(hidden=64), "hidden is 64; give a tuple of whole widths"),
         (lambda: ActorConfig(feature_dim=8, feature_blocks=(4.0, 4.0)), "feature_blocks is .*; give a tuple"),
         (lambda: CriticConfig(num_bins=63.0), "num_bins is 63.0; give an odd number"),
+        (lambda: CriticConfig(num_bins=np.int64(64)), "num_bins is .*64.*; give an odd number"),
     ],
 )
 def test_sizes_are_whole_numbers(make, message: str) -> None:
@@ -133,6 +134,8 @@ def test_whole_numbers_of_numpy_are_taken_and_go_into_a_file(tmp_path: Path) -> 
     config = ActorConfig(feature_dim=count, num_actions=count, hidden=(count,))
     assert json.loads(json.dumps(asdict(config))) == asdict(config) | {"hidden": [6], "feature_blocks": []}
     assert ActorConfig(feature_dim=6, num_actions=6, hidden=(6,)) == config
+    for kind in (CriticConfig, PredictorConfig):
+        assert json.loads(json.dumps(asdict(kind(num_bins=np.int64(63)))))["num_bins"] == 63
 
 
 @pytest.mark.parametrize("kind", [ActorConfig, CriticConfig, PredictorConfig])

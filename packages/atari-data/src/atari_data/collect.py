@@ -83,13 +83,11 @@ def collect(
             another game, another protocol, damaged shards or fewer rounds than are to be kept, or is being
             written by another.
     """
-    num_steps = whole("num_steps", num_steps)
-    seed = whole("seed", seed)
-    num_envs = whole("num_envs", num_envs)
+    num_steps = whole("num_steps", num_steps, least=1)
+    seed = whole("seed", seed, least=0)
+    num_envs = whole("num_envs", num_envs, least=1)
     keep = None if keep is None else whole("keep", keep)
     check_protocol(protocol)
-    if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; take at least 1")
     directory = Path(directory)
     num_envs = min(num_envs, num_steps)
     origin = {

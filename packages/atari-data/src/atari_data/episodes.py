@@ -74,11 +74,9 @@ def play_episodes(
     Raises:
         ValueError: a bad argument, or an answer of the policy that is not actions.
     """
-    num_episodes = whole("num_episodes", num_episodes)
-    seed = whole("seed", seed)
-    num_envs = whole("num_envs", num_envs)
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes is {num_episodes}; play at least 1")
+    num_episodes = whole("num_episodes", num_episodes, least=1)
+    seed = whole("seed", seed, least=0)
+    num_envs = whole("num_envs", num_envs, least=1)
     check_protocol(protocol)
     num_envs = min(num_envs, num_episodes)
     seeds = environment_seeds(seed, num_envs, stream=_EVALUATION_STREAM)

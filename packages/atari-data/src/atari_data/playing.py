@@ -15,6 +15,7 @@ import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
+from atari_data._checks import whole
 from atari_data.games import check_game, legal_actions, played_actions
 from atari_data.policies import Policy, checked_actions
 from atari_data.protocol import Protocol, check_protocol
@@ -42,10 +43,7 @@ class Tick(NamedTuple):
 
 def environment_seeds(seed: int, num_envs: int, *, stream: int = 0) -> NDArray[np.int64]:
     """Seeds of ``num_envs`` emulators, int64 [num_envs] in [0, 2**31): different for every stream."""
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; give 0 or more")
-    if num_envs < 1:
-        raise ValueError(f"num_envs is {num_envs}; give 1 or more")
+    seed, num_envs = whole("seed", seed, least=0), whole("num_envs", num_envs, least=1)
     states = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(num_envs)
     return (states >> 1).astype(np.int64)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from atari_data._checks import whole
 from atari_data.games import NUM_ACTIONS, minimal_actions
 
 Policy = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int64]]
@@ -23,10 +24,7 @@ class _Streams:
     """Uniform numbers in [0, 1), ``width`` a draw, from one generator for each environment."""
 
     def __init__(self, seed: int, num_envs: int, width: int, *, purpose: tuple[int, ...] = ()) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; give 1 or more")
-        if seed < 0:
-            raise ValueError(f"seed is {seed}; give 0 or more")
+        seed, num_envs = whole("seed", seed, least=0), whole("num_envs", num_envs, least=1)
         sequences = [np.random.SeedSequence(seed, spawn_key=(*purpose, env)) for env in range(num_envs)]
         self._generators = [np.random.default_rng(sequence) for sequence in sequences]
         self._numbers = np.empty((num_envs, _BLOCK, width))

@@ -186,9 +186,9 @@ class FrameStore:
             shards.append(shard)
             if config["end"]:
                 ends.append(len(shards))
-        whole = ends[-1] if ends else 0
-        if whole < len(shards) and not collecting:
-            gone, begun = (shard_path(directory, number).name for number in (len(shards), whole))
+        complete = ends[-1] if ends else 0
+        if complete < len(shards) and not collecting:
+            gone, begun = (shard_path(directory, number).name for number in (len(shards), complete))
             raise ValueError(
                 f"{directory} lacks the end of its last round, from {gone} on; restore the files, or delete "
                 f"those from {begun} on"
@@ -197,7 +197,7 @@ class FrameStore:
             raise ValueError(f"{directory} holds only an interrupted collection; collect again")
         if rounds is not None and not 1 <= rounds <= len(ends):
             raise ValueError(f"{directory} holds {len(ends)} rounds; rounds is {rounds}")
-        configs, shards = configs[:whole], shards[:whole]
+        configs, shards = configs[:complete], shards[:complete]
         for path, config, shard in zip(paths, configs, shards, strict=False):
             for key in ("game", "protocol"):
                 if config[key] != configs[0][key]:

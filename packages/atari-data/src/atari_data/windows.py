@@ -40,9 +40,7 @@ def window_starts(episode_ids: NDArray[np.integer], length: int) -> NDArray[np.i
 
     A window may end on its episode's final row.
     """
-    ids, length = _checked(episode_ids), whole("length", length)
-    if length < 1:
-        raise ValueError(f"length is {length}; a window holds 1 row or more")
+    ids, length = _checked(episode_ids), whole("length", length, least=1)
     if len(ids) < length:
         return np.empty(0, dtype=np.int64)
     # Number of the run each row belongs to: a window stays inside a run when its ends have one number.

@@ -79,11 +79,10 @@ class ContrastiveConfig:
     """What a `ContrastiveObjective` asks of the embedding, and how loudly.
 
     ``head_start_steps`` are for an encoder whose training goes on under new heads: for so many steps only the
-    heads learn, because what random heads ask for would undo what the encoder has learned; there must be one.
-    Layout and picture
-    outweigh contrast and inverse dynamics by far: where everything is takes an encoder longest to learn. With
-    these weights probes read most of the state; agents that practise on tokens played better with
-    ``layout_weight=3, picture_weight=0, reward_weight=0.5``.
+    heads learn, because what random heads ask for would undo what the encoder has learned; at least one
+    head needs a weight then. Layout and picture outweigh contrast and inverse dynamics by far: where
+    everything is takes an encoder longest to learn. With these weights probes read most of the state; agents
+    that practise on tokens played better with ``layout_weight=3, picture_weight=0, reward_weight=0.5``.
 
     ``shift`` moves every stretch by up to so many pixels in training (`random_shift`), with all that is asked
     of it; drawn from PyTorch's global random numbers, as dropout is.
@@ -104,17 +103,15 @@ class ContrastiveConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "inverse_hidden_dim", "layout_frequencies")
-        require_whole(self, "shift", least=0)
+        require_whole(self, "inverse_start_step", "head_start_steps", "shift", least=0)
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         for name in (
             "contrastive_weight",
             "inverse_weight",
-            "inverse_start_step",
             "layout_weight",
             "picture_weight",
             "reward_weight",
-            "head_start_steps",
         ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from hrvq._config import positive_int
+from hrvq._config import whole
 from hrvq._gradients import normalize
 from hrvq._quantizer import HRVQ
 from hrvq._sources import Vectors, VectorSource
@@ -35,7 +35,7 @@ def atlas(
         One :class:`LevelAtlas` for each level. Equally near vectors come in row order, and a vector that
         repeats an earlier one is an example like any other.
     """
-    if not (positive_int(examples) and positive_int(batch_size)):
+    if not (whole(examples) and whole(batch_size)):
         raise ValueError(
             f"examples is {examples!r} and batch_size {batch_size!r}; give whole numbers of at least 1"
         )

@@ -14,9 +14,9 @@ def plain(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
-def positive_int(value: object) -> bool:
-    """Whether it is a whole number of at least 1, and not a bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+def whole(value: object, least: int = 1) -> bool:
+    """Whether it is a whole number of at least ``least``, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def finite(value: object) -> bool:
@@ -70,7 +70,7 @@ class HRVQConfig:
         for name in ("dim", "levels", "codes", "kmeans_iterations", "seed"):
             object.__setattr__(self, name, plain(getattr(self, name)))
         for name in ("dim", "levels"):
-            if not positive_int(getattr(self, name)):
+            if not whole(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give a whole number of at least 1")
         codes = self.codes
         if isinstance(codes, (list, tuple)):  # a list is what JSON and TOML make of a tuple
@@ -79,7 +79,7 @@ class HRVQConfig:
                 raise ValueError(
                     f"codes has {len(codes)} entries for {self.levels} levels; give one for each"
                 )
-        if not all(positive_int(k) for k in self.codes_per_level):
+        if not all(whole(k) for k in self.codes_per_level):
             raise ValueError(f"codes is {codes!r}; give whole numbers of at least 1")
         weights = self.commitment_weights
         if isinstance(weights, (list, tuple)):
@@ -97,7 +97,7 @@ class HRVQConfig:
             raise ValueError(f"smoothing is {self.smoothing!r}; give a small number such as 1e-5")
         if not (finite(self.revive_below) and 0 <= self.revive_below < 0.5):
             raise ValueError(f"revive_below is {self.revive_below!r}; give a share from 0 (off) to below 0.5")
-        if not (self.kmeans_iterations == 0 or positive_int(self.kmeans_iterations)):
+        if not whole(self.kmeans_iterations, 0):
             raise ValueError(
                 f"kmeans_iterations is {self.kmeans_iterations!r}; give a whole number of at least 0"
             )
@@ -106,7 +106,7 @@ class HRVQConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}")
         if not (finite(self.level_dropout) and 0 <= self.level_dropout <= 1):
             raise ValueError(f"level_dropout is {self.level_dropout!r}; give a probability from 0 to 1")
-        if not (self.seed == 0 or positive_int(self.seed)):
+        if not whole(self.seed, 0):
             raise ValueError(f"seed is {self.seed!r}; give a whole number of at least 0")
 
     @property

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._config import finite, positive_int
+from hrvq._config import finite, whole
 from hrvq._gradients import normalize
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
@@ -145,7 +145,7 @@ def fit(
 ) -> FitResult:
     """See :meth:`hrvq.HRVQ.fit`."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if not positive_int(value):
+        if not whole(value):
             raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
     config, device = quantizer.config, quantizer.table.device
     if revive_below is None:
@@ -153,7 +153,7 @@ def fit(
     for name, share in (("tolerance", tolerance), ("revive_below", revive_below)):
         if not (finite(share) and 0 <= share < 1):
             raise ValueError(f"{name} is {share!r}; give a share from 0 to below 1")
-    if not (seed == 0 or positive_int(seed)):
+    if not whole(seed, 0):
         raise ValueError(f"seed is {seed!r}; give a whole number of at least 0")
     source = VectorSource(vectors, config.dim)
     generator = torch.Generator(device).manual_seed(seed % 2**63)

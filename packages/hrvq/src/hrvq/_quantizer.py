@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvq._checks import UNSIGNED, check_finite, check_tokens, check_vectors, values_can_be_checked
-from hrvq._config import HRVQConfig, positive_int
+from hrvq._config import HRVQConfig, whole
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._gradients import commitment, normalize, rotation, straight_through
 from hrvq._learning import move, start
@@ -109,7 +109,7 @@ class HRVQ(Codes):
             mask: bool (...), True where a position counts; the others' tokens are -1.
             levels: only the first so many levels are searched; all if left out.
         """
-        if not (levels is None or (positive_int(levels) and levels <= self.config.levels)):
+        if not (levels is None or (whole(levels) and levels <= self.config.levels)):
             raise ValueError(f"levels is {levels!r}; give a whole number from 1 to {self.config.levels}")
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask)
@@ -153,7 +153,7 @@ class HRVQ(Codes):
             across_ranks: as for :meth:`update`.
         """
         self._check_open("initialize")
-        if not (batch_size is None or positive_int(batch_size)):
+        if not (batch_size is None or whole(batch_size)):
             raise ValueError(
                 f"batch_size is {batch_size!r}; give the number of vectors of an update, 1 or more"
             )

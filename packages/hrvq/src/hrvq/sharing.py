@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hrvq._checks import integers
-from hrvq._config import finite, positive_int
+from hrvq._config import finite, whole
 from hrvq._precision import widest
 from hrvq.metrics import code_counts, integer_tokens, level_sizes
 
@@ -159,7 +159,7 @@ def mutual_information(
     Raises:
         ValueError: wrong types or shapes, tokens or groups out of range.
     """
-    if not (positive_int(resamples) and finite(confidence) and 0 < confidence < 1):
+    if not (whole(resamples) and finite(confidence) and 0 < confidence < 1):
         raise ValueError(
             f"resamples is {resamples!r} and confidence {confidence!r}; give a whole number of at least 1, "
             "and a share between 0 and 1"

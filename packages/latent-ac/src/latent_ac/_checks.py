@@ -31,7 +31,7 @@ def require_counts(config: Any, *names: str) -> None:
 
 def require_bins(num_bins: int, limit: float) -> None:
     """Check the bins of a two-hot head."""
-    odd = isinstance(num_bins, int) and num_bins >= 3 and num_bins % 2 == 1
+    odd = isinstance(num_bins, Integral) and int(num_bins) >= 3 and int(num_bins) % 2 == 1
     require(odd, "num_bins", num_bins, "an odd number >= 3")
     require(0 < limit <= LARGEST_LIMIT, "limit", limit, f"a number above 0, at most {LARGEST_LIMIT}")
 

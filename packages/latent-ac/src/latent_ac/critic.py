@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require, require_bins, require_choice, require_network
+from latent_ac._checks import require, require_bins, require_choice, require_counts, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import MLP
 from latent_ac.two_hot import expectation, symexp_bins, two_hot_nll
@@ -39,6 +39,7 @@ class CriticConfig:
         require_network(self)
         require_choice("head", self.head, HEADS)
         require_bins(self.num_bins, self.limit)
+        require_counts(self, "num_bins")
 
 
 class Critic(nn.Module):

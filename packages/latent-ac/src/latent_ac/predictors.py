@@ -51,6 +51,7 @@ class PredictorConfig:
         require_counts(self, "num_actions")
         require_choice("reward_head", self.reward_head, REWARD_HEADS)
         require_bins(self.num_bins, self.limit)
+        require_counts(self, "num_bins")
         require(0 <= self.class_balance <= 1, "class_balance", self.class_balance, "a number from 0 to 1")
 
 

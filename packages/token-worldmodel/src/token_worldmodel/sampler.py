@@ -106,7 +106,8 @@ class TokenSampler:
             seed: of the split and of the batches. Repetitions that are to share a split take the same seed
                 and batches of other numbers.
             split: episodes to draw from.
-            validation_fraction: of the episodes of each game, at least one and not all.
+            validation_fraction: share of each game's rows that whole episodes of it validate on; none do if
+                there is a single episode.
             newest: by game, the first row of what was played last.
             newest_share: of the windows, drawn from those rows; the others are drawn from all rows. If the
                 split has no window there, all windows are drawn from all rows.
