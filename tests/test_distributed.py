@@ -40,6 +40,8 @@ def test_shares_join_to_the_whole_batch():
     assert Team().share(batch) is batch
     with pytest.raises(ValueError, match="a batch of 6 cannot be shared evenly by 4 processes"):
         Team(0, 4).share(batch)
+    with pytest.raises(ValueError, match=r"the columns of a batch have \[3, 6\] rows"):
+        Team(0, 3).share(Batch(batch.x, batch.y[:3]))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_at_once(tmp_path, monkeypatch):

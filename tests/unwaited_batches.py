@@ -74,7 +74,7 @@ def frames_to_draw() -> None:
     quantizer = HRVQ(HRVQConfig(dim=5, levels=2, codes=7))
     quantizer.set_codebooks([torch.randn(7, 5), torch.randn(7, 5)])
     source = Source(
-        frames=SimpleNamespace(frames=np.arange(ROWS * 84 * 84, dtype=np.uint8).reshape(ROWS, 84, 84)),
+        store=SimpleNamespace(frames=np.arange(ROWS * 84 * 84, dtype=np.uint8).reshape(ROWS, 84, 84)),
         embeddings=torch.randn(ROWS, 5),
         tokens=torch.randint(7, (ROWS, 2)).short(),
         background=torch.zeros(84, 84).to(DEVICE),
@@ -86,7 +86,7 @@ def frames_to_draw() -> None:
     prefixes = quantizer.level_embeddings(source.tokens.long().to(DEVICE)).cumsum(1).cpu()
     expected = [prefixes[5, 0], source.embeddings[9], prefixes[5, 1]]
     torch.testing.assert_close(batch.embeddings.cpu(), torch.stack(expected))
-    assert np.array_equal(batch.frames.cpu().numpy(), source.frames.frames[rows])
+    assert np.array_equal(batch.frames.cpu().numpy(), source.store.frames[rows])
 
 
 def quantizing() -> None:

@@ -1,4 +1,5 @@
 import importlib
+import json
 import math
 import os
 import shutil
@@ -147,6 +148,27 @@ def test_accumulating_two_batches_equals_one_joined_batch(tmp_path):
         epoch_size=16,
     )
     torch.testing.assert_close(one.line.weight, two.line.weight)
+
+
+def test_numbers_of_a_step_are_those_of_all_its_batches(tmp_path):
+    class Counts(Regression):
+        def forward(self, batch):
+            loss, _ = super().forward(batch)
+            self.seen = getattr(self, "seen", -1) + 1
+            return loss, {"seen": torch.tensor(float(self.seen))}
+
+    train(tmp_path, Counts(), steps=2, accumulation=2)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["seen"] for line in lines] == [0.5, 2.5]
+    (tmp_path / "toy.pt").unlink()
+
+    class BreaksInItsFirst(Counts):
+        def forward(self, batch):
+            loss, metrics = super().forward(batch)
+            return loss * (math.inf if self.seen == 2 else 1), metrics
+
+    with pytest.raises(ValueError, match="the loss or its gradient is inf by step 1;"):
+        train(tmp_path, BreaksInItsFirst(), steps=2, accumulation=2)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):

@@ -40,13 +40,16 @@ class Team:
         """This process's slice of a batch: a dataclass of tensors, cut along the first axis.
 
         Raises:
-            ValueError: the batch cannot be cut into equal slices.
+            ValueError: the batch cannot be cut into equal slices, or its columns differ in length.
         """
         if self.size == 1:
             return batch
         columns = {field.name: getattr(batch, field.name) for field in fields(batch)}
-        rows = {len(column) for column in columns.values()}
-        if len(rows) != 1 or (count := rows.pop()) % self.size:
+        rows = sorted({len(column) for column in columns.values()})
+        if len(rows) != 1:
+            raise ValueError(f"the columns of a batch have {rows} rows; give all of them the same number")
+        (count,) = rows
+        if count % self.size:
             raise ValueError(
                 f"a batch of {count} cannot be shared evenly by {self.size} processes; give a batch_size "
                 f"that {self.size} divides"

@@ -7,7 +7,7 @@ a checkpoint needs the weights, the optimiser and one integer, and a resumed run
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,20 +76,6 @@ def fit(
     if start:
         reporter.say(f"{stage}: goes on at step {start} of {total}")
 
-    def require_finite(value: Tensor) -> None:
-        if not torch.isfinite(value):
-            advice = "give another --seed"
-            if setting:
-                advice = (
-                    f"lower {setting}.learning_rate or set {setting}.precision=float32, with which the stage "
-                    "begins anew"
-                )
-            raise ValueError(f"{stage}: the loss or its gradient is {float(value)} by step {step}; {advice}")
-
-    def require_finite_gradient(norm: Tensor) -> None:
-        if not scaler.is_enabled():  # a scaler skips steps with infinite gradients by design
-            require_finite(norm)
-
     objective.train()
     trained: Callable[[Any], Any] = team.wrap(objective, device)
     if config.compile:
@@ -102,19 +88,20 @@ def fit(
             rate = config.rate(step, total)
             for parameters in optimizer.param_groups:
                 parameters["lr"] = rate
+            measured: list[dict[str, Tensor]] = []
             for micro in range(config.accumulation):
                 with autocast(dtype, device):
                     batch = team.share(batches(step * config.accumulation + micro))
                     loss, metrics = trained(batch)
                 scaler.scale(loss / config.accumulation).backward()
+                measured.append({"loss": loss.detach()} | metrics)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(trainable, config.clip or math.inf)
+            # A scaler skips steps with infinite gradients by design.
+            gradient = [] if scaler.is_enabled() else [norm]
             if step % config.log_every == 0 or step == total - 1:
-                require_finite(loss.detach())
-                require_finite_gradient(norm)
-                values = {"loss": float(loss.detach())} | {
-                    name: float(value) for name, value in metrics.items()
-                }
+                _require_finite([*(part["loss"] for part in measured), *gradient], stage, step, setting)
+                values = {name: _mean([float(part[name]) for part in measured]) for name in measured[0]}
                 values |= {"grad_norm": float(norm), "learning_rate": rate}
                 reporter.log(stage, step, values, task)
                 if step >= min(0.9 * total, total - 1):
@@ -130,7 +117,7 @@ def fit(
                 continue
             stop = team.any(interrupted())
             if stop or time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
-                require_finite_gradient(norm)
+                _require_finite(gradient, stage, step, setting)
                 if team.leads:
                     state.save(step, tail)
                 last_saved = time.monotonic()
@@ -141,6 +128,19 @@ def fit(
     if team.any(interrupted()):  # while the last steps were saved: no further step asks
         raise KeyboardInterrupt
     return {name: _mean(values) for name, values in tail.items() if name != "learning_rate"}
+
+
+def _require_finite(values: Iterable[Tensor], stage: str, step: int, setting: str) -> None:
+    """Raise ValueError at the first value that is NaN or infinite, with what may help."""
+    for value in values:
+        if not torch.isfinite(value):
+            advice = "give another --seed"
+            if setting:
+                advice = (
+                    f"lower {setting}.learning_rate or set {setting}.precision=float32, with which the stage "
+                    "begins anew"
+                )
+            raise ValueError(f"{stage}: the loss or its gradient is {float(value)} by step {step}; {advice}")
 
 
 def _mean(values: list[float]) -> float:

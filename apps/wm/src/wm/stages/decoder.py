@@ -37,7 +37,7 @@ def run(context: Context) -> Made:
     _, backgrounds = load_encoder(layout.encoder)
     sources = {
         game: Source(
-            frames=layout.frames(game),
+            store=layout.frames(game),
             embeddings=load_embeddings(layout.embeddings(game))[0],
             tokens=torch.from_numpy(load_tokens(layout.tokens(game)).tokens),
             background=backgrounds[game].to(device),
@@ -45,7 +45,7 @@ def run(context: Context) -> Made:
         )
         for game in config.games
     }
-    held_out = {game: config.validates(source.frames.episode_ids) for game, source in sources.items()}
+    held_out = {game: config.validates(source.store.episode_ids) for game, source in sources.items()}
     train = [(source, np.flatnonzero(~held_out[game])) for game, source in sources.items()]
     fit_config = config.train.decoder
 
@@ -81,7 +81,7 @@ def decoder_config(config: RunConfig) -> DecoderConfig:
 class Source:
     """One game's frames with their embeddings (N, D) and tokens (N, L), row for row."""
 
-    frames: FrameStore
+    store: FrameStore
     embeddings: Tensor
     tokens: Tensor
     background: Tensor
@@ -92,7 +92,7 @@ class Source:
         device = self.background.device
         each = torch.arange(len(rows), device=device)
         vectors = self.vectors(rows)[each, send(torch.from_numpy(depths), device)]
-        frames = send(torch.from_numpy(self.frames.frames[rows]), device)
+        frames = send(torch.from_numpy(self.store.frames[rows]), device)
         return DecoderBatch(vectors, frames, self.background.expand(len(rows), -1, -1))
 
     def vectors(self, rows: NDArray[np.integer]) -> Tensor:
@@ -109,27 +109,25 @@ def errors(decoder: Decoder, source: Source, rows: NDArray[np.integer]) -> dict[
     ``rmse`` and ``foreground_rmse`` have an entry after each level and one for the embedding; the same with
     ``background_`` before it is what drawing nothing but the background costs.
     """
-    sums: dict[str, Tensor] = {}
-    pixels = foreground_pixels = 0
+    # Over all pixels and over the foreground's: (2, L + 2), the background as one more picture; and (2,).
+    sums, pixels = torch.zeros((), dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
     for start in range(0, len(rows), METRIC_BATCH):
         part = rows[start : start + METRIC_BATCH]
-        frames = torch.from_numpy(source.frames.frames[part]).to(source.background.device).float()[:, None]
+        frames = torch.from_numpy(source.store.frames[part]).to(source.background.device).float()[:, None]
         foreground = (frames - source.background).abs() > FOREGROUND
-        pixels, foreground_pixels = pixels + foreground.numel(), foreground_pixels + int(foreground.sum())
-        for name, drawn in (
-            ("", decoder(source.vectors(part), source.background)),
-            ("background_", source.background[None, None]),
-        ):
-            squared = (drawn - frames).square()
-            for kind, error in (("", squared), ("foreground_", squared * foreground)):
-                key = f"{name}{kind}rmse"
-                sums[key] = sums.get(key, torch.zeros(())) + error.sum((0, 2, 3), dtype=torch.float64).cpu()
-    measured: dict[str, Any] = {}
-    for key, total in sums.items():
-        count = foreground_pixels if "foreground" in key else pixels
-        found = (total / max(1, count)).sqrt().tolist()
-        measured[key] = found[0] if key.startswith("background_") else found
-    return measured
+        drawn = decoder(source.vectors(part), source.background)
+        pictures = torch.cat([drawn, source.background.expand(len(part), 1, -1, -1)], 1)
+        squared = (pictures - frames).square()
+        both = torch.stack([squared, squared * foreground])
+        sums = sums + both.sum((1, 3, 4), dtype=torch.float64).cpu()
+        pixels += torch.tensor([foreground.numel(), int(foreground.sum())])
+    everywhere, off_background = (sums / pixels.clamp(min=1)[:, None]).sqrt().tolist()
+    return {
+        "rmse": everywhere[:-1],
+        "foreground_rmse": off_background[:-1],
+        "background_rmse": everywhere[-1],
+        "background_foreground_rmse": off_background[-1],
+    }
 
 
 STAGE = Stage(

@@ -70,7 +70,7 @@ class DreamedGame:
     actor: CodePolicy
     mask: Tensor
     trajectories: TokenTrajectories
-    frames: FrameStore
+    store: FrameStore
     rng: torch.Generator
     seed: int
 
@@ -99,7 +99,7 @@ class DreamedGame:
             actor=agent.actor.on_codes(quantizer.codebooks),
             mask=torch.from_numpy(allowed).to(device),
             trajectories=trajectories,
-            frames=frames_of(layout, game, trajectories),
+            store=frames_of(layout, game, trajectories),
             rng=generator(seed, "watch", game, device=device),
             seed=seed,
         )
@@ -124,7 +124,7 @@ class DreamedGame:
             first = int(rng.choice(starts))
             rows = slice(first, first + context)
             yield WatchedDream(
-                real=self.frames.frames[rows],
+                real=self.store.frames[rows],
                 tokens=torch.from_numpy(known.tokens[rows]).long(),
                 actions=torch.from_numpy(known.actions[rows][:-1]).long(),
                 rewards=torch.zeros(0),
