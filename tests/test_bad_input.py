@@ -49,7 +49,7 @@ def refused(result, *parts):
         (["--device", "tpu"], ["unknown device 'tpu'"]),
         (["--device", "cuda:99"], ["cuda:99"]),
         (["--log", "paper"], ["unknown --log 'paper'"]),
-        (["--seed", "-1"], ["seed must not be negative; got -1"]),
+        (["--seed", "-1"], ["seed is -1; give at least 0"]),
         (["--seed", "1", "--set", "seed=2"], ["seed is given by --seed and by --set seed; give one"]),
         (["--preset", ""], ["unknown preset ''"]),
     ],
@@ -158,7 +158,7 @@ def test_a_setting_that_a_file_has_wrong_is_told_with_the_file(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     config = copy / "config.toml"
     config.write_text(re.sub(r"num_envs = \d+", "num_envs = 0", config.read_text(), count=1))
-    refused(wm("eval", copy), f"[collect] num_envs must be 1 to 512; got 0 (in {config})")
+    refused(wm("eval", copy), f"[collect] num_envs is 0; give 1 to 512 (in {config})")
 
 
 def damage_truncate(path):

@@ -136,8 +136,8 @@ def test_errors_count_only_where_the_object_is_in_play():
     ("arguments", "part"),
     [
         (["--context", 8], "a context of 8 steps leaves no step to dream in worldmodel.max_steps = 8"),
-        (["--temperature", -1], "temperature must be 0 (greedy) or finite and at least 1e-6"),
-        (["--temperature", "nan"], "temperature must be 0 (greedy) or finite and at least 1e-6"),
+        (["--temperature", -1], "temperature is -1.0; give 0 (greedy) or a finite number of at least 1e-6"),
+        (["--temperature", "nan"], "temperature is nan; give 0 (greedy) or a finite number of at least 1e-6"),
         (["--windows", 0], "'--windows'"),
     ],
 )

@@ -373,14 +373,17 @@ def test_play_collected_anew_and_stopped_leaves_what_was_played(looped, tmp_path
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("rounds.count=0", "count must be 1 to 1000; got 0"),
+        ("rounds.count=0", "count is 0; give 1 to 1000"),
         ("rounds.first_steps=1250", "leaves 51 for 2 later rounds"),
-        ("rounds.epsilon=1.5", r"epsilon must lie in [0, 1]; got 1.5"),
-        ("rounds.worldmodel_steps=0", "worldmodel_steps must be at least 1"),
-        ("rounds.temperature=1e-9", "temperature must be 0 (greedy) or finite and at least 1e-6; got 1e-09"),
-        ("choose.rounds=0", "rounds must be at least 1; got 0"),
-        ("choose.episodes=0", "episodes must be at least 1; got 0"),
-        ("choose.max_frames=10", "max_frames must be at least 100; got 10"),
+        ("rounds.epsilon=1.5", "epsilon is 1.5; give 0 to 1"),
+        ("rounds.worldmodel_steps=0", "worldmodel_steps is 0; give at least 1"),
+        (
+            "rounds.temperature=1e-9",
+            "temperature is 1e-09; give 0 (greedy) or a finite number of at least 1e-6",
+        ),
+        ("choose.rounds=0", "rounds is 0; give at least 1"),
+        ("choose.episodes=0", "episodes is 0; give at least 1"),
+        ("choose.max_frames=10", "max_frames is 10; give at least 100"),
         ('collect.policy="imported"', "a recording cannot be played on"),
     ],
 )

@@ -151,7 +151,7 @@ def test_what_cannot_be_begun_with(run, tmp_path):
     for arguments, message in (
         ((tmp_path / "none", tmp_path / "run"), "holds no run"),
         ((run, tmp_path / "run", "--set", "start.parts=actor"), "start.parts must be one of 'encoder'"),
-        ((run, tmp_path / "run", "--set", "start.encoder_steps=-1"), "encoder_steps must not be negative"),
+        ((run, tmp_path / "run", "--set", "start.encoder_steps=-1"), "encoder_steps is -1; give at least 0"),
         ((run, tmp_path / "run", "--preset", "tiny"), "leave --preset and this setting out"),
         (
             (run, tmp_path / "run", "--set", "worldmodel.dim=64"),

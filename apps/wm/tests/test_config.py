@@ -67,7 +67,7 @@ def test_a_size_that_follows_cannot_be_set():
             "train.agent.batch_size=2",
             r"train\.agent\.batch_size is 2; it must be at least agent\.ppo_minibatches",
         ),
-        ("collect.num_steps=5", r"\[collect\] num_steps must be at least 100; got 5"),
+        ("collect.num_steps=5", r"\[collect\] num_steps is 5; give at least 100"),
         ("games=[]", "games is empty"),
         (
             "agent.reward_transform=symlog",
@@ -75,11 +75,17 @@ def test_a_size_that_follows_cannot_be_set():
         ),
         ("actor.num_actions=6", r"actor\.num_actions is 6; it is 18 in any game"),
         ("worldmodel.num_actions=6", r"worldmodel\.num_actions is 6; it is 18"),
-        ("windows.clip=3", "clip must be at least 4; got 3"),
+        ("windows.clip=3", "clip is 3; give at least 4"),
         ("windows.game_weights=[1.0, 2.0]", "windows.game_weights are 2 for 1 games; give one each"),
-        ("windows.game_weights=[0.0]", "game_weights must be above 0 and finite"),
-        ("evaluate.temperature=-1", "temperature must be 0 .greedy. or finite and at least 1e-6; got -1"),
-        ("dream.temperature=1e-9", "temperature must be 0 .greedy. or finite and at least 1e-6; got 1e-09"),
+        ("windows.game_weights=[0.0]", r"game_weights is \[0\.0\]; give finite numbers above 0"),
+        (
+            "evaluate.temperature=-1",
+            "temperature is -1.0; give 0 .greedy. or a finite number of at least 1e-6",
+        ),
+        (
+            "dream.temperature=1e-9",
+            "temperature is 1e-09; give 0 .greedy. or a finite number of at least 1e-6",
+        ),
         ("hrvq=3", "hrvq is 3; it is a section, so set hrvq.KEY=VALUE"),
         ("worldmodel=3", "worldmodel is 3; it is a section"),
         ("actor=3", "actor is 3; it is a section"),
@@ -148,7 +154,7 @@ def test_the_encoder_is_trained_on_in_the_first_of_the_later_rounds():
     config = build_config(read_preset("tiny"), {"rounds": {"first_steps": 1000}}, *changes)
     assert [config.in_round(index).rounds.encoder_steps for index in range(4)] == [0, 30, 30, 0]
     assert [config.in_round(index).train.encoder.steps for index in (1, 2)] == [30, 30]
-    with pytest.raises(ValueError, match="encoder_rounds must not be negative; got -1"):
+    with pytest.raises(ValueError, match="encoder_rounds is -1; give at least 0"):
         build_config(read_preset("tiny"), parse_override("rounds.encoder_rounds=-1"))
 
 
@@ -176,7 +182,7 @@ def test_the_learning_rate_of_the_agent_may_fall_from_round_to_round():
     stays = build_config(read_preset("tiny"), *changes, parse_override("rounds.agent_decay=1"))
     assert {stays.in_round(index).train.agent.learning_rate for index in range(5)} == {1e-3}
     for wrong in ("0", "1.1"):
-        with pytest.raises(ValueError, match=r"agent_decay must lie in \(0, 1\]; got "):
+        with pytest.raises(ValueError, match=r"agent_decay is .*; give above 0, at most 1"):
             build_config(read_preset("tiny"), parse_override(f"rounds.agent_decay={wrong}"))
 
 

@@ -89,7 +89,7 @@ class RunConfig:
             len(weights) in (0, len(self.games)),
             f"windows.game_weights are {len(weights)} for {len(self.games)} games; give one each, or none",
         )
-        require(self.seed >= 0, f"seed must not be negative; got {self.seed}")
+        require(self.seed >= 0, f"seed is {self.seed}; give at least 0")
         for name in ("worldmodel", "actor", "predictor"):
             count = getattr(self, name).num_actions
             require(count == 18, f"{name}.num_actions is {count}; it is 18 in any game, ALE's full set")

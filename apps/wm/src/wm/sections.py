@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from wm.device import Precision
 
@@ -15,8 +15,20 @@ def require(holds: bool, message: str) -> None:
 
 def require_temperature(value: float) -> None:
     """Raise ValueError unless the temperature is 0 or a finite number of at least 1e-6."""
-    allowed = value == 0 or 1e-6 <= value < math.inf  # below, logits divided by it overflow
-    require(allowed, f"temperature must be 0 (greedy) or finite and at least 1e-6; got {value}")
+    holds = value == 0 or 1e-6 <= value < math.inf  # below, logits divided by it overflow
+    _require_value(holds, "temperature", value, "0 (greedy) or a finite number of at least 1e-6")
+
+
+def _require_value(holds: bool, name: str, value: object, allowed: str) -> None:
+    require(holds, f"{name} is {value}; give {allowed}")
+
+
+def _within(config: Any, least: float, *names: str, most: float = math.inf) -> None:
+    """Raise ValueError unless these settings of ``config`` lie between the two, both included."""
+    allowed = f"at least {least}" if most == math.inf else f"{least} to {most}"
+    for name in names:
+        value = getattr(config, name)
+        _require_value(least <= value <= most, name, value, allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +42,8 @@ class CollectConfig:
             probability ``repeat``, and so gets further from the start; ``imported`` plays nothing, because
             `wm import` has put recordings there, of games that need not be ALE's.
         protocol: of the emulator, by name.
-        validation_fraction: share of the episodes that nothing is trained on.
+        validation_fraction: share of the rows, by whole episodes, that nothing is trained on; none of one
+            episode alone.
     """
 
     num_steps: int = 20_000
@@ -41,13 +54,11 @@ class CollectConfig:
     validation_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        require(self.num_steps >= 100, f"num_steps must be at least 100; got {self.num_steps}")
-        require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
-        require(0 <= self.repeat < 1, f"repeat must lie in [0, 1); got {self.repeat}")
-        require(
-            0 < self.validation_fraction < 1,
-            f"validation_fraction must lie between 0 and 1; got {self.validation_fraction}",
-        )
+        _within(self, 100, "num_steps")
+        _within(self, 1, "num_envs", most=512)
+        _require_value(0 <= self.repeat < 1, "repeat", self.repeat, "at least 0 and below 1")
+        share = self.validation_fraction
+        _require_value(0 < share < 1, "validation_fraction", share, "a share between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +69,7 @@ class QuantizeConfig:
     batch_size: int = 4096
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"epochs must be at least 1; got {self.epochs}")
-        require(self.batch_size >= 1, f"batch_size must be at least 1; got {self.batch_size}")
+        _within(self, 1, "epochs", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +88,10 @@ class WindowConfig:
     game_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        require(self.clip >= 4, f"clip must be at least 4; got {self.clip}")
-        require(self.length >= 2, f"length must be at least 2; got {self.length}")
-        require(
-            all(0 < weight < math.inf for weight in self.game_weights),
-            f"game_weights must be above 0 and finite; got {list(self.game_weights)}",
-        )
+        _within(self, 4, "clip")
+        _within(self, 2, "length")
+        positive = all(0 < weight < math.inf for weight in self.game_weights)
+        _require_value(positive, "game_weights", list(self.game_weights), "finite numbers above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +114,7 @@ class DreamConfig:
     hidden_state: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("context", "horizon"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
+        _within(self, 1, "context", "horizon")
         require_temperature(self.temperature)
 
     @property
@@ -136,11 +143,11 @@ class EvaluateConfig:
     max_frames: int = 108_000
 
     def __post_init__(self) -> None:
-        require(self.episodes >= 1, f"episodes must be at least 1; got {self.episodes}")
-        require(1 <= self.num_envs <= 512, f"num_envs must be 1 to 512; got {self.num_envs}")
+        _within(self, 1, "episodes")
+        _within(self, 1, "num_envs", most=512)
         require_temperature(self.temperature)
-        require(0 <= self.epsilon <= 1, f"epsilon must be 0 to 1; got {self.epsilon}")
-        require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
+        _within(self, 0, "epsilon", most=1)
+        _within(self, 100, "max_frames")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +167,8 @@ class ChooseConfig:
     max_frames: int = 108_000
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "episodes"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
-        require(self.max_frames >= 100, f"max_frames must be at least 100; got {self.max_frames}")
+        _within(self, 1, "rounds", "episodes")
+        _within(self, 100, "max_frames")
 
 
 Part = Literal["encoder", "hrvq", "worldmodel", "agent"]
@@ -187,7 +193,7 @@ class StartConfig:
     encoder_steps: int = 500
 
     def __post_init__(self) -> None:
-        require(self.encoder_steps >= 0, f"encoder_steps must not be negative; got {self.encoder_steps}")
+        _within(self, 0, "encoder_steps")
 
     @property
     def taken(self) -> tuple[Part, ...]:
@@ -230,14 +236,12 @@ class FitConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "warmup", "weight_decay", "clip"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative; got {getattr(self, name)}")
-        for name in ("batch_size", "accumulation", "learning_rate", "log_every"):
-            require(getattr(self, name) > 0, f"{name} must be positive; got {getattr(self, name)}")
+        _within(self, 0, "steps", "epochs", "warmup", "weight_decay", "clip")
+        _within(self, 1, "batch_size", "accumulation", "log_every")
+        _require_value(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         require(self.steps != 0 or self.epochs != 0, "steps and epochs are both 0; give one of them")
-        require(
-            all(0 <= beta < 1 for beta in self.betas), f"betas must lie in [0, 1); got {list(self.betas)}"
-        )
+        decays = all(0 <= beta < 1 for beta in self.betas)
+        _require_value(decays, "betas", list(self.betas), "numbers of at least 0 and below 1")
 
     def resolve_steps(self, epoch_size: int) -> int:
         """Optimiser steps, where an epoch has ``epoch_size`` batch items (rows, windows)."""
@@ -334,15 +338,11 @@ class RoundsConfig:
     renew_agent_steps: int = 3600
 
     def __post_init__(self) -> None:
-        require(1 <= self.count <= 1000, f"count must be 1 to 1000; got {self.count}")
-        require(self.first_steps >= 100, f"first_steps must be at least 100; got {self.first_steps}")
+        _within(self, 1, "count", most=1000)
+        _within(self, 100, "first_steps")
         require_temperature(self.temperature)
-        for name in ("encoder_steps", "encoder_rounds"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative; got {getattr(self, name)}")
-        for name in ("epsilon", "newest_share"):
-            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1]; got {getattr(self, name)}")
-        require(0 < self.agent_decay <= 1, f"agent_decay must lie in (0, 1]; got {self.agent_decay}")
-        counts = ("worldmodel_steps", "predictor_steps", "agent_steps", "finish")
-        renewed = ("renew_encoder_steps", "renew_worldmodel_steps", "renew_agent_steps")
-        for name in (*counts, *renewed):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1; got {getattr(self, name)}")
+        _within(self, 0, "encoder_steps", "encoder_rounds")
+        _within(self, 0, "epsilon", "newest_share", most=1)
+        _require_value(0 < self.agent_decay <= 1, "agent_decay", self.agent_decay, "above 0, at most 1")
+        _within(self, 1, "worldmodel_steps", "predictor_steps", "agent_steps", "finish")
+        _within(self, 1, "renew_encoder_steps", "renew_worldmodel_steps", "renew_agent_steps")
