@@ -283,7 +283,7 @@ def test_play_of_one_episode_is_refused_before_anything_learns_from_it(tmp_path)
 
 def test_no_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # for root, who may write anywhere
-    refused(train(tmp_path / "run"), "run: no permission; put that right or give another path")
+    refused(train(tmp_path / "run"), "run: no permission; fix it or give another path")
     assert not list((tmp_path / "run").iterdir())
 
 
@@ -300,7 +300,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_afterwards(tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", replace)
-        refused(train(tmp_path / "run"), ": No space left on device; put that right")
+        refused(train(tmp_path / "run"), ": No space left on device; fix it")
     assert not list((tmp_path / "run").rglob("*.tmp"))
     again = train(tmp_path / "run")
     assert again.code == 0, again.output

@@ -242,7 +242,7 @@ def test_a_preset_leaves_alone_what_a_run_is_of(tmp_path):
 
 @pytest.mark.parametrize("game", ["all", "train", "validation", "peak_memory_gib"])
 def test_no_game_is_named_as_what_stands_beside_it_in_reports(game):
-    with pytest.raises(ValueError, match=f"game '{game}' is a word of the reports; give another name"):
+    with pytest.raises(ValueError, match=f"game '{game}' is a reserved name; give another name"):
         build_config(read_preset("tiny"), {"games": [game], "collect": {"policy": "imported"}})
 
 

@@ -26,7 +26,7 @@ def test_ctrl_c_in_the_midst_of_an_import_is_ctrl_c(capsys):
     assert "the same command goes on from here" in capsys.readouterr().err
 
 
-REMEDY = "put that right or give another path, and run the command again"
+REMEDY = "fix it or give another path, and run the command again"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_every_command_ends_with_a_sentence(name, raised, code, monkeypatch, cap
     with pytest.raises(SystemExit) as left:
         commands.main([name])
     assert left.value.code == code
-    goes_on = "; the same command goes on from here, and collects again what was being played"
+    goes_on = "; the same command goes on from here; play that was being collected starts over"
     interrupted = f"interrupted{goes_on if name in ('train', 'bench') else ''}"
     assert capsys.readouterr() == ("", f"{'error: x is 1' if code == 2 else interrupted}\n")
 

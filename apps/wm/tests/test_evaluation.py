@@ -88,7 +88,7 @@ def test_games_the_encoder_has_not_seen_are_left_out_and_named(tmp_path):
     assert encoded_games(layout, [], said.append) == []
     assert said == []
     assert encoded_games(layout, ["qbert", "pong"], said.append) == ["pong"]
-    assert said == [f"left out, qbert: not trained on yet; `wm train --run {tmp_path}` does it"]
+    assert said == [f"left out, qbert: not trained on yet; `wm train --run {tmp_path}` trains on it"]
     with pytest.raises(ValueError, match="qbert: not trained on yet"):
         encoded_games(layout, ["qbert"], said.append)
 

@@ -36,9 +36,9 @@ def test_health_is_silent():
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
-        ({"imagined_reward": 0.05}, "the dream flatters: +0.0500 a step imagined, +0.0200 played"),
-        ({"imagined_reward": -0.01, "real_reward": -0.03}, "the dream flatters"),
-        ({"cross_entropy": (0.7, 1.6)}, "learned its play by heart: cross-entropy of L0 0.70 in train"),
+        ({"imagined_reward": 0.05}, "the dream is too optimistic: +0.0500 a step imagined, +0.0200 played"),
+        ({"imagined_reward": -0.01, "real_reward": -0.03}, "the dream is too optimistic"),
+        ({"cross_entropy": (0.7, 1.6)}, "overfits its play: cross-entropy of L0 0.70 in train"),
         ({"entropy": 0.01}, "the policy has collapsed"),
         ({"entropy": 0.99}, "the policy is still random"),
         ({"value_error": 1.5}, "the critic is off: it errs by 1.500 where returns spread over 1.000"),
@@ -46,9 +46,9 @@ def test_health_is_silent():
             {"value_error": 0.2, "return_spread": 0.1},
             "the critic is off: it errs by 0.200 where returns spread over 0.1",
         ),
-        ({"foreseen": (SEEN, Foreseen(50, 0.1))}, "won points are hardly foreseen: 10% of 50"),
-        ({"foreseen": (Foreseen(50, 0.1), SEEN)}, "lost points are hardly foreseen: 10% of 50"),
-        ({"new_foreseen": (Foreseen(40, 0.1), SEEN)}, "lost points are hardly foreseen: 10% of 40"),
+        ({"foreseen": (SEEN, Foreseen(50, 0.1))}, "won points are rarely predicted: 10% of 50"),
+        ({"foreseen": (Foreseen(50, 0.1), SEEN)}, "lost points are rarely predicted: 10% of 50"),
+        ({"new_foreseen": (Foreseen(40, 0.1), SEEN)}, "lost points are rarely predicted: 10% of 40"),
     ],
 )
 def test_each_trouble_has_its_hint(trouble, message):
@@ -67,7 +67,7 @@ def test_what_several_rounds_have_in_common_is_told_once():
     )
     entropy, won = hints_by_round(collapsed)
     assert entropy.startswith("rounds 0, 2-3: the policy has collapsed: its entropy is 2% of")
-    assert won.startswith("round 1: won points are hardly foreseen: 0% of 40")
+    assert won.startswith("round 1: won points are rarely predicted: 0% of 40")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_several_rounds_have_in_common_is_told_once():
             {"imagined_reward": -0.0139, "real_reward": -0.03},
         ),
         ({"imagined_reward": 0.0009, "real_reward": 0.0}, {"imagined_reward": 0.0011, "real_reward": 0.0}),
-        ({"imagined_reward": -0.5}, {"imagined_reward": 0.5}),  # a dream too dark is no flatterer
+        ({"imagined_reward": -0.5}, {"imagined_reward": 0.5}),  # a dream too dark is not optimistic
         ({"cross_entropy": (0.8, 1.59)}, {"cross_entropy": (0.8, 1.61)}),
         ({"entropy": 0.051}, {"entropy": 0.049}),
         ({"entropy": 0.979}, {"entropy": 0.981}),
@@ -191,7 +191,7 @@ def test_where_agents_are_chosen_the_last_ones_play_is_its_own(tmp_path):
     assert [found.real_reward for found in read_signs(config, manifest)] == [0.1, -0.2]
     stages = {stage.name: stage for stage in stages_of(config)}
     (hint,) = signs_after(stages["choose"], config, manifest)
-    assert hint.startswith("the dream flatters: +0.1000 a step imagined, -0.2000 played")
+    assert hint.startswith("the dream is too optimistic: +0.1000 a step imagined, -0.2000 played")
     assert signs_after(stages["evaluate"], config, manifest) == []
 
 
@@ -216,12 +216,12 @@ def test_after_training_the_agent_is_judged_and_after_play_the_dream(tmp_path):
     stages = {stage.name: stage for stage in stages_of(config)}
     found = {name: signs_after(stage, config, manifest) for name, stage in stages.items()}
     beginnings = {name: [hint.split(":")[0] for hint in hints] for name, hints in found.items() if hints}
-    flatters, collapsed = "the dream flatters", "the policy has collapsed"
+    optimistic, collapsed = "the dream is too optimistic", "the policy has collapsed"
     assert beginnings == {
         "agent-0": [collapsed],  # the play that is there was its predecessor's
-        "collect": [flatters],
+        "collect": [optimistic],
         "agent": [collapsed],
-        "evaluate": [flatters],
+        "evaluate": [optimistic],
     }
 
 
@@ -237,7 +237,7 @@ def test_what_was_foreseen_of_new_play_is_told_once_it_is_learned_from(tmp_path)
     stages = {stage.name: stage for stage in stages_of(config)}
     assert signs_after(stages["agent-0"], config, manifest) == []
     (hint,) = signs_after(stages["agent"], config, manifest)
-    assert hint.startswith("won points are hardly foreseen: 10% of 40")
+    assert hint.startswith("won points are rarely predicted: 10% of 40")
     console = Console(file=io.StringIO(), width=160)
     console.print(signs_table(config, found))
     first, second = (line for line in console.file.getvalue().splitlines() if " of 1" in line)

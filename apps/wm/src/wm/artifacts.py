@@ -63,7 +63,7 @@ def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], obj
     backgrounds = known_backgrounds(layout)
     unseen = [game for game in games if game not in backgrounds]
     does_it = command("wm", "train", "--run", layout.root)
-    advice = f"{', '.join(unseen)}: not trained on yet; {does_it} does it"
+    advice = f"{', '.join(unseen)}: not trained on yet; {does_it} trains on it"
     if unseen and len(unseen) == len(games):
         raise ValueError(advice)
     if unseen:

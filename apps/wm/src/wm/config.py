@@ -82,7 +82,7 @@ class RunConfig:
         require(len(self.games) > 0, "games is empty; give at least one ALE game, such as pong")
         for game in self.games:
             check_own_name(game) if self.collect.policy == "imported" else check_game(game)
-            require(game not in RESERVED, f"game {game!r} is a word of the reports; give another name")
+            require(game not in RESERVED, f"game {game!r} is a reserved name; give another name")
         require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
         weights = self.windows.game_weights
         require(
@@ -222,7 +222,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML ({error}); mend it") from error
+        raise ValueError(f"{path} is not valid TOML ({error}); fix it") from error
 
 
 def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:

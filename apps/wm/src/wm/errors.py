@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from wm.console import make_console
 
 INTERRUPTED = 130
-_REMEDY = "put that right or give another path, and run the command again"
+_REMEDY = "fix it or give another path, and run the command again"
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)):
             raise
         # Python 3.11 wraps what is raised while a class is made, as in the midst of an import.
-        goes_on = "; the same command goes on from here, and collects again what was being played"
+        goes_on = "; the same command goes on from here; play that was being collected starts over"
         _say(f"interrupted{goes_on if resumes() else ''}")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:

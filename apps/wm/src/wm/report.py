@@ -142,7 +142,7 @@ def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
         if m:
             ece = " / ".join(shown(m[f"reward_ece_{label}"], ".4f") for label in ("negative", "positive"))
             bias = f"{shown(m['reward_bias'], '+.4f')} (calibration error {ece})"
-            yield f"reward foreseen a step, less the true one{where}", bias, "above 0: the dream flatters"
+            yield f"reward bias per step (predicted - true){where}", bias, "above 0: too optimistic"
     yield "imagined return", shown(metrics["train"].get("imagined_return"), ".3f"), ""
 
 

@@ -133,7 +133,7 @@ def _play_hints(signs: RoundSigns) -> Iterator[Hint]:
     # A tenth of a point in a hundred steps is noise in any game.
     if imagined is not None and real is not None and imagined - real > 0.5 * abs(real) + 0.001:
         yield Hint(
-            "the dream flatters",
+            "the dream is too optimistic",
             f"{imagined:+.4f} a step imagined, {real:+.4f} played",
             "train the world model longer or the agent less in a round, set dream.temperature nearer 1, "
             "shorten dream.horizon, or collect more",
@@ -145,7 +145,7 @@ def _training_hints(signs: RoundSigns) -> Iterator[Hint]:
     learned, held_out = signs.cross_entropy
     if learned is not None and held_out is not None and held_out > 2 * learned:
         yield Hint(
-            "the world model has learned its play by heart",
+            "the world model overfits its play",
             f"cross-entropy of L0 {learned:.2f} in training, {held_out:.2f} in episodes held out",
             "if games get no better, train it for fewer steps or on smaller batches, raise "
             "worldmodel.dropout or worldmodel.token_noise, or collect more",
@@ -178,7 +178,7 @@ def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[Hin
     for name, (count, recall) in zip(("lost", "won"), foreseen or (), strict=False):
         if count >= ENOUGH and recall is not None and recall < 0.2:
             yield Hint(
-                f"{name} points are hardly foreseen",
+                f"{name} points are rarely predicted",
                 f"{recall:.0%} of {count:.0f}, and no dream holds them",
                 "collect more play that scores, or keep more of the state (hrvq.levels, train.encoder.steps)",
             )

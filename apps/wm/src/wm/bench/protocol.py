@@ -54,7 +54,7 @@ class BenchOptions:
                     f"{name} are {', '.join(map(str, values))}; give each once, and at least one"
                 )
         if min(self.seeds) < 0:
-            raise ValueError(f"seeds must not be negative; got {min(self.seeds)}")
+            raise ValueError(f"seeds hold {min(self.seeds)}; give at least 0")
         for key, option in OPTIONS.items():
             if any(key in flatten(parse_override(text)) for text in self.overrides):
                 raise ValueError(f"--set {key} is not for `wm bench`; give {option}")
@@ -188,7 +188,7 @@ def _finished(options: BenchOptions, game: str, seed: int) -> bool:
             return False
         manifest = Manifest(layout)
     except ValueError:
-        return False  # there is none yet, or it is damaged, which training it says in words
+        return False  # there is none yet, or it is damaged, as training then reports
     return "evaluate" in manifest.stages and not outdated(stages_of(config), config, manifest)
 
 

@@ -18,7 +18,7 @@ def bench(
     ] = None,
     seeds: Annotated[
         list[str] | None,
-        typer.Option(help="Of the runs of each game, comma-separated. Default: 0,1,2.", show_default=False),
+        typer.Option(help="Seeds to run for each game, comma-separated. Default: 0,1,2.", show_default=False),
     ] = None,
     preset: Annotated[
         str | None,
@@ -28,7 +28,7 @@ def bench(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and the result go.")] = Path("bench"),
     episodes: Annotated[
-        int, typer.Option(min=1, help="Played by each finished run, and as many at random.")
+        int, typer.Option(min=1, help="Episodes that each finished run plays, and random play too.")
     ] = 100,
     engine: Annotated[
         Literal["local", "submitit"],
@@ -81,7 +81,9 @@ def bench(
     if engine == "local" and engine_settings:
         raise ValueError("--engine-set is for --engine submitit; give both or neither")
     if engine == "submitit" and submit_command is not None:
-        raise ValueError("--engine runs the runs and --submit-command only prints them; give one of them")
+        raise ValueError(
+            "--engine submitit starts the runs and --submit-command only prints them; give one of them"
+        )
     if json_file is not None and submit_command is not None:
         raise ValueError("--json keeps results and --submit-command makes none; give one of them")
     named_device(device)  # whether it is there is seen where the runs are, which may be another machine

@@ -19,7 +19,7 @@ def dream(
         typer.Option(help="The film. Default: RUN/dream-GAME-SEED.gif.", show_default=False, callback=a_file),
     ] = None,
     horizon: Annotated[int, typer.Option(min=1, help="Steps to dream; 15 are a second of play.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Of the real beginning and of the dream.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the opening frames and the dream.")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Film a dream of the agent, drawn level by level, with its actions and predicted rewards."""

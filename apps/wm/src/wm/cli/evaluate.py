@@ -19,7 +19,9 @@ def evaluate(
     temperature: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="Of the policy's choice; 0 is greedy. Default: the run's.", show_default=False
+            min=0.0,
+            help="Temperature of action sampling; 0 is greedy. Default: the run's.",
+            show_default=False,
         ),
     ] = None,
     epsilon: Annotated[
@@ -27,11 +29,11 @@ def evaluate(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Share of actions drawn evenly instead. Default: the run's.",
+            help="Share of actions replaced by uniformly random ones. Default: the run's.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the environments and the policy.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the environments and the policy.")] = 1000,
     max_frames: Annotated[
         int,
         typer.Option(

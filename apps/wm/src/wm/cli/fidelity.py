@@ -23,12 +23,14 @@ def fidelity(
     ] = 10_000,
     reader_steps: Annotated[int, typer.Option(min=1, help="Training steps of the state reader.")] = 1000,
     temperature: Annotated[
-        float, typer.Option(help="Of the dreamed tokens, whatever the run's; 0 is greedy.")
+        float, typer.Option(help="Temperature of the dreamed tokens, whatever the run's; 0 is greedy.")
     ] = 1.0,
     by_agent: Annotated[
         bool, typer.Option("--by-agent", help="Replay the agent's own play instead of random play.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the fresh play and the dreams.")] = 1000,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed for the fresh play and the dreams.")
+    ] = 1000,
     index: RoundOption = None,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",

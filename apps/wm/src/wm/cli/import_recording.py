@@ -21,7 +21,9 @@ def import_recording(
             help="Ids of the 18 actions, one a frame: .npy, or text with one a line.", show_default=False
         ),
     ],
-    game: Annotated[str, typer.Option(help="Its name; ALE's own for a game of ALE.", show_default=False)],
+    game: Annotated[
+        str, typer.Option(help="The game's name; ALE's own for a game of ALE.", show_default=False)
+    ],
     rewards: Annotated[
         Path | None, typer.Option(help="One a frame. Default: zeros.", show_default=False)
     ] = None,
@@ -48,7 +50,7 @@ def import_recording(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Of a new run: a preset or a TOML file. Default: tiny.", show_default=False),
+        typer.Option(help="A preset or a TOML file for a new run. Default: tiny.", show_default=False),
     ] = None,
 ) -> None:
     """Make a recording the data of a run; `wm train --run RUN` then learns from it.

@@ -74,7 +74,7 @@ RoundOption = Annotated[
     typer.Option(
         "--round",
         min=0,
-        help="Of a run of several rounds: what this one made, 0 the first. Default: the run's final parts.",
+        help="Use the parts made in this round (the first is 0). Default: the run's final parts.",
         show_default=False,
     ),
 ]

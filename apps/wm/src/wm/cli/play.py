@@ -22,7 +22,7 @@ def play(
         Path | None,
         typer.Option(help="Also keep the last dream as a film (GIF).", show_default=False, callback=a_file),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the real beginning and of the dream.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the opening frames and the dream.")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
     """Play inside the world model, in the terminal: arrows, space, tab for the agent, q to end."""

@@ -15,7 +15,9 @@ def probe(
         int, typer.Option(min=200, help="Steps of fresh play to learn from; half as many test.")
     ] = 10_000,
     probe_steps: Annotated[int, typer.Option(min=20, help="Training steps of an MLP probe.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the fresh play and the probes.")] = 1000,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed for the fresh play and the probes.")
+    ] = 1000,
     supervised: Annotated[
         bool, typer.Option("--supervised", help="Also train the same encoder on the labels, to compare with.")
     ] = False,
@@ -24,7 +26,7 @@ def probe(
     ] = False,
     by_agent: Annotated[
         bool,
-        typer.Option("--by-agent", help="On the agent's own play instead of random play."),
+        typer.Option("--by-agent", help="Probe on the agent's own play instead of random play."),
     ] = False,
     dinov2: Annotated[
         Path | None,

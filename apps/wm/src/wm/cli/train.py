@@ -49,7 +49,9 @@ def train(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="What is random follows from it. Default: the preset's, 0.", show_default=False),
+        typer.Option(
+            help="Seed of everything random in the run. Default: the preset's, 0.", show_default=False
+        ),
     ] = None,
     device: DeviceOption = "auto",
     settings: Annotated[
