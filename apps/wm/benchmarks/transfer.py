@@ -109,8 +109,8 @@ def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: lis
 
 def rows(directory: Path, game: str) -> Iterator[tuple[str, str]]:
     """Name and value of everything shown of a run."""
-    stages = json.loads((directory / "manifest.json").read_text())["stages"]
-    probed = json.loads((directory / "probe.json").read_text())["games"][game]["retention"]
+    stages = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))["stages"]
+    probed = json.loads((directory / "probe.json").read_text(encoding="utf-8"))["games"][game]["retention"]
     retained = {(row["stage"], row["variable"]): row for row in probed}
     for stage in ("random encoder", "embedding", "after L0-2"):
         for name in SHOWN.get(game, ()):
@@ -138,7 +138,9 @@ def rows(directory: Path, game: str) -> Iterator[tuple[str, str]]:
 
 def early_losses(directory: Path) -> list[float]:
     """Mean training loss of the world model over the hundred steps before each of `EARLY`."""
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     logged = {line["step"]: line["loss"] for line in lines if line["stage"] == "worldmodel"}
     return [float(np.mean([logged[s] for s in logged if end - 100 <= s < end])) for end in EARLY]
 

@@ -203,7 +203,7 @@ def read_preset(name: str) -> dict[str, Any]:
         ValueError: there is no such preset or file, or it is no TOML.
     """
     if name in PRESETS:
-        return tomllib.loads((files("wm") / "presets" / f"{name}.toml").read_text())
+        return tomllib.loads((files("wm") / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
     path = Path(name)
     if not path.is_file():
         raise ValueError(
@@ -220,7 +220,7 @@ def default_preset(device: torch.device) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dictionary."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML ({error}); fix it") from error
 

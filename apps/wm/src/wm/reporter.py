@@ -180,7 +180,7 @@ class Reporter:
         if self._path is not None:
             finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
             line = json.dumps({"stage": stage, "step": step, "time": round(time.time(), 2)} | finite)
-            with self._path.open("a") as file:
+            with self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         for sink in self._sinks:
             sink.write(stage, step, metrics)

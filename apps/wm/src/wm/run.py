@@ -183,7 +183,7 @@ class Manifest:
         layout = self.layout
         if layout.manifest.exists():
             try:
-                data = json.loads(layout.manifest.read_text())
+                data = json.loads(layout.manifest.read_text(encoding="utf-8"))
                 self.stages, self.set_aside = (
                     {name: StageRecord(**record) for name, record in records.items()}
                     for records in (data["stages"], data.get("set_aside", {}))
