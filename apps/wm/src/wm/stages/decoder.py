@@ -79,7 +79,7 @@ def decoder_config(config: RunConfig) -> DecoderConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """One game's frames with their embeddings (N, D) and tokens (N, L), row for row."""
+    """One game's store of frames with their embeddings (N, D) and tokens (N, L), row for row."""
 
     store: FrameStore
     embeddings: Tensor

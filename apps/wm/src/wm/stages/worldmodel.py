@@ -51,10 +51,10 @@ def run(context: Context) -> Made:
         )
         if found := _measure(context, model, new):
             made["new_play"] = found
-    coordinates: AbstractContextManager[None] = nullcontext()
+    likeness: AbstractContextManager[None] = nullcontext()
     if fit_config.alike_codes:
-        coordinates = alike_codes_learn_together(model, frozen_quantizer(layout, device).codebooks)
-    with coordinates:
+        likeness = alike_codes_learn_together(model, frozen_quantizer(layout, device).codebooks)
+    with likeness:
         trained = context.fit(
             WorldModelObjective(model),
             lambda step: train.batch(context.first_batch + step),
