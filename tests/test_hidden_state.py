@@ -59,8 +59,8 @@ class Noted:
     def __init__(self, memory):
         self.memory, self.states, self.actions = memory, {0: [], 2: []}, {0: [], 2: []}
 
-    def observe(self, env_ids, obs, tokens):
-        state = self.memory.observe(env_ids, obs, tokens)
+    def observe(self, env_ids, observations, tokens):
+        state = self.memory.observe(env_ids, observations, tokens)
         self.states[int(env_ids[0])].append(state)
         return state
 

@@ -31,13 +31,13 @@ class Memory:
         self._model, self._config = model, config
         self._trackers: dict[int, StateTracker] = {}
 
-    def observe(self, env_ids: np.ndarray, obs: np.ndarray, tokens: Tensor) -> Tensor | None:
+    def observe(self, env_ids: np.ndarray, observations: np.ndarray, tokens: Tensor) -> Tensor | None:
         """The state (B, D) as the actor sees it, now that each play shows ``tokens`` int64 (B, L)."""
         group = int(env_ids[0])
         if group not in self._trackers:
             self._trackers[group] = StateTracker(self._model, len(tokens), self._config.memory)
         # Nothing came before an episode's first frame.
-        begins = torch.from_numpy(~obs[:, :-1].any(axis=(1, 2, 3))).to(tokens.device)
+        begins = torch.from_numpy(~observations[:, :-1].any(axis=(1, 2, 3))).to(tokens.device)
         return agent_state(self._trackers[group].observe(tokens, begins), self._config)
 
     def act(self, env_ids: np.ndarray, actions: Tensor) -> None:
@@ -47,7 +47,7 @@ class Memory:
 
 @dataclass
 class RunPolicy:
-    """Callable: obs uint8 (B, 4, 84, 84), env ids -> actions int64 (B,), ids of the full 18-action set.
+    """Callable: observations uint8 (B, 4, 84, 84), env ids -> actions int64 (B,), ids of all 18 actions.
 
     Args:
         memory: follows the world model's state, for an actor that sees it.
@@ -67,13 +67,13 @@ class RunPolicy:
     rng: torch.Generator
 
     @torch.inference_mode()
-    def __call__(self, obs: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+    def __call__(self, observations: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
         """Choose an action for each environment."""
-        tokens = self.quantizer.encode(embed(self.encoder, obs, self.background))
+        tokens = self.quantizer.encode(embed(self.encoder, observations, self.background))
         actions = self.actor.act(
             tokens,
             self.mask,
-            state=self.memory.observe(env_ids, obs, tokens) if self.memory else None,
+            state=self.memory.observe(env_ids, observations, tokens) if self.memory else None,
             generator=self.rng,
             temperature=self.temperature,
         )

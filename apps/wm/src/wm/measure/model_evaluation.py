@@ -1,5 +1,6 @@
 """`wm eval --stage worldmodel`: the model's predictions on validation episodes, beside baselines."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -131,6 +132,6 @@ def _table(game: str, levels: list[dict[str, Any]], lengths: list[int]) -> Table
 
 
 def _cell(value: float, kind: str) -> str:
-    if value != value:
+    if math.isnan(value):
         return "none seen"
     return f"{value:.1%}" if kind == "accuracy" else f"{value:.3f}"
