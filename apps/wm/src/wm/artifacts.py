@@ -13,7 +13,7 @@ from latent_ac import Agent, load_agent
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel
 from torch import Tensor
 
-from wm.console import command
+from wm.console import train_command
 from wm.device import frozen
 from wm.run import Layout
 
@@ -27,7 +27,7 @@ def require_parts(layout: Layout, *parts: str) -> None:
     missing = [part for part in parts if not getattr(layout, part).exists()]
     if missing:
         names = " and no ".join(_CALLED.get(part, part) for part in missing)
-        does_it = command("wm", "train", "--run", layout.root)
+        does_it = train_command(layout.root)
         made = _rounds_with(layout.root, parts)
         instead = f"; --round {made[-1]} of eval, probe and fidelity reads what is there" if made else ""
         raise ValueError(f"{layout.root} has no {names} yet; run {does_it} first{instead}")
@@ -50,7 +50,7 @@ def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:
     try:
         return load(getattr(layout, part))
     except ValueError as error:
-        again = command("wm", "train", "--run", layout.root)
+        again = train_command(layout.root)
         raise ValueError(f"{error}; if you have no copy, delete it and {again} makes it again") from error
 
 
@@ -62,7 +62,7 @@ def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], obj
     """
     backgrounds = known_backgrounds(layout)
     unseen = [game for game in games if game not in backgrounds]
-    does_it = command("wm", "train", "--run", layout.root)
+    does_it = train_command(layout.root)
     advice = f"{', '.join(unseen)}: not trained on yet; {does_it} trains on it"
     if unseen and len(unseen) == len(games):
         raise ValueError(advice)
@@ -120,7 +120,7 @@ def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajector
     """
     path = layout.tokens(game)
     if not path.is_file():
-        does_it = command("wm", "train", "--run", layout.root)
+        does_it = train_command(layout.root)
         raise ValueError(f"{game}: there are no tokens of it yet; {does_it} makes them")
     trajectories = load_tokens(path)
     highest = trajectories.tokens.max(0, initial=-1)
@@ -141,7 +141,7 @@ def frames_of(layout: Layout, game: str, tokens: TokenTrajectories) -> FrameStor
     if not same:
         raise ValueError(
             f"the tokens of {game} are not of the frames that {layout.root} has now; "
-            f"run {command('wm', 'train', '--run', layout.root)} first"
+            f"run {train_command(layout.root)} first"
         )
     return store
 

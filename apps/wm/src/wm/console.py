@@ -90,6 +90,16 @@ def command(*words: str | Path) -> str:
     return f"`{shlex.join(map(str, words))}`"
 
 
+def train_command(run: str | Path) -> str:
+    """The command that trains this run, or trains it on."""
+    return command("wm", "train", "--run", run)
+
+
+def depth_name(level: int) -> str:
+    """The levels up to this one: L0, L0-1 and so on."""
+    return f"L0-{level}" if level else "L0"
+
+
 def shown(value: float | None, form: str) -> str:
     """A number in this format, such as ``.1%``; "?" if it is unknown: NaN, which a manifest keeps as null."""
     return "?" if value is None or not math.isfinite(value) else format(value, form)

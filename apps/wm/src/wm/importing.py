@@ -7,7 +7,7 @@ from atari_data import final_rows, import_recording, only_writer
 from rich.console import Console
 
 from wm.config import RunConfig, build_config, load_config, read_preset, save_config
-from wm.console import command
+from wm.console import train_command
 from wm.run import Layout, Manifest, require_writable
 from wm.settings import unstructure
 
@@ -69,7 +69,7 @@ def import_into_run(
             "--episode-ids",
         )
     else:
-        console.print(f"train on it with {command('wm', 'train', '--run', directory)}")
+        console.print(f"train on it with {train_command(directory)}")
 
 
 def _begun(layout: Layout) -> RunConfig | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wm.config import RunConfig
-from wm.console import command
+from wm.console import train_command
 from wm.freshness import outdated
 from wm.rounds import layout_of_round, open_run
 from wm.run import Layout, Manifest
@@ -37,6 +37,6 @@ def open_to_read(root: Path, console: Console, index: int | None = None) -> tupl
     if old := outdated(stages, config, Manifest(layout)):
         console.print(
             f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
-            f"{command('wm', 'train', '--run', root)} brings them up to date"
+            f"{train_command(root)} brings them up to date"
         )
     return config, layout

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wm.config import RunConfig
-from wm.console import shown
+from wm.console import depth_name, shown
 from wm.measure.evaluation_report import print_scores
 from wm.run import Manifest
 from wm.signs import hints_by_round, read_signs, signs_table
@@ -99,7 +99,7 @@ def _hrvq(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
 
 def _decoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     """The error of drawing a frame from the first levels, and from the embedding itself."""
-    levels = [f"L0-{level}" if level else "L0" for level in range(config.hrvq.levels)]
+    levels = [depth_name(level) for level in range(config.hrvq.levels)]
     depths = " / ".join([*levels, "embedding"])
     kinds = (("rmse", "error (gray levels)"), ("foreground_rmse", "error off the background"))
     for game in config.games:

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, require_parts
 from wm.config import RunConfig
+from wm.console import depth_name
 from wm.device import frozen, generator, pick_device
 from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.probe_report import print_probe
@@ -276,4 +277,4 @@ def after_levels(quantizer: HRVQ, embeddings: Tensor, last: int) -> Tensor:
 
 
 def _after(level: int) -> str:
-    return "after L0" if level == 0 else f"after L0-{level}"
+    return f"after {depth_name(level)}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wm.config import RunConfig, load_config
-from wm.console import command
+from wm.console import train_command
 from wm.files import written_whole
 from wm.measure.evaluation import steps_collected
 from wm.rounds import open_run, round_of
@@ -62,7 +62,7 @@ def check(config: RunConfig, layout: Layout) -> None:
         theirs, source = open_run(Path(start.run).absolute())
         for path in (getattr(source, part) for part in start.taken):
             if not path.is_file():
-                train = command("wm", "train", "--run", start.run)
+                train = train_command(start.run)
                 raise ValueError(
                     f"{start.run} has no {path.name}; run {train} first, or set start.parts to what it has"
                 )

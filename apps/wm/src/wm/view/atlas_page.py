@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wm.config import RunConfig
+from wm.console import depth_name
 from wm.device import pick_device
 from wm.files import require_place, write_text
 from wm.reporter import Reporter
@@ -262,9 +263,8 @@ def _code(atlas: Atlas, level: Level, code: Code) -> Iterator[str]:
     yield '</div><div class="drawn">'
     for depth, drawn in enumerate(code.drawn[1:]):
         here = ' class="here"' if depth == level.index else ""
-        name = f"L0-{depth}" if depth else "L0"
         yield f'<figure{here}><img alt="drawn" src="{data_uri(coarse(drawn))}">'
-        yield f"<figcaption>{name}</figcaption></figure>"
+        yield f"<figcaption>{depth_name(depth)}</figcaption></figure>"
     yield f'<figure class="adds"><img alt="what the code adds" src="{data_uri(tint(code.added))}">'
     yield "<figcaption>adds</figcaption></figure></div></article>"
 

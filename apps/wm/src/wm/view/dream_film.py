@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 from wm.config import RunConfig
+from wm.console import depth_name
 from wm.device import pick_device
 from wm.files import require_place
 from wm.reporter import Reporter
@@ -109,8 +110,7 @@ def _picture(
         paste(canvas, to_bytes(levels[level + 1]), SMALL, left, HEAD)
         below = HEAD + 84 * (BIG - SMALL) + GAP
         paste(canvas, tint(levels[level + 1] - levels[level]), SMALL, left, below)
-        first = f"L0-{level}" if level else "L0"
-        pen.text((left + 6, HEAD + 4), first, INK, font(14), stroke_width=2, stroke_fill=PAPER)
+        pen.text((left + 6, HEAD + 4), depth_name(level), INK, font(14), stroke_width=2, stroke_fill=PAPER)
         pen.text((left + 6, below + 4), f"L{level} adds", INK, font(14), stroke_width=2, stroke_fill=PAPER)
     _foot(pen, canvas, dream, step, total)
     return canvas
