@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from wm.config import RunConfig
-from wm.console import command
+from wm.console import command, train_command
 from wm.device import forget_peak_memory, peak_memory_gib
 from wm.distributed import ALONE
 from wm.files import write_text
@@ -52,7 +52,7 @@ def run_stages(
     if old:
         context.reporter.say(
             f"{only}: reads what {', '.join(old)} made before settings or inputs changed; "
-            f"{command('wm', 'train', '--run', context.layout.root)} brings all up to date"
+            f"{train_command(context.layout.root)} brings all up to date"
         )
     for stage in stages:
         if only is None or stage.name == only:
@@ -82,7 +82,7 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence
     for need in _of_other_play(stage, manifest):
         raise ValueError(
             f"stage {stage.name} needs {need}, which was made from other play than the run holds now; "
-            f"{command('wm', 'train', '--run', root)} brings all up to date"
+            f"{train_command(root)} brings all up to date"
         )
 
 
@@ -164,7 +164,7 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
 def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
     """What the stage made, and its seconds, those before an interruption counted."""
     spent = context.checkpoint("seconds").with_suffix(".json")
-    before = float(json.loads(spent.read_text())) if spent.exists() else 0.0
+    before = float(json.loads(spent.read_text(encoding="utf-8"))) if spent.exists() else 0.0
     began = time.monotonic()
     try:
         _import_compiler()

@@ -66,7 +66,7 @@ def read_choice(root: Path, config: RunConfig) -> dict[str, Any] | None:
     if not chooses(config) or not path.exists():
         return None
     try:
-        choice: dict[str, Any] = json.loads(path.read_text())
+        choice: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         index, _ = choice["round"], choice["agent_steps"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and `wm train` chooses again") from error

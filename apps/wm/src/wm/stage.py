@@ -131,7 +131,7 @@ class Context:
         path = self.checkpoint(part).with_suffix(".json")
         if not path.exists():
             write_text(path, json.dumps(make()))
-        value: dict[str, Any] = json.loads(path.read_text())
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return value
 
 
