@@ -283,6 +283,8 @@ def test_rounds_of_one_directory_go_together(tmp_path: Path):
         ("noop_max", 2**31),
         ("frameskip", 0),
         ("max_frames", 3),
+        ("max_pool", None),
+        ("fire_reset", 1),
         ("max_frames", 2**31),
     ],
 )

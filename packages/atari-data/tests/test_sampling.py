@@ -92,3 +92,16 @@ def test_weights_whose_sum_overflows_are_shares_as_well():
     starts = {"a": np.arange(5), "b": np.arange(5)}
     sampler = MultiGameSampler(starts, batch_size=4, seed=0, weights={"a": 1.5e308, "b": 1.5e308})
     assert sampler.counts == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize("rows", [np.arange(5) > 2, np.arange(3.0), np.zeros((5, 2), np.int64)])
+def test_starts_are_row_numbers(rows):
+    with pytest.raises(ValueError, match=r"starts of pong are .*; give row numbers"):
+        MultiGameSampler({"pong": rows}, batch_size=2, seed=0)
+
+
+def test_a_list_of_starts_and_a_bad_seed():
+    batch = MultiGameSampler({"pong": [3, 4]}, batch_size=8, seed=0).batch(0)["pong"]
+    assert set(batch.tolist()) <= {3, 4}
+    with pytest.raises(ValueError, match="seed is -1; give 0 or more"):
+        MultiGameSampler({"pong": [3, 4]}, batch_size=2, seed=-1)

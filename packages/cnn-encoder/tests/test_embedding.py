@@ -143,3 +143,12 @@ def test_a_module_of_ones_own_embeds_and_keeps_its_weights(stacks, precision, er
     rows = embed(own, stacks, background, batch_size=4, precision=precision)
     assert rows.dtype == own.linear.weight.dtype == torch.float32
     assert (rows - own(stacks, background)).abs().max() < error
+
+
+def test_a_module_without_weights_embeds():
+    class Mean(torch.nn.Module):
+        def forward(self, stacks, background):
+            return stacks.float().mean((2, 3))
+
+    stacks = torch.arange(3).byte().view(3, 1, 1, 1).expand(3, 4, 84, 84)
+    assert torch.equal(embed(Mean(), stacks, None), torch.arange(3.0)[:, None].expand(3, 4))

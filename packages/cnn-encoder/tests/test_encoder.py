@@ -5,6 +5,7 @@ import pytest
 import torch
 from cnn_encoder import (
     ContrastiveConfig,
+    ContrastiveObjective,
     Encoder,
     EncoderConfig,
     load_encoder,
@@ -192,7 +193,7 @@ def test_a_file_whose_parts_do_not_fit_is_told(tmp_path):
         (weights, good | {"hidden_dim": 4}, r"describe \(hidden.bias, hidden.weight, out.weight\)"),
         (weights | {"out.bias": weights["out.bias"] * math.nan}, good, r"infinite weights \(out.bias\)"),
         (weights | {"background.pong": torch.zeros(3)}, good, "a background of pong that is no mean frame"),
-        (weights, good | {"colour": True}, "settings that this version can make nothing of .*colour"),
+        (weights, good | {"colour": True}, "settings that this version does not understand .*colour"),
     ):
         save_artifact(tmp_path / "x", tensors, kind="encoder", config=config)
         with pytest.raises(ValueError, match=told):
@@ -201,3 +202,11 @@ def test_a_file_whose_parts_do_not_fit_is_told(tmp_path):
         tmp_path / "x", {name: t.half() for name, t in weights.items()}, kind="encoder", config=good
     )
     assert load_encoder(tmp_path / "x")[0].conv1.weight.dtype == torch.float32
+
+
+def test_an_objective_is_no_encoder_to_be_saved(tmp_path):
+    encoder = Encoder(EncoderConfig(embedding_dim=8, hidden_dim=8))
+    with pytest.raises(ValueError, match="a ContrastiveObjective was given to be saved; give its Encoder"):
+        save_encoder(tmp_path / "e.safetensors", ContrastiveObjective(encoder, ContrastiveConfig()), {})
+    save_encoder(tmp_path / "e.safetensors", torch.compile(encoder), {})
+    assert load_encoder(tmp_path / "e.safetensors")[0].config == encoder.config

@@ -242,3 +242,10 @@ def test_the_programs_device_changes_nothing(probe):
 def test_any_number_of_steps(steps):
     data = ProbeData(*_readable())
     assert len(mlp_probe(data, data, MLPProbeConfig(num_steps=steps)).r2) == 2
+
+
+@pytest.mark.parametrize("ridge", [-1.0, math.nan, math.inf])
+def test_a_ridge_is_a_finite_number_of_at_least_0(ridge):
+    data = ProbeData(torch.eye(9), torch.eye(9))
+    with pytest.raises(ValueError, match=f"ridge is {ridge}; give a finite number"):
+        linear_probe(data, data, ridge=ridge)

@@ -122,3 +122,8 @@ def test_what_is_not_known_does_not_count():
         [0, 0, 0, 0, 0],
         [0, 0, 0, 1, 0],
     ]
+
+
+def test_a_label_is_one_value_a_frame():
+    with pytest.raises(ValueError, match=r"player_x has shape \(3, 2\); give one value a frame"):
+        state_labels({"player_x": np.zeros((3, 2))})

@@ -270,3 +270,13 @@ def test_a_group_without_tokens():
     assert divergence[:, 1].isnan().all()
     assert divergence[:, :, 1].isnan().all()
     assert divergence[1, 0, 2] == 1
+
+
+def test_counts_by_hand_and_numbers_of_groups_that_stand_for_none():
+    tokens = torch.tensor([[0, 1], [2, -1], [0, 0], [2, 1]])
+    groups = torch.tensor([0, 3, 0, 3])
+    first, second = counts_by_group(tokens, groups, (3, 2))
+    assert first.tolist() == [[2, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 2]]
+    assert second.tolist() == [[1, 1], [0, 0], [0, 0], [0, 1]]
+    with pytest.raises(ValueError, match="groups go up to 1000000 for 4 vectors; number them from 0"):
+        counts_by_group(tokens, torch.tensor([0, 1, 0, 1_000_000]), (3, 2))

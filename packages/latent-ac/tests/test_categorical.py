@@ -222,3 +222,19 @@ def test_log_probs_are_those_of_the_choice_at_its_temperature() -> None:
 def test_a_temperature_that_would_choose_what_is_forbidden_is_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match="give 0 for the greedy choice, or a finite number of at least 1e-6"):
         sample(mask_logits(torch.zeros(18), action_mask([0])), generator=None, temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.tensor([True, False, True]), np.array([True, False, True]), [True, False, True]]
+)
+def test_a_mask_is_not_taken_for_ids(mask: Iterable[int]) -> None:
+    with pytest.raises(ValueError, match="truth values, so a mask already"):
+        action_mask(mask, 3)
+    with pytest.raises(ValueError, match=r"actions are \[1\.0\]; give whole numbers"):
+        action_mask([1.0], 3)
+
+
+def test_a_row_that_allows_nothing_is_refused() -> None:
+    mask = torch.tensor([[True, False], [False, False]])
+    with pytest.raises(ValueError, match=r"action_mask of shape \(2, 2\) has a row without any action"):
+        mask_logits(torch.zeros(2, 2), mask)

@@ -180,3 +180,12 @@ def test_a_codebook_that_fails_leaves_the_model_as_it_was(make_model) -> None:
         pass
     assert all(type(head) is torch.nn.Linear for head in model.heads)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+def test_codes_that_are_no_numbers_are_refused_before_the_model_is_changed(make_model):
+    model = make_model()
+    before = model.heads[0].weight.clone()
+    wrong = [torch.full((codes, 3), torch.nan) for codes in model.config.codes]
+    with pytest.raises(ValueError, match="codebooks hold NaN"), alike_codes_learn_together(model, wrong):
+        pass
+    assert torch.equal(model.heads[0].weight, before)

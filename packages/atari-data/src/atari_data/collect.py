@@ -86,7 +86,7 @@ def collect(
     num_steps = whole("num_steps", num_steps, least=1)
     seed = whole("seed", seed, least=0)
     num_envs = whole("num_envs", num_envs, least=1)
-    keep = None if keep is None else whole("keep", keep)
+    keep = None if keep is None else whole("keep", keep, least=0)
     check_protocol(protocol)
     directory = Path(directory)
     num_envs = min(num_envs, num_steps)

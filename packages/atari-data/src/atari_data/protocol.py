@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from numbers import Real
 
+import numpy as np
+
 from atari_data._checks import whole
 
 _LARGEST = 2**31 - 1
@@ -36,6 +38,11 @@ class Protocol:
             if value > _LARGEST:
                 raise ValueError(f"{name} is {value}; the emulator counts to {_LARGEST}")
             object.__setattr__(self, name, value)
+        for name in ("max_pool", "fire_reset"):
+            flag = getattr(self, name)
+            if not isinstance(flag, bool | np.bool_):
+                raise ValueError(f"{name} is {flag!r}; give True or False")
+            object.__setattr__(self, name, bool(flag))
         if not isinstance(self.sticky, Real):
             raise ValueError(f"sticky is {self.sticky!r}; give a probability in [0, 1)")
         object.__setattr__(self, "sticky", float(self.sticky))

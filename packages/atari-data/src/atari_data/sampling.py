@@ -28,6 +28,13 @@ class MultiGameSampler:
     ) -> None:
         if not starts:
             raise ValueError("starts holds no game; give at least one")
+        for game, rows in starts.items():
+            if np.ndim(rows) != 1 or np.asarray(rows).dtype.kind not in "iu":
+                raise ValueError(
+                    f"starts of {game} are {np.asarray(rows).dtype} of shape {np.shape(rows)}; give row "
+                    "numbers, integers of shape (n,), as window_starts does"
+                )
+        seed = whole("seed", seed, least=0)
         if empty := [game for game, rows in starts.items() if len(rows) == 0]:
             raise ValueError(f"no window fits into the episodes of {', '.join(empty)}; use shorter windows")
         batch_size = whole("batch_size", batch_size)
@@ -40,7 +47,7 @@ class MultiGameSampler:
             raise ValueError(
                 f"weights are {dict(weights)} for the games {', '.join(starts)}; give each a positive one"
             )
-        self._starts = dict(starts)
+        self._starts = {game: np.asarray(rows) for game, rows in starts.items()}
         self._seed = seed
         self.counts = _apportion([weights[game] for game in starts], batch_size, list(starts))
 

@@ -10,8 +10,14 @@ from torch import Tensor, nn
 M = TypeVar("M", bound=nn.Module)
 
 
-def plain_weights(module: nn.Module) -> dict[str, Tensor]:
-    """The weights in float32, by the names they have in a module that is not compiled."""
+def plain_weights(module: nn.Module, kind: type[nn.Module]) -> dict[str, Tensor]:
+    """The weights in float32, by the names they have in a module that is not compiled.
+
+    Raises:
+        ValueError: the module is not of this kind: of an objective around it no such file can be made.
+    """
+    if not isinstance(getattr(module, "_orig_mod", module), kind):
+        raise ValueError(f"a {type(module).__name__} was given to be saved; give its {kind.__name__}")
     return {name.replace("_orig_mod.", ""): t.float() for name, t in module.state_dict().items()}
 
 
@@ -28,7 +34,7 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
             module = make()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} has settings that this version can make nothing of ({error}); write it again"
+            f"{path} has settings that this version does not understand ({error}); write it again"
         ) from error
     expected = {name: t.shape for name, t in module.state_dict().items()}
     found = {name: t.shape for name, t in tensors.items()}

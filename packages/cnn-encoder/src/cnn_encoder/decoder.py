@@ -141,7 +141,7 @@ class DecoderObjective(nn.Module):
 
 def save_decoder(path: str | Path, decoder: Decoder) -> None:
     """Write a decoder with its config, atomically."""
-    save_artifact(path, plain_weights(decoder), kind="decoder", config=asdict(decoder.config))
+    save_artifact(path, plain_weights(decoder, Decoder), kind="decoder", config=asdict(decoder.config))
 
 
 def load_decoder(path: str | Path) -> Decoder:

@@ -61,7 +61,7 @@ def embed_batches(
     Raises:
         ValueError: a batch or the background is not as above.
     """
-    weight = next(encoder.parameters())
+    weight = next(encoder.parameters(), torch.empty(0))  # a module of no weights runs on the CPU
     device, dtype = weight.device, resolve_precision(precision, weight.device)
     ours = isinstance(encoder, Encoder)  # another module's own casts may not fit other weights
     network = copy.deepcopy(encoder).to(dtype) if ours and weight.dtype != dtype else encoder

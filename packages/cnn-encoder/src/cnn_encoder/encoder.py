@@ -163,9 +163,9 @@ def save_encoder(path: str | Path, encoder: Encoder, backgrounds: Mapping[str, T
         backgrounds: by game, float32 (84, 84), the mean frame (see `mean_frame`).
 
     Raises:
-        ValueError: a background is not a frame of finite numbers.
+        ValueError: it is no encoder, or a background is not a frame of finite numbers.
     """
-    tensors = plain_weights(encoder)
+    tensors = plain_weights(encoder, Encoder)
     for game, background in backgrounds.items():
         # A copy: two games may share one tensor, which the file cannot.
         frame = torch.as_tensor(background).float().clone()

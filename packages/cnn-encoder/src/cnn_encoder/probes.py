@@ -55,7 +55,12 @@ def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> P
     """Ridge regression in closed form, on the rows where a variable is in play.
 
     ``ridge`` is relative to the mean variance of the features, so that their scale does not matter.
+
+    Raises:
+        ValueError: ``ridge`` is below 0 or not finite, or the data do not fit each other.
     """
+    if not 0 <= ridge < math.inf:
+        raise ValueError(f"ridge is {ridge}; give a finite number of at least 0")
     train, test = _checked(train, test)
     moments = _moments(train.features)
     mask = _mask(train)

@@ -84,6 +84,9 @@ def state_labels(
     """
     if not labels:
         raise ValueError("labels is empty; give at least one state variable")
+    for name, column in labels.items():
+        if np.ndim(column) != 1:
+            raise ValueError(f"{name} has shape {np.shape(column)}; give one value a frame, (N,)")
     lengths = {name: len(column) for name, column in labels.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the labels differ in length: {lengths}; give one value a frame for each")

@@ -69,12 +69,15 @@ def _open(part: Any) -> Any:
         if path.suffix == ".npy":
             return _open(_memory_map(path))
         if not path.is_file():
-            raise ValueError(f"{path} does not exist; give a safetensors file with a tensor '{EMBEDDINGS}'")
+            what = "is a directory" if path.is_dir() else "does not exist"
+            raise ValueError(
+                f"{path} {what}; give a .npy file, or a safetensors file with a tensor '{EMBEDDINGS}'"
+            )
         try:
             part = safe_open(path, framework="pt").get_slice(EMBEDDINGS)
         except (SafetensorError, OSError) as error:
             raise ValueError(
-                f"{path} is no safetensors file with a tensor '{EMBEDDINGS}': {error}"
+                f"{path} is neither a .npy file nor a safetensors file with a tensor '{EMBEDDINGS}': {error}"
             ) from error
         if part.get_dtype() not in _FLOATING:
             raise ValueError(f"'{EMBEDDINGS}' in {path} are {part.get_dtype()}; write floating-point numbers")

@@ -19,6 +19,8 @@ from hrvq.metrics import code_counts, integer_tokens, level_sizes
 
 # How often the groups are shuffled to see what chance tells; the mean settles within a few percent.
 _SHUFFLES = 50
+# Numbers of groups that are counted even where there are fewer vectors; a table has a row for each.
+_MOST_GROUPS = 4096
 Integers = Tensor | np.ndarray
 
 
@@ -32,6 +34,11 @@ def _checked(tokens: Integers, groups: Integers) -> tuple[Tensor, Tensor]:
         )
     if len(groups) == 0 or int(groups.min()) < 0:
         raise ValueError("groups must number the groups from 0, and at least one vector is needed")
+    if (last := int(groups.max())) >= max(len(groups), _MOST_GROUPS):
+        raise ValueError(
+            f"groups go up to {last} for {len(groups)} vectors; number them from 0, as "
+            "torch.unique(groups, return_inverse=True)[1] does"
+        )
     return tokens, groups
 
 
@@ -42,10 +49,18 @@ def counts_by_group(tokens: Integers, groups: Integers, codes: int | Sequence[in
         tokens: integer (N, L); -1 stands for no code.
         groups: integer (N,), 0 to G - 1.
         codes: K, one number or one for each level.
+
+    Raises:
+        ValueError: tokens and groups do not fit each other, or one of them is out of its range.
     """
     tokens, groups = _checked(tokens, groups)
-    per_group = [code_counts(tokens[groups == g], codes) for g in range(int(groups.max()) + 1)]
-    return [torch.stack(level) for level in zip(*per_group, strict=True)]
+    count = int(groups.max()) + 1
+    tables = []
+    for level, total in enumerate(code_counts(tokens, codes)):
+        known, size = tokens[:, level] >= 0, len(total)
+        pairs = groups[known] * size + tokens[known, level]
+        tables.append(torch.bincount(pairs, minlength=count * size).view(count, size))
+    return tables
 
 
 def _profiles(counts: Tensor) -> Tensor:

@@ -90,12 +90,13 @@ class Agent(nn.Module):
 
 def save_agent(path: str | Path, agent: Agent) -> None:
     """Write the agent's weights and configurations to one safetensors file of kind "agent"."""
+    weights = plain_weights(agent, Agent)
     config = {
         "actor": dataclasses.asdict(agent.actor.config),
         "critic": dataclasses.asdict(agent.critic.config),
         "predictor": dataclasses.asdict(agent.reward.config),
     }
-    save_artifact(path, plain_weights(agent), kind=KIND, config=config)
+    save_artifact(path, weights, kind=KIND, config=config)
 
 
 def load_agent(path: str | Path) -> Agent:

@@ -7,6 +7,7 @@ import math
 import operator
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,16 @@ def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
     """Mask of the allowed actions, bool (num_actions,), from their ids.
 
     Raises:
-        ValueError: no action is allowed, or an id is outside 0..num_actions-1.
+        ValueError: no action is allowed, an id is outside 0..num_actions-1, or what is given is a mask.
     """
-    ids = sorted({operator.index(action) for action in actions})  # elements of an array or a tensor as well
+    given = list(actions)
+    # A truth value would pass for the id 0 or 1.
+    if any(isinstance(action, bool | np.bool_) or _is_mask(action) for action in given):
+        raise ValueError("actions are truth values, so a mask already; use it as a bool tensor, or give ids")
+    try:
+        ids = sorted({operator.index(action) for action in given})  # elements of an array or tensor as well
+    except TypeError as error:
+        raise ValueError(f"actions are {given!r}; give whole numbers") from error
     require(
         bool(ids) and ids[0] >= 0 and ids[-1] < num_actions,
         "actions",
@@ -31,13 +39,16 @@ def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
     return mask
 
 
+def _is_mask(action: object) -> bool:
+    return isinstance(action, Tensor) and action.dtype == torch.bool
+
+
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
     """Logits (..., A) in float32 with -inf where ``mask``, bool (A,) or broadcastable to (..., A), is false.
 
-    Every row of the mask must allow at least one action: a row without any gives NaN.
-
     Raises:
-        ValueError: the mask is not bool or does not fit the logits.
+        ValueError: the mask is not bool or does not fit the logits, or a row of it allows no action. That is
+            asked on a CPU only; on an accelerator it gives NaN.
     """
     states, actions = logits.shape[:-1], logits.shape[-1]
     # One more dimension in the mask would choose for every state as many times as there are masks.
@@ -49,6 +60,10 @@ def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
             f"action_mask is {mask.dtype} of shape {tuple(mask.shape)} for {actions} actions in states "
             f"{tuple(states)}; give a bool tensor whose last dimension is {actions}, true where an action is "
             "allowed, for all states or one for each"
+        )
+    if mask.device.type == "cpu" and not bool(mask.any(-1).all()):
+        raise ValueError(
+            f"action_mask of shape {tuple(mask.shape)} has a row without any action; allow one in every row"
         )
     return logits.float().masked_fill(~mask, -torch.inf)
 

@@ -17,6 +17,10 @@ class _Likeness(nn.Module):
     def __init__(self, codebook: Tensor, own: Tensor) -> None:
         super().__init__()
         codebook = codebook.to(own.device)
+        if not bool(codebook.isfinite().all()):
+            raise ValueError(
+                "codebooks hold NaN or infinite values; give those of a quantizer that was fitted"
+            )
         centred = codebook.detach().float() - codebook.detach().float().mean(0)
         length = centred.square().sum(1).mean().sqrt().clamp_min(1e-12)
         self.register_buffer("vectors", centred / length, persistent=False)  # (K, E), of length about 1
@@ -43,7 +47,8 @@ def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -
         codebooks: (K, E) of each level, K as the model has it. Copied: later changes do not count.
 
     Raises:
-        ValueError: codebooks of other sizes than the model's, or the model is in such a context already.
+        ValueError: codebooks of other sizes than the model's or not finite, or the model is in such a context
+            already.
     """
     if any(parametrize.is_parametrized(head) for head in model.heads):
         raise ValueError("the model's heads are parametrized already; leave that context before this one")

@@ -241,7 +241,8 @@ def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
 
 def save_worldmodel(path: str | Path, model: WorldModel) -> None:
     """Write one file, all that `load_worldmodel` needs: the weights in float32, and the configuration."""
-    weights = {name: t for name, t in plain_weights(model).items() if ".parametrizations." not in name}
+    known = plain_weights(model, WorldModel)
+    weights = {name: t for name, t in known.items() if ".parametrizations." not in name}
     for level, head in enumerate(model.heads):
         weights[f"heads.{level}.weight"] = head.weight.float()  # a sum while alike codes learn together
     save_artifact(path, weights, kind="worldmodel", config=asdict(model.config))
