@@ -147,5 +147,5 @@ def test_features_and_labels_of_other_rows_are_refused():
     good, wrong = LabelledFeatures(features, labels), LabelledFeatures(features[3:], labels)
     none = LabelledFeatures(features[:0], labels[:0])
     for parts in ((wrong, good, good), (good, wrong, good), (good, good, wrong), (good, good, none)):
-        with pytest.raises(ValueError, match="give as many, not 0"):
+        with pytest.raises(ValueError, match="give equally many, at least one"):
             atariari_probe(*parts, ["a_x", "b_x"])

@@ -145,7 +145,7 @@ def _columns(
             )
         columns[name] = flags
     if (columns["terminated"] & columns["truncated"]).any():
-        raise ValueError("an episode is both terminated and truncated; give the one that is so")
+        raise ValueError("an episode is both terminated and truncated; set only one")
     columns["truncated"] |= np.append(final[1:], False) & ~columns["terminated"]
     columns["lives"] = np.zeros(num_frames) if lives is None else _integers(lives, "lives", num_frames)
     if not 0 <= columns["lives"].min() <= columns["lives"].max() <= 255:
@@ -169,7 +169,7 @@ def _integers(values: Any, name: str, *lengths: int) -> NDArray[Any]:
         raise ValueError(f"{name} holds numbers that are not whole; give integers")
     if column.dtype.kind == "f" and (largest := np.abs(column).max()) > _TOLD_APART:
         raise ValueError(
-            f"{name} holds {largest:g}, a float that its neighbours equal; give smaller integers"
+            f"{name} holds {largest:g}, too large for a float to hold exactly; give smaller integers"
         )
     return column.astype(np.int64)
 

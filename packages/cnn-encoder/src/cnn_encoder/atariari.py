@@ -84,7 +84,8 @@ def atariari_probe(
             )
         if len(data.features) != len(data.labels) or not len(data.labels):
             raise ValueError(
-                f"{len(data.features)} {part} features for {len(data.labels)} labels; give as many, not 0"
+                f"{len(data.features)} {part} features for {len(data.labels)} labels; "
+                "give equally many, at least one"
             )
         if not bool(data.features.isfinite().all()):
             raise ValueError(f"{part} features hold NaN or infinity; leave such rows out")

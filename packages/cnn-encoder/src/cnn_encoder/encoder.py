@@ -139,7 +139,7 @@ def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
         chunk: rows read at a time.
     """
     if len(frames) == 0:
-        raise ValueError("frames are none; expected uint8 (N, 84, 84) with N >= 1")
+        raise ValueError("there are no frames; expected uint8 (N, 84, 84) with N >= 1")
     total = torch.zeros(FRAME_SIZE, FRAME_SIZE, dtype=torch.float64, device="cpu")
     for start in range(0, len(frames), chunk):
         part = frames[start : start + chunk]

@@ -13,7 +13,7 @@ from ._plain import plain_training
 from .initialization import initialize
 
 _CHUNK = 8192  # rows held in float64 at a time
-_WARMUP = 0.1 + 1e-9  # of all steps; exactly a tenth of 10 would be divided by
+_WARMUP = 0.1 + 1e-9  # of all steps; at 0.1 of 10 steps OneCycleLR divides by zero
 
 
 class ProbeData(NamedTuple):
