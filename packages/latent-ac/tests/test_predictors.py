@@ -45,6 +45,14 @@ def paddle_and_ball(step: int, size: int = 512) -> TransitionBatch:
     return TransitionBatch(now, after, actions, rewards, (after[:, 1] <= 1.5).float())
 
 
+def test_only_a_sign_head_is_shown_signs() -> None:
+    rewards = torch.tensor([-3.0, 0.0, 0.5, 10.0])
+    for head, targets in (("sign", [-1.0, 0.0, 1.0, 1.0]), ("two_hot", [-3.0, 0.0, 0.5, 10.0])):
+        reward, _ = predictors(reward_head=head)
+        assert reward.config.knows_signs_only == (head == "sign")
+        assert reward.targets(rewards).tolist() == targets
+
+
 @pytest.mark.parametrize(("head", "scale"), [("sign", 1.0), ("two_hot", 10.0)])
 def test_learns_from_state_action_and_next_state(head: str, scale: float) -> None:
     reward, continue_ = predictors(reward_head=head)

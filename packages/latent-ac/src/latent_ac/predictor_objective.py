@@ -118,10 +118,8 @@ def evaluate_predictors(
     seen: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {"reward": [], "continue": []}
     for batch in batches:
         _check(batch)
-        rewards = batch.rewards.float()
-        targets = rewards.sign() if reward.config.reward_head == "sign" else rewards
         for name, predictor, truth in (
-            ("reward", reward, targets),
+            ("reward", reward, reward.targets(batch.rewards.float())),
             ("continue", continue_, batch.continues.float()),
         ):
             logits = predictor.logits(batch.features, batch.actions, batch.next_features)

@@ -54,6 +54,11 @@ class PredictorConfig:
         require_counts(self, "num_bins")
         require(0 <= self.class_balance <= 1, "class_balance", self.class_balance, "a number from 0 to 1")
 
+    @property
+    def knows_signs_only(self) -> bool:
+        """Whether the reward head predicts the signs of rewards, not how much they are."""
+        return self.reward_head == "sign"
+
 
 class TransitionPredictor(nn.Module):
     """(features_t, action_t, features_(t+1)) -> a categorical over ``support``, whose points fall in classes.
@@ -179,8 +184,8 @@ class RewardPredictor(TransitionPredictor):
     class_names = ("negative", "zero", "positive")
 
     def __init__(self, config: PredictorConfig, *, generator: torch.Generator | None = None) -> None:
-        sign_head = config.reward_head == "sign"
-        support = torch.tensor([-1.0, 0.0, 1.0]) if sign_head else symexp_bins(config.num_bins, config.limit)
+        signs_only = config.knows_signs_only
+        support = torch.tensor([-1.0, 0.0, 1.0]) if signs_only else symexp_bins(config.num_bins, config.limit)
         super().__init__(config, support, (support.sign() + 1).long(), generator=generator)
 
     def forward(
@@ -206,12 +211,16 @@ class RewardPredictor(TransitionPredictor):
         return expectation(self.probabilities(logits), transform_rewards(self.support, transform))
 
     def _balanced(self, frequencies: Tensor) -> Tensor:
-        if self.config.reward_head == "sign":
+        if self.config.knows_signs_only:
             return frequencies
         # Bins that no target has touched keep some probability, far out and in both directions alike: with a
         # weight of its own for each direction these would not cancel, and a bin is worth up to 22,025.
         negative, zero, positive = frequencies
         return torch.stack((negative + positive, zero, negative + positive))
+
+    def targets(self, rewards: Tensor) -> Tensor:
+        """What a head is to predict of raw rewards, same shape: signs for a sign head, else themselves."""
+        return rewards.sign() if self.config.knows_signs_only else rewards
 
     def classes(self, targets: Tensor) -> Tensor:
         """0, 1 or 2 by the sign of the reward."""
@@ -219,7 +228,7 @@ class RewardPredictor(TransitionPredictor):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Class-weighted cross-entropy of raw rewards, in nats per transition."""
-        return super().loss(logits, targets.sign() if self.config.reward_head == "sign" else targets)
+        return super().loss(logits, self.targets(targets))
 
 
 class ContinuePredictor(TransitionPredictor):

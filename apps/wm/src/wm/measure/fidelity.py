@@ -13,7 +13,7 @@ import torch
 from atari_data import final_rows, labelled_games, lost_lives, window_starts
 from atari_data import games as ale_games
 from cnn_encoder import MLPProbe, MLPProbeConfig, ProbeData, train_mlp_probe
-from latent_ac import Agent, CodeFeatures, transform_rewards
+from latent_ac import Agent, CodeFeatures
 from rich.console import Console
 from token_worldmodel import (
     WorldModel,
@@ -271,8 +271,7 @@ class _Fidelity:
         features = CodeFeatures(dreamed.transpose(0, 1), self.quantizer.codebooks)
         actions = windows.actions[:, first:-1]
         rewards, continues = (values.T for values in agent.predict(features, actions.T.contiguous()))
-        kind = "sign" if agent.reward.config.reward_head == "sign" else "raw"
-        real_rewards = transform_rewards(windows.rewards, kind)
+        real_rewards = agent.reward.targets(windows.rewards)
         came = real_rewards[:, first:-1]
         found: dict[str, Any] = {
             "foreseen": {

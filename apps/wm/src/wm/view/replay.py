@@ -121,5 +121,5 @@ def dream_again(
     )
     features = CodeFeatures(dreamed[:, context - 1 :].transpose(0, 1), quantizer.codebooks)
     rewards, _ = agent.predict(features, actions[:, context - 1 :].T)
-    signs = config.predictor.reward_head == "sign"
+    signs = config.predictor.knows_signs_only
     return DreamedEpisode(dreamed[0].cpu(), rewards[:, 0].cpu(), context, signs)

@@ -30,7 +30,7 @@ from wm.run import Layout
 
 def unit(config: RunConfig) -> str:
     """What to say beside predicted rewards: a predictor of signs knows not how much a reward is."""
-    return " (each reward counted as 1)" if config.predictor.reward_head == "sign" else ""
+    return " (each reward counted as 1)" if config.predictor.knows_signs_only else ""
 
 
 @dataclass(frozen=True)
