@@ -67,7 +67,7 @@ def test_a_size_that_follows_cannot_be_set():
             "train.agent.batch_size=2",
             r"train\.agent\.batch_size is 2; it must be at least agent\.ppo_minibatches",
         ),
-        ("collect.num_steps=5", r"\[collect\] num_steps is 5; give at least 100"),
+        ("collect.num_steps=5", r"\[collect\] num_steps is 5; give 100 to 1000000000"),
         ("games=[]", "games is empty"),
         (
             "agent.reward_transform=symlog",

@@ -359,3 +359,8 @@ def test_masks_and_empty_lists_of_rows(breakout: FrameStore):
         breakout.frames[mask[:3]]
     with pytest.raises(ValueError, match="max_frames is 0"):
         breakout.mean_frame(0)
+
+
+def test_frames_are_asked_for_by_rows_alone(cut: FrameStore):
+    with pytest.raises(IndexError, match=r"rows alone, not by \(0, 1\)"):
+        cut.frames[0, 1]

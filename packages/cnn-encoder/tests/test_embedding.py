@@ -152,3 +152,20 @@ def test_a_module_without_weights_embeds():
 
     stacks = torch.arange(3).byte().view(3, 1, 1, 1).expand(3, 4, 84, 84)
     assert torch.equal(embed(Mean(), stacks, None), torch.arange(3.0)[:, None].expand(3, 4))
+
+
+def test_embedding_trains_nothing(stacks):
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5))
+            self.layers[1].eval()
+
+        def forward(self, stacks, background):
+            return self.layers(stacks.float().mean((2, 3)))
+
+    own = Own()
+    first, second = (embed(own, stacks, None) for _ in range(2))
+    assert torch.equal(first, second)
+    assert int(own.layers[0].num_batches_tracked) == 0
+    assert [part.training for part in own.modules()] == [True, True, True, False]

@@ -249,3 +249,11 @@ def test_a_ridge_is_a_finite_number_of_at_least_0(ridge):
     data = ProbeData(torch.eye(9), torch.eye(9))
     with pytest.raises(ValueError, match=f"ridge is {ridge}; give a finite number"):
         linear_probe(data, data, ridge=ridge)
+
+
+def test_a_probe_reads_features_of_its_own_width():
+    features = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    probe = train_mlp_probe(ProbeData(features, features[:, :2]), MLPProbeConfig(num_steps=2))
+    for width in (1, 3):
+        with pytest.raises(ValueError, match=rf"features are \(20, {width}\); the probe reads \(..., 8\)"):
+            probe.read(features[:, :width])

@@ -160,7 +160,7 @@ def test_codebooks(quantizer, random_codebooks):
         (None, "NoneType; give a tensor"),
         ({"embeddings": torch.zeros(4, 8)}, "dict; give a tensor"),
         ("nowhere.safetensors", "does not exist"),
-        ("nowhere.npy", "no readable NumPy file"),
+        ("nowhere.npy", "nowhere.npy does not exist; give a .npy file"),
     ],
 )
 def test_sources(source, message, quantizer, random_codebooks):

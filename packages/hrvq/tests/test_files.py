@@ -93,3 +93,12 @@ def test_wrong_and_damaged_files(fitted, tmp_path):
         save_file(tensors, path, {"artifact": json.dumps({**entry, **change})})
         with pytest.raises(ValueError, match=r"q\.safetensors"):
             HRVQ.load(path)
+
+
+def test_a_quantizer_loaded_in_inference_mode_can_be_trained(tmp_path):
+    HRVQ(HRVQConfig(dim=4, levels=2, codes=4)).save(tmp_path / "q.safetensors")
+    with torch.inference_mode():
+        loaded = HRVQ.load(tmp_path / "q.safetensors")
+    before = loaded.codebooks[0].clone()
+    loaded.train().update(torch.randn(32, 4, generator=torch.Generator().manual_seed(0)))
+    assert not torch.equal(loaded.codebooks[0], before)

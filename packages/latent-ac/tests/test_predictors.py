@@ -352,3 +352,5 @@ def test_a_weight_for_every_class() -> None:
         reward.set_class_frequencies(torch.ones(1))
     with pytest.raises(ValueError, match=r"are \[0\.0, 1\.0, 1\.0\]; give one, above 0"):
         reward.set_class_frequencies(torch.tensor([0.0, 1.0, 1.0]))
+    with pytest.raises(ValueError, match=r"are \[1\.0, 2\.0, inf\]; give one, above 0"):
+        reward.set_class_frequencies(torch.tensor([1.0, 2.0, math.inf]))

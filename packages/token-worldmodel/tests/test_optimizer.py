@@ -139,3 +139,17 @@ def test_refuses_what_it_cannot_step(model):
     model.blocks.requires_grad_(False)
     with pytest.raises(ValueError, match="no matrix of the model's blocks requires a gradient"):
         MuonAdamW(model, lr=1e-2)
+
+
+def test_a_copy_steps_itself_after_a_scheduler_was_attached(make_model) -> None:
+    model = make_model()
+    optimizer = MuonAdamW(model, lr=0.1, weight_decay=0.0)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1.0)
+    copied, its_own = copy.deepcopy((model, optimizer))
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in [*model.parameters(), *copied.parameters()]:
+        parameter.grad = torch.ones_like(parameter)
+    its_own.step()
+    assert all(map(torch.equal, before, model.parameters()))
+    assert not any(map(torch.equal, before, copied.parameters()))
+    pickle.dumps(optimizer)

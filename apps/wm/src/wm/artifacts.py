@@ -1,6 +1,7 @@
 """A run's trained parts, frozen and on a device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,8 +48,15 @@ def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:
         ValueError: the run has not made it yet, or its file is damaged.
     """
     require_parts(layout, part)
-    try:
+    with _remedy(layout):
         return load(getattr(layout, part))
+
+
+@contextmanager
+def _remedy(layout: Layout) -> Iterator[None]:
+    """What is to be done where a file of the run is damaged."""
+    try:
+        yield
     except ValueError as error:
         again = train_command(layout.root)
         raise ValueError(f"{error}; if you have no copy, delete it and {again} makes it again") from error
@@ -122,7 +130,8 @@ def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajector
     if not path.is_file():
         does_it = train_command(layout.root)
         raise ValueError(f"{game}: there are no tokens of it yet; {does_it} makes them")
-    trajectories = load_tokens(path)
+    with _remedy(layout):
+        trajectories = load_tokens(path)
     highest = trajectories.tokens.max(0, initial=-1)
     require_known(model, [int(code) + 1 for code in highest], path)
     return trajectories

@@ -54,7 +54,7 @@ class CollectConfig:
     validation_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        _within(self, 100, "num_steps")
+        _within(self, 100, "num_steps", most=10**9)
         _within(self, 1, "num_envs", most=512)
         _require_value(0 <= self.repeat < 1, "repeat", self.repeat, "at least 0 and below 1")
         share = self.validation_fraction

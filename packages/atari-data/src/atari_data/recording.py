@@ -183,10 +183,11 @@ def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
         try:
             with warnings.catch_warnings(action="ignore", category=UserWarning):  # empty files: said below
                 if path.suffix == ".npy":
-                    values = np.load(path)
+                    with path.open("rb") as file:
+                        values = np.lib.format.read_array(file)
                 else:  # spreadsheets begin a file with a byte-order mark
                     values = np.loadtxt(path, ndmin=1, delimiter=",", encoding="utf-8-sig")
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, MemoryError) as error:
             raise ValueError(f"{name} file {path} is not .npy and not one number a line ({error})") from error
     column = np.asarray(values)
     if column.ndim == 2 and column.shape[1] == 1:

@@ -40,6 +40,8 @@ class ShardedFrames:
 
     def __getitem__(self, rows: int | slice | NDArray[Any]) -> NDArray[np.uint8]:
         """One frame, a slice (a view where it lies in one shard), or the given rows in their order."""
+        if isinstance(rows, tuple):  # NumPy's several axes, which would be taken for several rows
+            raise IndexError(f"frames are asked for by rows alone, not by {rows}; use frames[i][j]")
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1:

@@ -44,7 +44,7 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
         raise ValueError(f"{path} does not exist; give an array, a .npy file, a folder of images or a video")
     if path.suffix == ".npy":
         try:
-            array = np.load(path, mmap_mode="r")
+            array = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path} is not a whole .npy file of numbers ({error})") from error
         array = _checked_array(array, str(path))

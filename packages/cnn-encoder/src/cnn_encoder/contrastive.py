@@ -287,6 +287,8 @@ def _check(batch: ClipBatch) -> None:
         # On a GPU the look would wait for the device.
         if not 0 <= int(batch.actions.min()) <= int(batch.actions.max()) < NUM_ACTIONS:
             raise ValueError(f"actions are not all ids of the full action set, 0 to {NUM_ACTIONS - 1}")
+        if not background.isfinite().all():
+            raise ValueError("the background holds NaN or infinity; give a mean frame of finite numbers")
         if rewards is not None and not rewards.isfinite().all():
             raise ValueError(
                 "rewards hold NaN or infinity; give finite numbers, or None if they are not known"

@@ -5,6 +5,7 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,18 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     return torch.float32 if precision == "float32" else torch.bfloat16
 
 
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode, then in the modes it had: an embedding is no training."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
 @torch.no_grad()  # not inference_mode: what comes out may go into a loss
 def embed_batches(
     encoder: nn.Module,
@@ -50,7 +63,7 @@ def embed_batches(
     Args:
         encoder: an `Encoder`, or a module of your own: ``encoder(stacks, background)``, uint8 (B, 4, 84, 84)
             and what is given here -> (B, D). Runs where its weights are. An `Encoder` is copied in the
-            precision asked for; other modules keep their weights and run under autocast.
+            precision asked for; other modules keep their weights and run under autocast, in evaluation mode.
         batches: uint8 (B, 4, 84, 84) each, such as ``(store.stacks(rows) for rows in ...)``.
         background: float32 (84, 84) or None.
         precision: of the arithmetic; see `resolve_precision`.
@@ -76,7 +89,10 @@ def embed_batches(
             raise ValueError(
                 f"a batch is {stacks.dtype} {tuple(stacks.shape)}; expected uint8 (B, 4, 84, 84)"
             )
-        with torch.autocast(device.type, dtype, enabled=lowered):  # `precision` says what the arithmetic is
+        with (
+            torch.autocast(device.type, dtype, enabled=lowered),  # `precision` says what the arithmetic is
+            _evaluating(network),
+        ):
             embedded = network(stacks.to(device, non_blocking=True), background)
         yield embedded.float()
 

@@ -125,8 +125,14 @@ class MLPProbe:
 
     @torch.no_grad()
     def read(self, features: Tensor) -> Tensor:
-        """Variables in their own units: (..., F) -> float32 (..., V), nan where one was never in play."""
+        """Variables in their own units: (..., F) -> float32 (..., V), nan where one was never in play.
+
+        Raises:
+            ValueError: the features are of another width than those it has learned from.
+        """
         (mean, scale), (label_mean, label_std) = self.features, self.labels
+        if features.shape[-1:] != mean.shape:
+            raise ValueError(f"features are {tuple(features.shape)}; the probe reads (..., {len(mean)})")
         parts = features.reshape(-1, features.shape[-1]).split(_CHUNK)
         with torch.autocast(features.device.type, enabled=False):
             found = torch.cat([self.network((part.float() - mean) / scale) for part in parts])

@@ -57,7 +57,7 @@ class VectorSource:
 
 def _memory_map(path: Path) -> np.ndarray:
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r")
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError, TokenError) as error:  # of no bytes, of a header that is no Python
         raise ValueError(f"{path} is no readable NumPy file ({error}); write it with numpy.save") from error
     return array
@@ -66,13 +66,13 @@ def _memory_map(path: Path) -> np.ndarray:
 def _open(part: Any) -> Any:
     if isinstance(part, str | Path):
         path = Path(part)
-        if path.suffix == ".npy":
-            return _open(_memory_map(path))
         if not path.is_file():
             what = "is a directory" if path.is_dir() else "does not exist"
             raise ValueError(
                 f"{path} {what}; give a .npy file, or a safetensors file with a tensor '{EMBEDDINGS}'"
             )
+        if path.suffix == ".npy":
+            return _open(_memory_map(path))
         try:
             part = safe_open(path, framework="pt").get_slice(EMBEDDINGS)
         except (SafetensorError, OSError) as error:

@@ -178,6 +178,7 @@ class Codes(nn.Module):
         save_artifact(path, tensors, kind="hrvq", config=asdict(self.config))
 
     @classmethod
+    @torch.inference_mode(False)  # in which no buffer could be updated later
     @torch.no_grad()
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
         """Read what :meth:`save` wrote; the quantizer comes back in eval mode, where `update` does nothing.

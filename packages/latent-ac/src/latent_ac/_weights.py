@@ -29,8 +29,9 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
             not finite.
     """
     try:
-        # The weights come from the file: nothing has been drawn, wherever the program makes its tensors.
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        # The weights come from the file: nothing has been drawn, wherever the program makes its tensors. In
+        # inference mode none could be trained on later.
+        with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
             module = make()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(

@@ -161,10 +161,12 @@ class TransitionPredictor(nn.Module):
         two-hot head takes f_negative + f_positive for both.
 
         Raises:
-            ValueError: there is not one for each class, or (checked on a CPU only) one is not above 0.
+            ValueError: there is not one for each class, or (checked on a CPU only) not all are finite and
+                above 0.
         """
         fits = frequencies.shape == (self.num_classes,)
-        if not fits or (frequencies.device.type == "cpu" and not bool((frequencies > 0).all())):
+        positive = (frequencies > 0) & frequencies.isfinite()
+        if not fits or (frequencies.device.type == "cpu" and not bool(positive.all())):
             given = f"are {frequencies.tolist()}" if fits else f"have shape {tuple(frequencies.shape)}"
             raise ValueError(
                 f"frequencies {given}; give one, above 0, for each of {', '.join(self.class_names)}"

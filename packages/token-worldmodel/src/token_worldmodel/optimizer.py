@@ -94,8 +94,11 @@ class MuonAdamW(torch.optim.Optimizer):
         return [*self.adamw.param_groups, *self.muon.param_groups]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything, for a copy; PyTorch's own optimizers keep groups and state alone."""
-        return dict(self.__dict__)
+        """Everything, for a copy; PyTorch's own optimizers keep groups and state alone.
+
+        But not the ``step`` that a scheduler puts on the instance: in a copy it would step the original.
+        """
+        return {name: value for name, value in self.__dict__.items() if name != "step"}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only the model's own groups are accepted.
