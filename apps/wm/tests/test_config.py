@@ -44,7 +44,7 @@ def test_the_reference_preset_has_the_numbers_of_the_design():
 def test_one_setting_changes_every_size_that_follows_from_it():
     changes = merge(parse_override("hrvq.levels=2"), parse_override("encoder.embedding_dim=64"))
     config = build_config(read_preset("tiny"), changes)
-    assert config.worldmodel.loss_weights == (1.0, 0.5)
+    assert config.worldmodel.loss_weights == (1.0, 1.0)
     assert config.hrvq.dim == 64
     assert config.worldmodel.num_levels == 2
     assert config.actor.feature_dim == config.critic.feature_dim == config.predictor.feature_dim == 128
@@ -282,8 +282,8 @@ def test_a_finished_run_stays_up_to_date():
         "collect": "b7594872823e",
         "encoder": "c2146073c253",
         "hrvq": "43369ceff0ed",
-        "worldmodel": "3971c23a883e",
-        "agent": "e6c876329eae",
+        "worldmodel": "058c2df49732",
+        "agent": "387a7f96901c",
         "decoder": "2ad1974bf0ba",
         "evaluate": "72673a6c087d",
     }

@@ -37,6 +37,7 @@ def test_weights_that_are_not_given_fit_any_number_of_levels() -> None:
     assert WorldModelConfig().loss_weights == (1.0, 0.5, 0.1)
     assert WorldModelConfig(num_levels=1).loss_weights == (1.0,)
     assert WorldModelConfig(num_levels=5).loss_weights == (1.0, 0.5, 0.1, 0.1, 0.1)
+    assert WorldModelConfig(loss_weights=(0.5,)).loss_weights == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ class WorldModelConfig:
     those of the step just before (``last``), or none, knowing them through earlier actions only. What
     nothing sees a dream need not remember: ``last`` and ``none`` halve its cache."""
     loss_weights: tuple[float, ...] = ()
-    """Weight of each level's cross-entropy, coarse to fine; none given stands for 1.0, 0.5, and 0.1 for the
-    others."""
+    """Weight of each level's cross-entropy, coarse to fine; one is that of all levels, and none given stands
+    for 1.0, 0.5, and 0.1 for the others."""
 
     def __post_init__(self) -> None:
         """Turn JSON's lists back into tuples and fill in the weights, then check every value."""
@@ -60,6 +60,8 @@ class WorldModelConfig:
         if not self.loss_weights:
             weights = tuple(_WEIGHTS.get(level, 0.1) for level in range(self.num_levels))
             object.__setattr__(self, "loss_weights", weights)
+        if len(self.loss_weights) == 1:
+            object.__setattr__(self, "loss_weights", self.loss_weights * self.num_levels)
         whole = all(isinstance(codes, int) and codes >= 2 for codes in self.codes)
         if len(self.codes) != self.num_levels or not whole:
             raise ValueError(
