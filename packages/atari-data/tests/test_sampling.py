@@ -105,3 +105,12 @@ def test_a_list_of_starts_and_a_bad_seed():
     assert set(batch.tolist()) <= {3, 4}
     with pytest.raises(ValueError, match="seed is -1; give 0 or more"):
         MultiGameSampler({"pong": [3, 4]}, batch_size=2, seed=-1)
+
+
+def test_the_largest_remainder_gets_what_is_left_and_the_last_start_is_drawn():
+    """Of five windows weights of 1 and 1.9 ask for .72 and 2.28 beyond the one that each game has."""
+    starts = {"pong": np.arange(3), "breakout": np.arange(3)}
+    sampler = MultiGameSampler(starts, batch_size=5, seed=0, weights={"pong": 1.0, "breakout": 1.9})
+    assert sampler.counts == {"pong": 2, "breakout": 3}
+    drawn = np.concatenate([sampler.batch(step)["pong"] for step in range(30)])
+    assert set(drawn.tolist()) == {0, 1, 2}

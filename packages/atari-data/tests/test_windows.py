@@ -130,3 +130,7 @@ def test_lost_lives_are_of_any_kind_of_list_and_of_every_row():
     assert lost_lives([0, 0, 0, 0], [3, 2, 2, 2]).tolist() == [True, False, False, False]
     with pytest.raises(ValueError, match="one for each of the 4 rows"):
         lost_lives([0, 0, 0, 0], [3, 2])
+
+
+def test_a_life_won_is_none_lost():
+    assert lost_lives([0, 0, 0, 0], [3, 4, 4, 3]).tolist() == [False, False, True, False]

@@ -1,6 +1,15 @@
 import pytest
 import torch
-from latent_ac import calibration, expected_calibration_error
+from latent_ac import (
+    ContinuePredictor,
+    PredictorConfig,
+    PredictorObjective,
+    RewardPredictor,
+    TransitionBatch,
+    calibration,
+    evaluate_predictors,
+    expected_calibration_error,
+)
 
 
 def test_hand_computed() -> None:
@@ -49,3 +58,36 @@ def test_of_nothing_nothing_is_said_and_nonsense_is_refused() -> None:
     for correct, bins in ((torch.ones(2, 1), 15), (torch.ones(2), 0)):
         with pytest.raises(ValueError, match="num_bins"):
             expected_calibration_error(torch.ones(2), correct, bins)
+
+
+def test_a_batch_is_counted_once_and_the_counts_are_kept() -> None:
+    config = PredictorConfig(feature_dim=2, num_actions=2, hidden=(4,))
+    made = [PredictorObjective(RewardPredictor(config), ContinuePredictor(config)) for _ in range(2)]
+    features = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    batch = TransitionBatch(
+        features=features,
+        next_features=features,
+        actions=torch.zeros(6, dtype=torch.int64),
+        rewards=torch.tensor([5.0] * 2 + [0.0] * 4),
+        continues=torch.ones(6),
+    )
+    first, second = made
+    first(batch)
+    first.after_step()
+    assert first.reward_confusion.sum(1).tolist() == [0, 4, 2]
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.reward_confusion, first.reward_confusion)
+    first.reward_confusion.zero_()
+    first.after_step()  # of no batch
+    assert not first.reward_confusion.any()
+
+
+def test_a_sign_heads_bias_is_in_signs() -> None:
+    """It cannot know that a reward was 5: of two 5s among six, a third of +1 is what there was to foresee."""
+    config = PredictorConfig(feature_dim=2, num_actions=2, hidden=(4,), reward_head="sign")
+    reward, continue_ = RewardPredictor(config), ContinuePredictor(config)
+    features = torch.zeros(6, 2)
+    actions, rewards = torch.zeros(6, dtype=torch.int64), torch.tensor([5.0] * 2 + [0.0] * 4)
+    batch = TransitionBatch(features, features, actions, rewards, torch.ones(6))
+    predicted = reward(features, actions, features).mean().item()
+    assert evaluate_predictors(reward, continue_, [batch])["reward_bias"] == pytest.approx(predicted - 1 / 3)

@@ -38,6 +38,14 @@ def test_ppo_hand_computed() -> None:
     assert approx_kl.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_ppo_teaches_neither_the_critic_nor_the_policy_that_chose() -> None:
+    log_probs, behaviour, advantages = (torch.full((3,), 0.1, requires_grad=True) for _ in range(3))
+    ppo_loss(log_probs, behaviour, advantages).loss.backward()
+    assert log_probs.grad is not None
+    assert behaviour.grad is None
+    assert advantages.grad is None
+
+
 def test_ppo_has_no_gradient_beyond_the_clip_in_the_good_direction() -> None:
     log_ratio = torch.tensor([1.5, 1.5, 0.5, 0.5]).log().requires_grad_()
     ppo_loss(log_ratio, torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0])).loss.backward()

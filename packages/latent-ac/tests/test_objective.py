@@ -385,3 +385,20 @@ def test_entropy_is_a_share_of_what_each_games_actions_allow() -> None:
     module = objective()
     torch.nn.init.zeros_(module.actor.mlp.output.weight)
     assert float(module(dream(module))[1]["entropy_fraction"]) == pytest.approx(1.0)
+
+
+def test_no_gradient_enters_what_was_dreamed() -> None:
+    module = objective()
+    batch = dream(module)
+    features = batch.features.clone().requires_grad_()
+    module(replace(batch, features=features))[0].backward()
+    assert features.grad is None
+
+
+def test_a_learner_goes_on_with_the_scale_of_returns_it_had() -> None:
+    first, second = objective(), objective()
+    first(dream(first))
+    first.after_step()
+    second.load_state_dict(first.state_dict())
+    assert not first.normalizer.percentiles.isnan().any()
+    assert torch.equal(second.normalizer.percentiles, first.normalizer.percentiles)
