@@ -16,6 +16,7 @@ from wm.distributed import Team
 EXACT = options(
     (
         "worldmodel.dropout=0.0",
+        "worldmodel.token_noise=0.0",  # each process draws its own
         'train.worldmodel.precision="float32"',
         "train.worldmodel.steps=6",
         "collect.num_steps=900",
