@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from latent_ac import PredictorConfig, RewardPredictor
 from wm.measure.fidelity import Windows, _Fidelity
 
 CONTEXT, HORIZON = 2, 3
@@ -34,7 +35,7 @@ def test_what_an_action_in_the_dream_brings_is_held_against_what_it_brought(fide
     real = windows(rewards=[4, 0, -3, 2, 9], continues=[1, 1, 0, 1, 1])
 
     class Foreteller:
-        reward = SimpleNamespace(config=SimpleNamespace(reward_head=head))
+        reward = RewardPredictor(PredictorConfig(feature_dim=1, reward_head=head))
 
         def predict(self, features, actions):
             assert actions.tolist() == [[11], [12], [13]]

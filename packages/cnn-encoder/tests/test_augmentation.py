@@ -62,3 +62,11 @@ def test_refuses():
     for shift in (-1, 1.5):
         with pytest.raises(ValueError, match=f"shift is {shift}"):
             ContrastiveConfig(shift=shift)
+
+
+def test_the_generator_draws_the_shifts():
+    frames = torch.randint(256, (16, 2, 9, 9), dtype=torch.uint8, generator=generator())
+    before = torch.get_rng_state()
+    one, other = (random_shift(frames, torch.zeros(1, 9, 9), 4, generator=generator(1))[0] for _ in range(2))
+    assert torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)

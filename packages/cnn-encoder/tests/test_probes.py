@@ -1,5 +1,6 @@
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -165,6 +166,8 @@ def test_a_probe_leaves_the_programs_randomness_as_it_was(probe):
 def test_mlp_probe_repeats_itself():
     config = MLPProbeConfig(num_steps=20, seed=3)
     assert mlp_probe(draw(100, 0), draw(50, 1), config) == mlp_probe(draw(100, 0), draw(50, 1), config)
+    other = replace(config, seed=4)
+    assert mlp_probe(draw(100, 0), draw(50, 1), config) != mlp_probe(draw(100, 0), draw(50, 1), other)
     with pytest.raises(ValueError, match="num_steps is 0"):
         MLPProbeConfig(num_steps=0)
     with pytest.raises(ValueError, match="num_steps is '3'"):

@@ -51,3 +51,14 @@ def test_what_would_be_spread_over_the_batch_is_refused(wrong):
     for change in ({"labels": wrong}, {"in_play": wrong.bool()}):
         with pytest.raises(ValueError, match=r"expected \(3, 2\), a row for each stack"):
             objective(batch._replace(**change))
+
+
+def test_the_loss_is_the_mean_over_frames_in_play_by_hand():
+    values = torch.tensor([[2.0], [4.0], [9.0], [9.0]])  # mean 3 and deviation 1 where they count
+    in_play = torch.tensor([[True], [True], [False], [False]])
+    objective = SupervisedObjective(Encoder(EncoderConfig()), StateLabels(("x",), values, in_play))
+    torch.nn.init.zeros_(objective.head.weight)
+    torch.nn.init.zeros_(objective.head.bias)
+    frames = torch.zeros(4, 4, 84, 84, dtype=torch.uint8)
+    loss, _ = objective(SupervisedBatch(frames, values, in_play, torch.zeros(84, 84)))
+    assert loss.item() == pytest.approx(1.0)

@@ -127,3 +127,10 @@ def test_what_is_not_known_does_not_count():
 def test_a_label_is_one_value_a_frame():
     with pytest.raises(ValueError, match=r"player_x has shape \(3, 2\); give one value a frame"):
         state_labels({"player_x": np.zeros((3, 2))})
+
+
+def test_what_has_just_appeared_has_not_moved():
+    x, y = np.array([60, 61, 62], np.uint8), np.array([0, 50, 52], np.uint8)
+    found = state_labels({"ball_x": x, "ball_y": y}, episode_ids=np.zeros(3, np.int64))
+    counts = found.in_play[:, found.names.index("ball_x motion")]
+    assert counts.tolist() == [False, False, True]

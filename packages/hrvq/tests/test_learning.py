@@ -290,3 +290,46 @@ def test_resuming_from_a_state_dict_repeats_every_bit(vectors):
         second.update(x[step * 64 : step * 64 + 64])
     assert torch.equal(second.table, whole.table)
     assert torch.equal(second.counts, whole.counts)
+
+
+def test_a_code_does_not_come_back_where_nothing_counts(quantizer):
+    q = quantizer([torch.tensor([[5.0], [100.0], [200.0], [300.0]])], decay=0.0, revive_below=0.1)
+    x = torch.cat([torch.tensor([[5.0], [5.5], [6.0]]), torch.full((30, 1), 9.0)])
+    q.update(x, mask=torch.arange(33) < 3)
+    assert set(q.codebooks[0][1:].flatten().tolist()) <= {5.0, 5.5, 6.0}
+
+
+def test_a_code_revived_two_levels_down_stands_where_both_left_a_vector(random_codebooks, vectors):
+    first, far = random_codebooks(12, (8,))[0], torch.full((8, 12), 3.0)
+    q = HRVQ(HRVQConfig(dim=12, levels=3, codes=8, decay=0.0, revive_below=1e-3))
+    q.set_codebooks([first, far, far])
+    x = vectors(200, 12)
+    tokens = q.encode(x)
+    q.update(x, tokens)
+    left = x - first[tokens[:, 0]] - 3.0
+    assert (q.codebooks[2][1:][:, None] - left).norm(dim=2).amin(1).max() < 1e-5
+
+
+def test_smoothing_by_hand(quantizer):
+    q = quantizer([torch.tensor([[0.0], [10.0]])], decay=0.5, smoothing=1.0, revive_below=0.0)
+    q.update(torch.tensor([[2.0], [3.0], [9.0]]))
+    # N = 1.5, 1 and S = 2.5, 9.5; smoothed, N is 2.5 (N + 1) / 4.5 = 1.3889, 1.1111
+    assert q.codebooks[0].flatten().tolist() == pytest.approx([1.8, 8.55])
+
+
+def test_a_revived_code_starts_with_half_the_mean_count(quantizer):
+    q = quantizer([torch.tensor([[0.0], [100.0]])], decay=0.5, revive_below=0.4)
+    q.update(torch.ones(4, 1))  # N = 2.5 and 0.5, whose mean is 1.5
+    assert q.counts.tolist() == pytest.approx([2.5, 0.75])
+    assert q.sums.flatten().tolist() == pytest.approx([2.0, 0.75])
+    assert q.codebooks[0][1].item() == 1.0
+
+
+def test_every_update_draws_anew(quantizer):
+    given, revived = [torch.tensor([[0.0], [1000.0]])], set()
+    q = quantizer(given, decay=0.0, revive_below=0.4)
+    for _ in range(5):
+        q.set_codebooks(given)
+        q.update(torch.arange(1.0, 40.0)[:, None])
+        revived.add(q.codebooks[0][1].item())
+    assert len(revived) > 1

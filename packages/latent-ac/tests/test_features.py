@@ -302,3 +302,19 @@ def test_no_gradient_reaches_the_features(algorithm: str, codes: bool) -> None:
 def test_predictions_are_of_whole_trajectories(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"give \(H\+1, B, F\) and \(H, B\)"):
         agent().predict(code_features(), torch.zeros(shape, dtype=torch.int64))
+
+
+def test_a_policy_on_codes_needs_no_copying_to_stay_as_it_was() -> None:
+    made, features = agent(), code_features()
+    policy = made.actor.on_codes(features.tables)
+    before = policy.outputs(features.tokens)
+    with torch.no_grad():
+        for parameter in made.actor.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert torch.equal(policy.outputs(features.tokens), before)
+
+
+def test_levels_are_added_up_in_the_weights_precision() -> None:
+    made, features = agent(), code_features()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert made.critic.mlp.hidden[0].project(features.tables).dtype == torch.float32

@@ -38,6 +38,12 @@ def test_ppo_hand_computed() -> None:
     assert approx_kl.item() == pytest.approx(expected, rel=1e-4)
 
 
+def test_what_ppo_reports_counts_as_its_loss_does() -> None:
+    ratio, weights = torch.tensor([1.5, 1.0]), torch.tensor([0.0, 1.0])
+    _, approx_kl, clip_fraction = ppo_loss(ratio.log(), torch.zeros(2), torch.ones(2), weights=weights)
+    assert (approx_kl.item(), clip_fraction.item()) == (0.0, 0.0)
+
+
 def test_ppo_teaches_neither_the_critic_nor_the_policy_that_chose() -> None:
     log_probs, behaviour, advantages = (torch.full((3,), 0.1, requires_grad=True) for _ in range(3))
     ppo_loss(log_probs, behaviour, advantages).loss.backward()

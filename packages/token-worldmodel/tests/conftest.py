@@ -70,7 +70,7 @@ def make_trajectories() -> Callable[..., TokenTrajectories]:
         return TokenTrajectories(
             tokens=np.stack([rows, episode_ids, (rows + episode_ids) % 7], 1),
             actions=np.where(final, 0, rows % 18),
-            rewards=np.where(final, 0, rows % 3 - 1),
+            rewards=np.where(final, 0, 2.5 * (rows % 3 - 1)),
             terminated=np.append(final[1:], False) & ~final,
             truncated=np.zeros(len(rows)),
             episode_ids=episode_ids,

@@ -239,3 +239,9 @@ def test_refuses_other_types(make_model, make_window) -> None:
     for window in ((tokens.short(), actions), (tokens, actions.byte())):
         with pytest.raises(ValueError, match=r"give both as torch\.int64"):
             model(*window)
+
+
+def test_a_frozen_model_in_training_mode_reads_without_dropout(make_model) -> None:
+    model = make_model(dropout=0.5).requires_grad_(False).train()
+    assert not for_inference(model, torch.float32).training
+    assert model.training

@@ -43,11 +43,11 @@ def test_only_matrices_of_linear_layers_decay(make_model) -> None:
 
 
 def test_each_parameter_is_moved_by_one_optimizer(model):
-    optimizer = MuonAdamW(model, lr=1e-2, weight_decay=0.1)
+    optimizer = MuonAdamW(model, lr=1e-2, weight_decay=0.3)
     groups = [{id(p) for p in group["params"]} for group in optimizer.param_groups]
     assert sum(map(len, groups)) == len(set.union(*groups)) == len(list(model.parameters()))
     assert groups[-1] == {id(p) for p in inside(model)}
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0, 0.1]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0, 0.3]
 
 
 def test_matrices_inside_step_along_an_orthogonal_one_and_the_rest_as_by_adamw(model):
