@@ -384,3 +384,8 @@ def test_a_policy_may_write_into_what_it_sees(tmp_path: Path):
     run(tmp_path / "careful", policy=lambda observations, env_ids: np.full(len(env_ids), 3))
     stores = [FrameStore.open(tmp_path / name) for name in ("careless", "careful")]
     np.testing.assert_array_equal(*(store.frames[:] for store in stores))
+
+
+def test_an_environment_without_a_share_writes_nothing(tmp_path: Path):
+    result = run(tmp_path, 2, num_envs=5)
+    assert result.num_rows == len(FrameStore.open(tmp_path)) == 4  # two episodes of one action

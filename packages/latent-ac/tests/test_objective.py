@@ -402,3 +402,19 @@ def test_a_learner_goes_on_with_the_scale_of_returns_it_had() -> None:
     second.load_state_dict(first.state_dict())
     assert not first.normalizer.percentiles.isnan().any()
     assert torch.equal(second.normalizer.percentiles, first.normalizer.percentiles)
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+def test_either_algorithm_keeps_every_action_alive(algorithm: str) -> None:
+    free = objective(algorithm=algorithm, entropy_coef=0.0)
+    held = ActorCriticObjective(free.actor, free.critic, replace(free.config, uniform_coef=0.3))
+    batch = dream(free)
+    loss, metrics = held(batch)
+    assert metrics["uniform_kl"] > 0
+    torch.testing.assert_close(loss, free(batch)[0] + 0.3 * metrics["uniform_kl"])
+
+
+def test_a_continuation_below_0_is_refused() -> None:
+    module = objective()
+    with pytest.raises(ValueError, match=r"not all in \[0, 1\]"):
+        module(replace(dream(module), continues=torch.full((H, B), -0.1)))

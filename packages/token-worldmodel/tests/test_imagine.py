@@ -346,3 +346,11 @@ def test_no_dreams_are_refused(make_model) -> None:
     tokens, actions = torch.zeros(0, 3, 3, dtype=torch.int64), torch.zeros(0, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match="B and C at least 1"):
         imagine(make_model(), tokens, actions, lambda t, s: t[:, 0], 2, generator=None, temperature=0)
+
+
+def test_a_greedy_dream_draws_nothing(make_model, make_window) -> None:
+    model = make_model()
+    tokens, actions = make_window(model, 2, 2)
+    state = torch.get_rng_state()
+    imagine(model, tokens, actions[:, :-1], by_first_token, 3, generator=None, temperature=0)
+    assert torch.equal(torch.get_rng_state(), state)
