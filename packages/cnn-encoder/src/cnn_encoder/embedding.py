@@ -41,8 +41,9 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """The module in evaluation mode, then in the modes it had: an embedding is no training."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
+    training = [part for part in module.modules() if part.training]  # none of a module that is only used
+    for part in training:
+        part.training = False
     try:
         yield
     finally:

@@ -21,8 +21,7 @@ def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
         ValueError: no action is allowed, an id is outside 0..num_actions-1, or what is given is a mask.
     """
     given = list(actions)
-    # A truth value would pass for the id 0 or 1.
-    if any(isinstance(action, bool | np.bool_) or _is_mask(action) for action in given):
+    if any(map(_is_truth_value, given)):  # which would pass for the id 0 or 1
         raise ValueError("actions are truth values, so a mask already; use it as a bool tensor, or give ids")
     try:
         ids = sorted({operator.index(action) for action in given})  # elements of an array or tensor as well
@@ -39,8 +38,8 @@ def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
     return mask
 
 
-def _is_mask(action: object) -> bool:
-    return isinstance(action, Tensor) and action.dtype == torch.bool
+def _is_truth_value(action: object) -> bool:
+    return action.dtype == torch.bool if isinstance(action, Tensor) else isinstance(action, bool | np.bool_)
 
 
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:

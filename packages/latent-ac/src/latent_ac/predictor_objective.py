@@ -108,9 +108,9 @@ def evaluate_predictors(
     """Calibration of both predictors over all transitions of ``batches``.
 
     For each: recall, precision and expected calibration error of every class, the overall error, and the
-    bias, the mean prediction minus the mean truth (of signs for a sign head): a dream with a positive reward
-    bias flatters. A recall or precision of 0/0 is NaN. A two-hot head calls a reward that is nearer to 0 than
-    to the first bin beside it zero.
+    bias, the mean prediction minus the mean truth (of signs for a sign head): with a positive reward bias
+    dreams are too optimistic. A recall or precision of 0/0 is NaN. A two-hot head calls a reward that is
+    nearer to 0 than to the first bin beside it zero.
 
     Raises:
         ValueError: there are no batches, or one that ``PredictorObjective`` would refuse.
