@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command import SMALL, options, wm
 from wm.bench.aggregate import aggregate, bootstrap
-from wm.bench.protocol import BenchOptions, _finished, _scores, summarise
+from wm.bench.protocol import BenchOptions, _finished, _scores, runs_beside, summarise
 from wm.run import Layout, Manifest
 
 SETTINGS = options(setting for setting in SMALL if not setting.startswith("evaluate.episodes="))
@@ -86,6 +86,23 @@ def test_runs_finish_once_and_stand_in_one_table(finished):
     assert again.output.count("finished before, skipped") == 2
     assert json.loads((out / "bench.json").read_text()) == result
     assert json.loads((out / "also.json").read_text()) == result
+
+
+def test_some_of_the_runs_do_not_take_the_place_of_all(finished):
+    options = BenchOptions(games=("pong",), seeds=(0, 1), preset="tiny", out=finished[0])
+    beside = [
+        runs_beside(replace(options, **changes), finished[0] / "bench.json")
+        for changes in ({}, {"seeds": (1, 2)}, {"games": ("breakout", "pong")}, {"preset": "hour"})
+    ]
+    assert beside == [[], ["pong-tiny-0"], [], ["pong-tiny-0", "pong-tiny-1"]]
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}", '{"scores": 1, "protocol": {}}'])
+def test_a_result_that_is_damaged_or_gone_is_written_again(tmp_path, damaged):
+    options = BenchOptions(games=("pong",), seeds=(0, 1), preset="tiny", out=tmp_path)
+    assert runs_beside(options, tmp_path / "bench.json") == []
+    (tmp_path / "bench.json").write_text(damaged)
+    assert runs_beside(options, tmp_path / "bench.json") == []
 
 
 def changed(run, change):

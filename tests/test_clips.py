@@ -74,18 +74,17 @@ def two_games(**changes):
         {"pong": store(0), "qbert": store(1)},
         {"pong": torch.zeros(84, 84), "qbert": torch.ones(84, 84)},
         length=4,
-        batch_size=64,
         seed=0,
         validates=lambda ids: np.zeros(len(ids), bool),
         device=torch.device("cpu"),
-        **changes,
+        **({"batch_size": 64} | changes),
     )
 
 
 def test_every_stretch_has_the_background_of_its_game():
     batch = two_games().batch(0)
     game = batch.actions[:, 0]
-    assert 16 < game.sum() < 48
+    assert game.sum() == 32
     assert torch.equal(batch.background, game[:, None, None].expand(-1, 84, 84).float())
     assert torch.equal(batch.frames[:, 0, 0, 0].long(), game)
 
@@ -96,3 +95,10 @@ def test_newest_play_begins_with_its_first_row():
     begins = [set(first.rewards[first.actions[:, 0] == game, 0].tolist()) for game in (0, 1)]
     assert begins == [{12.0}, {11.0, 12.0}]
     assert two_games().num_clips == 2 * 13 // 4
+
+
+def test_every_batch_has_every_game_and_no_game_is_preferred():
+    sampler = two_games(batch_size=3)
+    second = [int(sampler.batch(step).actions[:, 0].sum()) for step in range(60)]
+    assert set(second) == {1, 2}
+    assert 20 < second.count(1) < 40

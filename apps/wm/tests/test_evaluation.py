@@ -57,6 +57,11 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     games["pong"].pop("agent_steps_collected")
     title = str(measured_table("pong", {"protocol": old, "games": games}).title)
     assert title.startswith("pong: 5 episodes")
+    alone = {"agent": scored(monkeypatch, [3.0], [7]), "random": scored(monkeypatch, [1.0], [7])}
+    table = measured_table("pong", {"protocol": old | {"episodes": 1}, "games": {"pong": alone}})
+    assert str(table.title).startswith("pong: 1 episode of at most")
+    # of one number there is neither interval nor deviation
+    assert [list(column.cells) for column in table.columns[2:5]] == [["", ""], ["3.0", "1.0"], ["", ""]]
 
 
 def test_episodes_that_the_limit_cut_are_counted(monkeypatch):

@@ -272,6 +272,8 @@ def test_rounds_of_one_directory_go_together(tmp_path: Path):
         run(tmp_path, 3, protocol=SHORT)
     with pytest.raises(ValueError, match="has RAM column False, not True"):
         run(tmp_path, 3, ram=True)
+    with pytest.raises(ValueError, match="holds 1 of the 5 rounds asked for"):
+        run(tmp_path, 3, keep=5)
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def test_the_first_rounds_alone(breakout: FrameStore, breakout_dir: Path):
     assert (~final_rows(first.episode_ids)).sum() == 900
     assert first.actions.tolist() == breakout.actions[: len(first)].tolist()
     for rounds in (0, 3):
-        with pytest.raises(ValueError, match=f"holds 2 rounds; rounds is {rounds}"):
+        with pytest.raises(ValueError, match=f"holds 2 of the {rounds} rounds asked for; ask for 1 to 2"):
             FrameStore.open(breakout_dir, rounds=rounds)
 
 
@@ -291,7 +291,7 @@ def test_a_round_may_take_the_place_of_others(breakout_dir: Path, tmp_path: Path
     result = play_anew(copy)
     assert (result.round, len(FrameStore.open(copy).rounds)) == (1, 2)
     assert list(result.paths) == shard_paths(copy)[FrameStore.open(copy, rounds=1).num_shards :]
-    with pytest.raises(ValueError, match="holds 2 rounds; rounds is 3"):
+    with pytest.raises(ValueError, match="holds 2 of the 3 rounds asked for; ask for 1 to 2"):
         play_anew(copy, 3)
     result = play_anew(copy, 0)
     assert (result.round, list(result.paths)) == (0, shard_paths(copy))

@@ -13,7 +13,7 @@ from wm.device import send
 
 
 class ClipSampler:
-    """Draws stretches of consecutive steps from training episodes; games are equally likely.
+    """Draws stretches of consecutive steps from training episodes, of every game as many, or one more.
 
     Args:
         stores: frames by game.
@@ -70,7 +70,8 @@ class ClipSampler:
     def batch(self, step: int) -> ClipBatch:
         """The batch of a step: S stretches with the three frames before each."""
         rng = np.random.default_rng([self._seed, step])
-        games = np.sort(rng.integers(len(self._stores), size=self._batch_size))
+        count = len(self._stores)
+        games = np.sort((np.arange(self._batch_size) + rng.integers(count)) % count)
         frames, actions, rewards = [], [], []
         for game in np.unique(games):
             count = int((games == game).sum())

@@ -198,7 +198,9 @@ class FrameStore:
         if not ends:
             raise ValueError(f"{directory} holds only an interrupted collection; collect again")
         if rounds is not None and not 1 <= rounds <= len(ends):
-            raise ValueError(f"{directory} holds {len(ends)} rounds; rounds is {rounds}")
+            raise ValueError(
+                f"{directory} holds {len(ends)} of the {rounds} rounds asked for; ask for 1 to {len(ends)}"
+            )
         configs, shards = configs[:complete], shards[:complete]
         for path, config, shard in zip(paths, configs, shards, strict=False):
             for key in ("game", "protocol"):

@@ -1,7 +1,7 @@
 """Codes for vectors that do not change: k-means, level by level, in passes over the data."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,8 @@ from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
 from hrvq._precision import widest
 from hrvq._sources import Vectors, VectorSource
+from hrvq._state import Codes
 from hrvq._statistics import Draw, Level, dead_codes, draw, merge, replace, total_statistics
-
-if TYPE_CHECKING:
-    from hrvq._quantizer import HRVQ
 
 _SAMPLE_PER_CODE = 64
 # Revived codes move to vectors drawn in proportion to the cube of how many share their code: among crowded
@@ -133,7 +131,7 @@ class Leftovers:
 
 
 def fit(
-    quantizer: "HRVQ",
+    quantizer: Codes,
     vectors: Vectors,
     *,
     epochs: int,

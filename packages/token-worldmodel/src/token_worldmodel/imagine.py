@@ -25,7 +25,8 @@ class Dream:
         tokens: int64 (B, H + 1, L).
         actions: int64 (B, H).
         states: float32 (B, H + 1, D), known at each step before its action: `WorldModelOutput.state`.
-        log_probs: float32 (B, H, L), of ``tokens[:, 1:]`` under the model, at temperature 1.
+        log_probs: float32 (B, H, L), of ``tokens[:, 1:]`` under the model, at temperature 1; -inf where a
+            high temperature drew a code whose probability is 0 in float32.
     """
 
     tokens: Tensor
@@ -113,27 +114,31 @@ def imagine(
             dream.states[:, h + 1] = output
             for level in range(num_levels):
                 logits = model.predict(output, level).float()
-                if temperatures[level] == 0:
-                    token = logits.argmax(-1)
-                else:
-                    token = choose(logits / temperatures[level], draws[h, level])
+                probs = torch.softmax(logits, -1)
+                match temperatures[level]:
+                    case 0:
+                        token = logits.argmax(-1)
+                    case 1:
+                        token = choose(probs, draws[h, level])
+                    case t:
+                        token = choose(torch.softmax(logits / t, -1), draws[h, level])
                 dream.tokens[:, h + 1, level] = token
-                log_probs = torch.log_softmax(logits, -1)
-                dream.log_probs[:, h, level] = log_probs.gather(-1, token[:, None])[:, 0]
+                dream.log_probs[:, h, level] = probs.gather(-1, token[:, None])[:, 0]
                 if level < num_levels - 1:
                     output = reader.read([token], level)
+        dream.log_probs.log_()  # once for all: until here they are the probabilities
     return dream
 
 
-def choose(logits: Tensor, draws: Tensor) -> Tensor:
-    """Sample from softmax(logits (B, K)) by uniform draws (B,) from [0, 1); int64 (B,), without waiting.
+def choose(probs: Tensor, draws: Tensor) -> Tensor:
+    """Sample from probabilities (B, K) by uniform draws (B,) from [0, 1); int64 (B,), without waiting.
 
     The code is the first whose cumulated probability exceeds the draw.
     """
-    cumulated = torch.softmax(logits, -1).cumsum(-1)
+    cumulated = probs.cumsum(-1)
     # The last sum may be off 1 by rounding; scaling the draw by it keeps every code's share.
     passed = cumulated <= draws[:, None] * cumulated[:, -1:]
-    return passed.sum(-1).clamp_(max=logits.shape[-1] - 1)
+    return passed.sum(-1).clamp_(max=probs.shape[-1] - 1)
 
 
 def _checked(

@@ -1,8 +1,9 @@
 """What `wm bench` does: the whole protocol for every game and seed, and one table of all of it."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,10 @@ class BenchOptions:
     def directory(self, game: str, seed: int) -> Path:
         """Where the run of a pair lies."""
         return self.out / f"{game}-{Path(self.preset).stem}-{seed}"
+
+    def directories(self) -> list[Path]:
+        """Those of all pairs."""
+        return [self.directory(game, seed) for game in self.games for seed in self.seeds]
 
     def config(self, game: str, seed: int) -> RunConfig:
         """The settings of the run of a pair."""
@@ -153,8 +158,27 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
     result = summarise(options, runs)
     print_bench(result, console)
     # One command of many, each with a part of the pairs, must not overwrite the whole.
-    for path in (options.out / RESULT if total > 1 else None, json_file):
-        write_result(path, result, console)
+    if total > 1:
+        if others := runs_beside(options, options.out / RESULT):
+            console.print(f"{options.out / RESULT} holds {', '.join(others)} too and stays as it is")
+        else:
+            write_result(options.out / RESULT, result, console)
+    write_result(json_file, result, console)
+
+
+def runs_beside(options: BenchOptions, path: Path) -> list[str]:
+    """Names of the runs that an earlier result has and this command has not; none where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        earlier = replace(
+            options,
+            games=tuple(found["scores"]),
+            seeds=tuple(found["protocol"]["seeds"]),
+            preset=found["protocol"]["preset"],
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return []  # damaged: what is written now takes its place
+    return [run.name for run in earlier.directories() if run not in options.directories()]
 
 
 def run_one(

@@ -30,18 +30,19 @@ def measured_table(game: str, result: dict[str, Any]) -> Table:
     index = protocol.get("agent_of_round", 0)
     last = protocol.get("rounds", index + 1) - 1
     who = f"agent of round {index}, " if choosing or index < last else ""
+    episodes = protocol["episodes"]
     steps = "" if collected is None else f", {collected} real steps"
     if choosing:
         steps += f" and {choosing} to choose by"
     title = (
-        f"{game}{steps}: {who}{protocol['episodes']} episodes of at most "
+        f"{game}{steps}: {who}{episodes} episode{'s' if episodes > 1 else ''} of at most "
         f"{protocol['max_frames']} frames, {protocol['name']} (sticky {protocol['sticky']}, "
         f"no-ops up to {max(0, protocol['noop_max'] - 1)}), temperature {protocol['temperature']}, "
         f"epsilon {protocol.get('epsilon', 0.0)}, "
         f"seed {protocol['seed']}"
     )
     table = NumbersTable(title, "measured", "mean", "95 % interval", "median", "std", "human-normalised")
-    notes = _notes(scores["agent"], protocol["episodes"])
+    notes = _notes(scores["agent"], episodes)
     table.caption = "\n".join((*_beginning(protocol.get("began_with")), *notes))
     for name in ("agent", "random"):
         score = scores[name]
@@ -49,9 +50,9 @@ def measured_table(game: str, result: dict[str, Any]) -> Table:
         table.add_row(
             name,
             f"{score['mean']:.2f}",
-            f"{low:.2f} to {high:.2f}",
+            f"{low:.2f} to {high:.2f}" if episodes > 1 else "",  # of one episode there is none
             f"{score['median']:.1f}",
-            f"{score['std']:.1f}",
+            f"{score['std']:.1f}" if episodes > 1 else "",
             _normalized(game, score["mean"]),
         )
     return table
