@@ -10,6 +10,7 @@ from PIL import Image
 from token_worldmodel import load_tokens
 from wm.config import load_config
 from wm.run import Layout
+from wm.view.album import drawer_for
 from wm.view.dream_film import draw
 from wm.view.images import sampled
 from wm.view.viewer import Viewer
@@ -48,6 +49,21 @@ def test_a_picture_is_the_same_whichever_are_drawn(run):
     assert len(all_of_them) == len(steps)
     for step, picture in zip(sampled(steps)[1:], some, strict=True):
         assert np.abs(picture.astype(int) - all_of_them[step]).max() <= 24  # other batches, other roundings
+
+
+def test_recorded_frames_draw_the_same_dream(run, tmp_path):
+    by_decoder = film(run, tmp_path / "a.gif", "--horizon", 3)
+    recorded = film(run, tmp_path / "b.gif", "--horizon", 3, "--recorded")
+    assert recorded != by_decoder
+    layout = Layout(run)
+    dreamed = DreamedGame.load(load_config(layout.config), layout, "pong", seed=0, device=CPU)
+    known, frames = dreamed.trajectories.tokens, dreamed.store.frames
+    row = len(known) // 2
+    tokens = torch.from_numpy(known[[row]])
+    same = frames[np.flatnonzero((known == known[row]).all(1))]
+    assert len(same) <= 16
+    picture = drawer_for(dreamed, layout, CPU, recorded=True).draw(tokens, "pong")[0, -1]
+    np.testing.assert_allclose(picture, same.mean(0), atol=1e-3)
 
 
 def test_a_dream_longer_than_the_model_starts_in_real_validation_play(run):

@@ -156,7 +156,7 @@ def test_keys_play_hand_over_begin_anew_and_end(run):
     session.press("\t")
     assert session.agent_plays
     first = session.dream.tokens[0]
-    drawn = session.viewer.draw(session.dream.tokens[-1:], "pong")[0]
+    drawn = session.drawer.draw(session.dream.tokens[-1:], "pong")[0]
     for key, level in (("1", 1), ("2", 2), ("9", 2), ("3", 3)):
         session.press(key)
         assert session.levels == level

@@ -140,12 +140,14 @@ def test_an_earlier_round_is_measured_by_its_number(looped, tmp_path):
         ("eval", "--stage", "worldmodel"),
         ("fidelity", "--frames", 240, "--reader-steps", 5, "--windows", 8),
         ("probe", "--frames", 240, "--probe-steps", 20),
+        ("dream", "--horizon", 3),
     ):
         measured = wm(command[0], copy, *command[1:], "--round", 1, *on)
         assert measured.code == 0, measured.output
+    assert (copy / "dream-pong-0-round-1.gif").stat().st_size > 0
     for asked, said in (
         (few, "has no agent yet;"),
-        (few, "--round 1 of eval, probe and fidelity reads what is there"),
+        (few, "--round 1 of eval, probe, fidelity, dream and play reads what is there"),
         (("--round", 3), "has no round 3; its last is 2, its first 0"),
         (("--round", 1, "--video"), "leave --round or --video out"),
     ):

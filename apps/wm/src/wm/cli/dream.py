@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption, RunArgument, a_file
+from wm.cli.options import DeviceOption, RecordedOption, RoundOption, RunArgument, a_file
 from wm.console import make_console
 
 
@@ -20,6 +20,8 @@ def dream(
     ] = None,
     horizon: Annotated[int, typer.Option(min=1, help="Steps to dream; 15 are a second of play.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the opening frames and the dream.")] = 0,
+    recorded: RecordedOption = False,
+    index: RoundOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Film a dream of the agent, drawn level by level, with its actions and predicted rewards."""
@@ -27,13 +29,14 @@ def dream(
     from wm.view.dream_film import film_run
 
     console = make_console()
-    config, layout = open_to_read(run, console)
+    config, layout = open_to_read(run, console, index)
     film_run(
         config,
         layout,
         game=game,
         out=out,
         horizon=horizon,
+        recorded=recorded,
         seed=seed,
         device_name=device,
         console=console,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wm.cli.options import DeviceOption, RunArgument, a_file
+from wm.cli.options import DeviceOption, RecordedOption, RoundOption, RunArgument, a_file
 from wm.console import make_console
 
 
@@ -23,6 +23,8 @@ def play(
         typer.Option(help="Also keep the last dream as a film (GIF).", show_default=False, callback=a_file),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the opening frames and the dream.")] = 0,
+    recorded: RecordedOption = False,
+    index: RoundOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Play inside the world model, in the terminal: arrows, space, tab for the agent, q to end."""
@@ -30,7 +32,7 @@ def play(
     from wm.view.playing import play_run
 
     console = make_console()
-    config, layout = open_to_read(run, console)
+    config, layout = open_to_read(run, console, index)
     play_run(
         config,
         layout,
@@ -38,6 +40,7 @@ def play(
         out=out,
         agent=agent,
         steps_per_second=speed,
+        recorded=recorded,
         seed=seed,
         device_name=device,
         console=console,

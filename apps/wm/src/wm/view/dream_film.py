@@ -14,7 +14,9 @@ from wm.console import depth_name
 from wm.device import pick_device
 from wm.files import require_place
 from wm.reporter import Reporter
+from wm.rounds import final_layout, round_of
 from wm.run import Layout
+from wm.view.album import drawer_for
 from wm.view.images import (
     BAD,
     FAINT,
@@ -32,7 +34,7 @@ from wm.view.images import (
     to_bytes,
     write_gif,
 )
-from wm.view.viewer import DRAW_BATCH, Viewer
+from wm.view.viewer import DRAW_BATCH, Drawer
 from wm.view.watching import DreamedGame, WatchedDream, unit, watch
 
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
@@ -46,6 +48,7 @@ def film_run(
     game: str | None,
     out: Path | None,
     horizon: int,
+    recorded: bool,
     seed: int,
     device_name: str,
     console: Console,
@@ -58,11 +61,12 @@ def film_run(
     require_suffix(out, ".gif", "film is a GIF")
     device = pick_device(device_name)
     dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
-    viewer = Viewer.load(layout, device)
-    target = out or layout.root / f"dream-{dreamed.game}-{seed}.gif"
+    drawer = drawer_for(dreamed, layout, device, recorded=recorded)
+    of_round = "" if layout == final_layout(layout.root, config) else f"-round-{round_of(layout, config)}"
+    target = out or layout.root / f"dream-{dreamed.game}-{seed}{of_round}.gif"
     require_place(target)
     dream = watch(dreamed, horizon)
-    write_dream(target, dream, viewer, dreamed.game, Reporter(console))
+    write_dream(target, dream, drawer, dreamed.game, Reporter(console))
     total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
     console.print(
         f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:.2f}{unit(config)}, "
@@ -70,26 +74,26 @@ def film_run(
     )
 
 
-def write_dream(path: Path, dream: WatchedDream, viewer: Viewer, game: str, reporter: Reporter) -> None:
+def write_dream(path: Path, dream: WatchedDream, drawer: Drawer, game: str, reporter: Reporter) -> None:
     """Write a dream as a film, one step at a time."""
     steps = range(len(dream.tokens))
-    sample = draw(dream, viewer, game, sampled(steps))
+    sample = draw(dream, drawer, game, sampled(steps))
     with reporter.task("draw", len(steps)) as task:
 
         def pictures() -> Iterator[Image.Image]:
-            for picture in draw(dream, viewer, game, steps):
+            for picture in draw(dream, drawer, game, steps):
                 yield picture
                 task.advance()
 
         write_gif(path, pictures(), sample)
 
 
-def draw(dream: WatchedDream, viewer: Viewer, game: str, steps: range) -> Iterator[Image.Image]:
+def draw(dream: WatchedDream, drawer: Drawer, game: str, steps: range) -> Iterator[Image.Image]:
     """A picture of each of the steps: the frame, what each level adds, action, reward and continuation."""
     totals = dream.rewards.cumsum(0)
     for first in range(0, len(steps), DRAW_BATCH):
         some = steps[first : first + DRAW_BATCH]
-        frames = viewer.draw(dream.tokens[list(some)], game).numpy()
+        frames = drawer.draw(dream.tokens[list(some)], game).numpy()
         for step, levels in zip(some, frames, strict=True):
             dreamed = step - len(dream.real)
             yield _picture(dream, step, levels, game, float(totals[dreamed]) if dreamed >= 0 else 0.0)

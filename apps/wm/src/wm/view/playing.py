@@ -13,11 +13,12 @@ from wm.device import pick_device
 from wm.interrupt import deferred_interrupt
 from wm.reporter import Reporter
 from wm.run import Layout
+from wm.view.album import drawer_for
 from wm.view.controls import Controls
 from wm.view.dream_film import write_dream
 from wm.view.images import Pixels, coarse, enlarge, require_suffix
 from wm.view.terminal import HalfBlocks, keyboard, require_terminal
-from wm.view.viewer import Viewer
+from wm.view.viewer import Drawer
 from wm.view.watching import DreamedGame, one_more, unit
 
 HOLD = 3  # steps that a key counts for
@@ -36,6 +37,7 @@ def play_run(
     out: Path | None,
     agent: bool,
     steps_per_second: float,
+    recorded: bool,
     seed: int,
     device_name: str,
     console: Console,
@@ -55,7 +57,7 @@ def play_run(
         )
     device = pick_device(device_name)
     dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
-    session = Session(dreamed, Viewer.load(layout, device), agent_plays=agent)
+    session = Session(dreamed, drawer_for(dreamed, layout, device, recorded=recorded), agent_plays=agent)
     first = session.view(console)  # a terminal too small is said before the screen is taken
     with (
         deferred_interrupt() as stopped,  # SIGTERM, too, gives the screen back and keeps what was played
@@ -80,7 +82,7 @@ def play_run(
         f"{unit(config)}",
     )
     if out is not None:
-        write_dream(out, dream, session.viewer, dreamed.game, Reporter(console))
+        write_dream(out, dream, session.drawer, dreamed.game, Reporter(console))
         console.print(f"written to {out}")
 
 
@@ -93,13 +95,13 @@ class Session:
 
     Args:
         dreamed: the game.
-        viewer: draws it.
+        drawer: shows it.
         agent_plays: whether the agent has the first move.
     """
 
-    def __init__(self, dreamed: DreamedGame, viewer: Viewer, *, agent_plays: bool) -> None:
-        self.dreamed, self.viewer, self.agent_plays = dreamed, viewer, agent_plays
-        self.levels = self._all_levels = viewer.quantizer.config.levels
+    def __init__(self, dreamed: DreamedGame, drawer: Drawer, *, agent_plays: bool) -> None:
+        self.dreamed, self.drawer, self.agent_plays = dreamed, drawer, agent_plays
+        self.levels = self._all_levels = dreamed.quantizer.config.levels
         self.over = False
         self._beginnings = dreamed.beginnings()
         self._begin()
@@ -129,7 +131,7 @@ class Session:
 
     def view(self, console: Console) -> Group:
         """The last step as the terminal shows it, drawn from the first levels."""
-        frames = self.viewer.draw(self.dream.tokens[-1:], self.dreamed.game)
+        frames = self.drawer.draw(self.dream.tokens[-1:], self.dreamed.game)
         frame = fitting(coarse(frames[0, self.levels].numpy()), console.size)
         return Group(HalfBlocks(frame), self._said())
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from cnn_encoder import Decoder
@@ -13,6 +13,17 @@ from wm.artifacts import frozen_decoder, frozen_quantizer, known_backgrounds
 from wm.run import Layout
 
 DRAW_BATCH = 256
+
+
+class Drawer(Protocol):
+    """What shows tokens as frames."""
+
+    def draw(self, tokens: Tensor, game: str) -> Tensor:
+        """Frames of ``game`` after no level, which is its background, and after each.
+
+        Integer tokens (N, L) -> float32 (N, L + 1, 84, 84) on the CPU, gray levels in [0, 255].
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,7 @@ class Viewer:
 
     @torch.inference_mode()
     def draw(self, tokens: Tensor, game: str) -> Tensor:
-        """Frames of ``game`` after no level, which is its background, and after each.
-
-        Integer tokens (N, L) -> float32 (N, L + 1, 84, 84) on the CPU, gray levels in [0, 255].
-        """
+        """As `Drawer.draw`, by the decoder."""
         background = self.backgrounds[game]
         drawn = []
         for part in tokens.split(DRAW_BATCH):

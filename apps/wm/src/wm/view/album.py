@@ -1,0 +1,68 @@
+"""Tokens shown by what was recorded, which needs no decoder and shows just what a code stands for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from atari_data import FrameStore
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wm.artifacts import known_backgrounds
+from wm.rounds import final_layout
+from wm.run import Layout
+from wm.view.viewer import Drawer, Viewer
+from wm.view.watching import DreamedGame
+
+_MOST = 16  # frames in a mean: of more it shows no more
+
+
+@dataclass(frozen=True)
+class Album:
+    """Draws tokens as the mean of the recorded frames that have them, or are nearest to having them.
+
+    Args:
+        codebooks: of each level float32 (K, D).
+        tokens: integer (N, L), row for row of the frames.
+        store: the frames of the one game it draws.
+        background: float32 (84, 84), drawn where no level is.
+    """
+
+    codebooks: tuple[Tensor, ...]
+    tokens: NDArray[np.integer]
+    store: FrameStore
+    background: Tensor
+
+    def draw(self, tokens: Tensor, game: str) -> Tensor:
+        """As `Drawer.draw`, from what was recorded."""
+        if game != self.store.game:
+            raise ValueError(f"these are frames of {self.store.game}; give its name, not {game}")
+        return torch.stack([self._levels(row) for row in tokens.tolist()])
+
+    def _levels(self, codes: list[int]) -> Tensor:
+        """One row of tokens after no level and after each, (L + 1, 84, 84)."""
+        drawn, rows = [self.background.cpu()], np.arange(len(self.tokens))
+        for level, (table, code) in enumerate(zip(self.codebooks, codes, strict=True)):
+            # Of the frames that share the levels above, those of the code asked for; if none has it, of the
+            # code nearest to it.
+            away = (table - table[code]).square().sum(1).cpu().numpy()[self.tokens[rows, level]]
+            rows = rows[away == away.min()]
+            some = rows[:: -(-len(rows) // _MOST)]
+            drawn.append(torch.from_numpy(self.store.frames[some].mean(0, dtype=np.float32)))
+        return torch.stack(drawn)
+
+
+def drawer_for(dreamed: DreamedGame, layout: Layout, device: torch.device, *, recorded: bool) -> Drawer:
+    """The decoder, which is of the run's final parts; an album if asked for, and for another round's parts.
+
+    Raises:
+        ValueError: an artifact is missing or damaged.
+    """
+    if not recorded and layout == final_layout(layout.root, dreamed.config):
+        return Viewer.load(layout, device)
+    return Album(
+        codebooks=dreamed.quantizer.codebooks,
+        tokens=dreamed.trajectories.tokens,
+        store=dreamed.store,
+        background=known_backgrounds(layout)[dreamed.game],
+    )
