@@ -30,7 +30,8 @@ def require_parts(layout: Layout, *parts: str) -> None:
         names = " and no ".join(_CALLED.get(part, part) for part in missing)
         does_it = train_command(layout.root)
         made = _rounds_with(layout.root, parts)
-        instead = f"; --round {made[-1]} of eval, probe, fidelity, dream and play reads what is there" if made else ""
+        commands = "eval, probe, fidelity, dream and play"
+        instead = f"; --round {made[-1]} of {commands} reads what is there" if made else ""
         raise ValueError(f"{layout.root} has no {names} yet; run {does_it} first{instead}")
 
 
