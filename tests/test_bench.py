@@ -97,6 +97,18 @@ def test_some_of_the_runs_do_not_take_the_place_of_all(finished):
     assert beside == [[], ["pong-tiny-0"], [], ["pong-tiny-0", "pong-tiny-1"]]
 
 
+def test_a_result_of_more_runs_stays(finished, tmp_path):
+    out = shutil.copytree(finished[0], tmp_path / "more", copy_function=shutil.copy2)
+    result = json.loads((out / "bench.json").read_text())
+    result["protocol"]["seeds"].append(7)
+    (out / "bench.json").write_text(json.dumps(result))
+    some = wm(*BENCH, "--out", out, *SETTINGS, "--json", tmp_path / "some.json")
+    assert some.code == 0, some.output
+    assert "bench.json holds pong-tiny-7 too and stays as it is" in " ".join(some.output.split())
+    assert json.loads((out / "bench.json").read_text()) == result
+    assert json.loads((tmp_path / "some.json").read_text())["protocol"]["seeds"] == [0, 1]
+
+
 @pytest.mark.parametrize("damaged", ["{", "[]", "{}", '{"scores": 1, "protocol": {}}'])
 def test_a_result_that_is_damaged_or_gone_is_written_again(tmp_path, damaged):
     options = BenchOptions(games=("pong",), seeds=(0, 1), preset="tiny", out=tmp_path)
