@@ -232,6 +232,7 @@ def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(lo
     for count in (len(tokens[1]), len(tokens[2]) - len(tokens[1])):
         assert f"pong, {count} rows embedded in" in changed.output
     assert f"{len(tokens[1])} rows tokenised" in changed.output
+    assert "hrvq-1: codes followed the embeddings 1% of the way" in changed.output
     assert f"{len(tokens[2]) - len(tokens[1])} rows tokenised" in changed.output
     signs = changed.output.split("Round by round")[1]
     assert "played" in signs
