@@ -55,6 +55,7 @@ def test_recorded_frames_draw_the_same_dream(run, tmp_path):
     by_decoder = film(run, tmp_path / "a.gif", "--horizon", 3)
     recorded = film(run, tmp_path / "b.gif", "--horizon", 3, "--recorded")
     assert recorded != by_decoder
+    assert recorded == film(run, tmp_path / "c.gif", "--horizon", 3, "--round", 0)
     layout = Layout(run)
     dreamed = DreamedGame.load(load_config(layout.config), layout, "pong", seed=0, device=CPU)
     known, frames = dreamed.trajectories.tokens, dreamed.store.frames

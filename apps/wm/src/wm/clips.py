@@ -70,8 +70,8 @@ class ClipSampler:
     def batch(self, step: int) -> ClipBatch:
         """The batch of a step: S stretches with the three frames before each."""
         rng = np.random.default_rng([self._seed, step])
-        count = len(self._stores)
-        games = np.sort((np.arange(self._batch_size) + rng.integers(count)) % count)
+        number = len(self._stores)
+        games = np.sort((np.arange(self._batch_size) + rng.integers(number)) % number)
         frames, actions, rewards = [], [], []
         for game in np.unique(games):
             count = int((games == game).sum())

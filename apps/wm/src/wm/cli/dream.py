@@ -36,7 +36,7 @@ def dream(
         game=game,
         out=out,
         horizon=horizon,
-        recorded=recorded,
+        recorded=recorded or index is not None,
         seed=seed,
         device_name=device,
         console=console,

@@ -82,8 +82,8 @@ RecordedOption = Annotated[
     bool,
     typer.Option(
         "--recorded",
-        help="Draw with the mean of the recorded frames that have the same tokens instead of the decoder. "
-        "With --round always so: only the final parts have a decoder.",
+        help="Draw with the mean of the recorded frames that have the same tokens instead of the decoder, as "
+        "--round always does: only the final parts have a decoder.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")]

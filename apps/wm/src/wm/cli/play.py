@@ -40,7 +40,7 @@ def play(
         out=out,
         agent=agent,
         steps_per_second=speed,
-        recorded=recorded,
+        recorded=recorded or index is not None,
         seed=seed,
         device_name=device,
         console=console,

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wm.artifacts import known_backgrounds
-from wm.rounds import final_layout
 from wm.run import Layout
 from wm.view.viewer import Drawer, Viewer
 from wm.view.watching import DreamedGame
@@ -53,12 +52,12 @@ class Album:
 
 
 def drawer_for(dreamed: DreamedGame, layout: Layout, device: torch.device, *, recorded: bool) -> Drawer:
-    """The decoder, which is of the run's final parts; an album if asked for, and for another round's parts.
+    """An album if recorded frames are asked for, else the decoder, which only the run's final parts have.
 
     Raises:
         ValueError: an artifact is missing or damaged.
     """
-    if not recorded and layout == final_layout(layout.root, dreamed.config):
+    if not recorded:
         return Viewer.load(layout, device)
     return Album(
         codebooks=dreamed.quantizer.codebooks,
