@@ -102,6 +102,10 @@ def test_a_result_of_more_runs_stays(finished, tmp_path):
     result = json.loads((out / "bench.json").read_text())
     result["protocol"]["seeds"].append(7)
     (out / "bench.json").write_text(json.dumps(result))
+    options = BenchOptions(games=("pong",), seeds=(0, 1), preset="tiny", out=out)
+    gone = result | {"protocol": {"preset": "gone.toml", "seeds": [0]}}  # a preset that is no more
+    (tmp_path / "gone.json").write_text(json.dumps(gone))
+    assert runs_beside(options, tmp_path / "gone.json") == ["pong-gone-0"]
     some = wm(*BENCH, "--out", out, *SETTINGS, "--json", tmp_path / "some.json")
     assert some.code == 0, some.output
     assert "bench.json holds pong-tiny-7 too and stays as it is" in " ".join(some.output.split())

@@ -114,14 +114,11 @@ def imagine(
             dream.states[:, h + 1] = output
             for level in range(num_levels):
                 logits = model.predict(output, level).float()
-                probs = torch.softmax(logits, -1)
-                match temperatures[level]:
-                    case 0:
-                        token = logits.argmax(-1)
-                    case 1:
-                        token = choose(probs, draws[h, level])
-                    case t:
-                        token = choose(torch.softmax(logits / t, -1), draws[h, level])
+                probs, t = torch.softmax(logits, -1), temperatures[level]
+                if t == 0:
+                    token = logits.argmax(-1)
+                else:
+                    token = choose(probs if t == 1 else torch.softmax(logits / t, -1), draws[h, level])
                 dream.tokens[:, h + 1, level] = token
                 dream.log_probs[:, h, level] = probs.gather(-1, token[:, None])[:, 0]
                 if level < num_levels - 1:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,7 @@ class BenchOptions:
 
     def directory(self, game: str, seed: int) -> Path:
         """Where the run of a pair lies."""
-        return self.out / f"{game}-{Path(self.preset).stem}-{seed}"
-
-    def directories(self) -> list[Path]:
-        """Those of all pairs."""
-        return [self.directory(game, seed) for game in self.games for seed in self.seeds]
+        return self.out / run_name(game, self.preset, seed)
 
     def config(self, game: str, seed: int) -> RunConfig:
         """The settings of the run of a pair."""
@@ -79,6 +75,11 @@ class BenchOptions:
     def settings(self) -> list[str]:
         """Over the preset, in every run."""
         return [f"evaluate.episodes={self.episodes}", *self.overrides]
+
+
+def run_name(game: str, preset: str, seed: int) -> str:
+    """Of the run of a pair, in the directory of all."""
+    return f"{game}-{Path(preset).stem}-{seed}"
 
 
 def submit_commands(options: BenchOptions, template: str, device: str) -> list[str]:
@@ -170,15 +171,12 @@ def runs_beside(options: BenchOptions, path: Path) -> list[str]:
     """Names of the runs that an earlier result has and this command has not; none where there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        earlier = replace(
-            options,
-            games=tuple(found["scores"]),
-            seeds=tuple(found["protocol"]["seeds"]),
-            preset=found["protocol"]["preset"],
-        )
+        preset, seeds = found["protocol"]["preset"], found["protocol"]["seeds"]
+        earlier = [run_name(game, preset, seed) for game in found["scores"] for seed in seeds]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []  # damaged: what is written now takes its place
-    return [run.name for run in earlier.directories() if run not in options.directories()]
+    ours = {run_name(game, options.preset, seed) for game in options.games for seed in options.seeds}
+    return [name for name in earlier if name not in ours]
 
 
 def run_one(

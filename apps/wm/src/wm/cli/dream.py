@@ -16,7 +16,11 @@ def dream(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The film. Default: RUN/dream-GAME-SEED.gif.", show_default=False, callback=a_file),
+        typer.Option(
+            help="The film. Default: RUN/dream-GAME-SEED.gif, of a round RUN/dream-GAME-SEED-round-K.gif.",
+            show_default=False,
+            callback=a_file,
+        ),
     ] = None,
     horizon: Annotated[int, typer.Option(min=1, help="Steps to dream; 15 are a second of play.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the opening frames and the dream.")] = 0,
@@ -36,6 +40,7 @@ def dream(
         game=game,
         out=out,
         horizon=horizon,
+        index=index,
         recorded=recorded or index is not None,
         seed=seed,
         device_name=device,

@@ -14,7 +14,6 @@ from wm.console import depth_name
 from wm.device import pick_device
 from wm.files import require_place
 from wm.reporter import Reporter
-from wm.rounds import final_layout, round_of
 from wm.run import Layout
 from wm.view.album import drawer_for
 from wm.view.images import (
@@ -48,6 +47,7 @@ def film_run(
     game: str | None,
     out: Path | None,
     horizon: int,
+    index: int | None,
     recorded: bool,
     seed: int,
     device_name: str,
@@ -62,7 +62,7 @@ def film_run(
     device = pick_device(device_name)
     dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
     drawer = drawer_for(dreamed, layout, device, recorded=recorded)
-    of_round = "" if layout == final_layout(layout.root, config) else f"-round-{round_of(layout, config)}"
+    of_round = "" if index is None else f"-round-{index}"
     target = out or layout.root / f"dream-{dreamed.game}-{seed}{of_round}.gif"
     require_place(target)
     dream = watch(dreamed, horizon)
