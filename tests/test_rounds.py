@@ -145,11 +145,14 @@ def test_an_earlier_round_is_measured_by_its_number(looped, tmp_path):
         measured = wm(command[0], copy, *command[1:], "--round", 1, *on)
         assert measured.code == 0, measured.output
     assert (copy / "dream-pong-0-round-1.gif").stat().st_size > 0
+    filmed = wm("eval", copy, "--round", 1, *few, "--video", *on)
+    assert filmed.code == 0, filmed.output
+    films = {path.stem for path in (copy / "videos").iterdir()}
+    assert films == {"pong-best-round-1", "pong-median-round-1"}
     for asked, said in (
         (few, "has no agent yet;"),
         (few, "--round 1 of eval, probe, fidelity, dream and play reads what is there"),
         (("--round", 3), "has no round 3; its last is 2, its first 0"),
-        (("--round", 1, "--video"), "leave --round or --video out"),
     ):
         refused = wm("eval", copy, *asked, *on)
         assert refused.code == 2

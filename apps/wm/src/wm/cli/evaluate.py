@@ -61,10 +61,6 @@ def evaluate(
     console = make_console()
     if stage == "worldmodel":
         _only_of_the_game(context)
-    if video and index is not None:
-        raise ValueError(
-            "--video draws by the decoder of the run's final parts; leave --round or --video out"
-        )
     config, layout = open_to_read(run, console, index)
     if stage == "worldmodel":
         evaluate_worldmodel(config, layout, json_file=json_file, device_name=device, console=console)
@@ -79,6 +75,7 @@ def evaluate(
         max_frames=max_frames,
         json_file=json_file,
         video=video,
+        index=index,
         device_name=device,
         console=console,
     )

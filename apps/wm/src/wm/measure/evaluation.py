@@ -179,16 +179,19 @@ def evaluate_run(
     max_frames: int,
     json_file: Path | None,
     video: bool,
+    index: int | None,
     device_name: str,
     console: Console,
 ) -> None:
     """What `wm eval` does: play, print beside published scores, write JSON if asked, then film if asked.
 
+    ``index`` is that of the round that was asked for, if one was.
+
     Raises:
         ValueError: the run has no agent, no game of ALE, or, to film with, no decoder or no place for films.
     """
     directory = layout.root
-    require_parts(layout, "agent", *(["decoder"] if video else []))
+    require_parts(layout, "agent", *(["decoder"] if video and index is None else []))
     if not set(config.games) & set(ale_games()):
         raise ValueError(
             f"{directory} is a run of {', '.join(config.games)}, no game of ALE that could be played; "
@@ -215,4 +218,4 @@ def evaluate_run(
     print_sources(dict.fromkeys(chain.from_iterable(result["published"].values())), console)
     write_result(json_file, result, console)
     if video:  # last: whatever comes of the films, the scores are there
-        film_games(config, layout, result, recorded, films, device=device, reporter=reporter)
+        film_games(config, layout, result, recorded, films, index=index, device=device, reporter=reporter)

@@ -17,9 +17,11 @@ from wm.device import one_thread
 from wm.policy import RecordedPolicy
 from wm.reporter import Reporter
 from wm.run import Layout
+from wm.view.album import drawer_for
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
-from wm.view.viewer import DRAW_BATCH, Viewer
+from wm.view.viewer import DRAW_BATCH, Drawer
+from wm.view.watching import DreamedGame
 
 BIG = 4
 SIDE = 84 * BIG
@@ -33,17 +35,21 @@ def film_games(
     recorded: dict[str, RecordedPolicy],
     directory: Path,
     *,
+    index: int | None,
     device: torch.device,
     reporter: Reporter,
 ) -> None:
     """Film the agent's best and median episodes into ``directory``, each beside its dream.
 
-    ``result`` and ``recorded`` are what `evaluate_games` returned and left of the agent's play.
+    ``result`` and ``recorded`` are what `evaluate_games` returned and left of the agent's play. Of a round
+    asked for by its number (``index``) dreams are drawn from recorded frames: it has no decoder.
     """
     played = result["protocol"]
     episodes, seed = played["episodes"], played["seed"]
-    viewer = Viewer.load(layout, device)
+    of_round = "" if index is None else f"-round-{index}"
     for game, agent in recorded.items():
+        dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
+        drawer = drawer_for(dreamed, layout, device, recorded=index is not None)
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
         with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
             seen = see_again(
@@ -58,13 +64,13 @@ def film_games(
             for name, film in seen.items():
                 dream = dream_again(config, layout, game, film, seed=seed, device=device)
                 title = f"{name} of {episodes} episodes"
-                path = write_film(directory / f"{game}-{name}", film, dream, viewer, game, title)
+                path = write_film(directory / f"{game}-{name}{of_round}", film, dream, drawer, game, title)
                 reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
                 task.advance()
 
 
 def write_film(
-    stem: Path, film: EpisodeFilm, dream: DreamedEpisode, viewer: Viewer, game: str, title: str
+    stem: Path, film: EpisodeFilm, dream: DreamedEpisode, drawer: Drawer, game: str, title: str
 ) -> Path:
     """Write ``stem`` as an mp4, or as a GIF where PyAV is not installed; returns the file.
 
@@ -72,10 +78,10 @@ def write_film(
         ValueError: the video cannot be written.
     """
     steps = range(len(film.frames))
-    pictures = draw_episode(film, dream, viewer, game, title, steps)
+    pictures = draw_episode(film, dream, drawer, game, title, steps)
     if find_spec("av") is None:
         path = stem.with_suffix(".gif")
-        sample = draw_episode(film, dream, viewer, game, title, sampled(steps))
+        sample = draw_episode(film, dream, drawer, game, title, sampled(steps))
         write_gif(path, map(Image.fromarray, pictures), map(Image.fromarray, sample))
     else:
         path = stem.with_suffix(".mp4")
@@ -84,7 +90,7 @@ def write_film(
 
 
 def draw_episode(
-    film: EpisodeFilm, dream: DreamedEpisode, viewer: Viewer, game: str, title: str, steps: range
+    film: EpisodeFilm, dream: DreamedEpisode, drawer: Drawer, game: str, title: str, steps: range
 ) -> Iterator[NDArray[np.uint8]]:
     """A picture of the observation at each of the steps, uint8 (432, 720, 3)."""
     scored = np.cumsum(film.rewards)
@@ -93,7 +99,7 @@ def draw_episode(
     heading = "won less lost, as it expects" if dream.signs else "score it expects"
     for first in range(0, len(steps), DRAW_BATCH):
         some = steps[first : first + DRAW_BATCH]
-        drawn = viewer.draw(dream.tokens[list(some)], game)[:, -1].numpy()
+        drawn = drawer.draw(dream.tokens[list(some)], game)[:, -1].numpy()
         for step, frame in zip(some, drawn, strict=True):
             dreamed = step >= dream.context
             canvas = Image.new("RGB", (3 * MARGIN + 2 * SIDE, HEAD + SIDE + FOOT), PAPER)
