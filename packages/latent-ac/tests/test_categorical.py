@@ -238,3 +238,10 @@ def test_a_row_that_allows_nothing_is_refused() -> None:
     mask = torch.tensor([[True, False], [False, False]])
     with pytest.raises(ValueError, match=r"action_mask of shape \(2, 2\) has a row without any action"):
         mask_logits(torch.zeros(2, 2), mask)
+
+
+def test_an_actor_is_one_graph() -> None:
+    actor = Actor(ActorConfig(feature_dim=4, hidden=(8,)))
+    features, mask = torch.randn(3, 4), action_mask([2, 5])
+    compiled = torch.compile(actor, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(features, mask), actor(features, mask))

@@ -75,3 +75,12 @@ def test_user_errors() -> None:
         CriticConfig(head="categorical")
     with pytest.raises(ValueError, match="num_bins is 8"):
         CriticConfig(num_bins=8)
+
+
+def test_a_slow_copy_has_the_buffers_of_what_it_follows() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3))
+    slow = SlowTarget(module, decay=0.9)
+    module(torch.randn(16, 3) + 7)
+    slow.update(module)
+    assert torch.equal(slow.module[1].running_mean, module[1].running_mean)
+    assert slow.module[1].num_batches_tracked == 1

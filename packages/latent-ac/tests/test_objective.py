@@ -11,6 +11,7 @@ from latent_ac import (
     Critic,
     CriticConfig,
     ImaginedBatch,
+    ReturnNormalizer,
     action_mask,
     entropy,
     lambda_returns,
@@ -418,3 +419,28 @@ def test_a_continuation_below_0_is_refused() -> None:
     module = objective()
     with pytest.raises(ValueError, match=r"not all in \[0, 1\]"):
         module(replace(dream(module), continues=torch.full((H, B), -0.1)))
+
+
+def test_minibatches_that_are_only_looked_at_show_the_scale_they_were_scaled_by() -> None:
+    batch = dream(objective())
+    whole = objective().eval()(batch)[1]
+    module = objective(algorithm="ppo", ppo_epochs=1, ppo_minibatches=2).eval()
+    for part in module.minibatches(batch):
+        metrics = module(part)[1]
+        torch.testing.assert_close(metrics["return_spread"], whole["return_spread"])
+        torch.testing.assert_close(metrics["return_scale"], whole["return_scale"])
+
+
+def test_what_is_no_number_is_refused() -> None:
+    batch = dream(objective())
+    log_probs = batch.log_probs.clone()
+    log_probs[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="log_probs of the imagined batch hold NaN"):
+        objective(algorithm="ppo")(replace(batch, log_probs=log_probs))
+    for name in ("entropy_coef", "uniform_coef", "anchor_coef", "critic_coef", "slow_coef"):
+        with pytest.raises(ValueError, match=f"{name} is inf; give a finite number, 0 or more"):
+            AgentConfig(**{name: float("inf")})
+    with pytest.raises(ValueError, match="output_gain is inf; give a finite number"):
+        ActorConfig(output_gain=float("inf"))
+    with pytest.raises(ValueError, match="minimum is inf; give a finite number"):
+        ReturnNormalizer(minimum=float("inf"))

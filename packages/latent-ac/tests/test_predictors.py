@@ -354,3 +354,11 @@ def test_a_weight_for_every_class() -> None:
         reward.set_class_frequencies(torch.tensor([0.0, 1.0, 1.0]))
     with pytest.raises(ValueError, match=r"are \[1\.0, 2\.0, inf\]; give one, above 0"):
         reward.set_class_frequencies(torch.tensor([1.0, 2.0, math.inf]))
+
+
+def test_counts_may_be_more_than_their_type_can_add() -> None:
+    predictor = RewardPredictor(PredictorConfig(feature_dim=4, hidden=(8,)))
+    predictor.set_class_frequencies(torch.tensor([20.0, 40.0, 20.0]))
+    expected = predictor.class_log_weights.clone()
+    predictor.set_class_frequencies(torch.tensor([2e4, 4e4, 2e4], dtype=torch.float16))
+    torch.testing.assert_close(predictor.class_log_weights, expected)

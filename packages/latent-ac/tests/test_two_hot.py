@@ -69,3 +69,13 @@ def test_user_errors() -> None:
         symexp_bins(4, 1.0)
     with pytest.raises(ValueError, match="'clip', 'sign', 'symlog', 'raw'"):
         transform_rewards(torch.zeros(1), "log")
+
+
+@pytest.mark.parametrize("function", [symlog, symexp])
+def test_a_head_that_starts_at_zero_learns_through_them(function) -> None:
+    x = torch.tensor([-2.0, -0.0, 0.0, 3.0], requires_grad=True)
+    y = function(x)
+    y.sum().backward()
+    slope = 1 / (1 + x.abs()) if function is symlog else x.abs().exp()
+    torch.testing.assert_close(x.grad, slope.detach())
+    assert y[1:3].tolist() == [0, 0]

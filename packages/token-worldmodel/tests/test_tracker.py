@@ -138,3 +138,13 @@ def test_what_is_refused_changes_nothing(make_model, make_window) -> None:
                 tracker.act(wrong)
         tracker.act(actions[:, step])
         other.act(actions[:, step])
+
+
+def test_states_are_float32_whatever_the_default(make_model, make_window) -> None:
+    model, fresh = make_model(), torch.ones(2, dtype=torch.bool)
+    tokens, _ = make_window(model, 2, 1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert StateTracker(model, 2, 1).observe(tokens[:, 0], fresh).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)

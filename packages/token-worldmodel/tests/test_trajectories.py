@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,3 +96,11 @@ def test_names_the_columns_a_file_lacks(tmp_path) -> None:
         ValueError, match="lacks actions, episode_ids, lives, rewards, terminated, truncated; write"
     ):
         load_tokens(tmp_path / "t.safetensors")
+
+
+def test_columns_may_be_views_of_any_stride(make_trajectories, tmp_path) -> None:
+    made = make_trajectories(4, 1, 6)
+    turned = replace(made, tokens=made.tokens[:, ::-1])
+    assert turned.tokens.strides[1] < 0
+    save_tokens(tmp_path / "tokens.safetensors", turned)
+    np.testing.assert_array_equal(load_tokens(tmp_path / "tokens.safetensors").tokens, turned.tokens)

@@ -1,5 +1,6 @@
 """The policy: features to logits over the 18 actions of ALE, limited to those a game allows."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,9 @@ class ActorConfig:
     def __post_init__(self) -> None:
         require_network(self)
         require_counts(self, "num_actions")
-        require(self.output_gain >= 0, "output_gain", self.output_gain, "0 or more")
+        require(
+            0 <= self.output_gain < math.inf, "output_gain", self.output_gain, "a finite number, 0 or more"
+        )
 
 
 class Actor(nn.Module):

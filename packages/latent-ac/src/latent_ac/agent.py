@@ -89,7 +89,11 @@ class Agent(nn.Module):
 
 
 def save_agent(path: str | Path, agent: Agent) -> None:
-    """Write the agent's weights and configurations to one safetensors file of kind "agent"."""
+    """Write the agent's weights and configurations to one safetensors file of kind "agent".
+
+    Raises:
+        ValueError: it is no plain ``Agent``, which ``load_agent`` could not make again.
+    """
     weights = plain_weights(agent, Agent)
     config = {
         "actor": dataclasses.asdict(agent.actor.config),

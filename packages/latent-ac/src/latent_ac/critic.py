@@ -127,5 +127,7 @@ class SlowTarget(nn.Module):
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move towards ``module``, all tensors in one fused operation."""
+        """Move towards ``module``, all parameters in one fused operation; buffers are copied."""
         torch._foreach_lerp_(list(self.module.parameters()), list(module.parameters()), 1 - self.decay)
+        for buffer, now in zip(self.module.buffers(), module.buffers(), strict=True):
+            buffer.copy_(now)

@@ -1,6 +1,7 @@
 """One objective for REINFORCE and PPO: actor and critic learn from a batch of imagined trajectories."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
@@ -81,7 +82,7 @@ class AgentConfig:
             require(0 <= value < 1, name, value, "a number from 0 to below 1")
         for name in ("entropy_coef", "uniform_coef", "anchor_coef", "critic_coef", "slow_coef"):
             value = getattr(self, name)
-            require(value >= 0, name, value, "0 or more")
+            require(0 <= value < math.inf, name, value, "a finite number, 0 or more")
         require_counts(self, "ppo_epochs", "ppo_minibatches")
         require(self.ppo_clip > 0, "ppo_clip", self.ppo_clip, "a number above 0")
 
@@ -169,7 +170,8 @@ class ActorCriticObjective(nn.Module):
         self.anchor = None if anchor is None else copy.deepcopy(anchor).requires_grad_(False)
         self.slow_critic = SlowTarget(critic, config.slow_decay)
         self.normalizer = ReturnNormalizer(config.return_decay)
-        self._observed: Tensor | None = None
+        self._scaled_by: Tensor | None = None  # the percentiles of the dream last seen whole
+        self._observed: Tensor | None = None  # the same, until they are committed
 
     @property
     def steps_per_batch(self) -> int:
@@ -186,7 +188,7 @@ class ActorCriticObjective(nn.Module):
             generator: a CPU generator that shuffles the trajectories anew for each epoch.
 
         Raises:
-            ValueError: there are fewer trajectories than minibatches, or the batch does not fit.
+            ValueError: there are fewer trajectories than minibatches, or what ``forward`` refuses.
         """
         self._check(batch)
         if self.config.algorithm == "reinforce":
@@ -210,7 +212,9 @@ class ActorCriticObjective(nn.Module):
         """Loss, 0-d, and metrics, 0-d each, on one batch.
 
         Raises:
-            ValueError: the shapes of the batch do not fit, or PPO was given no ``log_probs``.
+            ValueError: the shapes of the batch do not fit, or PPO was given no ``log_probs``; or (asked on a
+                CPU only: on a GPU it would wait for the device) an action is out of range or not allowed,
+                rewards are not finite, ``log_probs`` are NaN, or ``continues`` are no probabilities.
         """
         self._check(batch)
         config, states = self.config, batch.features[:-1].detach()
@@ -220,7 +224,7 @@ class ActorCriticObjective(nn.Module):
             returns, advantages, percentiles = self._targets(batch, values)
         else:
             returns, advantages = batch.returns, batch.advantages
-            percentiles = self.normalizer.percentiles if self._observed is None else self._observed
+            percentiles = self.normalizer.percentiles if self._scaled_by is None else self._scaled_by
         weights = survival(batch.continues)
 
         logits = self.actor(states, batch.action_mask)
@@ -296,6 +300,7 @@ class ActorCriticObjective(nn.Module):
         weights = survival(batch.continues)
         # What follows an end is not there, whatever it is filled with.
         observed = self.normalizer.observe(returns.masked_fill(weights == 0, torch.nan))
+        self._scaled_by = observed
         if self.training:  # a batch that is only looked at must not be committed by the next step
             self._observed = observed
         advantages = (returns - values) / self.normalizer.scale(observed)
@@ -346,5 +351,7 @@ class ActorCriticObjective(nn.Module):
             raise ValueError("an action of the imagined batch is not allowed by its action_mask")
         if not batch.rewards.isfinite().all():
             raise ValueError("rewards of the imagined batch hold NaN or infinity")
+        if batch.log_probs is not None and batch.log_probs.isnan().any():
+            raise ValueError("log_probs of the imagined batch hold NaN")
         if not ((batch.continues >= 0) & (batch.continues <= 1)).all():
             raise ValueError("continues of the imagined batch are not all in [0, 1]; give probabilities")

@@ -171,7 +171,8 @@ class TransitionPredictor(nn.Module):
             raise ValueError(
                 f"frequencies {given}; give one, above 0, for each of {', '.join(self.class_names)}"
             )
-        frequencies = frequencies.to(self.class_log_weights) / frequencies.sum()
+        frequencies = frequencies.to(self.class_log_weights)  # first: a sum of float16 would overflow
+        frequencies = frequencies / frequencies.sum()
         log_weights = -self.config.class_balance * self._balanced(frequencies).log()
         self.class_log_weights.copy_(log_weights - (frequencies * log_weights.exp()).sum().log())
 

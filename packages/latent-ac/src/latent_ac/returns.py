@@ -1,5 +1,7 @@
 """What an imagined trajectory is worth: lambda-returns, their scale, and the weight of each of its steps."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -72,7 +74,7 @@ class ReturnNormalizer(nn.Module):
         super().__init__()
         require(0 <= decay < 1, "decay", decay, "a number from 0 to below 1")
         require(0 <= low < high <= 1, "low, high", (low, high), "two quantiles with 0 <= low < high <= 1")
-        require(minimum > 0, "minimum", minimum, "a number above 0")
+        require(0 < minimum < math.inf, "minimum", minimum, "a finite number above 0")
         self.decay = decay
         self.minimum = minimum
         self.register_buffer("quantiles", torch.tensor([low, high]), persistent=False)

@@ -12,12 +12,12 @@ from latent_ac._checks import require_bins
 
 def symlog(x: Tensor) -> Tensor:
     """sign(x) ln(|x| + 1)."""
-    return x.sign() * x.abs().log1p()
+    return torch.where(x == 0, x, x.sign() * x.abs().log1p())  # the product alone has no gradient at 0
 
 
 def symexp(x: Tensor) -> Tensor:
     """sign(x) (exp(|x|) - 1), the inverse of ``symlog``."""
-    return x.sign() * x.abs().expm1()
+    return torch.where(x == 0, x, x.sign() * x.abs().expm1())
 
 
 def symexp_bins(num_bins: int, limit: float) -> Tensor:

@@ -240,7 +240,11 @@ def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
 
 
 def save_worldmodel(path: str | Path, model: WorldModel) -> None:
-    """Write one file, all that `load_worldmodel` needs: the weights in float32, and the configuration."""
+    """Write one file, all that `load_worldmodel` needs: the weights in float32, and the configuration.
+
+    Raises:
+        ValueError: it is no plain `WorldModel`, which `load_worldmodel` could not make again.
+    """
     known = plain_weights(model, WorldModel)
     weights = {name: t for name, t in known.items() if ".parametrizations." not in name}
     for level, head in enumerate(model.heads):

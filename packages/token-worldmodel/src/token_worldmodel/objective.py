@@ -36,7 +36,7 @@ class WorldModelObjective(nn.Module):
                 "least 2 steps"
             )
         output = self.model(batch.tokens, batch.actions)
-        loss = torch.zeros((), device=batch.tokens.device)
+        loss = torch.zeros((), dtype=torch.float32, device=batch.tokens.device)
         metrics: dict[str, Tensor] = {}
         for level, (weight, logits) in enumerate(
             zip(self.model.config.loss_weights, output.logits, strict=True)

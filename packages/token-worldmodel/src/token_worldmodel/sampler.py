@@ -195,6 +195,9 @@ class TokenSampler:
         Args:
             limit: at most this many batches of each game, spread evenly from its first to its last.
             newest_only: only windows of the rows that ``newest`` names; of a game it does not name, all.
+
+        Raises:
+            ValueError: ``limit`` or ``stride`` is below 1; raised once the first batch is asked for.
         """
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}; give 1 or more batches, or None for all")
@@ -205,7 +208,11 @@ class TokenSampler:
                 yield self.gather(np.full(len(rows), game), rows).to(self.device)
 
     def swept(self, stride: int | None = None, *, newest_only: bool = False) -> list[np.ndarray]:
-        """First rows of the windows that ``sweep`` goes through, int64, one array a game."""
+        """First rows of the windows that ``sweep`` goes through, int64, one array a game.
+
+        Raises:
+            ValueError: ``stride`` is below 1.
+        """
         stride = self.length if stride is None else stride
         if stride < 1:
             raise ValueError(f"stride is {stride}; give 1 or more rows")

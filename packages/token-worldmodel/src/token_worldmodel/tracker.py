@@ -77,7 +77,7 @@ class StateTracker:
         self._tokens[torch.arange(len(now), device=now.device), now] = tokens
         self._lengths = now + 1
         if context == 1:
-            return torch.zeros(plays, config.dim, device=now.device)
+            return torch.zeros(plays, config.dim, dtype=torch.float32, device=now.device)
         # What stands behind a shorter play's last step is in its future, and so unseen.
         with torch.autocast(now.device.type, enabled=False):  # The model has its types already.
             hidden = self._model(self._tokens[:, :-1], self._actions[:, :-1]).hidden.float()

@@ -100,9 +100,14 @@ def _converted(name: str, column: np.ndarray) -> np.ndarray:
 def save_tokens(
     path: str | Path, trajectories: TokenTrajectories, config: dict[str, Any] | None = None
 ) -> None:
-    """Write trajectories as a ``tokens`` artifact; ``config`` says how the tokens were made."""
+    """Write trajectories as a ``tokens`` artifact; ``config`` says how the tokens were made.
+
+    Raises:
+        ValueError: ``config`` is nothing that JSON can hold.
+    """
     # Copied: safetensors refuses two columns that are one array, such as nothing terminated nor truncated.
-    tensors = {name: torch.tensor(getattr(trajectories, name)) for name in COLUMNS}
+    columns = {name: np.array(getattr(trajectories, name), order="C") for name in COLUMNS}
+    tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
     save_artifact(path, tensors, kind="tokens", config=config or {})
 
 
