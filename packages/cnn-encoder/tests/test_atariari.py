@@ -149,3 +149,20 @@ def test_features_and_labels_of_other_rows_are_refused():
     for parts in ((wrong, good, good), (good, wrong, good), (good, good, wrong), (good, good, none)):
         with pytest.raises(ValueError, match="give equally many, at least one"):
             atariari_probe(*parts, ["a_x", "b_x"])
+
+
+def test_f1_of_any_classes_and_of_none():
+    assert weighted_f1(torch.tensor([300, 3]), torch.tensor([3, 3])) == pytest.approx(2 / 3)
+    none = torch.empty(0, dtype=torch.int64)
+    assert math.isnan(weighted_f1(none, none))
+    assert math.isnan(entropy(none))
+    with pytest.raises(ValueError, match=r"predicted have shape \(1,\) and labels \(2,\); give \(N,\) each"):
+        weighted_f1(torch.tensor([1]), torch.tensor([1, 1]))
+
+
+def test_probes_of_many_rows_are_those_of_all_at_once(monkeypatch):
+    names, config = ["ball_x", "enemy_score", "num_lives"], AtariARIConfig(max_epochs=5)
+    whole = atariari_probe(draw(200, 0), draw(90, 1), draw(90, 2), names, config)
+    monkeypatch.setattr("cnn_encoder.atariari._CHUNK", 7)
+    parts = atariari_probe(draw(200, 0), draw(90, 1), draw(90, 2), names, config)
+    assert parts.variables == pytest.approx(whole.variables, abs=1e-6)

@@ -14,6 +14,7 @@ from cnn_encoder import (
     layout,
 )
 from cnn_encoder.contrastive import _not_negatives, balanced_cross_entropy
+from torch._dynamo.testing import CompileCounter
 
 
 def generator(seed=0):
@@ -341,3 +342,15 @@ def test_a_head_start_needs_a_head():
         ContrastiveConfig(**(none | {name: 1.0}), head_start_steps=2)
     with pytest.raises(ValueError, match="head_start_steps is 2 and every head's weight is 0"):
         ContrastiveConfig(**none, head_start_steps=2)
+
+
+def test_a_compiled_head_start_takes_one_graph_whatever_its_length():
+    model, batch = objective(head_start_steps=12), play()
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter)
+    for _ in range(14):
+        model.zero_grad()
+        compiled(batch)[0].backward()
+        model.after_step()
+    assert counter.frame_count == 2
+    assert model.encoder.conv1.weight.grad is not None

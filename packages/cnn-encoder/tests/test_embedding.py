@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,12 @@ def test_all_forms_of_input_give_the_same_rows(encoder, stacks):
     rows = embed(encoder, stacks, background, batch_size=4, precision="float32")
     assert torch.equal(rows, embed(encoder, stacks.numpy(), background, batch_size=4, precision="float32"))
     assert torch.equal(rows, embed(encoder, stacks.split(4), background, precision="float32"))
+    mapped = stacks.numpy().copy()
+    mapped.flags.writeable = False
+    with warnings.catch_warnings(action="error"):
+        assert torch.equal(rows, embed(encoder, mapped, background, batch_size=4, precision="float32"))
+    turned = stacks.flip(0).numpy()[::-1]
+    assert torch.equal(rows, embed(encoder, turned, background, batch_size=4, precision="float32"))
     torch.testing.assert_close(rows, encoder(stacks, background).detach(), rtol=1e-4, atol=1e-6)
     assert not rows.requires_grad
     parts = embed_batches(encoder, stacks.split(4), background, precision="float32")
@@ -169,3 +177,11 @@ def test_embedding_trains_nothing(stacks):
     assert torch.equal(first, second)
     assert int(own.layers[0].num_batches_tracked) == 0
     assert [part.training for part in own.modules()] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("widths", [(0, 3), (0, 0), (3, 0)])
+def test_rows_without_a_width_leave_no_file(tmp_path, widths):
+    path = tmp_path / "e.safetensors"
+    with pytest.raises(ValueError, match="a batch has shape"):
+        write_embeddings(path, [torch.zeros(2, width) for width in widths], num_frames=4)
+    assert not any(tmp_path.iterdir())

@@ -260,3 +260,21 @@ def test_a_probe_reads_features_of_its_own_width():
     for width in (1, 3):
         with pytest.raises(ValueError, match=rf"features are \(20, {width}\); the probe reads \(..., 8\)"):
             probe.read(features[:, :width])
+
+
+def test_a_constant_beside_it_changes_nothing_of_a_variable():
+    train, test = draw(3000, 0), draw(500, 1)
+    found = []
+    for constant in (150.0, 30000.3):  # the mean of the second is no float32
+        beside = [
+            ProbeData(data.features, torch.cat([data.labels, torch.full((len(data.labels), 1), constant)], 1))
+            for data in (train, test)
+        ]
+        found.append(mlp_probe(*beside, SMALL).r2[:2])
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(0, 6), (6,), (2, 3, 6), (2, 0, 6)])
+def test_a_kept_probe_reads_any_number_of_rows(shape):
+    probe = train_mlp_probe(draw(64, 0), SMALL)
+    assert probe.read(torch.zeros(shape)).shape == (*shape[:-1], 2)

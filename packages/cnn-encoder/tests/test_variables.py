@@ -59,6 +59,11 @@ def test_an_object_at_the_origin_is_not_on_the_screen():
     assert table.values.dtype == torch.float32
 
 
+def test_a_place_on_one_axis_is_a_place_at_0_too():
+    names = ("player_column", "left_tread_position", "enemy_x")
+    assert state_labels(dict.fromkeys(names, np.array([0, 1, 2], np.uint8))).in_play.all()
+
+
 def test_labels_of_different_lengths_are_named():
     with pytest.raises(ValueError, match="'a': 2, 'b': 3"):
         state_labels({"a": np.zeros(2, np.uint8), "b": np.zeros(3, np.uint8)})

@@ -183,6 +183,9 @@ def test_masked_positions_do_not_count(quantizer, random_codebooks, vectors):
     one.update(padded, out.tokens, mask)
     other.update(x[mask], dense.tokens)
     assert torch.allclose(one.table, other.table, atol=1e-6)
+    third = quantizer(random_codebooks(8, (16, 16)))
+    third.update(padded, out.tokens)  # they tell what is padding
+    assert torch.equal(one.table, third.table)
     fresh = [HRVQ(HRVQConfig(dim=8, levels=1, codes=4, commitment_weights=1.0)) for _ in range(2)]
     fresh[0].initialize(padded, mask)
     fresh[1].initialize(x[mask])

@@ -280,3 +280,10 @@ def test_counts_by_hand_and_numbers_of_groups_that_stand_for_none():
     assert second.tolist() == [[1, 1], [0, 0], [0, 0], [0, 1]]
     with pytest.raises(ValueError, match="groups go up to 1000000 for 4 vectors; number them from 0"):
         counts_by_group(tokens, torch.tensor([0, 1, 0, 1_000_000]), (3, 2))
+
+
+def test_divergence_of_each_two_groups_by_hand():
+    tokens, groups = torch.tensor([[0], [0], [0], [1], [1]]), torch.tensor([0, 0, 1, 1, 2])
+    mixed = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25)) - 0.5  # of (1, 0) and (1/2, 1/2)
+    expected = torch.tensor([[0, mixed, 1], [mixed, 0, mixed], [1, mixed, 0]])
+    torch.testing.assert_close(jensen_shannon(tokens, groups, 2)[0], expected)

@@ -16,6 +16,7 @@ from ._plain import plain_training
 from .variables import category
 
 NUM_CLASSES = 256
+_CHUNK = 8192  # rows of logits held at a time
 
 
 class LabelledFeatures(NamedTuple):
@@ -106,7 +107,8 @@ def atariari_probe(
         weight, bias = _fit(
             white(train.features), train.labels, white(validation.features), validation.labels, config
         )
-        predicted = (white(test.features) @ weight + bias).unflatten(1, (len(kept), -1)).argmax(-1)
+        parts = (white(part) @ weight + bias for part in test.features.split(_CHUNK))
+        predicted = torch.cat([part.unflatten(1, (len(kept), -1)).argmax(-1) for part in parts])
     scores = {names[v]: weighted_f1(predicted[:, i], test.labels[:, i]) for i, v in enumerate(kept)}
     groups: dict[str, list[float]] = {}
     for name, f1 in scores.items():
@@ -121,7 +123,7 @@ def atariari_probe(
 
 
 def entropy(labels: Tensor) -> float:
-    """Entropy of integer labels (N,) in nats, -sum_k p_k log p_k."""
+    """Entropy of integer labels (N,), 0 or above, in nats: -sum_k p_k log p_k. NaN without labels."""
     p = torch.bincount(labels.long(), minlength=NUM_CLASSES).double() / len(labels)
     return -(p * p.clamp(min=1e-300).log()).sum().item()
 
@@ -130,10 +132,22 @@ def weighted_f1(predicted: Tensor, labels: Tensor) -> float:
     """F1 of each class, averaged with the classes' shares of the labels as weights.
 
     sum_k  n_k / N  *  2 TP_k / (n_k + m_k),   n_k true and m_k predicted members of class k
+
+    Both are integers (N,), 0 or above. NaN without labels.
+
+    Raises:
+        ValueError: there is not one prediction for each label.
     """
-    true = torch.bincount(labels.long(), minlength=NUM_CLASSES).double()
-    claimed = torch.bincount(predicted.long(), minlength=NUM_CLASSES).double()
-    hits = torch.bincount(labels.long()[predicted == labels], minlength=NUM_CLASSES).double()
+    if predicted.shape != labels.shape or labels.ndim != 1:
+        raise ValueError(
+            f"predicted have shape {tuple(predicted.shape)} and labels {tuple(labels.shape)}; give (N,) each"
+        )
+    if not len(labels):
+        return math.nan
+    classes = int(torch.maximum(predicted, labels).max()) + 1
+    true = torch.bincount(labels.long(), minlength=classes).double()
+    claimed = torch.bincount(predicted.long(), minlength=classes).double()
+    hits = torch.bincount(labels.long()[predicted == labels], minlength=classes).double()
     return (true * 2 * hits / (true + claimed).clamp(min=1)).sum().item() / len(labels)
 
 
@@ -176,18 +190,19 @@ def _fit(
     waited = torch.zeros(num_variables, device=device)
     best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
 
-    def losses(rows: Tensor, true: Tensor) -> Tensor:
+    def losses(rows: Tensor, true: Tensor) -> Tensor:  # (B, V)
         logits = (rows @ weight.flatten(1)).unflatten(1, (num_variables, NUM_CLASSES)) + bias
-        return F.cross_entropy(logits.movedim(1, -1), true, reduction="none").mean(0)  # (V,)
+        return F.cross_entropy(logits.movedim(1, -1), true, reduction="none")
 
     for _ in range(config.max_epochs):
         order = torch.randperm(len(x), generator=generator, device="cpu").to(device)
         for rows in order.split(config.batch_size):
             optimizer.zero_grad()
-            losses(x[rows], labels[rows]).sum().backward()
+            losses(x[rows], labels[rows]).mean(0).sum().backward()
             optimizer.step()
         with torch.no_grad():
-            now = losses(x_validation, labels_validation)
+            parts = zip(x_validation.split(_CHUNK), labels_validation.split(_CHUNK), strict=True)
+            now = torch.stack([losses(*part).sum(0) for part in parts]).sum(0) / len(x_validation)
             better = (now < best) & (waited < config.patience)
             best_weight = torch.where(better[:, None], weight, best_weight)
             best_bias = torch.where(better[:, None], bias, best_bias)

@@ -186,6 +186,7 @@ class ContrastiveObjective(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         # Follows from the step, but whether there is a gradient is asked before a GPU could tell its step.
         self._head_start_left = config.head_start_steps
+        self._head_start = config.head_start_steps > 0  # by itself: a compiler makes a graph for each number
         self.register_load_state_dict_post_hook(_find_head_start)
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -195,7 +196,7 @@ class ContrastiveObjective(nn.Module):
             frames, background = random_shift(batch.frames, batch.background, self.config.shift)
             batch = batch._replace(frames=frames, background=background)
         # During the head start no gradient at all: by one of zeros an optimiser would still move the weights.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._head_start_left == 0):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._head_start):
             z = self.encoder.embed_clips(batch.frames, batch.background)  # (S, T, D)
         now, following = z[:, :-1], z[:, 1:]
         ignore = _not_negatives(now.shape[1], z.device)
@@ -240,11 +241,13 @@ class ContrastiveObjective(nn.Module):
         """Count the optimiser step just made."""
         self.step += 1
         self._head_start_left = max(0, self._head_start_left - 1)
+        self._head_start = self._head_start_left > 0
 
 
 def _find_head_start(objective: ContrastiveObjective, *_: object) -> None:
     """Bring what is left of the head start in line with a state that was loaded."""
     objective._head_start_left = max(0, objective.config.head_start_steps - int(objective.step))
+    objective._head_start = objective._head_start_left > 0
 
 
 def _filled(frames: Tensor, history: int) -> Tensor:

@@ -140,7 +140,11 @@ class DecoderObjective(nn.Module):
 
 
 def save_decoder(path: str | Path, decoder: Decoder) -> None:
-    """Write a decoder with its config, atomically."""
+    """Write a decoder with its config, atomically.
+
+    Raises:
+        ValueError: it is no plain `Decoder`, which `load_decoder` could not make again.
+    """
     save_artifact(path, plain_weights(decoder, Decoder), kind="decoder", config=asdict(decoder.config))
 
 

@@ -85,6 +85,8 @@ def embed_batches(
         if background.shape != (FRAME_SIZE, FRAME_SIZE):
             raise ValueError(f"background has shape {tuple(background.shape)}; expected (84, 84)")
     for batch in batches:
+        if isinstance(batch, np.ndarray):  # PyTorch reads no negative strides, and warns of read-only arrays
+            batch = np.require(batch, requirements=("C", "W"))
         stacks = torch.as_tensor(batch)
         if stacks.dtype != torch.uint8 or stacks.shape[1:] != (STACK, FRAME_SIZE, FRAME_SIZE):
             raise ValueError(
@@ -152,7 +154,7 @@ def write_embeddings(
     try:
         with open(partial, "wb") as file:
             for batch in map(torch.as_tensor, batches):
-                if batch.ndim != 2 or batch.shape[1] != (width or batch.shape[1]):
+                if batch.ndim != 2 or batch.shape[1] < 1 or width not in (None, batch.shape[1]):
                     raise ValueError(f"a batch has shape {tuple(batch.shape)}; expected (B, {width or 'D'})")
                 if width is None:
                     width = batch.shape[1]

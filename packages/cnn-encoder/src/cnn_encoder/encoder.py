@@ -71,6 +71,8 @@ class Encoder(nn.Module):
     def embed_clips(self, clips: Tensor, background: Tensor | None = None) -> Tensor:
         """Embed every moment of clips of consecutive frames: ``self(stack_frames(clips), background)``.
 
+        That is for one background; of one for each clip, ``background[:, None]``.
+
         Each frame is centred once, not in each of the four stacks that hold it.
 
         Args:
@@ -137,6 +139,9 @@ def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
     Args:
         frames: a tensor, an array, or what gives arrays for slices of rows, as frames on disk do.
         chunk: rows read at a time.
+
+    Raises:
+        ValueError: there are no frames, or they are not uint8 (N, 84, 84).
     """
     if len(frames) == 0:
         raise ValueError("there are no frames; expected uint8 (N, 84, 84) with N >= 1")

@@ -26,6 +26,9 @@ def temporal_consistency(
     Returns:
         0 where time stands still, 1 where neighbours are as far apart as strangers; nan where all rows are
         equal.
+
+    Raises:
+        ValueError: there is not one id for each row, or no two rows follow each other in an episode.
     """
     steps = (embeddings[1:] - embeddings[:-1]).norm(dim=-1)
     if episode_ids is not None:
@@ -40,12 +43,21 @@ def temporal_consistency(
 def diversity(
     embeddings: Tensor, *, num_pairs: int = 100_000, generator: torch.Generator | None = None
 ) -> float:
-    """Mean distance of random pairs, mean_{i != j} |z_i - z_j|; sqrt(2) for directions at random."""
+    """Mean distance of random pairs, mean_{i != j} |z_i - z_j|; sqrt(2) for directions at random.
+
+    Args:
+        embeddings: float (N, D), N >= 2.
+        num_pairs: random pairs drawn.
+        generator: draws them.
+
+    Raises:
+        ValueError: there are fewer than two rows.
+    """
     return _pair_distances(embeddings, num_pairs, generator).mean().item()
 
 
 def embedding_norm(embeddings: Tensor) -> float:
-    """Mean norm of the rows, mean_i |z_i|: 1 for an `Encoder`, below 1 for quantized embeddings."""
+    """Mean norm of the rows (N, D), mean_i |z_i|: 1 for an `Encoder`, below 1 for quantized embeddings."""
     return embeddings.norm(dim=-1).mean().item()
 
 
@@ -69,6 +81,9 @@ def state_correlation(
     Returns:
         1 where the embedding's geometry is the state's, 0 where they are unrelated, NaN where no variable
         changes.
+
+    Raises:
+        ValueError: there is not one state for each row, there are fewer than two, or one is not finite.
     """
     if len(embeddings) != len(states):
         raise ValueError(f"{len(embeddings)} embeddings but {len(states)} states; they must agree")

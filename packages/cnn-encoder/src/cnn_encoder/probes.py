@@ -136,7 +136,7 @@ class MLPProbe:
         parts = features.reshape(-1, features.shape[-1]).split(_CHUNK)
         with torch.autocast(features.device.type, enabled=False):
             found = torch.cat([self.network((part.float() - mean) / scale) for part in parts])
-        return (found * label_std + label_mean).reshape(*features.shape[:-1], -1)
+        return (found * label_std + label_mean).reshape(*features.shape[:-1], len(label_mean))
 
 
 def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None = None) -> ProbeScore:
@@ -199,10 +199,13 @@ def label_moments(labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         labels: float32 (N, V), 0 where they do not count.
         mask: bool (N, V).
+
+    Returns:
+        float32, found in float64: by the rounding of a float32 mean a constant would seem to vary.
     """
-    count = mask.sum(0).clamp(min=1)
-    mean = labels.sum(0) / count
-    return mean, (((labels - mean).square() * mask).sum(0) / count).sqrt()
+    count, exact = mask.sum(0).clamp(min=1), labels.double()
+    mean = exact.sum(0) / count
+    return mean.float(), (((exact - mean).square() * mask).sum(0) / count).sqrt().float()
 
 
 def score(predicted: Tensor, data: ProbeData) -> ProbeScore:

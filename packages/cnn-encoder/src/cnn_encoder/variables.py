@@ -100,7 +100,8 @@ def state_labels(
     for name in columns:
         mask = everywhere
         if category(name) in (AGENT, SMALL_OBJECT, OTHER):
-            other = columns.get(_other_coordinate(name))
+            partner = _other_coordinate(name)
+            other = None if partner == name else columns.get(partner)  # a place on one axis has none
             mask = ball if other is None else ball & ((columns[name] != 0) | (other != 0))
         masks[name] = mask
     if game == "pong" and {"ball_x", "ball_y", "player_y"} <= columns.keys():

@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._checks import UNSIGNED, check_finite, check_tokens, check_vectors, values_can_be_checked
+from hrvq._checks import (
+    UNSIGNED,
+    check_finite,
+    check_tensors,
+    check_tokens,
+    check_vectors,
+    values_can_be_checked,
+)
 from hrvq._config import HRVQConfig, whole
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._gradients import commitment, normalize, rotation, straight_through
@@ -201,17 +208,20 @@ class HRVQ(Codes):
         if not self.initialized:
             return self.initialize(x, mask, across_ranks=across_ranks)
         with torch.autocast(self.table.device.type, enabled=False):
-            rows, valid = self._rows(x, mask, for_update=True)
-            if tokens is None:
-                tokens = self._search(rows)
-            else:
-                check_tokens(tokens, sizes=self._sizes, device=self.table.device)
+            if tokens is not None:
+                check_tensors(x=x)
+                all_codes = check_tokens(tokens, sizes=self._sizes, device=self.table.device)
                 if tokens.shape != (*x.shape[:-1], self.config.levels):
                     raise ValueError(
                         f"tokens have shape {tuple(tokens.shape)}; those of x of shape {tuple(x.shape)} have "
                         f"{(*x.shape[:-1], self.config.levels)}"
                     )
                 tokens = tokens.reshape(-1, self.config.levels).long()
+                if mask is None and not all_codes and values_can_be_checked(tokens):
+                    mask = (tokens >= 0).any(-1).view(x.shape[:-1])  # padding may hold anything
+            rows, valid = self._rows(x, mask, for_update=True)
+            if tokens is None:
+                tokens = self._search(rows)
             if valid is not None:
                 tokens = torch.where(valid[:, None], tokens, NO_CODE)
             index = self._table_rows(tokens)

@@ -69,7 +69,10 @@ def _profiles(counts: Tensor) -> Tensor:
 
 
 def usage_by_group(tokens: Integers, groups: Integers, codes: int | Sequence[int]) -> Tensor:
-    """Share of each level's codes that each group uses at all: float32 (L, G)."""
+    """Share of each level's codes that each group uses at all: float32 (L, G); 0 for a number no group has.
+
+    Arguments and errors are those of :func:`counts_by_group`.
+    """
     return torch.stack([(c > 0).float().mean(1) for c in counts_by_group(tokens, groups, codes)])
 
 
@@ -98,12 +101,12 @@ def jensen_shannon(tokens: Integers, groups: Integers, codes: int | Sequence[int
     """Jensen-Shannon divergence between each two groups' code distributions, in bits: float32 (L, G, G).
 
     H((p + q)/2) - (H(p) + H(q))/2: 0 where two groups use a level's codes alike, 1 where they share none. NaN
-    where a group has no token of the level.
+    where a group has no token of the level. Arguments and errors are those of :func:`counts_by_group`.
     """
     levels = []
     for counts in counts_by_group(tokens, groups, codes):
         p = _profiles(counts.to(widest(counts.device)))
-        mixed = _entropy((p[:, None] + p[None]) / 2)
+        mixed = torch.stack([_entropy((row + p) / 2) for row in p])  # all at once would be G^2 K numbers
         own = _entropy(p)
         divergence = (mixed - (own[:, None] + own[None]) / 2).clamp_min(0)
         absent = counts.sum(1) == 0
