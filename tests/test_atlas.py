@@ -113,6 +113,10 @@ def test_a_page_is_no_picture_and_needs_tokens_of_all_play(run, tmp_path):
     stale = wm("atlas", copy.root, "--device", "cpu")
     assert stale.code == 2
     assert "the tokens of pong are not of the frames that" in " ".join(stale.output.split())
+    copy.tokens("pong").unlink()
+    missing = wm("atlas", copy.root, "--device", "cpu")
+    assert missing.code == 2
+    assert f"there are no tokens of it yet; `wm train --run {copy.root}` makes them" in missing.output
 
 
 def test_examples_come_from_different_moments():

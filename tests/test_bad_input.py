@@ -126,7 +126,9 @@ def test_what_cannot_be_written_is_refused_before_the_work(run, tmp_path):
     ):
         refused(wm(command, run, option, tmp_path), "is a directory; give a file")
         refused(wm(command, run, option, tmp_path / "file" / "x"), "is a file, so")
-        refused(wm(command, run, option, tmp_path / ("x" * 300)), "File name too long; choose another place")
+        for length in (250, 300):  # of the first the file is too long that is written beforehand
+            path = tmp_path / ("x" * length)
+            refused(wm(command, run, option, path), "File name too long; choose another place")
     os.mkfifo(tmp_path / "pipe")
     refused(wm("probe", run, "--json", tmp_path / "pipe"), "is a device or a pipe")
     assert (tmp_path / "pipe").is_fifo()

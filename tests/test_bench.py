@@ -254,6 +254,10 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
         (["--set", "seed=3"], "--set seed is not for `wm bench`; give --seeds"),
         (["--set", "evaluate.episodes=3"], "--set evaluate.episodes is not for `wm bench`; give --episodes"),
         (["--preset", "tiny", "--set", "evaluate=3", "--submit-command", "{command}"], "evaluate is"),
+        (
+            ["--preset", "mine/tiny.toml"],
+            "has the name of a preset that ships with wm",
+        ),
         (["--preset", "nope", "--submit-command", "{command}"], "unknown preset 'nope'"),
         (["--set", "agent.gamma=7", "--submit-command", "{command}"], "gamma"),
         (["--preset", "tiny", "--device", "gpu"], "unknown device 'gpu'; allowed: auto, cpu, cuda, cuda:N"),

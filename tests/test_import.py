@@ -73,6 +73,9 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert "collect: up to date, skipped" in again.output
     assert "agent: up to date, skipped" in again.output
     assert wm("show", run).code == 0
+    afresh = wm("fidelity", run, "--device", "cpu")
+    assert afresh.code == 2
+    assert f"`wm eval {run} --stage worldmodel` measures its world model" in afresh.output
     refused = wm("eval", run, "--device", "cpu", "--json", tmp_path / "score.json")
     assert refused.code == 2
     assert "is a run of push, no game of ALE that could be played; `wm eval" in refused.stderr

@@ -22,7 +22,9 @@ from rich.console import Console
 from safetensors.numpy import load_file
 from token_worldmodel import TokenSampler, evaluate, load_tokens, load_worldmodel
 from wm.config import load_config
+from wm.console import make_console
 from wm.policy import RunPolicy
+from wm.report import print_report
 from wm.reporter import Reporter
 from wm.rounds import layout_of_round
 from wm.run import Layout, Manifest
@@ -70,6 +72,17 @@ def looped(tmp_path_factory):
     assert result.code == 0, result.output
     assert "Round by round" in result.output
     return directory
+
+
+def test_a_report_says_who_played_each_round(looped, capsys):
+    config, manifest = load_config(looped / "config.toml"), Manifest(Layout(looped))
+    for stage, played in (
+        ("collect-0", "policy random"),
+        ("collect-1", "the agent of the round before"),
+        ("collect", "the agent of the round before"),
+    ):
+        print_report(config, manifest, make_console(), only=stage)
+        assert played in capsys.readouterr().out
 
 
 def test_every_round_has_its_stages_and_the_budget_is_kept(looped):

@@ -54,6 +54,21 @@ def test_one_setting_changes_every_size_that_follows_from_it():
     assert config.predictor.feature_dim == 128
 
 
+@pytest.mark.parametrize("levels", [2, 4])
+@pytest.mark.parametrize("preset", ["tiny", "hour", "atari100k", "atari100k_cpu"])
+def test_levels_may_be_changed_of_a_run_as_of_its_preset(preset, levels):
+    change, written = {"hrvq": {"levels": levels}}, unstructure(build_config(read_preset(preset)))
+    assert build_config(written, change) == build_config(read_preset(preset), change)
+
+
+def test_weights_of_levels_follow_where_they_were_given_for_any_number():
+    written = unstructure(RunConfig())  # of the world model's defaults
+    assert build_config(written, {"hrvq": {"levels": 2}}).worldmodel.loss_weights == (1.0, 0.5)
+    own = merge(written, {"worldmodel": {"loss_weights": [1.0, 0.5, 0.3]}})
+    with pytest.raises(ValueError, match="give 2 of at least 0, one per level"):
+        build_config(own, {"hrvq": {"levels": 2}})
+
+
 def test_a_size_that_follows_cannot_be_set():
     with pytest.raises(ValueError, match=r"actor\.feature_dim follows from hrvq\.levels and encoder"):
         build_config(read_preset("tiny"), parse_override("actor.feature_dim=100"))

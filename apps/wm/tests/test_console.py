@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 from rich.table import Table
-from wm.console import NumbersTable, Terminal, spans
+from wm.console import NumbersTable, Terminal, make_console, spans
 
 
 def test_sentences_are_left_to_the_terminal_to_wrap_and_tables_are_fitted():
@@ -52,3 +52,12 @@ def test_a_number_that_fits_nowhere_has_a_table_of_its_own():
 )
 def test_rising_numbers_in_short(numbers, text):
     assert spans(numbers) == text
+
+
+def test_a_name_is_printed_as_it_is(capsys):
+    table = Table("a")
+    table.add_row("a:dog:b [x]")
+    console = make_console()
+    console.print("run `wm train --run a:dog:b [x]`")
+    console.print(table)
+    assert capsys.readouterr().out.count("a:dog:b [x]") == 2

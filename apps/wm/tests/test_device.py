@@ -30,3 +30,10 @@ def test_a_gpu_that_is_not_there_is_refused_and_not_made_current(current):
     with pytest.raises(ValueError, match=r"device 'cuda:2' is not on this machine, which has 2 CUDA devices"):
         pick_device("cuda:2")
     assert current == []
+
+
+@pytest.mark.parametrize("name", ["cuda:128", "cuda:256", "cuda:257", "cpu:300"])
+def test_a_number_that_torch_takes_for_another_is_refused(current, name):
+    with pytest.raises(ValueError, match=f"unknown device '{name}'; allowed: auto, cpu, cuda, cuda:N"):
+        pick_device(name)
+    assert current == []

@@ -121,20 +121,29 @@ def frozen_decoder(layout: Layout, device: torch.device) -> Decoder:
     return frozen(_loaded(layout, "decoder", load_decoder)).to(device)
 
 
-def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajectories:
+def tokens_of(layout: Layout, game: str) -> TokenTrajectories:
     """The game's tokens.
 
     Raises:
-        ValueError: the file is missing or damaged, or its tokens are not the model's.
+        ValueError: the file is missing or damaged.
     """
     path = layout.tokens(game)
     if not path.is_file():
         does_it = train_command(layout.root)
         raise ValueError(f"{game}: there are no tokens of it yet; {does_it} makes them")
     with _remedy(layout):
-        trajectories = load_tokens(path)
+        return load_tokens(path)
+
+
+def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajectories:
+    """The game's tokens, as a world model will read them.
+
+    Raises:
+        ValueError: the file is missing or damaged, or its tokens are not the model's.
+    """
+    trajectories = tokens_of(layout, game)
     highest = trajectories.tokens.max(0, initial=-1)
-    require_known(model, [int(code) + 1 for code in highest], path)
+    require_known(model, [int(code) + 1 for code in highest], layout.tokens(game))
     return trajectories
 
 

@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -235,12 +236,25 @@ def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:
     for change in changes:
         asked = merge(asked, change)
     data = merge(base, asked)
+    if "loss_weights" not in section_of(asked, "worldmodel"):
+        data = merge(data, {"worldmodel": _weights_of_any_levels(data)})
     for section, key, source, value in _derived(data):
-        section_of(data, section)
         if section_of(asked, section).get(key, value) != value:
             raise ValueError(f"{section}.{key} follows from {source} and is {value!r}; set {source} instead")
         data = merge(data, {section: {key: value}})
     return structure(RunConfig, data)
+
+
+def _weights_of_any_levels(data: dict[str, Any]) -> dict[str, Any]:
+    """``loss_weights`` as they were given, if for any number of levels: a run has them for its own."""
+    weights = section_of(data, "worldmodel").get("loss_weights", [])
+    levels = section_of(data, "hrvq").get("levels", HRVQConfig(dim=1).levels)
+    if not isinstance(weights, list) or len(weights) in (0, 1, levels):
+        return {}
+    if all(weight == weights[0] for weight in weights):
+        return {"loss_weights": weights[:1]}
+    by_default = list(WorldModelConfig(num_levels=len(weights)).loss_weights)
+    return {"loss_weights": []} if weights == by_default else {}
 
 
 def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -321,7 +335,11 @@ def save_config(path: Path, config: RunConfig) -> None:
     write_text(path, tomli_w.dumps(unstructure(config)))
 
 
+def run_name(games: Sequence[str], preset: str, seed: int) -> str:
+    """``<games>-<preset>-<seed>``, of a preset's name or file."""
+    return f"{'+'.join(games)}-{os.path.basename(preset).removesuffix('.toml')}-{seed}"
+
+
 def default_directory(config: RunConfig, preset: str) -> Path:
     """``runs/<games>-<preset>-<seed>``."""
-    name = os.path.basename(preset).removesuffix(".toml")
-    return Path("runs") / f"{'+'.join(config.games)}-{name}-{config.seed}"
+    return Path("runs") / run_name(config.games, preset, config.seed)

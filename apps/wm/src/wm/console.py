@@ -26,12 +26,12 @@ class Terminal(Console):
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Text comes out as it is: brackets and numbers in it, as in the name of a run, are no markup.
+    """Text comes out as it is: brackets, numbers and :x: in it, as in the name of a run, are no markup.
 
     With ``stderr`` it is for what went wrong, so that what a command prints can be piped on.
     """
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_WITHOUT_TERMINAL
-    return Terminal(stderr=stderr, width=width, markup=False, highlight=False)
+    return Terminal(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
 class NumbersTable(Table):

@@ -47,7 +47,8 @@ def named_device(name: str) -> torch.device | None:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
+    # torch keeps the number in a byte, so that a large one would be another device.
+    if device.type not in ("cpu", "cuda") or (device.index is not None and str(device) != name):
         raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
     return device
 

@@ -17,6 +17,7 @@ def require_place(path: Path) -> None:
         ValueError: what is there is no file to replace, or its directory cannot be made or written to.
     """
     try:
+        _partial(path).lstat()  # the longer name
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         pass
@@ -37,7 +38,7 @@ def require_place(path: Path) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """A file beside ``path`` to write to: it takes its place if the block ends well, and goes if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = _partial(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -47,6 +48,11 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """The table at the end of a run: every stage's numbers beside a baseline."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -32,6 +33,8 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
             # The games were changed, and not all stages have run since.
             table.add_row(name, "of other games than the run's", "run it again", "")
         else:
+            if stage.base == "collect" and stage.round:
+                rows = partial(_collect, by="the agent of the round before")
             for row in rows(config, record.metrics):
                 table.add_row(name, *row)
         peak = shown(record.metrics.get("peak_memory_gib"), ".1f")
@@ -56,12 +59,10 @@ def _start(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     yield f"parts of {metrics['run']}", ", ".join(metrics["parts"]), "nothing"
 
 
-def _collect(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
+def _collect(config: RunConfig, metrics: dict[str, Any], by: str = "") -> Iterator[Row]:
+    by = by or f"policy {config.collect.policy}"
     for game in config.games:
         m = metrics[game]
-        by = (
-            f"policy {config.collect.policy}" if config.rounds.count == 1 else "the agent of the round before"
-        )
         mean = "none ended" if m["mean_return"] is None else shown(m["mean_return"], ".2f")
         text = f"{m['steps']} steps, {m['episodes']} whole episodes, mean return {mean}"
         yield f"{game}: play", text, by

@@ -55,8 +55,9 @@ def train_run(
     """Train a run from nothing, or go on with one.
 
     A run that exists keeps its configuration, whether it is named or found under the name it would be given;
-    a preset given anew replaces it, but for the games, the seed and that its play is imported; other options
-    change it. A run that starts from another's parts has that one's configuration, unless a preset is given.
+    a preset given anew replaces it, but for that its play is imported, and for the games and the seed unless
+    a file of one's own names them; other options change it. A run that starts from another's parts has that
+    one's configuration, unless a preset is given.
 
     Raises:
         ValueError: whatever in the arguments, the configuration or the run's files is not as it must be.

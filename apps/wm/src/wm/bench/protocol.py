@@ -12,7 +12,7 @@ from rich.console import Console
 
 from wm.bench.aggregate import METRICS, aggregate, bootstrap
 from wm.bench.report import print_bench
-from wm.config import RunConfig, build_config, load_config, read_preset
+from wm.config import PRESETS, RunConfig, build_config, load_config, read_preset, run_name
 from wm.errors import sentence
 from wm.freshness import outdated
 from wm.measure.evaluation_report import REFERENCES
@@ -54,6 +54,11 @@ class BenchOptions:
                 raise ValueError(
                     f"{name} are {', '.join(map(str, values))}; give each once, and at least one"
                 )
+        named = Path(self.preset).name.removesuffix(".toml")
+        if self.preset not in PRESETS and named in PRESETS:  # their runs would be named alike
+            raise ValueError(
+                f"--preset {self.preset} has the name of a preset that ships with wm; give the file another"
+            )
         if min(self.seeds) < 0:
             raise ValueError(f"seeds hold {min(self.seeds)}; give at least 0")
         for key, option in OPTIONS.items():
@@ -64,7 +69,7 @@ class BenchOptions:
 
     def directory(self, game: str, seed: int) -> Path:
         """Where the run of a pair lies."""
-        return self.out / run_name(game, self.preset, seed)
+        return self.out / run_name([game], self.preset, seed)
 
     def config(self, game: str, seed: int) -> RunConfig:
         """The settings of the run of a pair."""
@@ -75,11 +80,6 @@ class BenchOptions:
     def settings(self) -> list[str]:
         """Over the preset, in every run."""
         return [f"evaluate.episodes={self.episodes}", *self.overrides]
-
-
-def run_name(game: str, preset: str, seed: int) -> str:
-    """Of the run of a pair, in the directory of all."""
-    return f"{game}-{Path(preset).stem}-{seed}"
 
 
 def submit_commands(options: BenchOptions, template: str, device: str) -> list[str]:
@@ -172,10 +172,10 @@ def runs_beside(options: BenchOptions, path: Path) -> list[str]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         preset, seeds = found["protocol"]["preset"], found["protocol"]["seeds"]
-        earlier = [run_name(game, preset, seed) for game in found["scores"] for seed in seeds]
+        earlier = [run_name([game], preset, seed) for game in found["scores"] for seed in seeds]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []  # damaged: what is written now takes its place
-    ours = {run_name(game, options.preset, seed) for game in options.games for seed in options.seeds}
+    ours = {run_name([game], options.preset, seed) for game in options.games for seed in options.seeds}
     return [name for name in earlier if name not in ours]
 
 

@@ -35,6 +35,7 @@ from wm.artifacts import (
     require_parts,
 )
 from wm.config import RunConfig
+from wm.console import command
 from wm.device import autocast_dtype, generator, pick_device
 from wm.measure.fidelity_report import print_fidelity
 from wm.measure.fresh import FreshPlay, fresh_play_of_run
@@ -92,7 +93,8 @@ def fidelity_run(
     known = [game for game in config.games if game in ale_games()]
     if not known:
         raise ValueError(
-            f"none of the run's games ({', '.join(config.games)}) is one of ALE's to play afresh"
+            f"none of the run's games ({', '.join(config.games)}) is one of ALE's to play afresh; "
+            f"{command('wm', 'eval', layout.root, '--stage', 'worldmodel')} measures its world model"
         )
     model = frozen_worldmodel(layout, device)
     most = model.config.max_steps  # the settings may have been changed since it was trained

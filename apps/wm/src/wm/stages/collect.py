@@ -75,7 +75,10 @@ def require_sources(config: RunConfig, layout: Layout) -> None:
         if config.collect.policy != "imported":
             _spare_recording(directory)
         elif not directory.is_dir():
-            raise ValueError(f"{directory} holds no recording; bring one in with `wm import`")
+            raise ValueError(
+                f"{directory} holds no recording, and collect.policy is imported; bring one in with "
+                "`wm import`, or give a --preset to have the game played"
+            )
 
 
 def _imported(context: Context) -> Made:

@@ -10,10 +10,9 @@ import torch
 from atari_data import FrameStore
 from cnn_encoder import load_embeddings
 from numpy.typing import NDArray
-from token_worldmodel import load_tokens
 from torch import Tensor
 
-from wm.artifacts import frames_of
+from wm.artifacts import frames_of, tokens_of
 from wm.device import derive_seed
 from wm.reporter import Reporter
 from wm.run import Layout
@@ -158,7 +157,7 @@ class Play:
     @classmethod
     def open(cls, layout: Layout, games: tuple[str, ...]) -> Self:
         """Read what the run collected; frames stay on disk."""
-        known = [load_tokens(layout.tokens(game)) for game in games]
+        known = [tokens_of(layout, game) for game in games]
         stores = [frames_of(layout, game, tokens) for game, tokens in zip(games, known, strict=True)]
         tokens = np.concatenate([trajectories.tokens for trajectories in known])
         groups = np.repeat(np.arange(len(games)), [len(store) for store in stores])
