@@ -20,7 +20,7 @@ from wm.run import Layout
 from wm.view.album import drawer_for
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
-from wm.view.viewer import DRAW_BATCH, Drawer
+from wm.view.viewer import DRAW_BATCH, Drawer, Viewer
 from wm.view.watching import DreamedGame
 
 BIG = 4
@@ -48,8 +48,12 @@ def film_games(
     episodes, seed = played["episodes"], played["seed"]
     of_round = "" if index is None else f"-round-{index}"
     for game, agent in recorded.items():
-        dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
-        drawer = drawer_for(dreamed, layout, device, recorded=index is not None)
+        drawer: Drawer
+        if index is None:
+            drawer = Viewer.load(layout, device)
+        else:
+            dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
+            drawer = drawer_for(dreamed, layout, device, recorded=True)
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
         with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
             seen = see_again(
