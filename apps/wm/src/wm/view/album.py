@@ -57,8 +57,15 @@ def drawer_for(dreamed: DreamedGame, layout: Layout, device: torch.device, *, re
     Raises:
         ValueError: an artifact is missing or damaged.
     """
-    if not recorded:
-        return Viewer.load(layout, device)
+    return album_of(dreamed, layout) if recorded else Viewer.load(layout, device)
+
+
+def album_of(dreamed: DreamedGame, layout: Layout) -> Album:
+    """What the game's recorded frames and their tokens draw with.
+
+    Raises:
+        ValueError: the encoder's file, which has the background, is missing or damaged.
+    """
     return Album(
         codebooks=dreamed.quantizer.codebooks,
         tokens=dreamed.trajectories.tokens,

@@ -17,7 +17,7 @@ from wm.device import one_thread
 from wm.policy import RecordedPolicy
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.view.album import drawer_for
+from wm.view.album import album_of
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
 from wm.view.viewer import DRAW_BATCH, Drawer, Viewer
@@ -46,14 +46,10 @@ def film_games(
     """
     played = result["protocol"]
     episodes, seed = played["episodes"], played["seed"]
+    viewer = Viewer.load(layout, device) if index is None else None
     of_round = "" if index is None else f"-round-{index}"
     for game, agent in recorded.items():
-        drawer: Drawer
-        if index is None:
-            drawer = Viewer.load(layout, device)
-        else:
-            dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
-            drawer = drawer_for(dreamed, layout, device, recorded=True)
+        drawer = viewer or album_of(DreamedGame.load(config, layout, game, seed=seed, device=device), layout)
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
         with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
             seen = see_again(
