@@ -10,7 +10,7 @@ from command import options, train, wm
 from torch import device
 from wm.config import load_config
 from wm.measure.evaluation import play_whole_games
-from wm.policy import load_policy
+from wm.policy import policy_of
 from wm.run import Layout
 from wm.sections import EvaluateConfig
 from wm.stages import choose
@@ -50,7 +50,7 @@ def test_candidates_play_the_same_games_and_their_steps_are_counted(first):
     assert [candidate["round"] for candidate in choice["candidates"]] == [0, 1]
     steps = 0
     for candidate, layout in zip(choice["candidates"], (Layout(first, 0), Layout(first)), strict=True):
-        policy = load_policy(
+        policy = policy_of(
             layout,
             "pong",
             config.dream,

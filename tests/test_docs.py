@@ -13,14 +13,35 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/*/README.md"))]
 
 
-def test_python_in_the_readme_runs(tmp_path, monkeypatch):
+@pytest.fixture
+def python_of(tmp_path, monkeypatch, run):
+    """Runs the Python in a document where ``runs/pong-tiny-0`` is a run, and gives what it has named."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "pong-tiny-0").symlink_to(run)
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert blocks
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+
+    def names_in(document):
+        blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.S)
+        assert blocks
+        names: dict[str, object] = {}
+        for block in blocks:
+            exec(compile(block, document, "exec"), names)
+        return names
+
+    return names_in
+
+
+def test_python_in_the_readme_runs(python_of):
+    names = python_of("README.md")
     assert names["tokens"].shape == (4096, 3)
+    assert names["observations"].shape == (4, 4, 84, 84)
+
+
+def test_python_in_the_pipeline_runs(python_of):
+    names = python_of("docs/pipeline.md")
+    assert len(names["played"].returns) == 2
+    assert names["dream"].tokens.shape == (1, 1 + names["horizon"], 3)
+    assert names["dream"].actions.shape == (1, names["horizon"])
 
 
 def test_readmes_name_the_oldest_torch_that_a_package_asks_for():

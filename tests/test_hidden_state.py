@@ -9,7 +9,7 @@ from command import options, train, wm
 from latent_ac import load_agent
 from wm.artifacts import frozen_worldmodel
 from wm.config import load_config
-from wm.policy import load_policy
+from wm.policy import policy_of
 from wm.run import Layout
 from wm.sections import EvaluateConfig
 
@@ -72,7 +72,7 @@ class Noted:
 @torch.no_grad()
 def test_in_the_real_game_the_state_is_that_of_the_last_steps_as_played(seeing):
     layout, config = Layout(seeing), load_config(seeing / "config.toml")
-    policy = load_policy(
+    policy = policy_of(
         layout, "pong", config.dream, EvaluateConfig(temperature=1.0, epsilon=0.5), seed=0, device=CPU
     )
     policy.memory = noted = Noted(policy.memory)

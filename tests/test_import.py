@@ -13,6 +13,7 @@ from command import SMALL, options, wm
 from PIL import Image
 from wm.config import load_config
 from wm.rounds import open_run
+from wm.trained import load_policy
 from wm.view.watching import DreamedGame, one_more
 
 SETTINGS = options(setting for setting in SMALL if not setting.startswith("collect."))
@@ -69,6 +70,8 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     for _ in range(8):
         played = one_more(dreamed, played)
     assert set(played.actions.tolist()) <= {0, 3, 4}
+    policy = load_policy(run, epsilon=0.5, device="cpu")
+    assert set(policy(np.zeros((200, 4, 84, 84), np.uint8)).tolist()) == {0, 3, 4}
     again = wm("train", "--run", run, "--device", "cpu")
     assert "collect: up to date, skipped" in again.output
     assert "agent: up to date, skipped" in again.output

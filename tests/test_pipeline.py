@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from cnn_encoder import ContrastiveObjective
@@ -28,6 +29,7 @@ from wm.sections import StartConfig
 from wm.settings import unstructure
 from wm.stage import Context, Made, Stage
 from wm.stages import stages_of
+from wm.trained import load_policy
 
 STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
 
@@ -155,6 +157,10 @@ def test_several_games_share_one_model(tmp_path):
         assert (tmp_path / "run" / "tokens" / f"{game}.safetensors").exists()
         assert f"{game}:" in result.output
     assert "at most 100%; others may use the rest" in result.output
+    with pytest.raises(ValueError, match="the run has several games; give one of breakout, ms_pacman"):
+        load_policy(tmp_path / "run")
+    policy = load_policy(tmp_path / "run", "breakout", epsilon=1.0, device="cpu")
+    assert set(policy(np.zeros((200, 4, 84, 84), np.uint8)).tolist()) == {0, 1, 3, 4}
 
 
 def test_stages_run_one_by_one_and_say_what_they_need(tmp_path):

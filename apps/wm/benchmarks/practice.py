@@ -25,7 +25,7 @@ from wm.config import RunConfig, build_config
 from wm.console import NumbersTable
 from wm.device import pick_device
 from wm.measure.evaluation import play_whole_games
-from wm.policy import load_policy
+from wm.policy import policy_of
 from wm.reporter import Reporter
 from wm.rounds import layout_of_round, open_run, round_suffix
 from wm.run import Layout
@@ -144,7 +144,7 @@ class Practice:
             for game in config.games:
                 played = play_whole_games(
                     game,
-                    load_policy(mine, game, config.dream, config.evaluate, seed=0, device=self.device),
+                    policy_of(mine, game, config.dream, config.evaluate, seed=0, device=self.device),
                     self.episodes,
                     task=f"play {game}",
                     seed=0,

@@ -101,11 +101,11 @@ def test_games_the_encoder_has_not_seen_are_left_out_and_named(tmp_path):
 def test_temperature_and_epsilon_reach_the_policy(monkeypatch, tmp_path):
     asked = {}
 
-    def load_policy(layout, game, dream, play, *, seed, device):
+    def policy_of(layout, game, dream, play, *, seed, device):
         asked.update(temperature=play.temperature, epsilon=play.epsilon, seed=seed)
         return lambda obs, env_ids: np.zeros(len(obs), np.int64)
 
-    monkeypatch.setattr(evaluation, "load_policy", load_policy)
+    monkeypatch.setattr(evaluation, "policy_of", policy_of)
     monkeypatch.setattr(evaluation, "encoded_games", lambda layout, games, say: games)
     play = {"episodes": 1, "temperature": 0.25, "epsilon": 0.125, "num_envs": 1, "max_frames": 100}
     config = build_config(read_preset("tiny"), {"evaluate": play})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from atari_data import Policy, RandomPolicy, StickyRandomPolicy, action_mask
+from atari_data import games as ale_games
 from cnn_encoder import Encoder, embed
 from hrvq import HRVQ
 from latent_ac import CodePolicy
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from token_worldmodel import StateTracker, WorldModel
 from torch import Tensor
 
-from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer, frozen_worldmodel
+from wm.actions import allowed_actions
+from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer, frozen_worldmodel, tokens_of
 from wm.device import generator
 from wm.dreams import agent_state
 from wm.run import Layout
@@ -49,6 +51,8 @@ class Memory:
 class RunPolicy:
     """Callable: observations uint8 (B, 4, 84, 84), env ids -> actions int64 (B,), ids of all 18 actions.
 
+    Without env ids the observations are of environments 0 to B - 1.
+
     Args:
         memory: follows the world model's state, for an actor that sees it.
         temperature: of the choice among the game's own actions; 0 is greedy.
@@ -67,8 +71,9 @@ class RunPolicy:
     rng: torch.Generator
 
     @torch.inference_mode()
-    def __call__(self, observations: np.ndarray, env_ids: np.ndarray) -> np.ndarray:
+    def __call__(self, observations: np.ndarray, env_ids: np.ndarray | None = None) -> np.ndarray:
         """Choose an action for each environment."""
+        env_ids = np.arange(len(observations)) if env_ids is None else env_ids
         tokens = self.quantizer.encode(embed(self.encoder, observations, self.background))
         actions = self.actor.act(
             tokens,
@@ -90,7 +95,7 @@ class RunPolicy:
         return torch.where(explore, others, actions)
 
 
-def load_policy(
+def policy_of(
     layout: Layout,
     game: str,
     dream: DreamConfig,
@@ -119,11 +124,19 @@ def load_policy(
         actor=actor.on_codes(quantizer.codebooks),
         memory=Memory(frozen_worldmodel(layout, device), dream) if dream.hidden_state else None,
         background=backgrounds[game],
-        mask=torch.from_numpy(action_mask(game)).to(device),
+        mask=torch.from_numpy(_own_actions(layout, game)).to(device),
         temperature=play.temperature,
         epsilon=play.epsilon,
         rng=generator(seed, "policy", game, device=device),
     )
+
+
+def _own_actions(layout: Layout, game: str) -> NDArray[np.bool_]:
+    """Bool (18,): the actions that the policy has practised with."""
+    if game in ale_games():
+        return action_mask(game)
+    recorded = tokens_of(layout, game)
+    return allowed_actions(game, recorded.actions, recorded.final)
 
 
 def random_policy(config: CollectConfig, game: str, seed: int, num_envs: int) -> Policy:

@@ -28,7 +28,7 @@ from wm.files import require_place
 from wm.measure.evaluation_report import print_scores, print_sources
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
-from wm.policy import RecordedPolicy, load_policy
+from wm.policy import RecordedPolicy, policy_of
 from wm.reporter import Reporter
 from wm.rounds import read_choice, round_of, round_suffix, steps_choosing
 from wm.run import Layout, Manifest
@@ -67,7 +67,7 @@ def evaluate_games(
     playable = [game for game in config.games if game not in absent]
     collected = steps_collected(config, layout, last)
     for game in encoded_games(layout, playable, reporter.say):
-        agent = RecordedPolicy(load_policy(layout, game, config.dream, evaluate, seed=seed, device=device))
+        agent = RecordedPolicy(policy_of(layout, game, config.dream, evaluate, seed=seed, device=device))
         policies: dict[str, Policy] = {
             "agent": agent,
             "random": RandomPolicy(game, derive_seed(seed, "random", game), evaluate.num_envs),

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wm.config import RunConfig
 from wm.device import derive_seed, one_thread
-from wm.policy import load_policy, random_policy
+from wm.policy import policy_of, random_policy
 from wm.reporter import Reporter
 from wm.run import Layout
 from wm.sections import CollectConfig, EvaluateConfig, RoundsConfig
@@ -124,7 +124,7 @@ def fresh_play_of_run(
     policy = None
     if agent is not None:
         agent_seed = derive_seed(seed, "agent", name)
-        policy = load_policy(layout, game, config.dream, agent, seed=agent_seed, device=device)
+        policy = policy_of(layout, game, config.dream, agent, seed=agent_seed, device=device)
     return fresh_play(
         config.collect,
         game,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wm.config import RunConfig
 from wm.files import sha256, write_json
 from wm.measure.evaluation import play_whole_games
-from wm.policy import load_policy
+from wm.policy import policy_of
 from wm.rounds import candidate_rounds, chooses, layout_of_round
 from wm.run import Layout
 from wm.sections import PARTS
@@ -56,7 +56,7 @@ def _play(context: Context, layout: Layout, index: int, game: str, seed: int) ->
     config, device = context.config, context.device
     return play_whole_games(
         game,
-        load_policy(layout, game, config.dream, config.evaluate, seed=seed, device=device),
+        policy_of(layout, game, config.dream, config.evaluate, seed=seed, device=device),
         config.choose.episodes,
         task=f"choose {game} (round {index})",
         seed=seed,

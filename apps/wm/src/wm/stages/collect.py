@@ -14,7 +14,7 @@ from atari_data import (
 
 from wm.config import RunConfig
 from wm.device import one_thread
-from wm.policy import load_policy, random_policy
+from wm.policy import policy_of, random_policy
 from wm.run import Layout
 from wm.stage import Context, Made, Stage
 
@@ -121,7 +121,7 @@ def _policy(context: Context, game: str) -> Policy:
     config = context.config
     seed = context.seed("collect-policy", game, *([context.round] if context.round else []))
     if context.previous is not None:
-        return load_policy(
+        return policy_of(
             context.previous, game, config.dream, config.rounds, seed=seed, device=context.device
         )
     return random_policy(config.collect, game, seed, config.collect.num_envs)

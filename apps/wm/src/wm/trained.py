@@ -1,0 +1,61 @@
+"""What a run has learned, for Python: from its directory to actions."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from wm.config import RunConfig
+from wm.console import make_console
+from wm.device import pick_device
+from wm.opening import open_to_read
+from wm.policy import RunPolicy, policy_of
+
+
+def load_policy(
+    run: str | Path,
+    game: str | None = None,
+    *,
+    index: int | None = None,
+    temperature: float | None = None,
+    epsilon: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> RunPolicy:
+    """The policy that a run has learned, to be asked for actions.
+
+    It is what `wm eval` plays: observations uint8 (B, 4, 84, 84), the newest four frames, oldest first and
+    those before an episode's first black, give actions int64 (B,), ids of ALE's 18. So it fits
+    ``atari_data.play_episodes`` and ``collect``, and an environment of Gymnasium with
+    ``full_action_space=True``. On stderr it says what in the run is out of date.
+
+    Args:
+        run: the directory, as made by `wm train`.
+        game: one of the run's games; it may be left out where there is only one.
+        index: number of the round whose agent it is, 0 the first; None for the run's final one.
+        temperature: of the choice, 0 is greedy; None for the run's ``evaluate.temperature``.
+        epsilon: share of actions drawn evenly instead; None for the run's ``evaluate.epsilon``.
+        seed: of the choice.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ValueError: it is no run or has no such game, round or device, a part is missing or damaged, or
+            ``temperature`` or ``epsilon`` is out of range.
+    """
+    config, layout = open_to_read(Path(run), make_console(stderr=True), index)
+    play = config.evaluate
+    play = replace(
+        play,
+        temperature=play.temperature if temperature is None else temperature,
+        epsilon=play.epsilon if epsilon is None else epsilon,
+    )
+    game = _game_of(config, game)
+    return policy_of(layout, game, config.dream, play, seed=seed, device=pick_device(device))
+
+
+def _game_of(config: RunConfig, game: str | None) -> str:
+    if game is None and len(config.games) == 1:
+        return config.games[0]
+    if game is None:
+        raise ValueError(f"the run has several games; give one of {', '.join(config.games)}")
+    if game not in config.games:
+        raise ValueError(f"the run has not seen {game!r}; it knows {', '.join(config.games)}")
+    return game
