@@ -69,7 +69,7 @@ def film_run(
     write_dream(target, dream, drawer, dreamed.game, Reporter(console))
     total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
     console.print(
-        f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:.2f}{unit(config)}, "
+        f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:z.2f}{unit(config)}, "
         f"probability that the game still goes on {lasting:.2f}\nwritten to {target}",
     )
 
@@ -146,8 +146,8 @@ def _foot(
     if step >= context:
         reward, lasting = float(dream.rewards[step - context]), float(dream.continues[step - context])
         cells += [
-            ("predicted reward", f"{reward:+.2f}", reward_colour(reward)),
-            ("so far", f"{total:+.2f}", INK),
+            ("predicted reward", f"{reward:+z.2f}", reward_colour(reward)),
+            ("so far", f"{total:+z.2f}", INK),
             ("goes on", f"{lasting:.1%}", BAD if lasting < 0.5 else INK),
         ]
     for left, (name, value, colour) in zip(columns, cells, strict=False):

@@ -124,7 +124,7 @@ def draw_episode(
             pen.text((left, below + 18), score, reward_colour(film.rewards[step]), font(18))
             reward = float(dream.rewards[step - dream.context]) if dreamed else film.rewards[step]
             pen.text((right, below), heading, FAINT, font(14))
-            pen.text((right, below + 18), f"{expected[step]:.1f}", reward_colour(reward), font(18))
+            pen.text((right, below + 18), f"{expected[step]:z.1f}", reward_colour(reward), font(18))
             yield np.asarray(canvas)
 
 

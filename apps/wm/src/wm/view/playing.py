@@ -78,7 +78,7 @@ def play_run(
                 session.step()
     dream = session.dream
     console.print(
-        f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():.2f}"
+        f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():z.2f}"
         f"{unit(config)}",
     )
     if out is not None:
@@ -141,7 +141,7 @@ class Session:
         text = Text(f"{self.dreamed.game}, step {len(dream.rewards)}, {who}\n", no_wrap=True)
         action = ACTION_NAMES[int(dream.actions[-1])] if len(dream.actions) else "-"
         lasting = float(dream.continues[-1]) if len(dream.continues) else 1.0
-        text.append(f"{action:<14} predicted return {dream.rewards.sum():+.2f}   goes on ")
+        text.append(f"{action:<14} predicted return {dream.rewards.sum():+z.2f}   goes on ")
         text.append(f"{lasting:.0%}\n", "red" if lasting < 0.5 else "")
         return text.append(HELP, "dim")
 
