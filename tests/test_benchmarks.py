@@ -20,6 +20,7 @@ WITHOUT_A_RUN = {
     "apps/wm/benchmarks/picture_targets.py": ["--games", "pong", "--frames", 200],
     "packages/atari-data/benchmarks/collection.py": ["--steps", 400, "--num-envs", 4, "--repeats", 1],
     "packages/atari-data/benchmarks/reading.py": ["--steps", 2000],
+    "packages/hrvq/benchmarks/distortion.py": ["--rows", 1000, "--dim", 16, "--codes", 8, "--passes", 2],
     "packages/hrvq/benchmarks/fit.py": ["--rows", 2000, "--dim", 16],
     "packages/latent-ac/benchmarks/updates.py": [
         "--batch", 4, "--horizon", 3, "--width", 16, "--codes", 8, "--code-dim", 8, "--rounds", 1,

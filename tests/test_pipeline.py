@@ -16,8 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from cnn_encoder import ContrastiveObjective
+from cnn_encoder import ContrastiveObjective, load_embeddings
 from command import SMALL, options, train, wm
+from hrvq import HRVQ
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective, load_worldmodel
 from wm import pipeline, training
@@ -220,6 +221,16 @@ def test_what_reads_a_run_says_which_parts_do_not_belong_together(run, tmp_path)
     assert "encoder, hrvq, decoder: made before settings or inputs changed" in " ".join(
         stopped.output.split()
     )
+
+
+def test_refined_codes_lose_less(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    assert wm("train", "hrvq", "--run", copy, "--device", "cpu", "--set", "quantize.refine=4").code == 0
+    learned = ~load_config(copy / "config.toml").validates(Layout(run).frames("pong").episode_ids)
+    x = load_embeddings(Layout(run).embeddings("pong"))[0][torch.from_numpy(learned)]
+    plain, refined = (HRVQ.load(Layout(root).hrvq) for root in (run, copy))
+    lost = [(x - q.decode(q.encode(x))).square().sum(1).mean() for q in (plain, refined)]
+    assert lost[1] < lost[0]
 
 
 def test_the_seconds_of_a_stage_are_those_of_all_its_parts(tmp_path, monkeypatch):

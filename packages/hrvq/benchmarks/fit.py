@@ -1,6 +1,6 @@
 """Codes for 300 000 frozen vectors: seconds, and how well they are used.
 
-    uv run python packages/hrvq/benchmarks/fit.py [--rows 300000] [--threads 2] [FILE ...]
+    uv run python packages/hrvq/benchmarks/fit.py [--rows 300000] [--refine 10] [--threads 2] [FILE ...]
 
 Without files the vectors are drawn: unit vectors of 60 clusters near a 24-dimensional subspace, written to
 a file and read from it in blocks, as embeddings of frames would be. With files, those are fitted together.
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--rows", type=int, default=300_000)
     parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--refine", type=int, default=0, help="passes that move all levels together")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -42,10 +43,11 @@ def main() -> None:
             save_file({"embeddings": draw(arguments.rows, arguments.dim)}, files[0])
         quantizer = HRVQ(HRVQConfig(dim=arguments.dim))
         start = time.perf_counter()
-        result = quantizer.fit(files, progress=lambda p: print(f"  {p}", flush=True))
+        result = quantizer.fit(files, refine=arguments.refine, progress=lambda p: print(f"  {p}", flush=True))
         print(f"{time.perf_counter() - start:.1f} s, {arguments.threads} threads")
         for name, values in result._asdict().items():
-            print(f"{name:11}", "  ".join(f"{value:.4g}" for value in values))
+            of_levels = values if isinstance(values, tuple) else (values,)
+            print(f"{name:11}", "  ".join(f"{value:.4g}" for value in of_levels))
 
 
 if __name__ == "__main__":

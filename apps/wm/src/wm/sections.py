@@ -63,13 +63,22 @@ class CollectConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeConfig:
-    """Fitting the quantizer to frozen embeddings: passes over them, and vectors in a batch."""
+    """Fitting the quantizer to frozen embeddings.
+
+    Args:
+        epochs: passes over them, for each level.
+        refine: passes after these that move all levels together (`HRVQ.fit`): less is lost by all levels,
+            more by the first ones alone. Where codes go on as another round's, they are not refined again.
+        batch_size: vectors in a batch.
+    """
 
     epochs: int = 5
+    refine: int = 0
     batch_size: int = 4096
 
     def __post_init__(self) -> None:
         _within(self, 1, "epochs", "batch_size")
+        _within(self, 0, "refine")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from hrvq._gradients import normalize
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
 from hrvq._precision import widest
+from hrvq._refining import refine as refine_levels
 from hrvq._sources import Vectors, VectorSource
 from hrvq._state import Codes
 from hrvq._statistics import Draw, Level, dead_codes, draw, merge, replace, total_statistics
@@ -36,12 +37,14 @@ class FitResult(NamedTuple):
     """exp of the entropy of the code counts, in codes."""
     passes: tuple[int, ...]
     """Passes over the data, with one that draws the start and one that counts at the end."""
+    refined: int
+    """Passes after which all levels moved together."""
 
 
 class FitProgress(NamedTuple):
     """Where a fit is, given to its ``progress`` callable after each pass."""
 
-    level: int
+    level: int  # the number of levels where all of them move together
     epoch: int
     epochs: int
     distortion: float
@@ -138,6 +141,7 @@ def fit(
     batch_size: int,
     tolerance: float,
     revive_below: float | None,
+    refine: int,
     seed: int,
     progress: Callable[[FitProgress], object] | None,
 ) -> FitResult:
@@ -151,10 +155,12 @@ def fit(
     for name, share in (("tolerance", tolerance), ("revive_below", revive_below)):
         if not (finite(share) and 0 <= share < 1):
             raise ValueError(f"{name} is {share!r}; give a share from 0 to below 1")
-    if not whole(seed, 0):
-        raise ValueError(f"seed is {seed!r}; give a whole number of at least 0")
+    for name, value in (("refine", refine), ("seed", seed)):
+        if not whole(value, 0):
+            raise ValueError(f"{name} is {value!r}; give a whole number of at least 0")
     source = VectorSource(vectors, config.dim)
     generator = torch.Generator(device).manual_seed(seed % 2**63)
+    tell = progress or (lambda _: None)
     cosine = config.distance == "cosine"
     left = Leftovers(source, batch_size=batch_size, device=device, cosine=cosine)
     variance = left.variance()
@@ -178,14 +184,25 @@ def fit(
             revive_below=revive_below,
             spherical=spherical,
             generator=generator,
-            progress=progress,
+            progress=tell,
         )
         counts, distortion = left.finish(codes)
         all_counts.append(counts)
         distortions.append(distortion)
         passes.append(passed + 2)
+    books, refined = left.codes, 0
+    if refine:
+        books, all_counts, distortions, refined = refine_levels(
+            source,
+            books,
+            passes=refine,
+            tolerance=tolerance,
+            batch_size=batch_size,
+            cosine=cosine,
+            progress=lambda done, found: tell(FitProgress(config.levels, done, refine + 1, found)),
+        )
     quantizer.set_codebooks(
-        left.codes, [counts * (min(batch_size, source.rows) / source.rows) for counts in all_counts]
+        books, [counts * (min(batch_size, source.rows) / source.rows) for counts in all_counts]
     )
     shares = [counts / counts.sum() for counts in all_counts]
     return FitResult(
@@ -194,6 +211,7 @@ def fit(
         usage=tuple(float((share > 0).float().mean()) for share in shares),
         perplexity=tuple(float(torch.special.entr(share).sum().exp()) for share in shares),
         passes=tuple(passes),
+        refined=refined,
     )
 
 
@@ -207,7 +225,7 @@ def _improve(
     revive_below: float,
     spherical: bool,
     generator: torch.Generator,
-    progress: Callable[[FitProgress], object] | None,
+    progress: Callable[[FitProgress], object],
 ) -> tuple[Tensor, int]:
     """One level's codes (K, dim), moved in passes over the data until they rest, and the number of passes."""
     before, crowding = float("inf"), codes.new_ones(len(codes))
@@ -222,8 +240,7 @@ def _improve(
             replace(Level(codes, found.counts, found.sums), dead, found.drawn)
         if spherical:
             codes = F.normalize(codes, dim=1)
-        if progress is not None:
-            progress(FitProgress(level, epoch, epochs, found.distortion))
+        progress(FitProgress(level, epoch, epochs, found.distortion))
         if not reviving and found.distortion >= (1 - tolerance) * before:
             break
         before = float("inf") if reviving else found.distortion  # which the moved codes have not kept

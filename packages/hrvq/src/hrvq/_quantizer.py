@@ -246,6 +246,7 @@ class HRVQ(Codes):
         batch_size: int = 8192,
         tolerance: float = 1e-3,
         revive_below: float | None = None,
+        refine: int = 0,
         seed: int | None = None,
         progress: Callable[[FitProgress], object] | None = None,
     ) -> FitResult:
@@ -266,6 +267,9 @@ class HRVQ(Codes):
                 a little more distortion; where the vectors lie in clusters of very different size, the rare
                 ones lose codes of their own and distortion may rise much: 0 leaves plain k-means. If left
                 out, 0.42, or 0 where the config's is 0.
+            refine: at most so many passes at the end that move all levels together, each to what the *others*
+                leave. The same tokens' sum then errs less, and the first levels by themselves more; `update`
+                draws the codes back to what the levels before leave.
             seed: of the start and the revivals; the config's if left out.
             progress: called with a :class:`FitProgress` after each pass.
 
@@ -281,6 +285,7 @@ class HRVQ(Codes):
                 batch_size=batch_size,
                 tolerance=tolerance,
                 revive_below=revive_below,
+                refine=refine,
                 seed=self.config.seed if seed is None else seed,
                 progress=progress,
             )

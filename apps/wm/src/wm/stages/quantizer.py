@@ -50,15 +50,19 @@ def _fit(context: Context, train: Tensor) -> HRVQ:
     """New codes, by k-means on the embeddings of training rows."""
     config = context.config
     quantizer = HRVQ(config.hrvq).to(context.device)
-    with context.reporter.task("hrvq", config.quantize.epochs * config.hrvq.levels) as task:
+    epochs, levels = config.quantize.epochs, config.hrvq.levels
+    with context.reporter.task("hrvq", epochs * levels + config.quantize.refine) as task:
 
         def progress(done: FitProgress) -> None:
-            task.text = f"level {done.level}  distortion {done.distortion:.4f}"
-            task.update(done.level * done.epochs + done.epoch + 1)
+            together = done.level == levels  # whose first pass only counts what it begins with
+            which = "all levels" if together else f"level {done.level}"
+            task.text = f"{which}  distortion {done.distortion:.4f}"
+            task.update(done.level * epochs + done.epoch + (0 if together else 1))
 
         quantizer.fit(
             train,
-            epochs=config.quantize.epochs,
+            epochs=epochs,
+            refine=config.quantize.refine,
             batch_size=config.quantize.batch_size,
             seed=context.seed("hrvq"),
             progress=progress,

@@ -1,0 +1,125 @@
+"""All levels' codes moved together, after each was fitted to what the levels before it leave."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hrvq._gradients import normalize
+from hrvq._nearest import nearest
+from hrvq._precision import widest
+from hrvq._sources import VectorSource
+from hrvq._statistics import total_statistics
+
+_PAIRS_AT_ONCE = 16_384
+
+
+class Refined(NamedTuple):
+    """Codes, and how well they stand for the vectors when each level takes the nearest."""
+
+    codes: list[Tensor]
+    """(K, dim) a level."""
+    counts: list[Tensor]
+    """(K,) a level: how many vectors choose each code."""
+    distortion: list[float]
+    """Mean squared distance with the first l + 1 levels, one a level."""
+    passes: int
+    """In how many passes the codes were moved."""
+
+
+class _Found(NamedTuple):
+    tokens: Tensor  # (N, L) int32
+    counts: list[Tensor]  # (K,) a level
+    sums: list[Tensor]  # (K, dim) a level, of the vectors themselves
+    distortion: list[float]
+
+
+def refine(
+    source: VectorSource,
+    codes: Sequence[Tensor],
+    *,
+    passes: int,
+    tolerance: float,
+    batch_size: int,
+    cosine: bool,
+    progress: Callable[[int, float], object],
+) -> Refined:
+    """Lower the distortion of all levels' sum, in passes over the data.
+
+    A pass finds each vector's codes as `encode` does, then moves one level after another to where the sum of
+    squares is smallest with those codes: the mean of what all *other* levels leave of its vectors, where
+    `fit` takes the mean of what the levels *before* it leave (coordinate descent on the codebooks, as in
+    generalized residual vector quantization; Liu, Shao & Lu 2016, https://arxiv.org/abs/1609.05345, which
+    also searches several paths; here the search stays greedy). As the codes that vectors choose change with
+    them, nothing guarantees that the next pass finds less distortion, so the best codes found are kept.
+
+    Args:
+        codes: (K, dim) a level.
+        passes: at most so many, and one more that counts.
+        tolerance: done when a pass lowers the distortion by less than this share.
+        cosine: the vectors are normalised, and level 0 stays: its codes are directions.
+        progress: called after each pass with its number, from 0, and the distortion that it found.
+    """
+    best: Refined | None = None
+    codes = list(codes)
+    for done in range(passes + 1):
+        found = _measure(source, codes, batch_size=batch_size, cosine=cosine)
+        progress(done, found.distortion[-1])
+        before = float("inf") if best is None else best.distortion[-1]
+        if found.distortion[-1] < before:
+            best = Refined(codes, [each.float() for each in found.counts], found.distortion, done)
+        if best is None or done == passes or found.distortion[-1] >= (1 - tolerance) * before:
+            break
+        codes = _moved(codes, found, first=int(cosine))
+    assert best is not None  # the vectors are finite, and so are their distances
+    return best
+
+
+def _measure(source: VectorSource, codes: list[Tensor], *, batch_size: int, cosine: bool) -> _Found:
+    device, rows = codes[0].device, source.rows
+    wide = widest(device)
+    tokens = torch.empty(rows, len(codes), dtype=torch.int32, device=device)
+    counts = [torch.zeros(len(level), dtype=wide, device=device) for level in codes]
+    sums = [torch.zeros(level.shape, dtype=wide, device=device) for level in codes]
+    totals = [torch.zeros((), dtype=wide, device=device) for _ in codes]
+    for start, block in source.blocks(batch_size, device):
+        vectors = normalize(block) if cosine else block
+        residual = vectors
+        for level, table in enumerate(codes):
+            chosen = nearest(residual, table)
+            residual = residual - F.embedding(chosen, table)
+            tokens[start : start + len(block), level] = chosen.int()
+            more_counts, more_sums = total_statistics(vectors, chosen, len(table))
+            counts[level] += more_counts
+            sums[level] += more_sums
+            totals[level] += residual.square().sum(dtype=wide)
+    return _Found(tokens, counts, sums, [float(total) / rows for total in totals])
+
+
+def _moved(codes: list[Tensor], found: _Found, *, first: int) -> list[Tensor]:
+    """The codes, those of levels ``first`` and on moved in turn to the means of what the others leave."""
+    moved = list(codes)
+    for level in range(first, len(codes)):
+        left = found.sums[level] - _of_others(found.tokens, moved, level)
+        counts = found.counts[level][:, None]
+        means = (left / counts.clamp_min(1)).to(codes[level].dtype)
+        moved[level] = torch.where(counts > 0, means, moved[level])
+    return moved
+
+
+def _of_others(tokens: Tensor, codes: list[Tensor], level: int) -> Tensor:
+    """What the other levels say of the vectors of each code of a level, added up: (K, dim), wide."""
+    total = torch.zeros(codes[level].shape, dtype=widest(tokens.device), device=tokens.device)
+    for other, table in enumerate(codes):
+        if other == level:
+            continue
+        # Many vectors share a pair of codes.
+        pairs, counts = torch.unique(
+            tokens[:, level].long() * len(table) + tokens[:, other], return_counts=True
+        )
+        for some, times in zip(pairs.split(_PAIRS_AT_ONCE), counts.split(_PAIRS_AT_ONCE), strict=True):
+            rows = F.embedding(some % len(table), table).to(total.dtype)
+            total.index_add_(0, some // len(table), rows * times[:, None])
+    return total
