@@ -98,6 +98,29 @@ def test_an_averaged_model_can_be_used(vectors):
     assert torch.equal(averaged(vectors(5, 8)).tokens, model(vectors(5, 8)).tokens)
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.9995, 0.9999])
+def test_an_average_of_all_buffers_decodes_by_the_right_codes(decay, vectors):
+    """Whole numbers are averaged too, and rounded down."""
+    swa = torch.optim.swa_utils
+    q = HRVQ(HRVQConfig(dim=4, levels=4, codes=(300, 700, 24, 3)))
+    q.update(vectors(1500, 4))
+    averaged = swa.AveragedModel(q, multi_avg_fn=swa.get_ema_multi_avg_fn(decay), use_buffers=True)
+    for _ in range(3):
+        averaged.update_parameters(q)
+    tokens = q.encode(vectors(50, 4))
+    expected = sum(codes[tokens[:, level]] for level, codes in enumerate(averaged.module.codebooks))
+    torch.testing.assert_close(averaged.module.decode(tokens), expected)
+
+
+def test_a_table_that_is_moved_alone_is_found(vectors):
+    """As `DataParallel` and `fully_shard` do, which move buffers one by one."""
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=16))
+    q.update(vectors(100, 8))
+    with torch.device("cpu"):
+        q.table = q.table.to("meta")
+        assert q.decode(torch.zeros(3, 2, dtype=torch.int64, device="meta")).shape == (3, 8)
+
+
 @pytest.mark.parametrize("assign", [False, True])
 def test_a_state_dict_fills_a_quantizer_built_on_no_device(assign, vectors):
     q = HRVQ(HRVQConfig(dim=8, levels=2, codes=(16, 8)))

@@ -22,7 +22,6 @@ class Codes(nn.Module):
     table: Tensor
     counts: Tensor
     sums: Tensor
-    _starts: Tensor
     _weights: Tensor
     _progress: Tensor
 
@@ -37,7 +36,7 @@ class Codes(nn.Module):
         self.register_buffer("table", torch.zeros(total + 1, config.dim, dtype=dtype))
         self.register_buffer("counts", torch.zeros(total, dtype=dtype))
         self.register_buffer("sums", torch.zeros(total, config.dim, dtype=dtype))
-        self.register_buffer("_starts", self._first_rows(), persistent=False)
+        self._first_rows = self._made_first_rows()
         self.register_buffer("_weights", self._level_weights(), persistent=False)
         self.register_buffer("_progress", torch.zeros((), dtype=torch.int64), persistent=False)
         # The bool apart from the number: a compiled module guards what it asks, and this changes once.
@@ -45,9 +44,20 @@ class Codes(nn.Module):
         self._frozen = False
         self._steps = 0  # starts and updates done; on a CPU the buffer says so, elsewhere asking it waits
 
-    def _first_rows(self) -> Tensor:
+    def _made_first_rows(self) -> Tensor:
         starts = list(accumulate(self._sizes, initial=0))[:-1]
-        return torch.tensor(starts, device=self.table.device)
+        with torch.inference_mode(False):
+            return torch.tensor(starts, device=self.table.device)
+
+    @property
+    def _starts(self) -> Tensor:
+        """The table's first row of each level, int64 (levels,).
+
+        No buffer: an average of weights, which averages buffers too, would round some of them down.
+        """
+        if self._first_rows.device != self.table.device:  # which is moved alone where buffers are
+            self._first_rows = self._made_first_rows()
+        return self._first_rows
 
     def _level_weights(self) -> Tensor:
         weights = self.config.weight_per_level
@@ -64,7 +74,9 @@ class Codes(nn.Module):
             other = fn(tensor)
             return other if other.dtype == tensor.dtype else tensor.to(other.device)
 
-        return super()._apply(moved, recurse)
+        super()._apply(moved, recurse)
+        self._first_rows = self._made_first_rows()
+        return self
 
     @property
     def codebooks(self) -> tuple[Tensor, ...]:
@@ -106,7 +118,6 @@ class Codes(nn.Module):
         # Made anew, not filled: after `to_empty` they hold anything, and on "meta" nothing.
         with torch.inference_mode(False):  # where no tensor could be updated later
             self._progress = torch.tensor(self._steps, device=self.table.device)
-            self._starts = self._first_rows()
             self._weights = self._level_weights()
 
     def _load_from_state_dict(
