@@ -135,6 +135,19 @@ def test_a_state_dict_fills_a_quantizer_built_on_no_device(assign, vectors):
     assert torch.equal(other.decode(q.encode(x)), q.decode(q.encode(x)))
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_of_another_precision_is_taken_as_float32(assign, vectors):
+    """As of a checkpoint that was halved to save space."""
+    q = HRVQ(HRVQConfig(dim=8, levels=2, codes=16))
+    q.update(vectors(100, 8))
+    halved = {name: t.bfloat16() if t.is_floating_point() else t for name, t in q.state_dict().items()}
+    other = HRVQ(q.config)
+    other.load_state_dict(halved, assign=assign)
+    assert {t.dtype for t in (other.table, other.counts, other.sums)} == {torch.float32}
+    assert torch.equal(other.table, q.table.bfloat16().float())
+    other.update(vectors(100, 8, seed=1), other(vectors(100, 8, seed=1)).tokens)
+
+
 def test_copies_stay_frozen(quantizer, random_codebooks):
     q = quantizer(random_codebooks(8, (4,))).freeze()
     assert copy.deepcopy(q).frozen

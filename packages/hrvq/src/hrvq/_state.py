@@ -147,6 +147,8 @@ class Codes(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        for name in ("table", "counts", "sums"):  # with `assign` they are the file's own, of its dtype
+            setattr(self, name, getattr(self, name).float())
 
     @torch.no_grad()
     def set_codebooks(self, codebooks: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> None:
