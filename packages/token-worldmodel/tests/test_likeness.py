@@ -1,5 +1,7 @@
 """Heads whose weights are learned as W + C P: the same model, another way to it."""
 
+import copy
+
 import pytest
 import torch
 from token_worldmodel import (
@@ -189,3 +191,16 @@ def test_codes_that_are_no_numbers_are_refused_before_the_model_is_changed(make_
     with pytest.raises(ValueError, match="codebooks hold NaN"), alike_codes_learn_together(model, wrong):
         pass
     assert torch.equal(model.heads[0].weight, before)
+
+
+def test_a_copy_made_within_can_be_used_and_kept_after_it(make_model, make_window, tmp_path) -> None:
+    model = make_model().eval()
+    window, path = make_window(model, 2, 4), tmp_path / "best.safetensors"
+    with alike_codes_learn_together(model, codebooks(model)), torch.no_grad():
+        for head in model.heads:
+            head.parametrizations.weight[0].shared.normal_()
+        best = copy.deepcopy(model)
+        before = best(*window).logits[0]
+    assert torch.equal(best(*window).logits[0], before)
+    save_worldmodel(path, best)
+    torch.testing.assert_close(load_worldmodel(path)(*window).logits[0], before)

@@ -38,7 +38,8 @@ def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -
     But they are vectors, and many stand for moments that differ by a pixel. Within the context the weights of
     a level's head are W + C P, with C the codes (K, E), centred and of length 1 on average, and P (E, D)
     learned, from zero: a step along P moves the rows of all codes by what they have in common. At its end the
-    sum takes W's place, so that the model is what it was in function, size and speed.
+    sum takes W's place, so that the model is what it was in function, size and speed. A copy made within the
+    context keeps both parts, and can be used and saved after it.
 
     Make optimiser and objective within the context, because the model has other parameters there.
 
@@ -65,4 +66,7 @@ def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -
     finally:
         for head in model.heads:
             if parametrize.is_parametrized(head):  # some are not where a codebook was refused
+                shared, weight = type(head), type(head).weight
                 parametrize.remove_parametrizations(head, "weight", leave_parametrized=True)
+                # That took it from the class, which copies made in the context have as well.
+                shared.weight = weight
