@@ -44,6 +44,14 @@ def test_what_ppo_reports_counts_as_its_loss_does() -> None:
     assert (approx_kl.item(), clip_fraction.item()) == (0.0, 0.0)
 
 
+def test_what_ppo_does_not_count_may_be_filled_with_anything() -> None:
+    behaviour = torch.tensor([-1.0, -1e9, 3e38])
+    log_probs = torch.full((3,), -1.0, requires_grad=True)
+    found = ppo_loss(log_probs, behaviour, torch.ones(3), weights=torch.tensor([1.0, 0.0, 0.0]))
+    assert [number.item() for number in found] == [-1.0, 0.0, 0.0]
+    assert torch.autograd.grad(found.loss, log_probs)[0].tolist() == [-1.0, 0.0, 0.0]
+
+
 def test_ppo_teaches_neither_the_critic_nor_the_policy_that_chose() -> None:
     log_probs, behaviour, advantages = (torch.full((3,), 0.1, requires_grad=True) for _ in range(3))
     ppo_loss(log_probs, behaviour, advantages).loss.backward()

@@ -66,6 +66,8 @@ def ppo_loss(
     require(clip > 0, "clip", clip, "a number above 0")
     advantages = advantages.detach()
     log_ratio = log_probs - behaviour_log_probs.detach()
+    if weights is not None:  # what does not count may be filled with anything, whose exponential is infinite
+        log_ratio = log_ratio.masked_fill(weights == 0, 0.0)
     ratio = log_ratio.exp()
     surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
     with torch.no_grad():
