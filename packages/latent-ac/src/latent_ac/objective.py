@@ -99,7 +99,9 @@ class ImaginedBatch:
         action_mask: bool (A,) or (B, A), true where allowed.
         log_probs: (H, B), of the actions under the policy that chose them; PPO needs it.
         returns: (H, B), fixed targets of the critic.
-        advantages: (H, B), fixed and scaled; both are filled by ``ActorCriticObjective.minibatches``.
+        advantages: (H, B), fixed and scaled.
+        percentiles: (2,), of the returns, by which they were scaled; ``ActorCriticObjective.minibatches``
+            fills all three.
     """
 
     features: Features
@@ -110,6 +112,7 @@ class ImaginedBatch:
     log_probs: Tensor | None = None
     returns: Tensor | None = None
     advantages: Tensor | None = None
+    percentiles: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
@@ -119,9 +122,9 @@ class ImaginedBatch:
         """The trajectories numbered by ``index``, int64 (b,)."""
 
         def pick(name: str, tensor: Any) -> Any:
-            if name != "action_mask":
-                return tensor[:, index]
-            return tensor if tensor.ndim == 1 else tensor[index]
+            if len(tensor.shape) == 1:  # of all trajectories alike
+                return tensor
+            return tensor[index] if name == "action_mask" else tensor[:, index]
 
         return self._map(pick)
 
@@ -170,8 +173,7 @@ class ActorCriticObjective(nn.Module):
         self.anchor = None if anchor is None else copy.deepcopy(anchor).requires_grad_(False)
         self.slow_critic = SlowTarget(critic, config.slow_decay)
         self.normalizer = ReturnNormalizer(config.return_decay)
-        self._scaled_by: Tensor | None = None  # the percentiles of the dream last seen whole
-        self._observed: Tensor | None = None  # the same, until they are committed
+        self._observed: Tensor | None = None  # percentiles of a dream, until they are committed
 
     @property
     def steps_per_batch(self) -> int:
@@ -197,9 +199,7 @@ class ActorCriticObjective(nn.Module):
         size, parts = batch.actions.shape[1], self.config.ppo_minibatches
         require(size >= parts, "ppo_minibatches", parts, f"at most the {size} trajectories of a batch")
         with torch.no_grad():
-            values = self.critic(batch.features[:-1])
-            returns, advantages, _ = self._targets(batch, values)
-        batch = replace(batch, returns=returns, advantages=advantages)
+            batch = self._with_targets(batch, self.critic(batch.features[:-1]))
         for _ in range(self.config.ppo_epochs):
             if parts == 1:
                 yield batch
@@ -220,11 +220,13 @@ class ActorCriticObjective(nn.Module):
         config, states = self.config, batch.features[:-1].detach()
         outputs = self.critic.outputs(states)
         values = self.critic.value(outputs).detach()
-        if batch.returns is None or batch.advantages is None:
-            returns, advantages, percentiles = self._targets(batch, values)
-        else:
-            returns, advantages = batch.returns, batch.advantages
-            percentiles = self.normalizer.percentiles if self._scaled_by is None else self._scaled_by
+        if batch.returns is None:
+            batch = self._with_targets(batch, values)
+        returns, advantages, percentiles = batch.returns, batch.advantages, batch.percentiles
+        assert returns is not None
+        assert advantages is not None
+        if percentiles is None:  # of targets that were made elsewhere
+            percentiles = self.normalizer.percentiles
         weights = survival(batch.continues)
 
         logits = self.actor(states, batch.action_mask)
@@ -285,11 +287,8 @@ class ActorCriticObjective(nn.Module):
             self._observed = None
 
     @torch.no_grad()
-    def _targets(self, batch: ImaginedBatch, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns and scaled advantages, (H, B) each, and the percentiles (2,) that they were scaled by.
-
-        ``values`` (H, B) are the critic's of the states acted in.
-        """
+    def _with_targets(self, batch: ImaginedBatch, values: Tensor) -> ImaginedBatch:
+        """The batch with returns and advantages; ``values`` (H, B): the critic's, of the states acted in."""
         config = self.config
         if config.slow_target == "returns":
             bootstrap = torch.cat((values[:1], self.slow_critic(batch.features[1:])))
@@ -300,13 +299,12 @@ class ActorCriticObjective(nn.Module):
         weights = survival(batch.continues)
         # What follows an end is not there, whatever it is filled with.
         observed = self.normalizer.observe(returns.masked_fill(weights == 0, torch.nan))
-        self._scaled_by = observed
         if self.training:  # a batch that is only looked at must not be committed by the next step
             self._observed = observed
         advantages = (returns - values) / self.normalizer.scale(observed)
         if config.center_advantages:
             advantages = advantages - weighted_mean(advantages, weights)
-        return returns, advantages, observed
+        return replace(batch, returns=returns, advantages=advantages, percentiles=observed)
 
     def _check(self, batch: ImaginedBatch) -> None:
         steps, size = batch.actions.shape if batch.actions.ndim == 2 else (0, 0)
