@@ -42,14 +42,11 @@ def info_nce(
             f"anchors are {tuple(anchors.shape)}, positives {tuple(positives.shape)}; "
             "both must have one shape (..., N, D)"
         )
-    logits = _similarities(anchors, positives, temperature, ignore)
-    return (logits.logsumexp(-1) - logits.diagonal(dim1=-2, dim2=-1)).mean()
-
-
-def _similarities(anchors: Tensor, positives: Tensor, temperature: float, ignore: Tensor | None) -> Tensor:
     with torch.autocast(anchors.device.type, enabled=False):
         logits = anchors.float() @ positives.float().mT / temperature
-    return logits if ignore is None else logits.masked_fill(ignore, -torch.inf)
+    if ignore is not None:
+        logits = logits.masked_fill(ignore, -torch.inf)
+    return (logits.logsumexp(-1) - logits.diagonal(dim1=-2, dim2=-1)).mean()
 
 
 def balanced_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
