@@ -167,6 +167,7 @@ def _unit_roundoff() -> float:
     return max(_ROUNDOFF.get(setting, _COARSEST) for setting in settings)
 
 
+@torch.no_grad()
 def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """Greedy residual search: at each level the code nearest to what the levels before left.
 

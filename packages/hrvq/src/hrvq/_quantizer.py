@@ -83,7 +83,7 @@ class HRVQ(Codes):
         config = self.config
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask)
-            tokens = self._search(rows)
+            tokens = search(rows, self.codebooks)
             drops = self.training and config.level_dropout > 0 and config.levels > 1
             if drops:
                 depth = self._draw_depth(len(rows), rows.device, generator)
@@ -221,7 +221,7 @@ class HRVQ(Codes):
                     mask = (tokens >= 0).any(-1).view(x.shape[:-1])  # padding may hold anything
             rows, valid = self._rows(x, mask, for_update=True)
             if tokens is None:
-                tokens = self._search(rows)
+                tokens = search(rows, self.codebooks)
             if valid is not None:
                 tokens = torch.where(valid[:, None], tokens, NO_CODE)
             index = self._table_rows(tokens)
@@ -312,10 +312,6 @@ class HRVQ(Codes):
         if self.config.distance == "cosine":
             rows = normalize(rows)
         return rows, valid
-
-    @torch.no_grad()
-    def _search(self, rows: Tensor) -> Tensor:
-        return search(rows, self.codebooks)
 
     def _table_rows(self, tokens: Tensor) -> Tensor:
         index = tokens + self._starts[: tokens.shape[-1]]
