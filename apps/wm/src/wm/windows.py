@@ -7,7 +7,7 @@ from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories, load_t
 
 from wm.stage import Context
 
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "all"]
 # Both are built before training, so that one without a window is reported at once.
 SPLITS: tuple[Split, Split] = ("train", "validation")
 
@@ -32,7 +32,9 @@ def token_sampler(
     batch_size: int,
     split: Split = "train",
 ) -> TokenSampler:
-    """Windows of ``length`` steps from the run's split; in later rounds the newest play has its share."""
+    """Windows of ``length`` steps from the run's split; in later rounds the newest play has its share, unless
+    they validate.
+    """
     config = context.config
     weights = config.windows.game_weights
     return TokenSampler(
@@ -43,7 +45,7 @@ def token_sampler(
         seed=config.seed,
         split=split,
         validation_fraction=config.collect.validation_fraction,
-        newest=newest_rows(context) if split == "train" else None,
+        newest=None if split == "validation" else newest_rows(context),
         newest_share=config.rounds.newest_share,
         device=context.device,
     )
@@ -63,16 +65,7 @@ def newest_windows(
     None in round 0, and none where the codes are others than those of the round before: nothing of that round
     knows them.
     """
-    newest = newest_rows(context)
-    if newest is None or context.config.rounds.encoder_steps:
+    if context.previous is None or context.config.rounds.encoder_steps:
         return iter(())
-    sampler = TokenSampler(
-        tokens,
-        length=length,
-        batch_size=batch_size,
-        seed=context.config.seed,
-        split="all",
-        newest=newest,
-        device=context.device,
-    )
+    sampler = token_sampler(context, tokens, length=length, batch_size=batch_size, split="all")
     return sampler.sweep(stride, limit=limit, newest_only=True)
