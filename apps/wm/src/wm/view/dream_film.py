@@ -33,7 +33,7 @@ from wm.view.images import (
     to_bytes,
     write_gif,
 )
-from wm.view.viewer import DRAW_BATCH, Drawer
+from wm.view.viewer import Drawer, draw_steps
 from wm.view.watching import DreamedGame, WatchedDream, unit, watch
 
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
@@ -91,12 +91,9 @@ def write_dream(path: Path, dream: WatchedDream, drawer: Drawer, game: str, repo
 def draw(dream: WatchedDream, drawer: Drawer, game: str, steps: range) -> Iterator[Image.Image]:
     """A picture of each of the steps: the frame, what each level adds, action, reward and continuation."""
     totals = dream.rewards.cumsum(0)
-    for first in range(0, len(steps), DRAW_BATCH):
-        some = steps[first : first + DRAW_BATCH]
-        frames = drawer.draw(dream.tokens[list(some)], game).numpy()
-        for step, levels in zip(some, frames, strict=True):
-            dreamed = step - len(dream.real)
-            yield _picture(dream, step, levels, game, float(totals[dreamed]) if dreamed >= 0 else 0.0)
+    for step, levels in draw_steps(drawer, dream.tokens, game, steps):
+        dreamed = step - len(dream.real)
+        yield _picture(dream, step, levels, game, float(totals[dreamed]) if dreamed >= 0 else 0.0)
 
 
 def _picture(

@@ -20,7 +20,7 @@ from wm.run import Layout
 from wm.view.album import album_of
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
-from wm.view.viewer import DRAW_BATCH, Drawer, Viewer
+from wm.view.viewer import Drawer, Viewer, draw_steps
 from wm.view.watching import DreamedGame
 
 BIG = 4
@@ -97,35 +97,26 @@ def draw_episode(
     known, expected = running_scores(film, dream)
     beside = "   ({:g} won less lost)" if dream.signs else ""
     heading = "won less lost, as it expects" if dream.signs else "score it expects"
-    for first in range(0, len(steps), DRAW_BATCH):
-        some = steps[first : first + DRAW_BATCH]
-        drawn = drawer.draw(dream.tokens[list(some)], game)[:, -1].numpy()
-        for step, frame in zip(some, drawn, strict=True):
-            dreamed = step >= dream.context
-            canvas = Image.new("RGB", (3 * MARGIN + 2 * SIDE, HEAD + SIDE + FOOT), PAPER)
-            pen = ImageDraw.Draw(canvas)
-            left, right = MARGIN, 2 * MARGIN + SIDE
-            pen.text((left, 10), f"{game}, {title}", INK, font(16))
-            pen.text((left + SIDE, 12), f"step {step}", FAINT, font(14), anchor="ra")
-            pen.text((right, 12), "dreamed from here on" if dreamed else "real so far", REAL, font(14))
-            paste(canvas, film.frames[step], BIG, left, HEAD)
-            paste(
-                canvas,
-                to_bytes(frame) if dreamed else film.frames[step],
-                BIG,
-                right,
-                HEAD,
-                None if dreamed else REAL,
-            )
-            action = ACTION_NAMES[film.actions[step - 1]] if step else "-"
-            below = HEAD + SIDE + 10
-            pen.text((left, below), f"action {action}", FAINT, font(14))
-            score = f"score {scored[step]:g}{beside.format(known[step])}"
-            pen.text((left, below + 18), score, reward_colour(film.rewards[step]), font(18))
-            reward = float(dream.rewards[step - dream.context]) if dreamed else film.rewards[step]
-            pen.text((right, below), heading, FAINT, font(14))
-            pen.text((right, below + 18), f"{expected[step]:z.1f}", reward_colour(reward), font(18))
-            yield np.asarray(canvas)
+    for step, levels in draw_steps(drawer, dream.tokens, game, steps):
+        dreamed = step >= dream.context
+        canvas = Image.new("RGB", (3 * MARGIN + 2 * SIDE, HEAD + SIDE + FOOT), PAPER)
+        pen = ImageDraw.Draw(canvas)
+        left, right = MARGIN, 2 * MARGIN + SIDE
+        pen.text((left, 10), f"{game}, {title}", INK, font(16))
+        pen.text((left + SIDE, 12), f"step {step}", FAINT, font(14), anchor="ra")
+        pen.text((right, 12), "dreamed from here on" if dreamed else "real so far", REAL, font(14))
+        paste(canvas, film.frames[step], BIG, left, HEAD)
+        shown, border = (to_bytes(levels[-1]), None) if dreamed else (film.frames[step], REAL)
+        paste(canvas, shown, BIG, right, HEAD, border)
+        action = ACTION_NAMES[film.actions[step - 1]] if step else "-"
+        below = HEAD + SIDE + 10
+        pen.text((left, below), f"action {action}", FAINT, font(14))
+        score = f"score {scored[step]:g}{beside.format(known[step])}"
+        pen.text((left, below + 18), score, reward_colour(film.rewards[step]), font(18))
+        reward = float(dream.rewards[step - dream.context]) if dreamed else film.rewards[step]
+        pen.text((right, below), heading, FAINT, font(14))
+        pen.text((right, below + 18), f"{expected[step]:z.1f}", reward_colour(reward), font(18))
+        yield np.asarray(canvas)
 
 
 def running_scores(film: EpisodeFilm, dream: DreamedEpisode) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,12 +1,14 @@
 """Tokens drawn as frames, coarse to fine. Only for looking: nothing learns from these pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 from cnn_encoder import Decoder
 from hrvq import HRVQ
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wm.artifacts import frozen_decoder, frozen_quantizer, known_backgrounds
@@ -24,6 +26,15 @@ class Drawer(Protocol):
         Integer tokens (N, L) -> float32 (N, L + 1, 84, 84) on the CPU, gray levels in [0, 255].
         """
         ...
+
+
+def draw_steps(
+    drawer: Drawer, tokens: Tensor, game: str, steps: range
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Each of the steps of tokens (T, L) with its frames (L + 1, 84, 84); few are in memory at once."""
+    for first in range(0, len(steps), DRAW_BATCH):
+        some = steps[first : first + DRAW_BATCH]
+        yield from zip(some, drawer.draw(tokens[list(some)], game).numpy(), strict=True)
 
 
 @dataclass(frozen=True)
@@ -56,9 +67,6 @@ class Viewer:
     def draw(self, tokens: Tensor, game: str) -> Tensor:
         """As `Drawer.draw`, by the decoder."""
         background = self.backgrounds[game]
-        drawn = []
-        for part in tokens.split(DRAW_BATCH):
-            levels = self.quantizer.level_embeddings(part.long().to(background.device))
-            drawn.append(self.decoder(levels.cumsum(-2), background).cpu())
-        frames = torch.cat(drawn)
+        levels = self.quantizer.level_embeddings(tokens.long().to(background.device))
+        frames = self.decoder(levels.cumsum(-2), background).cpu()
         return torch.cat([background.cpu().expand(len(frames), 1, -1, -1), frames], 1)
