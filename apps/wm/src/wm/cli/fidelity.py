@@ -46,7 +46,7 @@ def fidelity(
     config, layout = open_to_read(run, console, index)
     options = FidelityOptions(
         horizon=horizon,
-        context=context,
+        context=config.dream.context if context is None else context,
         windows=windows,
         frames=frames,
         reader_steps=reader_steps,

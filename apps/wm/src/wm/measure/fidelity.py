@@ -4,7 +4,7 @@ Shape legend: B windows, C context steps, H horizon, L levels, V state variables
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class FidelityOptions:
 
     Args:
         horizon: steps to dream; what does not fit in the model's window is cut.
-        context: real steps before a dream; ``None`` for the run's own.
+        context: real steps before a dream.
         windows: dreams of a game.
         frames: steps of labelled play the state reader learns from; as many, of other episodes, are replayed.
         reader_steps: of the reader's training, an MLP probe's.
@@ -63,7 +63,7 @@ class FidelityOptions:
     """
 
     horizon: int
-    context: int | None
+    context: int
     windows: int
     frames: int
     reader_steps: int
@@ -99,17 +99,16 @@ def fidelity_run(
         )
     model = frozen_worldmodel(layout, device)
     most = model.config.max_steps  # the settings may have been changed since it was trained
-    context = config.dream.context if options.context is None else options.context
-    horizon = min(options.horizon, most - context)
+    context, asked = options.context, options.horizon
+    horizon = min(asked, most - context)
     if horizon < 1:
         raise ValueError(
             f"a context of {context} steps leaves no step to dream in worldmodel.max_steps = {most}; "
             "give a shorter --context"
         )
-    if horizon < options.horizon:
+    if horizon < asked:
         console.print(
-            f"horizon {horizon}, not {options.horizon}: context and horizon together fit in the model's "
-            f"{most} steps",
+            f"horizon {horizon}, not {asked}: context and horizon together fit in the model's {most} steps",
         )
     trained = config.windows.length - context
     if horizon > trained:
@@ -118,13 +117,12 @@ def fidelity_run(
             f"(windows.length = {config.windows.length})",
         )
     known = encoded_games(layout, known, console.print)
-    compared = _Fidelity(config, layout, model, options, context, horizon, device, Reporter(console))
+    options = replace(options, horizon=horizon)
+    compared = _Fidelity(config, layout, model, options, device, Reporter(console))
     result = {
         "protocol": asdict(options)
         | {
             "round": round_of(layout, config),
-            "context": context,
-            "horizon": horizon,
             "trained_horizon": trained,
             "emulator": config.collect.protocol,
         },
@@ -155,13 +153,11 @@ class _Fidelity:
         layout: Layout,
         model: WorldModel,
         options: FidelityOptions,
-        context: int,
-        horizon: int,
         device: torch.device,
         reporter: Reporter,
     ) -> None:
         self.config, self.layout, self.options = config, layout, options
-        self.context, self.horizon = context, horizon
+        self.context, self.horizon = options.context, options.horizon
         self.device, self.reporter = device, reporter
         self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
