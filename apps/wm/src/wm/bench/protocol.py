@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,9 +230,11 @@ OF_EACH_RUN = ("seed", "agent_of_round")  # the rest of a protocol is shared
 
 def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> dict[str, Any]:
     """Scores by game and seed, aggregates of ours and of every published system that has all the games."""
-    scores = {
-        game: [scored["agent"]["mean"] for scored in of_game.values()] for game, of_game in runs.items()
-    }
+
+    def of_each(number: Callable[[Any], float]) -> dict[str, list[float]]:
+        return {game: [number(scored) for scored in of_game.values()] for game, of_game in runs.items()}
+
+    scores = of_each(lambda s: s["agent"]["mean"])
     referenced = [game for game in scores if human_normalized(game, 0.0) is not None]
     published: dict[str, dict[str, list[float]]] = {}
     for game in scores:
@@ -253,16 +255,10 @@ def summarise(options: BenchOptions, runs: Mapping[str, Mapping[int, Any]]) -> d
             "overrides": list(options.overrides),
             **{key: value for key, value in _first(runs)["protocol"].items() if key not in OF_EACH_RUN},
         },
-        "real_steps": {
-            game: [
-                scored["agent_steps_collected"] + scored["agent_steps_choosing"]
-                for scored in of_game.values()
-            ]
-            for game, of_game in runs.items()
-        },
+        "real_steps": of_each(lambda s: s["agent_steps_collected"] + s["agent_steps_choosing"]),
         "scores": scores,
-        "random": {game: [s["random"]["mean"] for s in of_game.values()] for game, of_game in runs.items()},
-        "cut": {game: [s["agent"].get("cut", 0) for s in of_game.values()] for game, of_game in runs.items()},
+        "random": of_each(lambda s: s["random"]["mean"]),
+        "cut": of_each(lambda s: s["agent"].get("cut", 0)),
         "reference": {
             game: {"random": game_info(game).random_score, "human": game_info(game).human_score}
             for game in scores
