@@ -1,7 +1,9 @@
 """The `wm` command called in this process, and settings that make a whole run take seconds."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner
 from wm.cli import app
@@ -41,3 +43,13 @@ def train(directory: Path, *arguments: object) -> Result:
     """`wm train --run directory` with the small settings."""
     small = ("--preset", "tiny", "--device", "cpu", *options(SMALL))
     return wm("train", "--run", directory, *small, *arguments)
+
+
+def artifacts(directory: Path) -> dict[str, bytes]:
+    """What a run has made, by path."""
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*.safetensors")}
+
+
+def stages(directory: Path) -> dict[str, Any]:
+    """What a run's manifest has of each stage."""
+    return json.loads((directory / "manifest.json").read_text())["stages"]

@@ -10,14 +10,13 @@ import sys
 import time
 import tomllib
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from cnn_encoder import ContrastiveObjective, load_embeddings
-from command import SMALL, options, train, wm
+from command import SMALL, artifacts, options, train, wm
 from hrvq import HRVQ
 from latent_ac import ActorCriticObjective, PredictorObjective
 from token_worldmodel import WorldModelObjective, load_worldmodel
@@ -33,10 +32,6 @@ from wm.stages import stages_of
 from wm.trained import load_policy
 
 STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
-
-
-def artifacts(directory: Path) -> dict[str, bytes]:
-    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*.safetensors")}
 
 
 def stop(_) -> None:

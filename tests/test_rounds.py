@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from atari_data import FrameStore, RandomPolicy, StickyRandomPolicy, final_rows
-from command import SMALL, options, train, wm
+from command import SMALL, artifacts, options, stages, train, wm
 from hrvq import HRVQ
 from latent_ac import evaluate_predictors, load_agent
 from rich.console import Console
@@ -54,14 +54,6 @@ NAMES = [
     ),
     *("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate"),
 ]
-
-
-def artifacts(directory: Path) -> dict[str, bytes]:
-    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*.safetensors")}
-
-
-def stages(directory: Path) -> dict[str, dict]:
-    return json.loads((directory / "manifest.json").read_text())["stages"]
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """A run that begins with another's trained parts, by the real command on the real emulator at a tiny size."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 from cnn_encoder import load_encoder
-from command import options, train, wm
+from command import options, stages, train, wm
 from hrvq import HRVQ
 from safetensors.numpy import load_file
 from wm.config import load_config
@@ -31,10 +30,6 @@ def begun(run, tmp_path_factory):
     assert result.code == 0, result.output
     assert "encoder, hrvq, worldmodel" in result.output
     return directory
-
-
-def stages(directory):
-    return json.loads((directory / "manifest.json").read_text())["stages"]
 
 
 def test_encoder_and_codes_are_kept_and_the_world_model_is_trained_on(run, begun):
