@@ -172,8 +172,7 @@ def _resolve(
     if directory is None:
         base, name = _beginning(preset, start, default)
         # Other changes may suit the run that lies there, and not what it was begun with.
-        named: dict[str, Any] = {key: changes[key] for key in ("games", "seed") if key in changes}
-        what = {key: value for key, value in merge(base, named).items() if key in ("games", "seed")}
+        what = {key: value for key, value in merge(base, changes).items() if key in ("games", "seed")}
         directory = default_directory(build_config(what), name)
     layout = Layout(directory)
     if preset is None and layout.config.exists():
