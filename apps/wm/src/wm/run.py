@@ -248,7 +248,7 @@ class Manifest:
         described = {}
         for path in sorted(paths):
             stat = path.stat()
-            described[self._key(path)] = {
+            described[path.relative_to(self.layout.root).as_posix()] = {
                 "sha256": sha256(path),
                 "size": stat.st_size,
                 "mtime_ns": stat.st_mtime_ns,
@@ -292,9 +292,6 @@ class Manifest:
         return {
             key: digest for stage in stages for key, digest in _digests(self.stages[stage].artifacts).items()
         }
-
-    def _key(self, path: Path) -> str:
-        return path.relative_to(self.layout.root).as_posix()
 
     def _write(self) -> None:
         stages, aside = (

@@ -53,10 +53,6 @@ def code_counts(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> list
     return counts
 
 
-def _shares(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> list[Tensor]:
-    return [counts.float() / counts.sum().clamp_min(1) for counts in code_counts(tokens, codes)]
-
-
 def usage(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> Tensor:
     """Share of the codes that occur at all: float32 (L,)."""
     return torch.stack([(counts > 0).float().mean() for counts in code_counts(tokens, codes)])
@@ -64,8 +60,8 @@ def usage(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> Tensor:
 
 def bits(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> Tensor:
     """Entropy of each level's tokens in bits, -sum p log2 p: float32 (L,); at most log2 K."""
-    nats = [torch.special.entr(share).sum() for share in _shares(tokens, codes)]
-    return torch.stack(nats) / log(2)
+    shares = (counts.float() / counts.sum().clamp_min(1) for counts in code_counts(tokens, codes))
+    return torch.stack([torch.special.entr(share).sum() for share in shares]) / log(2)
 
 
 def perplexity(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> Tensor:

@@ -40,7 +40,7 @@ class WorldModelOutput:
         It is ``hidden`` of the step before, and zeros at the window's first step. With the step's tokens
         it is all a policy may know: the pair (h, z) of Dreamer (https://arxiv.org/abs/2301.04104).
         """
-        return shift_right(self.hidden)
+        return F.pad(self.hidden[:, :-1], (0, 0, 1, 0))
 
 
 def after_first(logits: Tensor, level: int) -> Tensor:
@@ -51,11 +51,6 @@ def after_first(logits: Tensor, level: int) -> Tensor:
     before it to be compared with.
     """
     return logits[:, :-1] if level == 0 else logits[:, 1:]
-
-
-def shift_right(hidden: Tensor) -> Tensor:
-    """(B, T, D) one step later, beginning with zeros."""
-    return F.pad(hidden[:, :-1], (0, 0, 1, 0))
 
 
 class TransformerBlock(nn.Module):
