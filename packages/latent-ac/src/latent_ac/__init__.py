@@ -2,12 +2,13 @@
 
 from latent_ac.actor import Actor, ActorConfig, CodePolicy
 from latent_ac.agent import Agent, load_agent, save_agent
+from latent_ac.batch import ImaginedBatch
 from latent_ac.calibration import Calibration, calibration, expected_calibration_error
 from latent_ac.categorical import action_mask, entropy, log_prob, mask_logits
 from latent_ac.critic import Critic, CriticConfig, SlowTarget
 from latent_ac.features import CodeFeatures, Features
 from latent_ac.losses import PPOLoss, ppo_loss, reinforce_loss
-from latent_ac.objective import ActorCriticObjective, AgentConfig, ImaginedBatch
+from latent_ac.objective import ActorCriticObjective, AgentConfig
 from latent_ac.predictor_objective import PredictorObjective, TransitionBatch, evaluate_predictors
 from latent_ac.predictors import ContinuePredictor, PredictorConfig, RewardPredictor
 from latent_ac.returns import ReturnNormalizer, lambda_returns, survival
