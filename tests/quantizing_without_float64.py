@@ -23,7 +23,7 @@ def as_on_a_cpu() -> None:
     vectors = torch.randn(500, 6)
     here = HRVQ(HRVQConfig(dim=6, levels=2, codes=8))
     there = HRVQ(here.config).to(DEVICE)
-    there.fit(vectors.to(DEVICE))
+    there.fit(vectors.to(DEVICE), refine=3)
     here.set_codebooks([codes.cpu() for codes in there.codebooks])
     tokens = there.encode(vectors.to(DEVICE))
     assert torch.equal(tokens.cpu(), here.encode(vectors))

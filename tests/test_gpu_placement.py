@@ -10,6 +10,7 @@ from command import SMALL, options
 HERE = Path(__file__).parent
 ROUNDS = [
     "collect.num_steps=900",
+    "quantize.refine=2",
     "rounds.count=2",
     "rounds.first_steps=600",
     "rounds.encoder_steps=2",
