@@ -223,5 +223,11 @@ def test_what_a_video_cannot_hold_is_said(tmp_path: Path):
     assert read_frames(tmp_path / "film.mp4")[0] == 2
 
 
+def test_a_speed_may_be_any_number_of_numpy(tmp_path: Path):
+    for fps in (np.float32(15), np.int64(15)):
+        write_video(tmp_path / "film.mp4", FRAMES[:2], fps=fps)
+        assert read_frames(tmp_path / "film.mp4")[0] == 2
+
+
 def test_frames_may_be_a_list(tmp_path: Path):
     assert import_recording(tmp_path, list(FRAMES), ACTIONS[:-1], game="my_game").num_rows == len(FRAMES)

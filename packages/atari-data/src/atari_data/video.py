@@ -70,6 +70,7 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: f
     """
     if not _SLOWEST <= fps <= _FASTEST:
         raise ValueError(f"fps is {fps}; give a number from {_SLOWEST} to {_FASTEST}")
+    rate = Fraction(float(fps)).limit_denominator(1001)  # NumPy's float32 is no number to Fraction itself
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -82,7 +83,6 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: f
                 if stream is None:
                     if height % 2 or width % 2:
                         raise ValueError(f"the pictures are {width} x {height}; H.264 takes even sides only")
-                    rate = Fraction(fps).limit_denominator(1001)
                     stream = container.add_stream("libx264", rate=rate)
                     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
                 if (height, width) != (stream.height, stream.width):
