@@ -82,3 +82,22 @@ def test_a_new_episode_remembers_nothing_of_the_one_before():
     assert not state(2, True, True).any()  # others, who are followed apart
     assert state(0, True, False).any(1).tolist() == [False, True]
     torch.testing.assert_close(state(0, False, False)[0], on[0])  # it is like the first episode
+
+
+def test_a_memory_asked_of_other_plays_says_what_observations_it_needs():
+    sizes = {"num_levels": 2, "num_codes": 5, "dim": 16, "num_layers": 1, "num_heads": 2, "max_steps": 8}
+    memory = Memory(
+        WorldModel(WorldModelConfig(**sizes)).eval(), DreamConfig(context=2, horizon=2, hidden_state=True)
+    )
+
+    def observe(plays, frame_before):
+        observations = np.full((plays, 4, 3, 3), frame_before, np.uint8)
+        return memory.observe(np.arange(plays), observations, torch.zeros(plays, 2, dtype=torch.int64))
+
+    with pytest.raises(ValueError, match="begin with those of a reset"):
+        observe(2, frame_before=1)
+    assert not observe(2, frame_before=0).any()  # nothing is left of what was refused
+    memory.act(np.arange(2), torch.tensor([3, 4]))
+    with pytest.raises(ValueError, match="of 1 plays, and this agent remembers 2"):
+        observe(1, frame_before=1)
+    assert observe(2, frame_before=1).any()

@@ -32,14 +32,30 @@ class Memory:
     def __init__(self, model: WorldModel, config: DreamConfig) -> None:
         self._model, self._config = model, config
         self._trackers: dict[int, StateTracker] = {}
+        self._plays: dict[int, int] = {}
 
     def observe(self, env_ids: np.ndarray, observations: np.ndarray, tokens: Tensor) -> Tensor | None:
-        """The state (B, D) as the actor sees it, now that each play shows ``tokens`` int64 (B, L)."""
-        group = int(env_ids[0])
-        if group not in self._trackers:
-            self._trackers[group] = StateTracker(self._model, len(tokens), self._config.memory)
+        """The state (B, D) as the actor sees it, now that each play shows ``tokens`` int64 (B, L).
+
+        Raises:
+            ValueError: a play is met after its first frame, or another number of plays than before.
+        """
+        group, plays = int(env_ids[0]), len(tokens)
         # Nothing came before an episode's first frame.
         begins = torch.from_numpy(~observations[:, :-1].any(axis=(1, 2, 3))).to(tokens.device)
+        if group not in self._trackers:
+            if not bool(begins.all()):
+                raise ValueError(
+                    "this agent remembers each play from its first frame, and an observation has frames "
+                    "before its newest; begin with those of a reset, where the three before are black"
+                )
+            self._trackers[group] = StateTracker(self._model, plays, self._config.memory)
+            self._plays[group] = plays
+        if plays != self._plays[group]:
+            raise ValueError(
+                f"observations are of {plays} plays, and this agent remembers {self._plays[group]}; give "
+                "those of the same plays in every call, or load another policy for others"
+            )
         return agent_state(self._trackers[group].observe(tokens, begins), self._config)
 
     def act(self, env_ids: np.ndarray, actions: Tensor) -> None:

@@ -27,6 +27,9 @@ def load_policy(
     ``atari_data.play_episodes`` and ``collect``, and an environment of Gymnasium with
     ``full_action_space=True``. On stderr it says what in the run is out of date.
 
+    With ``dream.hidden_state`` in the run it also remembers: it is then asked about the same plays in every
+    call, from their first frames on and once a step, or raises ValueError where it can tell.
+
     Args:
         run: the directory, as made by `wm train`.
         game: one of the run's games; it may be left out where there is only one.
