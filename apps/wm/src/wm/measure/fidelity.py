@@ -36,11 +36,10 @@ from wm.artifacts import (
 )
 from wm.config import RunConfig
 from wm.console import command
-from wm.device import autocast_dtype, derive_seed, generator, pick_device
+from wm.device import autocast_dtype, generator, pick_device
 from wm.measure.fidelity_report import print_fidelity
-from wm.measure.fresh import FreshPlay, fresh_play
+from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.results import write_result
-from wm.policy import policy_of
 from wm.reporter import Reporter
 from wm.rounds import round_of
 from wm.run import Layout
@@ -198,20 +197,16 @@ class _Fidelity:
         return found
 
     def _play(self, game: str, name: str) -> AbstractContextManager[FreshPlay]:
-        policy = None
-        if self.options.by_agent:
-            seed = derive_seed(self.options.seed, "agent", name)
-            play = self.config.evaluate
-            policy = policy_of(self.layout, game, self.config.dream, play, seed=seed, device=self.device)
-        return fresh_play(
-            self.config.collect,
+        return fresh_play_of_run(
+            self.config,
+            self.layout,
             game,
             self.options.frames,
+            agent=self.config.evaluate if self.options.by_agent else None,
             seed=self.options.seed,
             name=name,
             device=self.device,
             reporter=self.reporter,
-            policy=policy,
         )
 
     @torch.inference_mode()

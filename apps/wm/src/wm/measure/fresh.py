@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from atari_data import (
 from cnn_encoder import Encoder, StateLabels, embed, state_labels
 from torch import Tensor
 
+from wm.config import RunConfig
 from wm.device import derive_seed, one_thread
-from wm.policy import random_policy
+from wm.policy import policy_of, random_policy
 from wm.reporter import Reporter
-from wm.sections import CollectConfig
+from wm.run import Layout
+from wm.sections import CollectConfig, EvaluateConfig, RoundsConfig
 from wm.stacks import batches_of_stacks
 
 NUM_ENVS = 8  # few, so that each plays long enough to leave the game's beginning
@@ -99,3 +101,38 @@ def fresh_play(
             state = StateLabels(found.names, found.values.to(device), found.in_play.to(device))
             raw = torch.from_numpy(np.stack(list(columns.values()), 1).astype(np.int64)).to(device)
         yield FreshPlay(store, state, raw)
+
+
+def fresh_play_of_run(
+    config: RunConfig,
+    layout: Layout,
+    game: str,
+    num_steps: int,
+    *,
+    agent: EvaluateConfig | RoundsConfig | None,
+    seed: int,
+    name: str,
+    device: torch.device,
+    reporter: Reporter,
+    motion: bool = False,
+) -> AbstractContextManager[FreshPlay]:
+    """:func:`fresh_play` of a run's game, by its agent if wanted.
+
+    Args:
+        agent: how the run's agent plays, as evaluated or as it collects; ``None`` for the random policy.
+    """
+    policy = None
+    if agent is not None:
+        agent_seed = derive_seed(seed, "agent", name)
+        policy = policy_of(layout, game, config.dream, agent, seed=agent_seed, device=device)
+    return fresh_play(
+        config.collect,
+        game,
+        num_steps,
+        seed=seed,
+        name=name,
+        device=device,
+        reporter=reporter,
+        policy=policy,
+        motion=motion,
+    )

@@ -36,12 +36,11 @@ from torch import Tensor
 from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, require_parts
 from wm.config import RunConfig
 from wm.console import depth_name
-from wm.device import derive_seed, frozen, generator, pick_device
-from wm.measure.fresh import FreshPlay, fresh_play
+from wm.device import frozen, generator, pick_device
+from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.probe_report import print_probe
 from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
-from wm.policy import policy_of
 from wm.reporter import Reporter
 from wm.rounds import round_of
 from wm.run import Layout
@@ -181,20 +180,16 @@ class _Probe:
             return found
 
     def _play(self, game: str, steps: int, name: str) -> AbstractContextManager[FreshPlay]:
-        policy = None
-        if self.options.by_agent:
-            seed = derive_seed(self.options.seed, "agent", name)
-            play = self.config.rounds
-            policy = policy_of(self.layout, game, self.config.dream, play, seed=seed, device=self.device)
-        return fresh_play(
-            self.config.collect,
+        return fresh_play_of_run(
+            self.config,
+            self.layout,
             game,
             steps,
+            agent=self.config.rounds if self.options.by_agent else None,
             seed=self.options.seed,
             name=name,
             device=self.device,
             reporter=self.reporter,
-            policy=policy,
             motion=True,
         )
 
