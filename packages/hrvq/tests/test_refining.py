@@ -113,3 +113,11 @@ def test_a_number_of_passes_is_a_whole_one(refine):
     with pytest.raises(ValueError, match="refine is"):
         q.fit(correlated(10), refine=refine)
     assert not q.initialized
+
+
+def test_distances_beyond_float32_end_it():
+    x = correlated(100) * 1e30
+    plain, before = fitted(x)
+    refined, after = fitted(x, refine=5)
+    assert before.distortion == after.distortion == (float("inf"),) * 3
+    assert all(torch.equal(a, b) for a, b in zip(plain.codebooks, refined.codebooks, strict=True))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvq._gradients import normalize
-from hrvq._nearest import nearest
+from hrvq._nearest import search
 from hrvq._precision import widest
 from hrvq._sources import VectorSource
 from hrvq._statistics import total_statistics
@@ -62,19 +62,24 @@ def refine(
         cosine: the vectors are normalised, and level 0 stays: its codes are directions.
         progress: called after each pass with its number, from 0, and the distortion that it found.
     """
-    best: Refined | None = None
     codes = list(codes)
-    for done in range(passes + 1):
+    found = _measure(source, codes, batch_size=batch_size, cosine=cosine)
+    progress(0, found.distortion[-1])
+    best = _refined(codes, found, 0)
+    for done in range(1, passes + 1):
+        codes = _moved(codes, found, first=int(cosine))
         found = _measure(source, codes, batch_size=batch_size, cosine=cosine)
         progress(done, found.distortion[-1])
-        before = float("inf") if best is None else best.distortion[-1]
-        if found.distortion[-1] < before:
-            best = Refined(codes, [each.float() for each in found.counts], found.distortion, done)
-        if best is None or done == passes or found.distortion[-1] >= (1 - tolerance) * before:
+        before, now = best.distortion[-1], found.distortion[-1]
+        if now < before:
+            best = _refined(codes, found, done)
+        if not now < (1 - tolerance) * before:  # asked so, infinite distances end it too
             break
-        codes = _moved(codes, found, first=int(cosine))
-    assert best is not None  # the vectors are finite, and so are their distances
     return best
+
+
+def _refined(codes: list[Tensor], found: _Found, passes: int) -> Refined:
+    return Refined(codes, [counts.float() for counts in found.counts], found.distortion, passes)
 
 
 def _measure(source: VectorSource, codes: list[Tensor], *, batch_size: int, cosine: bool) -> _Found:
@@ -86,15 +91,15 @@ def _measure(source: VectorSource, codes: list[Tensor], *, batch_size: int, cosi
     totals = [torch.zeros((), dtype=wide, device=device) for _ in codes]
     for start, block in source.blocks(batch_size, device):
         vectors = normalize(block) if cosine else block
+        chosen = search(vectors, codes)
+        tokens[start : start + len(block)] = chosen
         residual = vectors
         for level, table in enumerate(codes):
-            chosen = nearest(residual, table)
-            residual = residual - F.embedding(chosen, table)
-            tokens[start : start + len(block), level] = chosen.int()
-            more_counts, more_sums = total_statistics(vectors, chosen, len(table))
+            residual = residual - F.embedding(chosen[:, level], table)
+            totals[level] += residual.square().sum(dtype=wide)
+            more_counts, more_sums = total_statistics(vectors, chosen[:, level], len(table))
             counts[level] += more_counts
             sums[level] += more_sums
-            totals[level] += residual.square().sum(dtype=wide)
     return _Found(tokens, counts, sums, [float(total) / rows for total in totals])
 
 
