@@ -32,7 +32,6 @@ class Memory:
     def __init__(self, model: WorldModel, config: DreamConfig) -> None:
         self._model, self._config = model, config
         self._trackers: dict[int, StateTracker] = {}
-        self._plays: dict[int, int] = {}
 
     def observe(self, env_ids: np.ndarray, observations: np.ndarray, tokens: Tensor) -> Tensor | None:
         """The state (B, D) as the actor sees it, now that each play shows ``tokens`` int64 (B, L).
@@ -50,13 +49,13 @@ class Memory:
                     "before its newest; begin with those of a reset, where the three before are black"
                 )
             self._trackers[group] = StateTracker(self._model, plays, self._config.memory)
-            self._plays[group] = plays
-        if plays != self._plays[group]:
+        tracker = self._trackers[group]
+        if plays != tracker.batch_size:
             raise ValueError(
-                f"observations are of {plays} plays, and this agent remembers {self._plays[group]}; give "
+                f"observations are of {plays} plays, and this agent remembers {tracker.batch_size}; give "
                 "those of the same plays in every call, or load another policy for others"
             )
-        return agent_state(self._trackers[group].observe(tokens, begins), self._config)
+        return agent_state(tracker.observe(tokens, begins), self._config)
 
     def act(self, env_ids: np.ndarray, actions: Tensor) -> None:
         """What was chosen, int64 (B,)."""
@@ -131,7 +130,7 @@ def policy_of(
     """
     encoder, backgrounds = frozen_encoder(layout, device)
     if game not in backgrounds:
-        raise ValueError(f"the run has not seen {game}; it knows {', '.join(sorted(backgrounds))}")
+        raise ValueError(f"the run has not seen {game!r}; it knows {', '.join(sorted(backgrounds))}")
     quantizer = frozen_quantizer(layout, device)
     actor = frozen_agent(layout, device).actor
     return RunPolicy(

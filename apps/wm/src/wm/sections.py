@@ -1,8 +1,8 @@
 """The app's own settings: one dataclass for each table of a run's TOML that no package owns."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, get_args
 
 from wm.device import Precision
 
@@ -157,6 +157,10 @@ class EvaluateConfig:
         require_temperature(self.temperature)
         _within(self, 0, "epsilon", most=1)
         _within(self, 100, "max_frames")
+
+    def changed(self, **asked: Any) -> Self:
+        """With what is asked for; None leaves a value as it is."""
+        return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

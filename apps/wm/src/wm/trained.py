@@ -1,9 +1,7 @@
 """What a run has learned, for Python: from its directory to actions."""
 
-from dataclasses import replace
 from pathlib import Path
 
-from wm.config import RunConfig
 from wm.console import make_console
 from wm.device import pick_device
 from wm.opening import open_to_read
@@ -44,21 +42,9 @@ def load_policy(
             ``temperature`` or ``epsilon`` is out of range.
     """
     config, layout = open_to_read(Path(run), make_console(stderr=True), index)
-    play = config.evaluate
-    play = replace(
-        play,
-        temperature=play.temperature if temperature is None else temperature,
-        epsilon=play.epsilon if epsilon is None else epsilon,
-    )
-    game = _game_of(config, game)
-    return policy_of(layout, game, config.dream, play, seed=seed, device=pick_device(device))
-
-
-def _game_of(config: RunConfig, game: str | None) -> str:
-    if game is None and len(config.games) == 1:
-        return config.games[0]
     if game is None:
-        raise ValueError(f"the run has several games; give one of {', '.join(config.games)}")
-    if game not in config.games:
-        raise ValueError(f"the run has not seen {game!r}; it knows {', '.join(config.games)}")
-    return game
+        if len(config.games) > 1:
+            raise ValueError(f"the run has several games; give one of {', '.join(config.games)}")
+        game = config.games[0]
+    play = config.evaluate.changed(temperature=temperature, epsilon=epsilon)
+    return policy_of(layout, game, config.dream, play, seed=seed, device=pick_device(device))

@@ -41,6 +41,11 @@ class StateTracker:
         self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self._seen = self._acted = False
 
+    @property
+    def batch_size(self) -> int:
+        """How many plays are followed."""
+        return len(self._lengths)
+
     @torch.inference_mode(False)  # what is kept must be writable in the next call, in whatever mode that is
     @torch.no_grad()
     def observe(self, tokens: Tensor, begins: Tensor) -> Tensor:
@@ -57,7 +62,7 @@ class StateTracker:
             ValueError: other shapes or types, tokens the model does not know, or a play that goes on and was
                 not told its last action; nothing has changed then.
         """
-        config, plays = self._model.config, len(self._lengths)
+        config, plays = self._model.config, self.batch_size
         _check("tokens are", tokens, torch.int64, (plays, config.num_levels))
         _check("begins is", begins, torch.bool, (plays,))
         for level, codes in enumerate(config.codes):

@@ -200,13 +200,8 @@ def evaluate_run(
     films = directory / "videos"
     if video:
         require_place(films / f"{config.games[0]}-best.mp4")
-    play = config.evaluate
-    play = replace(
-        play,
-        episodes=episodes,
-        temperature=play.temperature if temperature is None else temperature,
-        epsilon=play.epsilon if epsilon is None else epsilon,
-        max_frames=max_frames,
+    play = config.evaluate.changed(
+        episodes=episodes, temperature=temperature, epsilon=epsilon, max_frames=max_frames
     )
     config = replace(config, evaluate=play)
     device, reporter = pick_device(device_name), Reporter(console)
