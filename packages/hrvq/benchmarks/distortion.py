@@ -1,15 +1,18 @@
-"""How much the same number of bits loses: `fit`, `fit` refined, and vector-quantize-pytorch's `ResidualVQ`.
+"""How much the same number of bits loses: our codes, fitted or trained, and those of vector-quantize-pytorch.
 
     uv run python packages/hrvq/benchmarks/distortion.py [--passes 20] [--levels 3] [--codes 256] [FILE ...]
 
 A tenth of the vectors is held out. `ResidualVQ` learns by moving averages from its own k-means start, in
-batches of 4096, in as many passes as `fit` may take; the distortion is that of its own search. Files are
-safetensors with `embeddings`; without any, vectors are drawn as `fit.py` draws them.
+batches of 4096, in as many passes as `fit` may take; the distortion is that of its own search. Our updates
+are as many, of the same size and decay (0.8); "joint" ones move each level to what all others leave. Files
+are safetensors with `embeddings`; without any, vectors are drawn as `fit.py` draws them.
 """
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from fit import draw
@@ -45,8 +48,10 @@ def main() -> None:
     print(f"{len(learned)} vectors of {x.shape[1]}, {len(held_out)} more to measure with")
     learners = {
         "ResidualVQ": lambda: theirs(learned, held_out, arguments),
-        "fit": lambda: ours(learned, held_out, arguments, refine=0),
-        "fit, refined": lambda: ours(learned, held_out, arguments, refine=arguments.passes),
+        "updates": lambda: updated(learned, held_out, arguments, joint=False),
+        "joint updates": lambda: updated(learned, held_out, arguments, joint=True),
+        "fit": lambda: fitted(learned, held_out, arguments, refine=0),
+        "fit, refined": lambda: fitted(learned, held_out, arguments, refine=arguments.passes),
     }
     first = None
     for name, learn in learners.items():
@@ -59,15 +64,33 @@ def main() -> None:
         )
 
 
-def ours(learned: Tensor, held_out: Tensor, arguments: argparse.Namespace, *, refine: int) -> Tensor:
+def fitted(learned: Tensor, held_out: Tensor, arguments: argparse.Namespace, *, refine: int) -> Tensor:
     """What the held-out vectors are after `fit` and back, (N, dim)."""
-    quantizer = HRVQ(
-        HRVQConfig(
-            dim=learned.shape[1], levels=arguments.levels, codes=arguments.codes, commitment_weights=1.0
-        )
-    )
+    quantizer = ours(learned, arguments)
     quantizer.fit(learned, epochs=arguments.passes, refine=refine, seed=0)
     return quantizer.decode(quantizer.encode(held_out))
+
+
+def updated(learned: Tensor, held_out: Tensor, arguments: argparse.Namespace, *, joint: bool) -> Tensor:
+    """The same after updates, of which the first starts the codes."""
+    quantizer = ours(learned, arguments, decay=0.8, joint=joint)
+    for rows in batches(learned, arguments.passes):
+        quantizer.update(rows)
+    return quantizer.decode(quantizer.encode(held_out))
+
+
+def ours(learned: Tensor, arguments: argparse.Namespace, **options: Any) -> HRVQ:
+    """An empty quantizer."""
+    shape = {"dim": learned.shape[1], "levels": arguments.levels, "codes": arguments.codes}
+    return HRVQ(HRVQConfig(**shape, commitment_weights=1.0, **options))
+
+
+def batches(vectors: Tensor, passes: int) -> Iterator[Tensor]:
+    """All but the rest of each pass."""
+    for _ in range(passes):
+        for rows in torch.randperm(len(vectors)).split(BATCH):
+            if len(rows) == BATCH or len(vectors) < BATCH:
+                yield vectors[rows]
 
 
 @torch.no_grad()
@@ -80,10 +103,8 @@ def theirs(learned: Tensor, held_out: Tensor, arguments: argparse.Namespace) -> 
         kmeans_init=True,
         threshold_ema_dead_code=2,
     )
-    for _ in range(arguments.passes):
-        for rows in torch.randperm(len(learned)).split(BATCH):
-            if len(rows) == BATCH or len(learned) < BATCH:
-                quantizer(learned[rows][None])
+    for rows in batches(learned, arguments.passes):
+        quantizer(rows[None])
     return quantizer.eval()(held_out[None])[0][0]
 
 

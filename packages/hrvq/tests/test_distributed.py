@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,21 +19,21 @@ def batches():
     return [torch.randn(90, 8, generator=generator) + 3 * step for step in range(6)]
 
 
-def train(rank: int, ranks: int) -> HRVQ:
-    q = HRVQ(CONFIG)
+def train(rank: int, ranks: int, *, joint: bool) -> HRVQ:
+    q = HRVQ(replace(CONFIG, joint=joint))
     for x in batches():
         share = x if ranks == 1 else x[:30] if rank == 0 else x[30:]
         q.update(share)  # the first starts the codes by k-means
     return q
 
 
-def work(rank: int, port: int, path: str) -> None:
+def work(rank: int, port: int, path: str, joint: bool) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    torch.save(train(rank, 2).state_dict(), f"{path}/{rank}.pt")
+    torch.save(train(rank, 2, joint=joint).state_dict(), f"{path}/{rank}.pt")
     if rank == 0:  # by itself: the other would not answer
-        alone = HRVQ(CONFIG)
+        alone = HRVQ(replace(CONFIG, joint=joint))
         for x in batches():
             alone.update(x, across_ranks=False)
         torch.save(alone.state_dict(), f"{path}/alone.pt")
@@ -40,12 +41,13 @@ def work(rank: int, port: int, path: str) -> None:
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="needs gloo")
-def test_two_processes_equal_one_with_the_joined_batch(tmp_path):
+@pytest.mark.parametrize("joint", [False, True])
+def test_two_processes_equal_one_with_the_joined_batch(joint, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(work, (port, str(tmp_path)), nprocs=2)
-    one = train(0, 1).state_dict()
+    mp.spawn(work, (port, str(tmp_path), joint), nprocs=2)
+    one = train(0, 1, joint=joint).state_dict()
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name, value in one.items():
         assert torch.equal(first[name], second[name]), name

@@ -31,6 +31,7 @@ from safetensors.torch import save_file
         ({"gradient": "none"}, "straight_through, rotation"),
         ({"distance": "manhattan"}, "euclidean, cosine"),
         ({"level_dropout": 2.0}, "level_dropout is 2.0"),
+        ({"joint": 1}, "joint is 1; give true or false"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 0.0}, "seed is 0.0"),
         ({"seed": False}, "seed is False"),

@@ -41,6 +41,7 @@ YOUNGER: dict[type, dict[str, Any]] = {
     AgentConfig: {"uniform_coef": 0.0, "anchor_coef": 0.0, "center_advantages": False},
     ContrastiveConfig: {"shift": 0},
     EvaluateConfig: {"epsilon": 0.0},
+    HRVQConfig: {"joint": False},
     QuantizeConfig: {"refine": 0},
     WorldModelFitConfig: {"optimizer": "adamw"},
 }

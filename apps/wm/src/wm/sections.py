@@ -68,7 +68,8 @@ class QuantizeConfig:
     Args:
         epochs: passes over them, for each level.
         refine: passes after these that move all levels together (`HRVQ.fit`): less is lost by all levels,
-            more by the first ones alone. Where codes go on as another round's, they are not refined again.
+            more by the first ones alone. Where codes go on as another round's, they are not refined again;
+            `hrvq.joint` keeps them so.
         batch_size: vectors in a batch.
     """
 

@@ -50,6 +50,10 @@ class HRVQConfig:
             on the unit sphere, and deeper levels quantize what remains.
         level_dropout: probability that, in training mode, a vector keeps only its first levels, their
             number drawn evenly from 1 to ``levels`` - 1; each vector draws for itself.
+        joint: ``update`` moves each level's codes towards what all *other* levels leave instead of what
+            those before it do (joint codebook design; Chan, Gupta & Gersho, IEEE Transactions on
+            Communications 40(11), 1992, here by moving averages). All levels' sum loses less, the first
+            levels by themselves more. With "cosine" level 0 follows the vectors as ever.
         seed: of the k-means start and of revival; both are functions of it, the step and the data.
     """
 
@@ -64,6 +68,7 @@ class HRVQConfig:
     gradient: Gradient = "straight_through"
     distance: Distance = "euclidean"
     level_dropout: float = 0.0
+    joint: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -101,6 +106,8 @@ class HRVQConfig:
             raise ValueError(
                 f"kmeans_iterations is {self.kmeans_iterations!r}; give a whole number of at least 0"
             )
+        if not isinstance(self.joint, bool):
+            raise ValueError(f"joint is {self.joint!r}; give true or false")
         for name, allowed in (("gradient", get_args(Gradient)), ("distance", get_args(Distance))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}")

@@ -1,6 +1,7 @@
 """How codes start and how they move; see :meth:`hrvq.HRVQ.initialize` and :meth:`hrvq.HRVQ.update`."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from hrvq._config import HRVQConfig
 from hrvq._distributed import from_first_rank, join_rows, sum_over_ranks
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
-from hrvq._residuals import residuals
+from hrvq._residuals import blocks, residuals
 from hrvq._statistics import Draw, Level, Statistics, dead_codes, draw, replace, smoothed
 
 _FORGOTTEN = 1e-30  # an average count so small that a ratio to it has lost its digits
@@ -66,34 +67,87 @@ def move(
     With ``across_ranks`` every rank gives its own vectors; the statistics are those of the joined batch, so
     all ranks' codes stay equal. Their generators must be in the same state.
     """
-    batch = [Statistics(len(level.codes), vectors) for level in levels]
-    for rows, number, residual in residuals(vectors, index, table):
-        if number < len(levels):
-            batch[number].add(residual, tokens[rows, number])
-    if across_ranks:
-        sum_over_ranks(*(part for found in batch for part in (found.counts, found.sums)))
+    chosen = _Chosen(vectors, tokens, index, table)
+    means = _together if config.joint else _in_turn
+    moved = means(levels, chosen, config, across_ranks=across_ranks)
     revived: list[tuple[Tensor, Draw] | None] = []
     residual, taken_off = vectors, 0
-    for number, (level, found) in enumerate(zip(levels, batch, strict=True)):
-        # A batch with nothing to count leaves everything as it was. A tensor, not an `if`: see below.
-        share = (1 - config.decay) * (found.counts.sum() > 0).to(found.counts.dtype)
-        level.counts.lerp_(found.counts, share)
-        level.sums.lerp_(found.sums, share)
-        dead = dead_codes(level.counts, config.revive_below)
+    for number, after in enumerate(moved):
+        dead = dead_codes(after.counts, config.revive_below)
         if not vectors.is_cuda and not bool(dead.any()):  # on a GPU asking would stall the stream
             revived.append(None)
             continue
-        for coarser in range(taken_off, number):  # no code has moved yet
+        for coarser in range(taken_off, number):  # the table's codes have not moved yet
             residual = residual - F.embedding(index[:, coarser], table)
         taken_off = number
         counted = (tokens[:, number] >= 0).float()
         drawn = draw(residual, counted, len(dead), generator=generator, across_ranks=across_ranks)
         revived.append((dead, drawn))
-    for number, (level, found, back) in enumerate(zip(levels, batch, revived, strict=True)):
-        average = smoothed(level.counts, config.smoothing)[:, None]
-        moves = (found.counts.sum() > 0) & (average > _FORGOTTEN)
-        level.codes.copy_(torch.where(moves, level.sums / average, level.codes))
+    for level, after, back in zip(levels, moved, revived, strict=True):
+        for part, value in zip(level, after, strict=True):
+            part.copy_(value)
         if back is not None:
             replace(level, *back)
-        if number == 0 and config.distance == "cosine":
-            level.codes.copy_(F.normalize(level.codes, dim=1))
+
+
+class _Chosen(NamedTuple):
+    vectors: Tensor  # (N, D)
+    tokens: Tensor  # (N, L), -1 for no code
+    table_rows: Tensor  # (N, L)
+    table: Tensor
+
+
+def _in_turn(
+    levels: Sequence[Level], chosen: _Chosen, config: HRVQConfig, *, across_ranks: bool
+) -> list[Level]:
+    """Each level moved towards what the levels before it leave."""
+    batch = [Statistics(len(level.codes), chosen.vectors) for level in levels]
+    for rows, number, residual in residuals(chosen.vectors, chosen.table_rows, chosen.table):
+        if number < len(levels):
+            batch[number].add(residual, chosen.tokens[rows, number])
+    if across_ranks:
+        sum_over_ranks(*(part for found in batch for part in (found.counts, found.sums)))
+    return [
+        _averaged(level, found, config, spherical=number == 0 and config.distance == "cosine")
+        for number, (level, found) in enumerate(zip(levels, batch, strict=True))
+    ]
+
+
+def _together(
+    levels: Sequence[Level], chosen: _Chosen, config: HRVQConfig, *, across_ranks: bool
+) -> list[Level]:
+    """Each level moved towards what all others leave, those before it as they now are.
+
+    One after the other, because all at once would go L times as far as the error that they share asks for.
+    """
+    left = torch.empty_like(chosen.vectors)
+    for rows in blocks(left):
+        said = F.embedding_bag(chosen.table_rows[rows], chosen.table, mode="sum")
+        torch.sub(chosen.vectors[rows], said, out=left[rows])
+    moved: list[Level] = []
+    for number, level in enumerate(levels):
+        spherical = number == 0 and config.distance == "cosine"  # directions, of the vectors themselves
+        found = Statistics(len(level.codes), left)
+        for rows in blocks(left):
+            found.add((chosen.vectors if spherical else left)[rows], chosen.tokens[rows, number])
+        if across_ranks:
+            sum_over_ranks(found.counts, found.sums)
+        if not spherical:
+            found.sums.addcmul_(found.counts[:, None], level.codes)
+        moved.append(_averaged(level, found, config, spherical=spherical))
+        steps = F.pad(moved[-1].codes - level.codes, (0, 0, 0, 1))  # the last row for no code
+        bins = found.bins(chosen.tokens[:, number])
+        for rows in blocks(left):
+            left[rows] -= F.embedding(bins[rows], steps)
+    return moved
+
+
+def _averaged(level: Level, found: Statistics, config: HRVQConfig, *, spherical: bool) -> Level:
+    """The level's averages and codes after a batch; as they were if nothing in it counts."""
+    some = found.counts.sum() > 0  # a tensor, not an `if`, for which a GPU would wait
+    share = (1 - config.decay) * some.to(found.counts.dtype)
+    counts = level.counts.lerp(found.counts, share)
+    sums = torch.lerp(level.sums, found.sums, share, out=found.sums)
+    average = smoothed(counts, config.smoothing)[:, None]
+    codes = torch.where(some & (average > _FORGOTTEN), sums / average, level.codes)
+    return Level(F.normalize(codes, dim=1) if spherical else codes, counts, sums)

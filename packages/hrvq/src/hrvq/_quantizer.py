@@ -193,6 +193,9 @@ class HRVQ(Codes):
 
             N <- g N + (1 - g) n,    S <- g S + (1 - g) sum r,    c = S / smoothed(N)
 
+        If the config is ``joint``, r is what all other levels leave, the coarser ones with the codes that
+        they have moved to, so that levels do not correct an error that they share as many times.
+
         Does nothing in eval mode or after :meth:`freeze`. The first call starts empty codes by k-means.
         In several processes the statistics are those of the joined batch.
 
@@ -268,8 +271,8 @@ class HRVQ(Codes):
                 ones lose codes of their own and distortion may rise much: 0 leaves plain k-means. If left
                 out, 0.42, or 0 where the config's is 0.
             refine: at most so many passes at the end that move all levels together, each to what the *others*
-                leave. The same tokens' sum then errs less, and the first levels by themselves more; `update`
-                draws the codes back to what the levels before leave.
+                leave. The same tokens' sum then errs less, and the first levels by themselves more. An
+                `update` that is not ``joint`` draws the codes back to what the levels before leave.
             seed: of the start and the revivals; the config's if left out.
             progress: called with a :class:`FitProgress` after each pass.
 

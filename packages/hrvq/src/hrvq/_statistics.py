@@ -32,10 +32,14 @@ class Statistics:
 
     def add(self, vectors: Tensor, tokens: Tensor) -> Self:
         """Count vectors (N, D) and the codes they have chosen, int64 (N,); -1 stands for no code."""
-        bins = torch.where(tokens < 0, len(self._counts) - 1, tokens)
+        bins = self.bins(tokens)
         self._counts.index_add_(0, bins, vectors.new_ones(len(bins)))
         self._sums.index_add_(0, bins, vectors)
         return self
+
+    def bins(self, tokens: Tensor) -> Tensor:
+        """Where each vector counts, int64 (N,): its code, or K where it has none."""
+        return torch.where(tokens < 0, len(self._counts) - 1, tokens)
 
 
 def total_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor, Tensor]:
