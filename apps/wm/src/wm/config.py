@@ -18,6 +18,7 @@ from latent_ac import ActorConfig, AgentConfig, CriticConfig, PredictorConfig
 from numpy.typing import NDArray
 from token_worldmodel import WorldModelConfig
 
+from wm.checks import require
 from wm.files import write_text
 from wm.sections import (
     ChooseConfig,
@@ -31,7 +32,6 @@ from wm.sections import (
     TrainConfig,
     WindowConfig,
     WorldModelFitConfig,
-    require,
 )
 from wm.settings import flatten, merge, structure, unstructure
 

@@ -4,31 +4,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
+from wm.checks import require, require_temperature, require_value, require_within
 from wm.device import Precision
-
-
-def require(holds: bool, message: str) -> None:
-    """Raise ``ValueError(message)`` unless it holds."""
-    if not holds:
-        raise ValueError(message)
-
-
-def require_temperature(value: float) -> None:
-    """Raise ValueError unless the temperature is 0 or a finite number of at least 1e-6."""
-    holds = value == 0 or 1e-6 <= value < math.inf  # below, logits divided by it overflow
-    _require_value(holds, "temperature", value, "0 (greedy) or a finite number of at least 1e-6")
-
-
-def _require_value(holds: bool, name: str, value: object, allowed: str) -> None:
-    require(holds, f"{name} is {value}; give {allowed}")
-
-
-def _within(config: Any, least: float, *names: str, most: float = math.inf) -> None:
-    """Raise ValueError unless these settings of ``config`` lie between the two, both included."""
-    allowed = f"at least {least}" if most == math.inf else f"{least} to {most}"
-    for name in names:
-        value = getattr(config, name)
-        _require_value(least <= value <= most, name, value, allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +31,11 @@ class CollectConfig:
     validation_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        _within(self, 100, "num_steps", most=10**9)
-        _within(self, 1, "num_envs", most=512)
-        _require_value(0 <= self.repeat < 1, "repeat", self.repeat, "at least 0 and below 1")
+        require_within(self, 100, "num_steps", most=10**9)
+        require_within(self, 1, "num_envs", most=512)
+        require_value(0 <= self.repeat < 1, "repeat", self.repeat, "at least 0 and below 1")
         share = self.validation_fraction
-        _require_value(0 < share < 1, "validation_fraction", share, "a share between 0 and 1")
+        require_value(0 < share < 1, "validation_fraction", share, "a share between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +55,8 @@ class QuantizeConfig:
     batch_size: int = 4096
 
     def __post_init__(self) -> None:
-        _within(self, 1, "epochs", "batch_size")
-        _within(self, 0, "refine")
+        require_within(self, 1, "epochs", "batch_size")
+        require_within(self, 0, "refine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +75,10 @@ class WindowConfig:
     game_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _within(self, 4, "clip")
-        _within(self, 2, "length")
+        require_within(self, 4, "clip")
+        require_within(self, 2, "length")
         positive = all(0 < weight < math.inf for weight in self.game_weights)
-        _require_value(positive, "game_weights", list(self.game_weights), "finite numbers above 0")
+        require_value(positive, "game_weights", list(self.game_weights), "finite numbers above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +101,7 @@ class DreamConfig:
     hidden_state: bool = False
 
     def __post_init__(self) -> None:
-        _within(self, 1, "context", "horizon")
+        require_within(self, 1, "context", "horizon")
         require_temperature(self.temperature)
 
     @property
@@ -153,11 +130,11 @@ class EvaluateConfig:
     max_frames: int = 108_000
 
     def __post_init__(self) -> None:
-        _within(self, 1, "episodes")
-        _within(self, 1, "num_envs", most=512)
+        require_within(self, 1, "episodes")
+        require_within(self, 1, "num_envs", most=512)
         require_temperature(self.temperature)
-        _within(self, 0, "epsilon", most=1)
-        _within(self, 100, "max_frames")
+        require_within(self, 0, "epsilon", most=1)
+        require_within(self, 100, "max_frames")
 
     def changed(self, **asked: Any) -> Self:
         """With what is asked for; None leaves a value as it is."""
@@ -181,8 +158,8 @@ class ChooseConfig:
     max_frames: int = 108_000
 
     def __post_init__(self) -> None:
-        _within(self, 1, "rounds", "episodes")
-        _within(self, 100, "max_frames")
+        require_within(self, 1, "rounds", "episodes")
+        require_within(self, 100, "max_frames")
 
 
 Part = Literal["encoder", "hrvq", "worldmodel", "agent"]
@@ -207,7 +184,7 @@ class StartConfig:
     encoder_steps: int = 500
 
     def __post_init__(self) -> None:
-        _within(self, 0, "encoder_steps")
+        require_within(self, 0, "encoder_steps")
 
     @property
     def taken(self) -> tuple[Part, ...]:
@@ -250,12 +227,12 @@ class FitConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        _within(self, 0, "steps", "epochs", "warmup", "weight_decay", "clip")
-        _within(self, 1, "batch_size", "accumulation", "log_every")
-        _require_value(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
+        require_within(self, 0, "steps", "epochs", "warmup", "weight_decay", "clip")
+        require_within(self, 1, "batch_size", "accumulation", "log_every")
+        require_value(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         require(self.steps != 0 or self.epochs != 0, "steps and epochs are both 0; give one of them")
         decays = all(0 <= beta < 1 for beta in self.betas)
-        _require_value(decays, "betas", list(self.betas), "numbers of at least 0 and below 1")
+        require_value(decays, "betas", list(self.betas), "numbers of at least 0 and below 1")
 
     def resolve_steps(self, epoch_size: int) -> int:
         """Optimiser steps, where an epoch has ``epoch_size`` batch items (rows, windows)."""
@@ -352,11 +329,11 @@ class RoundsConfig:
     renew_agent_steps: int = 3600
 
     def __post_init__(self) -> None:
-        _within(self, 1, "count", most=1000)
-        _within(self, 100, "first_steps")
+        require_within(self, 1, "count", most=1000)
+        require_within(self, 100, "first_steps")
         require_temperature(self.temperature)
-        _within(self, 0, "encoder_steps", "encoder_rounds")
-        _within(self, 0, "epsilon", "newest_share", most=1)
-        _require_value(0 < self.agent_decay <= 1, "agent_decay", self.agent_decay, "above 0, at most 1")
-        _within(self, 1, "worldmodel_steps", "predictor_steps", "agent_steps", "finish")
-        _within(self, 1, "renew_encoder_steps", "renew_worldmodel_steps", "renew_agent_steps")
+        require_within(self, 0, "encoder_steps", "encoder_rounds")
+        require_within(self, 0, "epsilon", "newest_share", most=1)
+        require_value(0 < self.agent_decay <= 1, "agent_decay", self.agent_decay, "above 0, at most 1")
+        require_within(self, 1, "worldmodel_steps", "predictor_steps", "agent_steps", "finish")
+        require_within(self, 1, "renew_encoder_steps", "renew_worldmodel_steps", "renew_agent_steps")

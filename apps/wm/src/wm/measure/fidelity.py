@@ -34,6 +34,7 @@ from wm.artifacts import (
     require_known,
     require_parts,
 )
+from wm.checks import require_temperature
 from wm.config import RunConfig
 from wm.console import command
 from wm.device import autocast_dtype, generator, pick_device
@@ -43,7 +44,6 @@ from wm.measure.results import write_result
 from wm.reporter import Reporter
 from wm.rounds import round_of
 from wm.run import Layout
-from wm.sections import require_temperature
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
