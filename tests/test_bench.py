@@ -202,6 +202,19 @@ def test_a_run_that_fails_is_named_and_the_others_finish(finished, tmp_path, eng
     assert (out / "pong-tiny-0").read_text() == "in the way"
 
 
+def test_a_job_says_what_the_system_refused_as_a_run_here_does(tmp_path):
+    from wm.bench.jobs import Run
+
+    out = tmp_path / "b"
+    out.write_text("in the way")
+    pair = BenchOptions(games=("pong",), seeds=(0,), preset="tiny", out=out)
+    here = wm("bench", "--games", "pong", "--seeds", 0, "--preset", "tiny", "--out", out, "--device", "cpu")
+    reason = Run()(pair, "pong", 0, "cpu")
+    assert here.code == 2
+    assert reason.startswith(f"{out / 'pong-tiny-0'}: Not a directory; fix it or give another path")
+    assert reason in " ".join(here.output.split())
+
+
 def test_an_engine_gets_one_command_a_run(tmp_path):
     into = ("--preset", "tiny", "--out", tmp_path / "b")
     into += ("--submit-command", 'sbatch --job-name {name} --wrap "{command}"')

@@ -12,6 +12,7 @@ from submitit.core.utils import FailedSubmissionError
 
 from wm.bench.protocol import BenchOptions, run_one
 from wm.console import make_console
+from wm.errors import sentence
 from wm.settings import parse_override
 
 # Unless the user says otherwise; submitit's own limit is minutes.
@@ -26,7 +27,7 @@ class Run(submitit.helpers.Checkpointable):
         try:
             run_one(options, game, seed, device, make_console())
         except (ValueError, OSError) as error:
-            return " ".join(str(error).split())
+            return sentence(error)
         return None
 
 

@@ -67,6 +67,11 @@ class BenchOptions:
         for game in self.games:
             self.config(game, self.seeds[0])  # what no run could be made from is refused before the first
 
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """Game and seed of each run, as they are run: one seed in every game, then the next."""
+        return [(game, seed) for seed in self.seeds for game in self.games]
+
     def directory(self, game: str, seed: int) -> Path:
         """Where the run of a pair lies."""
         return self.out / run_name([game], self.preset, seed)
@@ -127,8 +132,7 @@ def bench_as_jobs(
         from wm.bench.jobs import run_jobs
     except ImportError as error:
         raise ValueError("--engine submitit needs the package submitit; pip install submitit") from error
-    pairs = [(game, seed) for seed in options.seeds for game in options.games]
-    if left := [pair for pair in pairs if not _finished(options, *pair)]:
+    if left := [pair for pair in options.pairs if not _finished(options, *pair)]:
         run_jobs(options, left, device=device_name, settings=settings, console=console)
 
 
@@ -140,18 +144,16 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
     """
     runs: dict[str, dict[int, Any]] = {game: {} for game in options.games}
     failed: list[str] = []
-    total = len(options.games) * len(options.seeds)
-    for seed in options.seeds:
-        for game in options.games:
-            done = sum(map(len, runs.values())) + len(failed)
-            console.print(f"run {done + 1} of {total}: {game}, seed {seed}", style="bold")
-            try:
-                runs[game][seed] = run_one(options, game, seed, device_name, console)
-            except (ValueError, OSError) as error:
-                if total == 1:
-                    raise
-                failed.append(f"{options.directory(game, seed).name} ({sentence(error)})")
-                console.print(f"failed: {sentence(error)}")
+    total = len(options.pairs)
+    for number, (game, seed) in enumerate(options.pairs, start=1):
+        console.print(f"run {number} of {total}: {game}, seed {seed}", style="bold")
+        try:
+            runs[game][seed] = run_one(options, game, seed, device_name, console)
+        except (ValueError, OSError) as error:
+            if total == 1:
+                raise
+            failed.append(f"{options.directory(game, seed).name} ({sentence(error)})")
+            console.print(f"failed: {sentence(error)}")
     if failed:
         raise ValueError(
             f"{len(failed)} of {total} runs failed, the same command goes on with them: {', '.join(failed)}"
@@ -175,7 +177,7 @@ def runs_beside(options: BenchOptions, path: Path) -> list[str]:
         earlier = [run_name([game], preset, seed) for game in found["scores"] for seed in seeds]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return []  # damaged: what is written now takes its place
-    ours = {run_name([game], options.preset, seed) for game in options.games for seed in options.seeds}
+    ours = {options.directory(*pair).name for pair in options.pairs}
     return [name for name in earlier if name not in ours]
 
 
