@@ -157,12 +157,11 @@ class FeatureLinear(nn.Linear):
                 f"the features are {codes} wide in codes and {rest} in state; "
                 f"they must sum to feature_dim = {self.in_features}"
             )
-        starts, levels = 0, []
+        start, levels = 0, []  # the row of `projected` where a level's table begins
         for level, table in enumerate(tables):
-            levels.append(tokens[..., level] + starts)
-            starts += table.shape[0]
-        index = torch.stack(levels, -1)
-        rows = index.reshape(-1, len(tables))
+            levels.append(tokens[..., level] + start)
+            start += table.shape[0]
+        rows = torch.stack(levels, -1).reshape(-1, len(tables))
         summed = F.embedding_bag(rows, projected, mode="sum").view(*tokens.shape[:-1], projected.shape[1])
         if state is not None:
             summed = summed + F.linear(state.to(self.weight.dtype), self.weight[:, codes:])

@@ -8,7 +8,7 @@ from torch import Tensor
 from latent_ac._checks import require
 
 
-def weighted_mean(x: Tensor, weights: Tensor | None = None) -> Tensor:
+def weighted_mean(x: Tensor, weights: Tensor | None) -> Tensor:
     """sum(w x) / sum(w), 0-d; the plain mean without weights, and 0 if every weight is 0."""
     if weights is None:
         return x.mean()

@@ -43,7 +43,7 @@ class FeatureNorm(nn.Module):
         blocks: the widths of consecutive blocks, summing to the feature width; empty for no scaling.
     """
 
-    def __init__(self, blocks: Sequence[int] = ()) -> None:
+    def __init__(self, blocks: Sequence[int]) -> None:
         super().__init__()
         self.blocks = tuple(blocks)
 
@@ -105,7 +105,7 @@ def _unit_rms(x: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], eps=1e-12)
 
 
-def hidden_stack(sizes: Sequence[int], generator: torch.Generator | None = None) -> nn.Sequential:
+def hidden_stack(sizes: Sequence[int], generator: torch.Generator | None) -> nn.Sequential:
     """Layers sizes[0] -> sizes[1] -> ...: each linear (its bias is the norm's), layer norm, SiLU."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
