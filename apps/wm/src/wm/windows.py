@@ -1,13 +1,11 @@
 """Windows of tokens, as every stage that learns from them draws them."""
 
 from collections.abc import Iterator
-from typing import Literal
 
-from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories, load_tokens
+from token_worldmodel import Split, TokenBatch, TokenSampler, TokenTrajectories, load_tokens
 
 from wm.stage import Context
 
-Split = Literal["train", "validation", "all"]
 # Both are built before training, so that one without a window is reported at once.
 SPLITS: tuple[Split, Split] = ("train", "validation")
 

@@ -21,7 +21,7 @@ from .model import WorldModel, WorldModelOutput, for_inference, load_worldmodel,
 from .objective import WorldModelObjective
 from .optimizer import MuonAdamW, make_optimizer, parameter_groups
 from .recorded import Recorded
-from .sampler import TokenBatch, TokenSampler, split_episodes
+from .sampler import Split, TokenBatch, TokenSampler, split_episodes
 from .tracker import StateTracker
 from .trajectories import TokenTrajectories, load_tokens, save_tokens
 
@@ -33,6 +33,7 @@ __all__ = [
     "MuonAdamW",
     "Policy",
     "Recorded",
+    "Split",
     "StateTracker",
     "TokenBatch",
     "TokenFidelity",
