@@ -23,8 +23,8 @@ def agent_state(state: Tensor, config: DreamConfig) -> Tensor | None:
 class Dreamer:
     """Dreams on from real contexts with the policy as it is now, for the learner it makes.
 
-    ``reward_transform`` is taken here, inside the predictor's expectation: a reward of 7 with probability 0.1
-    has an expected clipped reward of 0.1; clipping the expected 0.7 leaves 0.7.
+    ``reward_transform`` is taken inside the predictor's expectation (`Agent.predict`); ``learner`` takes
+    none.
 
     Args:
         model: the world model, frozen.

@@ -190,10 +190,7 @@ def dream_on(
 
 @torch.no_grad()
 def watch(dreamed: DreamedGame, horizon: int) -> WatchedDream:
-    """Let the agent play ``horizon`` steps in the world model, from a real validation context.
-
-    The model has learned windows of ``windows.length`` steps. A longer dream goes on from its own last
-    ``dream.context`` steps, taken as a new context.
+    """Let the agent play ``horizon`` steps in the world model, from a real validation context (`dream_on`).
 
     Raises:
         ValueError: no validation episode is long enough.
