@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 METADATA_KEY = "artifact"
+SCHEMA = 1
 HEADER_BYTES = 4096  # with its length field: the data begin on a page of memory
 
 _DTYPES = {"U8": np.uint8, "BOOL": np.bool_, "I32": np.int32, "F32": np.float32}
@@ -27,11 +28,10 @@ def encode_header(
     *,
     kind: str,
     config: dict[str, Any],
-    schema: int = 1,
 ) -> bytes:
     """The first ``HEADER_BYTES`` of a file that holds ``tensors`` (name to dtype and shape) in this order."""
     entry = json.dumps(
-        {"kind": kind, "schema": schema, "config": config},
+        {"kind": kind, "schema": SCHEMA, "config": config},
         sort_keys=True,
         separators=(",", ":"),
         default=methodcaller("item"),  # numbers of NumPy or in a tensor
@@ -52,7 +52,7 @@ def encode_header(
 
 
 def open_artifact(
-    path: Path, *, kind: str, mapped: str, schema: int = 1
+    path: Path, *, kind: str, mapped: str
 ) -> tuple[dict[str, Any], NDArray[Any], dict[str, NDArray[Any]]]:
     """Read an artifact, one of its tensors memory-mapped and the others in memory.
 
@@ -78,9 +78,9 @@ def open_artifact(
         raise ValueError(
             f"{path} holds no '{METADATA_KEY}' metadata, so it is not an artifact of this project"
         ) from error
-    if (found_kind, found_schema) != (kind, schema):
+    if (found_kind, found_schema) != (kind, SCHEMA):
         raise ValueError(
-            f"{path} is a {found_kind} artifact of schema {found_schema}; expected {kind}, schema {schema}"
+            f"{path} is a {found_kind} artifact of schema {found_schema}; expected {kind}, schema {SCHEMA}"
         )
     return config, _map_tensor(path, mapped), others
 

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 METADATA_KEY = "artifact"
+SCHEMA = 1
 
 
-def metadata_entry(*, kind: str, config: dict[str, Any], schema: int = 1) -> str:
+def metadata_entry(*, kind: str, config: dict[str, Any]) -> str:
     """What a file says it is: canonical JSON.
 
     Raises:
@@ -25,7 +26,7 @@ def metadata_entry(*, kind: str, config: dict[str, Any], schema: int = 1) -> str
     """
     try:
         return json.dumps(
-            {"kind": kind, "schema": schema, "config": config},
+            {"kind": kind, "schema": SCHEMA, "config": config},
             sort_keys=True,
             separators=(",", ":"),
             default=methodcaller("item"),  # numbers of NumPy or in a tensor
@@ -36,16 +37,14 @@ def metadata_entry(*, kind: str, config: dict[str, Any], schema: int = 1) -> str
         ) from error
 
 
-def save_artifact(
-    path: str | Path, tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any], schema: int = 1
-) -> None:
+def save_artifact(path: str | Path, tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any]) -> None:
     """Write ``tensors`` to ``path``, whole or not at all; equal input gives equal bytes.
 
     Raises:
         ValueError: the config holds something that JSON does not.
     """
     path = Path(path)
-    entry = metadata_entry(kind=kind, config=config, schema=schema)
+    entry = metadata_entry(kind=kind, config=config)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -62,9 +61,7 @@ def save_artifact(
         partial.unlink(missing_ok=True)
 
 
-def load_artifact(
-    path: str | Path, *, kind: str, schema: int = 1
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors and the config of an artifact of the given ``kind``.
 
     Raises:
@@ -86,8 +83,8 @@ def load_artifact(
         raise ValueError(
             f"{path} holds no '{METADATA_KEY}' metadata, so it is not an artifact of this project"
         ) from error
-    if (found_kind, found_schema) != (kind, schema):
+    if (found_kind, found_schema) != (kind, SCHEMA):
         raise ValueError(
-            f"{path} is a {found_kind} artifact of schema {found_schema}; expected {kind}, schema {schema}"
+            f"{path} is a {found_kind} artifact of schema {found_schema}; expected {kind}, schema {SCHEMA}"
         )
     return tensors, config
