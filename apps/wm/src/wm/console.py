@@ -34,6 +34,14 @@ def make_console(*, stderr: bool = False) -> Console:
     return Terminal(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
+def text_table(*columns: str, title: str | None = None) -> Table:
+    """A table of words, which are folded where the terminal is too narrow for them."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 class NumbersTable(Table):
     """A table whose first columns are words, on the left, and the rest numbers, on the right.
 

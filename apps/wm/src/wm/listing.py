@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from wm.config import load_config, nearest_preset
-from wm.console import command, shown
+from wm.console import command, shown, text_table
 from wm.errors import sentence
 from wm.freshness import inputs_of, stale
 from wm.report import print_report
@@ -31,9 +30,7 @@ def list_runs(directory: Path, console: Console) -> None:
     if not directory.is_dir():
         wrong = "is a file" if directory.exists() else "does not exist"
         raise ValueError(f"{directory} {wrong}; `wm train` makes it, or give the directory of your runs")
-    table = Table()
-    for column in ("run", "games", "seed", "settings", "done", "last finished", "mean return (random)"):
-        table.add_column(column, overflow="fold")
+    table = text_table("run", "games", "seed", "settings", "done", "last finished", "mean return (random)")
     for path in sorted(directory.glob("*/config.toml")):
         name = path.parent.name
         try:
@@ -87,9 +84,7 @@ def show_run(directory: Path, console: Console) -> None:
     console.print(f"{directory}: games {', '.join(config.games)}, seed {config.seed}")
     preset, changed = nearest_preset(config)
     console.print(f"settings: {preset}" + "".join(f"\n  {change}" for change in _changes(changed)))
-    table = Table()
-    for column in ("stage, and what it made", "size", "sha256"):
-        table.add_column(column, overflow="fold")
+    table = text_table("stage, and what it made", "size", "sha256")
     stages = stages_of(config)
     old = stale(stages, config, manifest)
     for stage in (stage.name for stage in stages):

@@ -5,10 +5,9 @@ from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from wm.config import RunConfig
-from wm.console import depth_name, shown
+from wm.console import depth_name, shown, text_table
 from wm.measure.evaluation_report import print_scores
 from wm.run import Manifest
 from wm.signs import hints_by_round, read_signs, signs_table
@@ -20,9 +19,8 @@ Row = tuple[str, str, str]  # metric, value, baseline
 
 def print_report(config: RunConfig, manifest: Manifest, console: Console, only: str | None = None) -> None:
     """Stage, metric, value, baseline; then the scores in the real game."""
-    table = Table(title="What each stage reached (validation episodes)", title_justify="left")
-    for column in ("stage", "metric", "value", "baseline"):
-        table.add_column(column, overflow="fold")
+    title = "What each stage reached (validation episodes)"
+    table = text_table("stage", "metric", "value", "baseline", title=title)
     for stage in stages_of(config):
         name = stage.name
         # Of all rounds the last one's stages, which have plain names; of one that is asked for, itself.

@@ -14,7 +14,7 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
 from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.config import RunConfig
-from wm.console import NumbersTable
+from wm.console import NumbersTable, text_table
 from wm.device import autocast, autocast_dtype, pick_device
 from wm.measure.model_checks import Check, check_worldmodel
 from wm.measure.results import write_result
@@ -93,9 +93,8 @@ def evaluate_worldmodel(
 
 
 def _checks_table(checks: list[Check]) -> Table:
-    table = Table(title="soundness, on one batch of validation windows", title_justify="left")
-    for column in ("check", "holds", "found"):
-        table.add_column(column, overflow="fold")
+    title = "soundness, on one batch of validation windows"
+    table = text_table("check", "holds", "found", title=title)
     for check in checks:
         table.add_row(check.name, "yes" if check.holds else Text("NO", style="red"), check.found)
     return table
