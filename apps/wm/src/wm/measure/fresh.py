@@ -8,14 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from atari_data import (
-    PROTOCOLS,
-    FrameStore,
-    Policy,
-    collect,
-    labelled_games,
-    labels,
-)
+from atari_data import PROTOCOLS, FrameStore, Policy, collect, labelled_games, labels
 from cnn_encoder import Encoder, StateLabels, embed, state_labels
 from torch import Tensor
 

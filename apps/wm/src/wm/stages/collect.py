@@ -3,14 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from atari_data import (
-    PROTOCOLS,
-    FrameStore,
-    Policy,
-    collect,
-    final_rows,
-    shard_paths,
-)
+from atari_data import PROTOCOLS, FrameStore, Policy, collect, final_rows, shard_paths
 
 from wm.config import RunConfig
 from wm.device import one_thread

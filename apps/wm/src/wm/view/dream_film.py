@@ -34,7 +34,7 @@ from wm.view.images import (
     write_gif,
 )
 from wm.view.viewer import Drawer, draw_steps
-from wm.view.watching import DreamedGame, WatchedDream, unit, watch
+from wm.view.watching import DreamedGame, WatchedDream, unit_of_rewards, watch
 
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
 MARGIN, GAP, HEAD, FOOT = 16, 6, 44, 90
@@ -69,8 +69,9 @@ def film_run(
     write_dream(target, dream, drawer, dreamed.game, Reporter(console))
     total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
     console.print(
-        f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:z.2f}{unit(config)}, "
-        f"probability that the game still goes on {lasting:.2f}\nwritten to {target}",
+        f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:z.2f}"
+        f"{unit_of_rewards(config)}, probability that the game still goes on {lasting:.2f}\n"
+        f"written to {target}",
     )
 
 

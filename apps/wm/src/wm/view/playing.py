@@ -19,7 +19,7 @@ from wm.view.dream_film import write_dream
 from wm.view.images import Pixels, coarse, enlarge, require_suffix
 from wm.view.terminal import HalfBlocks, keyboard, require_terminal
 from wm.view.viewer import Drawer
-from wm.view.watching import DreamedGame, one_more, unit
+from wm.view.watching import DreamedGame, one_more, unit_of_rewards
 
 HOLD = 3  # steps that a key counts for
 SIDE, LINES = 84, 3  # of a frame, and of what is said below it
@@ -79,7 +79,7 @@ def play_run(
     dream = session.dream
     console.print(
         f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():z.2f}"
-        f"{unit(config)}",
+        f"{unit_of_rewards(config)}",
     )
     if out is not None:
         write_dream(out, dream, session.drawer, dreamed.game, Reporter(console))

@@ -28,7 +28,7 @@ from wm.dreams import agent_state
 from wm.run import Layout
 
 
-def unit(config: RunConfig) -> str:
+def unit_of_rewards(config: RunConfig) -> str:
     """What to say beside predicted rewards: a predictor of signs knows not how much a reward is."""
     return " (each reward counted as 1)" if config.predictor.knows_signs_only else ""
 
