@@ -123,6 +123,20 @@ def test_less_and_more_is_taken(run, tmp_path, parts):
     assert ("start/agent.safetensors" in stages(directory)["agent"]["parents"]) == ("agent" in taken)
 
 
+def test_parts_that_are_not_of_the_settings_their_run_has_now_are_refused(run, tmp_path):
+    source = shutil.copytree(run, tmp_path / "source", copy_function=shutil.copy2)
+    assert wm("train", "encoder", "--run", source, *ON, "--set", "hrvq.codes=32").code == 0
+    assert load_config(source / "config.toml").hrvq.codes == 32
+    assert HRVQ.load(source / "hrvq.safetensors").config.codes == 16
+    refused = start(source, tmp_path / "run", "start")
+    assert refused.code == 2, refused.output
+    told = " ".join(refused.output.split())
+    assert f"hrvq, worldmodel of {source}: made before its settings or inputs changed" in told
+    assert not (tmp_path / "run").exists()
+    # What was made before these, and not from them, is as the settings say.
+    assert start(source, tmp_path / "run", "start", "--set", "start.parts=encoder").code == 0
+
+
 def test_a_run_of_rounds_begins_with_them_too(run, tmp_path):
     rounds = options(
         (

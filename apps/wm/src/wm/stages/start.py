@@ -8,8 +8,9 @@ from pathlib import Path
 from wm.config import RunConfig, load_config
 from wm.console import train_command
 from wm.files import written_whole
+from wm.freshness import inputs_of, outdated
 from wm.measure.evaluation import steps_collected
-from wm.rounds import open_run, round_of
+from wm.rounds import open_run, round_of, round_suffix
 from wm.run import Layout, Manifest
 from wm.settings import unstructure
 from wm.stage import Context, Made, Stage
@@ -45,7 +46,8 @@ def check(config: RunConfig, layout: Layout) -> None:
     """Whether the run can begin with the parts that it is to begin with, or has begun with.
 
     Raises:
-        ValueError: the other run is none, is this one, lacks a part or made it from other settings.
+        ValueError: the other run is none, is this one, lacks a part, made it from other settings or made it
+            before its own changed.
     """
     start = config.start
     if not start.taken:
@@ -66,9 +68,28 @@ def check(config: RunConfig, layout: Layout) -> None:
                 raise ValueError(
                     f"{start.run} has no {path.name}; run {train} first, or set start.parts to what it has"
                 )
+        _require_current(theirs, source, start.taken, start.run)
     for part in start.taken:
         for section in SECTIONS[part]:
             _require_equal(config, theirs, section, part)
+
+
+def _require_current(theirs: RunConfig, source: Layout, parts: Sequence[str], run: str) -> None:
+    """Raise ValueError where a part, or what it was made from, is not of the settings that its run has now:
+    these would stand in the new run as if the part had been made from them.
+    """
+    from wm.stages import stages_of  # which imports this module
+
+    stages = stages_of(theirs)
+    suffix = round_suffix(round_of(source, theirs), theirs.rounds.count)
+    names = {part + suffix for part in parts}
+    made_from = names.union(*(inputs_of(name, stages) for name in names))
+    taken = [stage for stage in stages if stage.name in made_from]
+    if old := outdated(taken, theirs, Manifest(source)):
+        raise ValueError(
+            f"{', '.join(old)} of {run}: made before its settings or inputs changed; {train_command(run)} "
+            "brings it up to date, or set its settings back"
+        )
 
 
 def _require_equal(ours: RunConfig, theirs: RunConfig, section: str, part: str) -> None:
