@@ -190,6 +190,21 @@ def test_no_preset_plays_over_a_recording(files, tmp_path):
     assert {path.read_bytes() for path in (run / "data").rglob("*.safetensors")} == set(data.values())
 
 
+def test_a_preset_file_that_plays_leaves_a_recording_the_play(files, tmp_path):
+    run, own = tmp_path / "run", tmp_path / "own.toml"
+    bring(files, run)
+    own.write_text('[collect]\npolicy = "sticky_random"\nnum_steps = 500\n[rounds]\ncount = 2\n')
+    kept = wm("train", "collect", "--run", run, "--preset", own, "--device", "cpu")
+    assert kept.code == 0, kept.output
+    config = load_config(run / "config.toml")
+    assert (config.games, config.collect.policy, config.rounds.count) == (("push",), "imported", 1)
+    own.write_text('games = ["pong"]\n' + own.read_text())  # as a copy of tiny.toml has it
+    refused = wm("train", "collect", "--run", run, "--preset", own, "--device", "cpu")
+    assert refused.code == 2
+    assert "holds no recording" in " ".join(refused.output.split())
+    assert load_config(run / "config.toml") == config
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_killed_import_goes_on_with_the_same_command(files, tmp_path):
     run = tmp_path / "run"

@@ -181,8 +181,9 @@ def _resolve(
         base, _ = _beginning(preset, start, default)
         if layout.config.exists():
             kept = _what_it_is_of(read_toml(layout.config))
-            # A file of one's own may say itself what the run is of.
-            base = merge(base, kept) if preset in PRESETS else merge(kept, base)
+            # A file of one's own may say itself what the run is of, but not that imported play is to go.
+            named = {} if preset in PRESETS else {k: v for k, v in base.items() if k in ("games", "seed")}
+            base = merge(merge(base, kept), named)
     return build_config(base, changes), layout
 
 

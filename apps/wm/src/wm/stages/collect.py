@@ -70,7 +70,7 @@ def require_sources(config: RunConfig, layout: Layout) -> None:
         elif not directory.is_dir():
             raise ValueError(
                 f"{directory} holds no recording, and collect.policy is imported; bring one in with "
-                "`wm import`, or give a --preset to have the game played"
+                "`wm import`, or have the game played with --set collect.policy=random"
             )
 
 
