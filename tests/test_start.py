@@ -137,6 +137,16 @@ def test_parts_that_are_not_of_the_settings_their_run_has_now_are_refused(run, t
     assert start(source, tmp_path / "run", "start", "--set", "start.parts=encoder").code == 0
 
 
+def test_a_run_that_is_there_is_told_how_to_take_what_a_part_has(run, tmp_path):
+    own = tmp_path / "run"
+    assert train(own, "collect", "--set", "hrvq.codes=32").code == 0
+    begin = ("train", "start", "--run", own, "--from", run, *ON, "--set", "start.parts=hrvq")
+    refused = wm(*begin)
+    assert refused.code == 2
+    assert "give `--set hrvq.codes=16` to take what it has" in " ".join(refused.output.split())
+    assert wm(*begin, "--set", "hrvq.codes=16").code == 0
+
+
 def test_a_run_of_rounds_begins_with_them_too(run, tmp_path):
     rounds = options(
         (

@@ -1,12 +1,13 @@
 """Takes over trained parts of another run, as copies, so that the run stays self-contained."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from wm.config import RunConfig, load_config
-from wm.console import train_command
+from wm.console import command, train_command
 from wm.files import written_whole
 from wm.freshness import inputs_of, outdated
 from wm.measure.evaluation import steps_collected
@@ -71,7 +72,7 @@ def check(config: RunConfig, layout: Layout) -> None:
         _require_current(theirs, source, start.taken, start.run)
     for part in start.taken:
         for section in SECTIONS[part]:
-            _require_equal(config, theirs, section, part)
+            _require_equal(config, theirs, section, part, goes_on=layout.config.exists())
 
 
 def _require_current(theirs: RunConfig, source: Layout, parts: Sequence[str], run: str) -> None:
@@ -92,13 +93,16 @@ def _require_current(theirs: RunConfig, source: Layout, parts: Sequence[str], ru
         )
 
 
-def _require_equal(ours: RunConfig, theirs: RunConfig, section: str, part: str) -> None:
+def _require_equal(ours: RunConfig, theirs: RunConfig, section: str, part: str, *, goes_on: bool) -> None:
     mine, other = (unstructure(getattr(config, section)) for config in (ours, theirs))
     for key in sorted(mine.keys() | other.keys()):
         if mine.get(key) != other.get(key):
+            # A run that is there, as of a recording, has settings that hold without --preset too.
+            as_it_has = command("--set", f"{section}.{key}={json.dumps(other.get(key))}")
+            way = f"give {as_it_has}" if goes_on else "leave --preset and this setting out"
             raise ValueError(
                 f"{section}.{key} is {mine.get(key)!r}, and the {part} to begin with has {other.get(key)!r}; "
-                "leave --preset and this setting out to take what it has, or set start.parts to take less"
+                f"{way} to take what it has, or set start.parts to take less"
             )
 
 
