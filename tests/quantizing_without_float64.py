@@ -1,5 +1,7 @@
 """hrvq on a pretended GPU that has no float64, as Apple's; for a process of its own, as it changes torch."""
 
+from dataclasses import replace
+
 import hrvq
 import hrvq._precision
 import pretend_gpu
@@ -40,6 +42,15 @@ def as_on_a_cpu() -> None:
     output = there(given)
     (output.quantized.sum() + output.commitment_loss.sum()).backward()
     assert bool(given.grad.isfinite().all())
+
+    for joint in (False, True):
+        moved = []
+        for device in (torch.device("cpu"), DEVICE):
+            quantizer = HRVQ(replace(here.config, joint=joint)).to(device)
+            quantizer.set_codebooks([codes.to(device) for codes in here.codebooks])
+            quantizer.update(vectors.to(device))
+            moved.append(torch.cat([codes.cpu() for codes in quantizer.codebooks]))
+        torch.testing.assert_close(*moved)
 
 
 if __name__ == "__main__":
