@@ -181,11 +181,14 @@ def test_what_cannot_be_begun_with(run, tmp_path):
         assert refused.code == 2, refused.output
         assert message in " ".join(refused.output.split())
         assert not (tmp_path / "run").exists()  # so that the same command, mended, does not find a run there
+    told = " ".join(start(run, tmp_path / "run", "--set", "encoder.hidden_dim=48").output.split())
+    assert told.endswith("leave --preset and this setting out to take what it has")
     early = tmp_path / "early"
     assert train(early, "collect").code == 0
     refused = start(early, tmp_path / "run")
     assert refused.code == 2
     assert "has no encoder.safetensors" in " ".join(refused.output.split())
+    assert "start.parts" not in refused.output  # less than the encoder there is not
     own = wm("train", "--run", early, *ON, "--set", f"start.run={str(early)!r}")
     assert own.code == 2
     assert "this run itself" in " ".join(own.output.split())

@@ -63,11 +63,12 @@ def check(config: RunConfig, layout: Layout) -> None:
             raise ValueError(f"start.run is {start.run}, this run itself; give another run's directory")
         # Said in full: it is relative to where the run was begun, which may have been elsewhere.
         theirs, source = open_run(Path(start.run).absolute())
-        for path in (getattr(source, part) for part in start.taken):
+        for part in start.taken:
+            path = getattr(source, part)
             if not path.is_file():
-                train = train_command(start.run)
+                less = "" if part == "encoder" else ", or set start.parts to what it has"
                 raise ValueError(
-                    f"{start.run} has no {path.name}; run {train} first, or set start.parts to what it has"
+                    f"{start.run} has no {path.name}; run {train_command(start.run)} first{less}"
                 )
         _require_current(theirs, source, start.taken, start.run)
     for part in start.taken:
@@ -100,9 +101,10 @@ def _require_equal(ours: RunConfig, theirs: RunConfig, section: str, part: str, 
             # A run that is there, as of a recording, has settings that hold without --preset too.
             as_it_has = command("--set", f"{section}.{key}={json.dumps(other.get(key))}")
             way = f"give {as_it_has}" if goes_on else "leave --preset and this setting out"
+            less = "" if part == "encoder" else ", or set start.parts to take less"
             raise ValueError(
                 f"{section}.{key} is {mine.get(key)!r}, and the {part} to begin with has {other.get(key)!r}; "
-                f"{way} to take what it has, or set start.parts to take less"
+                f"{way} to take what it has{less}"
             )
 
 
