@@ -1,5 +1,6 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 from hrvq import HRVQ, HRVQConfig
@@ -55,3 +56,33 @@ def random_codebooks() -> Callable[..., list[Tensor]]:
         ]
 
     return make
+
+
+@pytest.fixture
+def correlated() -> Callable[..., Tensor]:
+    """correlated(rows): vectors near a subspace, so that what one level leaves still tells of the others."""
+
+    def make(rows: int, dim: int = 16, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.randn(4, dim, generator=generator)
+        near = torch.randn(rows, 4, generator=generator) @ basis
+        return near + 0.1 * torch.randn(rows, dim, generator=generator)
+
+    return make
+
+
+@pytest.fixture
+def coordinate_descent() -> Callable[..., list[np.ndarray]]:
+    """coordinate_descent(x, tokens, codebooks): each level in turn at the means of what the others leave."""
+
+    def descend(x: Tensor, tokens: Tensor, codebooks: Sequence[Tensor]) -> list[np.ndarray]:
+        vectors, chosen = x.double().numpy(), tokens.numpy()
+        codes = [codebook.double().numpy() for codebook in codebooks]
+        for level, own in enumerate(codes):
+            said = [each[chosen[:, other]] for other, each in enumerate(codes) if other != level]
+            left = vectors - sum(said)
+            for code in np.unique(chosen[:, level]):
+                own[code] = left[chosen[:, level] == code].mean(0)
+        return codes
+
+    return descend

@@ -8,13 +8,6 @@ import torch
 from hrvq import HRVQ, HRVQConfig
 
 
-def correlated(rows, dim=16, seed=0):
-    """Vectors near a plane, so that what one level leaves still tells of the others."""
-    random = torch.Generator().manual_seed(seed)
-    basis = torch.randn(4, dim, generator=random)
-    return torch.randn(rows, 4, generator=random) @ basis + 0.1 * torch.randn(rows, dim, generator=random)
-
-
 def error(q, x, tokens):
     return (x - q.decode(tokens)).square().sum(1).mean().item()
 
@@ -30,15 +23,10 @@ def test_update_by_hand(quantizer):
     assert q.table[:-1].flatten().tolist() == pytest.approx([1.0, 10.0, -1.0, 4 / 3])
 
 
-def test_without_decay_it_is_coordinate_descent_on_the_codebooks(quantizer, random_codebooks):
+def test_without_decay_it_is_coordinate_descent(quantizer, random_codebooks, correlated, coordinate_descent):
     x, codebooks = correlated(500), random_codebooks(16, (8, 8, 8))
     q = quantizer(codebooks, decay=0.0, revive_below=0.0, smoothing=0.0, joint=True)
-    tokens = q.encode(x).numpy()
-    codes = [codebook.double().numpy() for codebook in codebooks]
-    for level in range(3):
-        others = sum(codes[other][tokens[:, other]] for other in range(3) if other != level)
-        for code in np.unique(tokens[:, level]):
-            codes[level][code] = (x.numpy() - others)[tokens[:, level] == code].mean(0)
+    codes = coordinate_descent(x, q.encode(x), codebooks)
     q.update(x)
     for found, expected in zip(q.codebooks, codes, strict=True):
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
@@ -55,7 +43,7 @@ def test_levels_do_not_overshoot_an_error_that_they_share(decay, quantizer, rand
     assert error(q, x, tokens) < (1e-8 if decay == 0 else 0.95 * before)
 
 
-def test_refined_codes_rest_and_plain_updates_draw_them_back():
+def test_refined_codes_rest_and_plain_updates_draw_them_back(correlated):
     x, risen = correlated(2000), {}
     for joint in (True, False):
         q = HRVQ(HRVQConfig(dim=16, levels=3, codes=8, revive_below=0.0, joint=joint))
@@ -68,7 +56,7 @@ def test_refined_codes_rest_and_plain_updates_draw_them_back():
     assert risen[False] > 1.02
 
 
-def test_training_loses_less():
+def test_training_loses_less(correlated):
     x, unseen = correlated(9000).split((8000, 1000))
     errors = {}
     for joint in (False, True):

@@ -6,35 +6,22 @@ import torch
 from hrvq import HRVQ, HRVQConfig, distortion, perplexity
 
 
-def correlated(rows, dim=16, seed=0):
-    """Vectors near a plane, so that what one level leaves still tells of the others."""
-    random = torch.Generator().manual_seed(seed)
-    basis = torch.randn(4, dim, generator=random)
-    return torch.randn(rows, 4, generator=random) @ basis + 0.1 * torch.randn(rows, dim, generator=random)
-
-
 def fitted(x, **options):
     q = HRVQ(HRVQConfig(dim=16, levels=3, codes=16, commitment_weights=1.0))
     return q, q.fit(x, seed=0, **options)
 
 
-def test_one_pass_is_coordinate_descent_on_the_codebooks():
+def test_one_pass_is_coordinate_descent_on_the_codebooks(correlated, coordinate_descent):
     x = correlated(2000)
     before, _ = fitted(x)
-    tokens = before.encode(x).numpy()
-    codes = [level.double().numpy() for level in before.codebooks]
-    for level in range(3):
-        others = sum(codes[other][tokens[:, other]] for other in range(3) if other != level)
-        left = x.double().numpy() - others
-        for code in np.unique(tokens[:, level]):
-            codes[level][code] = left[tokens[:, level] == code].mean(0)
+    codes = coordinate_descent(x, before.encode(x), before.codebooks)
     after, result = fitted(x, refine=1)
     assert result.refined == 1
     for found, expected in zip(after.codebooks, codes, strict=True):
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-def test_the_sum_errs_less_and_the_first_level_more():
+def test_the_sum_errs_less_and_the_first_level_more(correlated):
     x, unseen = correlated(4000).split((3000, 1000))
     plain, before = fitted(x)
     refined, after = fitted(x, refine=20)
@@ -44,7 +31,7 @@ def test_the_sum_errs_less_and_the_first_level_more():
     assert errors[1] < 0.97 * errors[0]
 
 
-def test_result_is_what_the_metrics_say():
+def test_result_is_what_the_metrics_say(correlated):
     x = correlated(3000)
     q, result = fitted(x, refine=5, batch_size=700)
     tokens = q.encode(x)
@@ -56,7 +43,7 @@ def test_result_is_what_the_metrics_say():
 
 @pytest.mark.parametrize("rows", [1, 5, 40, 3000])
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_it_never_costs_anything(rows, distance):
+def test_it_never_costs_anything(rows, distance, correlated):
     x = correlated(rows)
     config = HRVQConfig(dim=16, levels=4, codes=16, commitment_weights=1.0, distance=distance)
     plain, refined = HRVQ(config), HRVQ(config)
@@ -66,7 +53,7 @@ def test_it_never_costs_anything(rows, distance):
         assert fine <= coarse * (1 + 1e-6)
 
 
-def test_directions_stay_directions():
+def test_directions_stay_directions(correlated):
     x = correlated(2000)
     config = HRVQConfig(dim=16, levels=3, codes=16, commitment_weights=1.0, distance="cosine")
     plain, refined = HRVQ(config), HRVQ(config)
@@ -76,7 +63,7 @@ def test_directions_stay_directions():
     assert not torch.equal(plain.codebooks[1], refined.codebooks[1])
 
 
-def test_a_single_level_is_k_means_for_longer():
+def test_a_single_level_is_k_means_for_longer(correlated):
     x = correlated(2000)
     q = HRVQ(HRVQConfig(dim=16, levels=1, codes=32, commitment_weights=1.0))
     short = q.fit(x, epochs=2, seed=0, revive_below=0.0)
@@ -86,7 +73,7 @@ def test_a_single_level_is_k_means_for_longer():
     assert (q.codebooks[0] - means).abs().max() < 0.1 * x.std()
 
 
-def test_where_the_vectors_come_from_changes_nothing(tmp_path):
+def test_where_the_vectors_come_from_changes_nothing(tmp_path, correlated):
     x = correlated(1000)
     np.save(tmp_path / "x.npy", x.numpy())
     ways = (x, [x[:300], x[300:]], tmp_path / "x.npy")
@@ -96,7 +83,7 @@ def test_where_the_vectors_come_from_changes_nothing(tmp_path):
         assert torch.equal(a, c)
 
 
-def test_progress_tells_of_all_levels_after_the_last():
+def test_progress_tells_of_all_levels_after_the_last(correlated):
     told = []
     _, result = fitted(correlated(500), epochs=2, refine=4, tolerance=0.0, progress=told.append)
     of_all = [each for each in told if each.level == 3]
@@ -108,14 +95,14 @@ def test_progress_tells_of_all_levels_after_the_last():
 
 
 @pytest.mark.parametrize("refine", [-1, 1.5, True])
-def test_a_number_of_passes_is_a_whole_one(refine):
+def test_a_number_of_passes_is_a_whole_one(refine, correlated):
     q = HRVQ(HRVQConfig(dim=16, levels=1, codes=4))
     with pytest.raises(ValueError, match="refine is"):
         q.fit(correlated(10), refine=refine)
     assert not q.initialized
 
 
-def test_distances_beyond_float32_end_it():
+def test_distances_beyond_float32_end_it(correlated):
     x = correlated(100) * 1e30
     plain, before = fitted(x)
     refined, after = fitted(x, refine=5)

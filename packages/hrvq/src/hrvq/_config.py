@@ -136,3 +136,8 @@ class HRVQConfig:
         if "dim" not in values:
             raise ValueError("dim is missing; give the length of the vectors")
         return cls(**values)
+
+
+def spherical(config: HRVQConfig, level: int) -> bool:
+    """Whether the codes of a level are directions: those of level 0 with cosine distance."""
+    return level == 0 and config.distance == "cosine"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._config import HRVQConfig
+from hrvq._config import HRVQConfig, spherical
 from hrvq._distributed import from_first_rank, join_rows, sum_over_ranks
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
@@ -41,7 +41,7 @@ def start(
             iterations=config.kmeans_iterations,
             unused=UNUSED if config.revive_below > 0 else 0.0,
             generator=generator,
-            spherical=index == 0 and config.distance == "cosine",
+            spherical=spherical(config, index),
         )
         if across_ranks:  # a GPU adds up in an order of its own, so each rank's would differ
             from_first_rank(codes, counts)
@@ -68,8 +68,8 @@ def move(
     all ranks' codes stay equal. Their generators must be in the same state.
     """
     chosen = _Chosen(vectors, tokens, index, table)
-    means = _together if config.joint else _in_turn
-    moved = means(levels, chosen, config, across_ranks=across_ranks)
+    step = _together if config.joint else _in_turn
+    moved = step(levels, chosen, config, across_ranks=across_ranks)
     revived: list[tuple[Tensor, Draw] | None] = []
     residual, taken_off = vectors, 0
     for number, after in enumerate(moved):
@@ -108,7 +108,7 @@ def _in_turn(
     if across_ranks:
         sum_over_ranks(*(part for found in batch for part in (found.counts, found.sums)))
     return [
-        _averaged(level, found, config, spherical=number == 0 and config.distance == "cosine")
+        _averaged(level, found, config, spherical=spherical(config, number))
         for number, (level, found) in enumerate(zip(levels, batch, strict=True))
     ]
 
@@ -126,15 +126,17 @@ def _together(
         torch.sub(chosen.vectors[rows], said, out=left[rows])
     moved: list[Level] = []
     for number, level in enumerate(levels):
-        spherical = number == 0 and config.distance == "cosine"  # directions, of the vectors themselves
+        directions = spherical(config, number)  # of the vectors themselves
         found = Statistics(len(level.codes), left)
         for rows in blocks(left):
-            found.add((chosen.vectors if spherical else left)[rows], chosen.tokens[rows, number])
+            found.add((chosen.vectors if directions else left)[rows], chosen.tokens[rows, number])
         if across_ranks:
             sum_over_ranks(found.counts, found.sums)
-        if not spherical:
+        if not directions:
             found.sums.addcmul_(found.counts[:, None], level.codes)
-        moved.append(_averaged(level, found, config, spherical=spherical))
+        moved.append(_averaged(level, found, config, spherical=directions))
+        if level is levels[-1]:
+            break  # and nothing asks what is left
         steps = F.pad(moved[-1].codes - level.codes, (0, 0, 0, 1))  # the last row for no code
         bins = found.bins(chosen.tokens[:, number])
         for rows in blocks(left):

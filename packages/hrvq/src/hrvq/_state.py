@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hrvq._artifact import load_artifact, save_artifact
 from hrvq._checks import check_tensors
-from hrvq._config import HRVQConfig
+from hrvq._config import HRVQConfig, spherical
 from hrvq._gradients import normalize
 from hrvq._statistics import Level
 
@@ -180,8 +180,8 @@ class Codes(nn.Module):
         # Copies: what is given may be views of what is written.
         copies = [(codes.clone(), count.clone()) for codes, count in zip(codebooks, counts, strict=True)]
         for index, (level, (codes, count)) in enumerate(zip(self._levels(), copies, strict=True)):
-            spherical = index == 0 and self.config.distance == "cosine"
-            level.set(normalize(codes.float()) if spherical else codes, count, self.config.smoothing)
+            directions = spherical(self.config, index)
+            level.set(normalize(codes.float()) if directions else codes, count, self.config.smoothing)
         self._advance()
 
     def save(self, path: str | Path) -> None:
