@@ -84,9 +84,9 @@ def _require_current(theirs: RunConfig, source: Layout, parts: Sequence[str], ru
 
     stages = stages_of(theirs)
     suffix = round_suffix(round_of(source, theirs), theirs.rounds.count)
-    names = {part + suffix for part in parts}
-    made_from = names.union(*(inputs_of(name, stages) for name in names))
-    taken = [stage for stage in stages if stage.name in made_from]
+    last = parts[-1] + suffix  # the other parts are among what it was made from
+    names = inputs_of(last, stages) | {last}
+    taken = [stage for stage in stages if stage.name in names]
     if old := outdated(taken, theirs, Manifest(source)):
         raise ValueError(
             f"{', '.join(old)} of {run}: made before its settings or inputs changed; {train_command(run)} "
