@@ -145,12 +145,13 @@ def test_the_precision_asked_for_holds_under_autocast():
         assert torch.equal(embed(encoder, stacks, None, precision="float32"), plain)
 
 
-@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-5), ("bfloat16", 1.0)])
+@pytest.mark.parametrize(("precision", "error"), [("float32", 1e-6), ("bfloat16", 6e-3)])
 def test_a_module_of_ones_own_embeds_and_keeps_its_weights(stacks, precision, error):
     own, background = Own(), torch.full((84, 84), 9.0)
     rows = embed(own, stacks, background, batch_size=4, precision=precision)
     assert rows.dtype == own.linear.weight.dtype == torch.float32
-    assert (rows - own(stacks, background)).abs().max() < error
+    exact = own(stacks, background)
+    assert (rows - exact).abs().max() < error * exact.abs().max()  # other batches, other sums: not to the bit
 
 
 def test_a_module_without_weights_embeds():
