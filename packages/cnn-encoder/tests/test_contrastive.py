@@ -10,6 +10,7 @@ from cnn_encoder import (
     ContrastiveObjective,
     Encoder,
     EncoderConfig,
+    banded_layout,
     info_nce,
     layout,
 )
@@ -161,6 +162,31 @@ def test_the_layout_is_of_the_newest_frame_and_of_one_before_it(lag):
     assert found.shape[-1] == model.layout.out_features == (64 if lag else 32)
 
 
+@pytest.mark.parametrize("lag", [0, 3])
+def test_a_layout_may_be_of_bands(lag):
+    model, frames = objective(layout_bands=5, layout_lag=lag), play().frames
+    found, of_each = model._layouts(frames), banded_layout(frames[:, 3 - lag :], 4, 5)
+    assert torch.equal(found[..., :80], of_each[:, lag:])
+    if lag:
+        assert torch.equal(found[..., 80:], of_each[:, :-lag])
+    assert found.shape[-1] == model.layout.out_features == len(model.loudness) == (160 if lag else 80)
+    torch.testing.assert_close(model.loudness[:16], model.loudness[-16:])  # every band is as loud
+
+
+def test_the_low_frequencies_of_bands_are_asked_for_more_loudly_by_hand():
+    """A head that says nothing is wrong by what is asked: by half its square, where that is small."""
+    model, batch = objective(**OFF | {"layout_weight": 2.0}, layout_bands=5), play()
+    torch.nn.init.zeros_(model.layout.weight)
+    torch.nn.init.zeros_(model.layout.bias)
+    model.whiten.floor = 1e3
+    loss, _ = model(batch)
+    layouts = banded_layout(batch.frames[:, 3:], 4, 5).flatten(0, 1)
+    scaled = (layouts - layouts.mean(0)) / (layouts.std(0, correction=0) + 1e3)
+    weights = 1 / (1 + torch.tensor([k * k + m * m for k in range(4) for m in range(4)]).float())
+    weights = (weights / weights.mean()).repeat(5)
+    assert loss.item() == pytest.approx((weights * scaled.square() / 2).mean().item() * 2, rel=1e-3)
+
+
 @pytest.mark.parametrize("known", [0, 1, 2])
 def test_before_an_episodes_first_frame_things_stood_where_they_are_in_it(known):
     """Black history is no scene: as one it would be a single moving thing as large as the screen."""
@@ -278,6 +304,7 @@ def test_the_same_seed_gives_the_same_numbers():
     [
         (lambda: ContrastiveConfig(temperature=0.0), r"temperature is 0\.0"),
         (lambda: ContrastiveConfig(layout_weight=-1.0), r"layout_weight is -1\.0"),
+        (lambda: ContrastiveConfig(layout_bands=1), "layout_bands is 1; give 2 or more, or 0"),
         (lambda: ContrastiveConfig(layout_lag=4), "layout_lag is 4; it must be 0 to 3"),
         (lambda: ContrastiveConfig(picture_weight=-1.0), r"picture_weight is -1\.0"),
         (lambda: ContrastiveConfig(reward_weight=-1.0), r"reward_weight is -1\.0"),

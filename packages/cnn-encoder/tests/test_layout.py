@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from cnn_encoder.layout import layout, low_frequencies, moving_parts, still_background
+from cnn_encoder.bands import lower_band, membership
+from cnn_encoder.layout import (
+    banded_layout,
+    layout,
+    loudness,
+    low_frequencies,
+    moving_parts,
+    still_background,
+)
 from cnn_encoder.running import RunningWhitening
 
 
@@ -104,6 +112,77 @@ def test_layout_is_the_same_under_autocast():
     expected = layout(frames, 3)
     with torch.autocast("cpu", torch.bfloat16):
         found = layout(frames, 3)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+def test_a_level_belongs_to_the_two_bands_around_it():
+    levels = torch.tensor([0, 30, 60, 90, 240, 255], dtype=torch.uint8)
+    table, lower = membership(5, torch.device("cpu")), lower_band(levels, 5)  # around 0, 60, 120, 180, 240
+    assert lower.tolist() == [0, 0, 1, 1, 3, 3]
+    assert table[levels.int(), lower].tolist() == pytest.approx([1, 0.5, 1, 0.5, 0, 0], abs=1e-6)
+    every = torch.arange(256, dtype=torch.uint8)
+    for count in (2, 8, 12):
+        table, lower = membership(count, torch.device("cpu")), lower_band(every, count)
+        both = table[every.int(), lower] + table[every.int(), lower + 1]
+        torch.testing.assert_close(both, torch.ones(256))
+        torch.testing.assert_close(table.sum(1), both)
+
+
+def banded(frames, num_frequencies=4, num_bands=5):
+    return banded_layout(frames[None], num_frequencies, num_bands)[0].unflatten(
+        -1, (num_bands, num_frequencies, num_frequencies)
+    )
+
+
+def test_the_layout_of_a_band_by_hand():
+    frames = torch.full((5, 84, 84), 20, dtype=torch.uint8)
+    frames[4, 10, 60] = 90  # 58 above the contrast that counts; half in the band around 60, half around 120
+    found = banded(frames, 3)
+    half = 58 / (58 + 60) / 2
+    for k in range(3):
+        for m in range(3):
+            place = math.cos(math.pi * k * 10.5 / 84) * math.cos(math.pi * m * 60.5 / 84)
+            for band in (1, 2):
+                assert found[4, band, k, m].item() == pytest.approx(place * half / (half + 0.2), abs=1e-6)
+    assert not found[4, [0, 3, 4]].any()
+    assert not found[:4].any()
+
+
+def test_bands_keep_things_of_different_brightness_apart():
+    bright = stretch(4, [(30, 3 * t) for t in range(20)], level=240)
+    both = bright.clone()
+    for t in range(20):
+        both[t, 70 - 3 * t : 74 - 3 * t, 60:64] = 120
+    alone, found = banded(bright), banded(both)
+    torch.testing.assert_close(found[:, 4], alone[:, 4])
+    column = found[:, 4, 0, 1] / found[:, 4, 0, 0]
+    expected = torch.tensor([math.cos(math.pi * (3 * t + 2) / 84) for t in range(20)])
+    torch.testing.assert_close(column, expected, atol=2e-3, rtol=0)
+    row = found[:, 2, 1, 0] / found[:, 2, 0, 0]
+    expected = torch.tensor([math.cos(math.pi * (72 - 3 * t) / 84) for t in range(20)])
+    torch.testing.assert_close(row, expected, atol=2e-3, rtol=0)
+
+
+def test_what_all_bands_hold_is_the_layout_of_everything():
+    frames = torch.randint(0, 256, (1, 6, 84, 84), dtype=torch.uint8, generator=generator())
+    found = banded_layout(frames, 4, 12).view(6, 12, 16)
+    held = 0.2 * found[..., :1] / (1 - found[..., :1])  # solved for the sum of the band's shares
+    share, _ = layout(frames, 4).view(6, 2, 16).unbind(1)
+    torch.testing.assert_close((found * (held + 0.2)).sum(1), share, rtol=1e-4, atol=1e-2)
+
+
+def test_the_lowest_frequencies_are_the_loudest():
+    found = loudness(3).view(3, 3)
+    torch.testing.assert_close(found[0, 0] / found[1, 2], torch.tensor(6.0).sqrt())
+    torch.testing.assert_close(found.square().mean(), torch.tensor(1.0))
+
+
+def test_a_banded_layout_is_the_same_under_autocast():
+    frames = stretch(4, [(30, 3 * t) for t in range(8)]).unsqueeze(0)
+    expected = banded_layout(frames, 3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = banded_layout(frames, 3, 4)
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
 

@@ -39,7 +39,7 @@ from wm.settings import flatten, merge, structure, unstructure
 # fingerprint leaves them out there, so that a new version of the software makes no finished run stale.
 YOUNGER: dict[type, dict[str, Any]] = {
     AgentConfig: {"uniform_coef": 0.0, "anchor_coef": 0.0, "center_advantages": False},
-    ContrastiveConfig: {"shift": 0},
+    ContrastiveConfig: {"layout_bands": 0, "shift": 0},
     EvaluateConfig: {"epsilon": 0.0},
     HRVQConfig: {"joint": False},
     QuantizeConfig: {"refine": 0},

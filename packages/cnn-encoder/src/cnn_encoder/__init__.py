@@ -15,7 +15,7 @@ from .decoder import Decoder, DecoderBatch, DecoderConfig, DecoderObjective, loa
 from .dinov2 import DINOv2, load_dinov2
 from .embedding import embed, embed_batches, load_embeddings, resolve_precision, write_embeddings
 from .encoder import Encoder, EncoderConfig, load_encoder, mean_frame, save_encoder, stack_frames
-from .layout import layout
+from .layout import banded_layout, layout
 from .metrics import diversity, embedding_norm, state_correlation, temporal_consistency
 from .probes import (
     MLPProbe,
@@ -55,6 +55,7 @@ __all__ = [
     "SupervisedBatch",
     "SupervisedObjective",
     "atariari_probe",
+    "banded_layout",
     "category",
     "diversity",
     "embed",

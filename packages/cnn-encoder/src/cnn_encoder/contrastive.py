@@ -12,13 +12,14 @@ from ._checks import require_whole
 from .augmentation import random_shift
 from .encoder import FRAME_SIZE, STACK, Encoder
 from .initialization import initialize
-from .layout import layout
+from .layout import banded_layout, layout, loudness
 from .picture import PICTURE_SIZE, picture
 from .running import RunningScale, RunningWhitening
 
 NUM_ACTIONS = 18
 NUM_SIGNS = 3  # of a reward: below, at and above zero
 _PICTURE_GAIN = 100.0
+_LAYOUT_FLOOR = 0.05  # of -1 to 1: what hardly ever is to be seen is not made as loud as what always is
 
 
 def info_nce(
@@ -93,6 +94,7 @@ class ContrastiveConfig:
     layout_weight: float = 30.0
     layout_frequencies: int = 4
     layout_lag: int = 0
+    layout_bands: int = 0
     picture_weight: float = 10.0
     reward_weight: float = 5.0
     head_start_steps: int = 0
@@ -100,7 +102,7 @@ class ContrastiveConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "inverse_hidden_dim", "layout_frequencies")
-        require_whole(self, "inverse_start_step", "head_start_steps", "shift", least=0)
+        require_whole(self, "inverse_start_step", "head_start_steps", "layout_bands", "shift", least=0)
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; it must be above 0")
         for name in (
@@ -117,6 +119,10 @@ class ContrastiveConfig:
             raise ValueError(
                 f"head_start_steps is {self.head_start_steps} and every head's weight is 0; "
                 "give one a weight, or no head start"
+            )
+        if self.layout_bands == 1:
+            raise ValueError(
+                "layout_bands is 1; give 2 or more, or 0 for a layout of all brightnesses together"
             )
         if self.layout_lag not in range(STACK):
             raise ValueError(
@@ -163,7 +169,8 @@ class ContrastiveObjective(nn.Module):
         self.encoder = encoder
         self.config = config
         dim = encoder.config.embedding_dim
-        num_layout = 2 * config.layout_frequencies**2 * (2 if config.layout_lag else 1)
+        num_maps = (config.layout_bands or 2) * (2 if config.layout_lag else 1)
+        num_layout = num_maps * config.layout_frequencies**2
         self.inverse = nn.Sequential(
             nn.Linear(2 * dim, config.inverse_hidden_dim),
             nn.ReLU(),
@@ -174,7 +181,11 @@ class ContrastiveObjective(nn.Module):
         initialize(self.layout, generator)
         self.reward = nn.Linear(dim, NUM_SIGNS)
         initialize(self.reward, generator)
-        self.whiten = RunningWhitening(num_layout)
+        if config.layout_bands:
+            self.whiten = RunningScale(num_layout, floor=_LAYOUT_FLOOR)
+            self.register_buffer("loudness", loudness(config.layout_frequencies).repeat(num_maps), False)
+        else:
+            self.whiten = RunningWhitening(num_layout)
         if config.picture_weight > 0:
             self.picture = nn.Linear(dim, PICTURE_SIZE)
             nn.init.zeros_(self.picture.weight)
@@ -211,6 +222,8 @@ class ContrastiveObjective(nn.Module):
             metrics["inverse_accuracy"] = (logits.argmax(-1) == actions).float().mean()
         if self.config.layout_weight > 0:
             target = self.whiten(self._layouts(batch.frames))
+            if self.config.layout_bands:
+                target = target * self.loudness
             error = F.smooth_l1_loss(self.layout(z).float(), target)
             loss = loss + self.config.layout_weight * error
             metrics["layout"] = error.detach()
@@ -229,9 +242,13 @@ class ContrastiveObjective(nn.Module):
         return loss, metrics
 
     def _layouts(self, frames: Tensor) -> Tensor:
-        """The layout of every newest frame and of the one ``layout_lag`` before: (S, T, 2 or 4 K * K)."""
+        """The layout of every newest frame and, beside it, of the one ``layout_lag`` before."""
         lag = self.config.layout_lag
-        found = layout(_filled(frames[:, STACK - 1 - lag :], lag), self.config.layout_frequencies)
+        seen, frequencies = _filled(frames[:, STACK - 1 - lag :], lag), self.config.layout_frequencies
+        if self.config.layout_bands:
+            found = banded_layout(seen, frequencies, self.config.layout_bands)
+        else:
+            found = layout(seen, frequencies)
         return torch.cat([found[:, lag:], found[:, :-lag]], -1) if lag else found
 
     def after_step(self) -> None:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from .bands import lower_band, membership
 from .encoder import FRAME_SIZE
 
 # In grey levels of 0..255. What differs less from the background than CONTRAST is not a thing; a thing whose
@@ -13,6 +14,9 @@ from .encoder import FRAME_SIZE
 _CONTRAST = 12
 _WINDOW = 5
 _SMALL = 60
+# In shares, of which a thing has one for each window that it fills. Added to what a band holds, so that
+# the place of next to nothing is the middle of nowhere, not wherever a last pixel happens to be.
+_SPARE = 0.2
 
 
 def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
@@ -53,10 +57,15 @@ def moving_parts(frames: Tensor, background: Tensor) -> Tensor:
         float32 (..., 2, 84, 84): the share, which says where things are, and the share times
         (frame - background) / 100, which tells things of different brightness apart.
     """
+    share, difference = _shares(frames, background)
+    return torch.stack([share, (share * difference).div_(100)], -3)
+
+
+def _shares(frames: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
+    """The share (float32) and the difference (int16) of every pixel, both (..., 84, 84)."""
     difference = frames.short() - background  # grey levels and their sums are exact in 16 bits
     contrast = (difference.abs() - _CONTRAST).clamp_(min=0)
-    share = contrast / _window_sums(contrast).add_(_SMALL)
-    return torch.stack([share, (share * difference).div_(100)], -3)
+    return contrast / _window_sums(contrast).add_(_SMALL), difference
 
 
 def _window_sums(maps: Tensor) -> Tensor:
@@ -83,10 +92,14 @@ def low_frequencies(maps: Tensor, num_frequencies: int) -> Tensor:
     Returns:
         float32 (..., K * K). Each moves smoothly with the position of every object, which raw pixels do not.
     """
-    center = (torch.arange(FRAME_SIZE, device=maps.device) + 0.5) / FRAME_SIZE
-    frequency = torch.arange(num_frequencies, device=maps.device)
-    basis = torch.cos(math.pi * frequency[:, None] * center)  # (K, 84)
+    basis = _cosines(num_frequencies, maps.device)
     return (basis @ maps @ basis.mT).flatten(-2)
+
+
+def _cosines(num_frequencies: int, device: torch.device) -> Tensor:
+    """cos(pi k (x + 1/2) / 84), (K, 84)."""
+    center = (torch.arange(FRAME_SIZE, device=device) + 0.5) / FRAME_SIZE
+    return torch.cos(math.pi * torch.arange(num_frequencies, device=device)[:, None] * center)
 
 
 def layout(frames: Tensor, num_frequencies: int) -> Tensor:
@@ -105,3 +118,49 @@ def layout(frames: Tensor, num_frequencies: int) -> Tensor:
     with torch.autocast(frames.device.type, enabled=False):
         parts = moving_parts(frames, still_background(frames).unsqueeze(-3))
         return low_frequencies(parts, num_frequencies).flatten(-2)
+
+
+def banded_layout(frames: Tensor, num_frequencies: int, num_bands: int) -> Tensor:
+    """The layout of a stretch of play, apart for what moves in each of so many bands of brightness.
+
+        m_b = share band_b(frame), the share as in `moving_parts`, the bands as in `cnn_encoder.bands`
+        c_bkl = low_frequencies(m_b)_kl / (sum over yx of m_b + 0.2)
+
+    A thing whose brightness no other has is in bands of its own, and there c is where it is, however much of
+    it is to be seen. Sums over all that moves, as in `layout`, do not keep five things apart.
+
+    Args:
+        frames: uint8 (S, T, 84, 84).
+        num_frequencies: K.
+        num_bands: B, at least 2.
+
+    Returns:
+        float32 (S, T, B * K * K). The first of the K * K says whether there is anything of that brightness.
+    """
+    with torch.autocast(frames.device.type, enabled=False):
+        share, _ = _shares(frames, still_background(frames).unsqueeze(-3))
+        share, levels = share.flatten(0, 1).flatten(1), frames.flatten(0, 1).flatten(1)  # (S * T, 84 * 84)
+        if share.is_cuda:  # all pixels: to look for those that count would wait for the device
+            row, pixel = torch.meshgrid(*(torch.arange(n, device=share.device) for n in share.shape))
+            row, pixel = row.flatten(), pixel.flatten()
+        else:  # hardly one in twenty
+            row, pixel = share.nonzero(as_tuple=True)
+        basis = _cosines(num_frequencies, frames.device)
+        waves = (basis[:, None, :, None] * basis[None, :, None, :]).flatten(2).flatten(0, 1).mT.contiguous()
+        seen = waves[pixel] * share[row, pixel, None]  # what each pixel adds: (P, K * K)
+        sums = seen.new_zeros(len(share) * num_bands, num_frequencies**2)
+        level, bands = levels[row, pixel].int(), membership(num_bands, frames.device)
+        lower = lower_band(level, num_bands)
+        for band in (lower, lower + 1):
+            sums.index_add_(0, row * num_bands + band, seen * bands[level, band, None])
+        return (sums / (sums[:, :1] + _SPARE)).view(*frames.shape[:2], -1)
+
+
+def loudness(num_frequencies: int) -> Tensor:
+    """How much each of the frequencies counts, (K * K): 1 / sqrt(1 + k^2 + l^2), of mean square 1.
+
+    Where a thing is, roughly, is in the lowest, and is what a quantizer's few bits should go to first.
+    """
+    square = torch.arange(num_frequencies, dtype=torch.float32).square()
+    found = (1 + square[:, None] + square).rsqrt().flatten()
+    return found / found.square().mean().sqrt()

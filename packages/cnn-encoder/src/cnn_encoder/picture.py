@@ -4,11 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .bands import membership
 from .encoder import FRAME_SIZE
 
 # In grey levels. Below FAINT a difference from the background is none, from CLEAR on it counts in full.
 _FAINT, _CLEAR = 6.0, 18.0
-_BANDS, _BRIGHTEST = 8, 240.0
+_BANDS = 8
 _POOL = 2
 PICTURE_SIZE = 2 * (FRAME_SIZE // _POOL) * _BANDS
 
@@ -17,7 +18,7 @@ def picture(frames: Tensor, background: Tensor) -> Tensor:
     """Profiles of what differs from the background, one for each of eight bands of brightness.
 
         shown_yx = clamp((|frame_yx - background_yx| - 6) / 12, 0, 1)
-        band_b(g) = max(1 - |min(g, 240) - 240 b / 7| / (240 / 7), 0)
+        band_b(g): how far g belongs to the band around 240 b / 7 (`cnn_encoder.bands`)
         row_yb = sum over x of shown_yx band_b(frame_yx), column_xb = sum over y of the same
 
     Rows and columns are taken in pairs. This little is enough for a linear probe to locate anything whose
@@ -33,7 +34,7 @@ def picture(frames: Tensor, background: Tensor) -> Tensor:
     """
     with torch.autocast(frames.device.type, enabled=False):
         shown = ((frames - background.float()).abs_() - _FAINT).div_(_CLEAR - _FAINT).clamp_(0, 1)
-        bands = _bands(frames.device)
+        bands = membership(_BANDS, frames.device)
         # A bag is a row's pixels looked up among the bands: one pass, where a map per band would take eight.
         profiles = [
             F.embedding_bag(
@@ -45,9 +46,3 @@ def picture(frames: Tensor, background: Tensor) -> Tensor:
             for pixels, weights in ((frames, shown), (frames.mT, shown.mT))
         ]
         return torch.cat([profile.reshape(*frames.shape[:2], -1) for profile in profiles], -1)
-
-
-def _bands(device: torch.device) -> Tensor:
-    """How far each grey level belongs to each band: float32 (256, 8), every row of sum 1."""
-    position = torch.arange(256, device=device).clamp(max=_BRIGHTEST) * ((_BANDS - 1) / _BRIGHTEST)
-    return (1 - (position[:, None] - torch.arange(_BANDS, device=device)).abs()).clamp(min=0)

@@ -1,0 +1,24 @@
+"""Bands of brightness: things of games have colours of their own, which grey levels still tell apart."""
+
+import torch
+from torch import Tensor
+
+_BRIGHTEST = 240
+
+
+def membership(num_bands: int, device: torch.device) -> Tensor:
+    """How far each grey level belongs to each band: float32 (256, B), every row of sum 1.
+
+        band_b(g) = max(1 - |min(g, 240) - 240 b / (B - 1)| / (240 / (B - 1)), 0)
+
+    Args:
+        num_bands: B, at least 2.
+        device: where the table goes.
+    """
+    position = torch.arange(256, device=device).clamp(max=float(_BRIGHTEST)) * ((num_bands - 1) / _BRIGHTEST)
+    return (1 - (position[:, None] - torch.arange(num_bands, device=device)).abs()).clamp(min=0)
+
+
+def lower_band(levels: Tensor, num_bands: int) -> Tensor:
+    """The lower of the two bands that a grey level belongs to, uint8 (...) -> int64 (...) in 0..B-2."""
+    return (levels.long() * (num_bands - 1) // _BRIGHTEST).clamp_(max=num_bands - 2)
