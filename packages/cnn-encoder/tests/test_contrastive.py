@@ -153,7 +153,7 @@ def test_the_picture_is_linear_in_a_hundred_times_the_embedding_by_hand() -> Non
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_the_layout_is_of_the_newest_frame_and_of_one_before_it(lag):
-    model, frames = objective(layout_lag=lag), play().frames
+    model, frames = objective(layout_lag=lag, layout_bands=0), play().frames
     found = model._layouts(frames)
     of_each = layout(frames[:, 3 - lag :], 4)
     assert torch.equal(found[..., :32], of_each[:, lag:])
@@ -239,7 +239,7 @@ def test_every_demand_is_of_its_own_moment():
 
 def test_each_stretch_has_its_own_background():
     one, other = play(seed=1), play(seed=2)
-    model = objective(picture_weight=0.0)  # a picture has bands of absolute brightness
+    model = objective(layout_bands=0, picture_weight=0.0)  # bands are of absolute brightness
     model(one)
     model.eval()
     shifted = ClipBatch(other.frames + 20, other.actions, other.background + 20)

@@ -178,6 +178,12 @@ def test_the_lowest_frequencies_are_the_loudest():
     torch.testing.assert_close(found.square().mean(), torch.tensor(1.0))
 
 
+def test_a_compiled_banded_layout_looks_at_every_pixel_and_finds_the_same():
+    frames = torch.stack([stretch(n, [(30, 3 * t) for t in range(8)]) for n in (3, 6)])
+    compiled = torch.compile(banded_layout, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(frames, 3, 4), banded_layout(frames, 3, 4))
+
+
 def test_a_banded_layout_is_the_same_under_autocast():
     frames = stretch(4, [(30, 3 * t) for t in range(8)]).unsqueeze(0)
     expected = banded_layout(frames, 3, 4)

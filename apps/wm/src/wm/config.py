@@ -228,6 +228,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid TOML ({error}); fix it") from error
 
 
+def read_run(path: Path) -> dict[str, Any]:
+    """The configuration of a run as a dictionary.
+
+    One that was written before a setting existed was made without it, whatever a new one begins with.
+    """
+    return merge({"contrastive": {"layout_bands": 0}}, read_toml(path))
+
+
 def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:
     """The configuration that ``base`` with each of ``changes`` laid over it describes.
 
@@ -325,7 +333,7 @@ def load_config(path: Path) -> RunConfig:
             f"{path.parent} holds no run (it has no {path.name}); give a directory made by `wm train`, "
             "or list them with `wm runs`"
         )
-    found = read_toml(path)
+    found = read_run(path)
     try:
         return structure(RunConfig, found)
     except ValueError as error:

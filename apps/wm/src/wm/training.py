@@ -19,7 +19,7 @@ from wm.config import (
     default_preset,
     load_config,
     read_preset,
-    read_toml,
+    read_run,
     save_config,
     section_of,
 )
@@ -82,7 +82,7 @@ def train_run(
                 require_sources(config, layout)
             require_sinks(logs)
             # What may be refused is refused before the configuration is replaced.
-            before = read_toml(layout.config) if layout.config.exists() else unstructure(config)
+            before = read_run(layout.config) if layout.config.exists() else unstructure(config)
             save_config(layout.config, config)
             remove_leftovers(layout.root)
             sinks = make_sinks(logs, layout.root, unstructure(config))
@@ -176,11 +176,11 @@ def _resolve(
         directory = default_directory(build_config(what), name)
     layout = Layout(directory)
     if preset is None and layout.config.exists():
-        base = read_toml(layout.config)
+        base = read_run(layout.config)
     else:
         base, _ = _beginning(preset, start, default)
         if layout.config.exists():
-            kept = _what_it_is_of(read_toml(layout.config))
+            kept = _what_it_is_of(read_run(layout.config))
             # A file of one's own may say itself what the run is of, but not that imported play is to go.
             named = {} if preset in PRESETS else {k: v for k, v in base.items() if k in ("games", "seed")}
             base = merge(merge(base, kept), named)

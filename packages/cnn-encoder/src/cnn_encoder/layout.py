@@ -140,8 +140,11 @@ def banded_layout(frames: Tensor, num_frequencies: int, num_bands: int) -> Tenso
     with torch.autocast(frames.device.type, enabled=False):
         share, _ = _shares(frames, still_background(frames).unsqueeze(-3))
         share, levels = share.flatten(0, 1).flatten(1), frames.flatten(0, 1).flatten(1)  # (S * T, 84 * 84)
-        if share.is_cuda:  # all pixels: to look for those that count would wait for the device
-            row, pixel = torch.meshgrid(*(torch.arange(n, device=share.device) for n in share.shape))
+        if share.is_cuda or torch.compiler.is_compiling():
+            # Every pixel: to look for those that count would wait for a GPU, and a compiler cannot.
+            row, pixel = torch.meshgrid(
+                *(torch.arange(n, device=share.device) for n in share.shape), indexing="ij"
+            )
             row, pixel = row.flatten(), pixel.flatten()
         else:  # hardly one in twenty
             row, pixel = share.nonzero(as_tuple=True)
