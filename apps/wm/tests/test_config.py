@@ -1,4 +1,5 @@
 import pytest
+import tomli_w
 from wm.config import (
     PRESETS,
     YOUNGER,
@@ -123,6 +124,18 @@ def test_settings_younger_than_a_run_leave_its_fingerprints_alone():
     agent, evaluate = (unstructure([s.settings(config)], YOUNGER)[0] for s in (AGENT, EVALUATE))
     assert agent[3]["uniform_coef"] == evaluate[0]["epsilon"] == 0.1
     assert unstructure(config)["agent"]["anchor_coef"] == 0.0  # the run's own file has every setting
+
+
+def test_a_run_of_before_bands_has_none_and_a_new_one_has(tmp_path):
+    config = build_config(read_preset("tiny"), parse_override("contrastive.layout_bands=12"))
+    written = unstructure(config)
+    del written["contrastive"]["layout_bands"]
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(written))
+    assert load_config(tmp_path / "config.toml").contrastive.layout_bands == 0
+    assert _resolve(None, tmp_path, None, {}, "tiny")[0].contrastive.layout_bands == 0
+    save_config(tmp_path / "config.toml", config)
+    assert load_config(tmp_path / "config.toml") == config
+    assert build_config(read_preset("reference")).contrastive.layout_bands == 12
 
 
 def test_without_a_loop_no_setting_of_rounds_counts():

@@ -186,6 +186,7 @@ class ContrastiveObjective(nn.Module):
         initialize(self.layout, generator)
         self.reward = nn.Linear(dim, NUM_SIGNS)
         initialize(self.reward, generator)
+        self.whiten: RunningScale | RunningWhitening
         if config.layout_bands:
             self.whiten = RunningScale(num_layout, floor=_LAYOUT_FLOOR)
             self.register_buffer("loudness", loudness(config.layout_frequencies).repeat(num_maps), False)
