@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 SMALL_MODEL = ["--dim", 16, "--layers", 1, "--heads", 2]
 WITHOUT_A_RUN = {
     "apps/wm/benchmarks/agent_share.py": ["--preset", "tiny", "--batch", 4, "--rounds", 1, "--device", "cpu"],
+    "apps/wm/benchmarks/layout_targets.py": ["--games", "pong", "--frames", 400, "--probe-steps", 2],
     "apps/wm/benchmarks/picture_targets.py": ["--games", "pong", "--frames", 200],
     "packages/atari-data/benchmarks/collection.py": ["--steps", 400, "--num-envs", 4, "--repeats", 1],
     "packages/atari-data/benchmarks/reading.py": ["--steps", 2000],

@@ -57,11 +57,9 @@ def positions(play: FreshPlay, count: int) -> StateLabels:
     return StateLabels(tuple(names[i] for i in kept), values[:count, kept], in_play[:count, kept])
 
 
-def scores(stage: Stage, train: StateLabels, test: StateLabels) -> str:
+def scores(stage: Stage, train: StateLabels, test: StateLabels, config: MLPProbeConfig) -> str:
     """R2 by variable; several enemies' is one mean."""
-    found = {
-        row.variable: row.mlp_r2 for row in retention([stage], train, test, MLPProbeConfig(num_steps=1200))
-    }
+    found = {row.variable: row.mlp_r2 for row in retention([stage], train, test, config)}
     ghosts = [found.pop(name) for name in list(found) if name.count("_") > 1]
     texts = [f"{name} {r2:.3f}" for name, r2 in found.items()]
     return "  ".join([*texts, f"ghosts {statistics.mean(ghosts):.2f}"] if ghosts else texts)
@@ -72,7 +70,9 @@ def main() -> None:
     parser.add_argument("--games", nargs="+", default=["pong", "breakout", "ms_pacman"])
     parser.add_argument("--frames", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--probe-steps", type=int, default=1200)
     args = parser.parse_args()
+    probes = MLPProbeConfig(num_steps=args.probe_steps)
     config, reporter = CollectConfig(policy="sticky_random"), Reporter(Console(stderr=True))
     where = {"seed": args.seed, "device": torch.device("cpu"), "reporter": reporter}
     for game in args.games:
@@ -87,7 +87,9 @@ def main() -> None:
                 codes.fit(learned, epochs=5, refine=10)
                 coded = [codes.decode(codes.encode(rows)) for rows in (learned, tested)]
                 for stage in (Stage("itself", learned, tested), Stage("3 x 256", *coded)):
-                    print(f"{game:10s} {name:9s} {stage.name:8s} {scores(stage, *labels)}", flush=True)
+                    print(
+                        f"{game:10s} {name:9s} {stage.name:8s} {scores(stage, *labels, probes)}", flush=True
+                    )
 
 
 if __name__ == "__main__":

@@ -140,14 +140,11 @@ def banded_layout(frames: Tensor, num_frequencies: int, num_bands: int) -> Tenso
     with torch.autocast(frames.device.type, enabled=False):
         share, _ = _shares(frames, still_background(frames).unsqueeze(-3))
         share, levels = share.flatten(0, 1).flatten(1), frames.flatten(0, 1).flatten(1)  # (S * T, 84 * 84)
-        if share.is_cuda or torch.compiler.is_compiling():
-            # Every pixel: to look for those that count would wait for a GPU, and a compiler cannot.
-            row, pixel = torch.meshgrid(
-                *(torch.arange(n, device=share.device) for n in share.shape), indexing="ij"
-            )
-            row, pixel = row.flatten(), pixel.flatten()
-        else:  # hardly one in twenty
-            row, pixel = share.nonzero(as_tuple=True)
+        if share.device.type == "cpu" and not torch.compiler.is_compiling():
+            row, pixel = share.nonzero(as_tuple=True)  # hardly one in twenty
+        else:  # every pixel: to look for those that count would wait for a GPU, and a compiler cannot
+            every = (torch.arange(n, device=share.device) for n in share.shape)
+            row, pixel = (index.flatten() for index in torch.meshgrid(*every, indexing="ij"))
         basis = _cosines(num_frequencies, frames.device)
         waves = (basis[:, None, :, None] * basis[None, :, None, :]).flatten(2).flatten(0, 1).mT.contiguous()
         seen = waves[pixel] * share[row, pixel, None]  # what each pixel adds: (P, K * K)
