@@ -56,7 +56,7 @@ SETTINGS: dict[str, tuple[float, ...] | None] = {
     "uniform x384": tuple(384 * w for w in UNIFORM),
 }
 # The weights that docs/results/quantizer.md was measured with.
-OBJECTIVE = ContrastiveConfig(layout_weight=3.0, picture_weight=0.0, reward_weight=0.5)
+OBJECTIVE = ContrastiveConfig(layout_bands=0, layout_weight=3.0, picture_weight=0.0, reward_weight=0.5)
 WARM_START = FitConfig(steps=250, learning_rate=1e-3, warmup=50, weight_decay=1e-2, schedule="constant")
 Measured = dict[str, Tensor]  # a row of the table and its numbers
 Games = dict[str, Tensor]  # embeddings by game

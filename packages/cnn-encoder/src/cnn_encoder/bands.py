@@ -20,5 +20,5 @@ def membership(num_bands: int, device: torch.device) -> Tensor:
 
 
 def lower_band(levels: Tensor, num_bands: int) -> Tensor:
-    """The lower of the two bands that a grey level belongs to, uint8 (...) -> int64 (...) in 0..B-2."""
+    """The lower of the two bands that a grey level belongs to: integers (...) -> int64 (...) in 0..B-2."""
     return (levels.long() * (num_bands - 1) // _BRIGHTEST).clamp_(max=num_bands - 2)
