@@ -178,6 +178,13 @@ def test_the_lowest_frequencies_are_the_loudest():
     torch.testing.assert_close(found.square().mean(), torch.tensor(1.0))
 
 
+def test_few_pixels_are_summed_as_many_are(monkeypatch):
+    frames = torch.stack([stretch(n, [(30, 3 * t) for t in range(8)], level=130) for n in (3, 6)])
+    few = banded_layout(frames, 3, 4)
+    monkeypatch.setattr(torch.Tensor, "count_nonzero", torch.Tensor.numel)
+    torch.testing.assert_close(banded_layout(frames, 3, 4), few)
+
+
 def test_a_compiled_banded_layout_looks_at_every_pixel_and_finds_the_same():
     frames = torch.stack([stretch(n, [(30, 3 * t) for t in range(8)]) for n in (3, 6)])
     compiled = torch.compile(banded_layout, backend="eager", fullgraph=True)

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .bands import lower_band, membership
@@ -17,6 +18,7 @@ _SMALL = 60
 # In shares, of which a thing has one for each window that it fills. Added to what a band holds, so that
 # the place of next to nothing is the middle of nowhere, not wherever a last pixel happens to be.
 _SPARE = 0.2
+_FEW = 8  # where less than an eighth of all pixels is part of a thing, only those are looked at
 
 
 def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
@@ -140,20 +142,36 @@ def banded_layout(frames: Tensor, num_frequencies: int, num_bands: int) -> Tenso
     with torch.autocast(frames.device.type, enabled=False):
         share, _ = _shares(frames, still_background(frames).unsqueeze(-3))
         share, levels = share.flatten(0, 1).flatten(1), frames.flatten(0, 1).flatten(1)  # (S * T, 84 * 84)
-        if share.device.type == "cpu" and not torch.compiler.is_compiling():
-            row, pixel = share.nonzero(as_tuple=True)  # hardly one in twenty
-        else:  # every pixel: to look for those that count would wait for a GPU, and a compiler cannot
-            every = (torch.arange(n, device=share.device) for n in share.shape)
-            row, pixel = (index.flatten() for index in torch.meshgrid(*every, indexing="ij"))
         basis = _cosines(num_frequencies, frames.device)
         waves = (basis[:, None, :, None] * basis[None, :, None, :]).flatten(2).flatten(0, 1).mT.contiguous()
-        seen = waves[pixel] * share[row, pixel, None]  # what each pixel adds: (P, K * K)
-        sums = seen.new_zeros(len(share) * num_bands, num_frequencies**2)
-        level, bands = levels[row, pixel].int(), membership(num_bands, frames.device)
-        lower = lower_band(level, num_bands)
-        for band in (lower, lower + 1):
-            sums.index_add_(0, row * num_bands + band, seen * bands[level, band, None])
-        return (sums / (sums[:, :1] + _SPARE)).view(*frames.shape[:2], -1)
+        sums = _band_sums(share, levels, waves, num_bands)
+        return (sums / (sums[..., :1] + _SPARE)).view(*frames.shape[:2], -1)
+
+
+def _band_sums(share: Tensor, levels: Tensor, waves: Tensor, num_bands: int) -> Tensor:
+    """sum over pixels p of share_p band_b(level_p) waves_p.
+
+    Args:
+        share: float32 (N, P).
+        levels: uint8 (N, P).
+        waves: float32 (P, W).
+        num_bands: B.
+
+    Returns:
+        float32 (N, B, W).
+    """
+    bands = membership(num_bands, share.device)
+    few = share.numel() // _FEW
+    # To look for the pixels that count would wait for a GPU, and a compiler cannot.
+    if share.device.type != "cpu" or torch.compiler.is_compiling() or share.count_nonzero() > few:
+        return F.embedding(levels.int(), bands).mul_(share[..., None]).mT @ waves
+    row, pixel = share.nonzero(as_tuple=True)
+    level, seen = levels[row, pixel].int(), waves[pixel] * share[row, pixel, None]
+    lower = lower_band(level, num_bands)
+    sums = seen.new_zeros(len(share) * num_bands, waves.shape[1])
+    for band in (lower, lower + 1):
+        sums.index_add_(0, row * num_bands + band, seen * bands[level, band, None])
+    return sums.unflatten(0, (-1, num_bands))
 
 
 def loudness(num_frequencies: int) -> Tensor:
