@@ -348,7 +348,7 @@ def test_one_background_for_all_and_small_integers_mean_the_same():
 
 
 @pytest.mark.parametrize("name", ["temperature", "layout_weight", "reward_weight"])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, "1", None])
 def test_a_weight_is_a_finite_number(name, value):
     with pytest.raises(ValueError, match=f"{name} is"):
         ContrastiveConfig(**{name: value})

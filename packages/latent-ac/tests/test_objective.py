@@ -444,3 +444,6 @@ def test_what_is_no_number_is_refused() -> None:
         ActorConfig(output_gain=float("inf"))
     with pytest.raises(ValueError, match="minimum is inf; give a finite number"):
         ReturnNormalizer(minimum=float("inf"))
+    for name in ("gamma", "slow_decay", "entropy_coef", "ppo_clip"):
+        with pytest.raises(ValueError, match=f"{name} is '0.5'; give a"):
+            AgentConfig(**{name: "0.5"})

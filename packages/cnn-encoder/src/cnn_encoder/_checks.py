@@ -1,6 +1,7 @@
 """Checks shared by the configurations."""
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -14,3 +15,12 @@ def require_whole(config: Any, *names: str, least: int = 1) -> None:
         if not isinstance(value, Integral) or int(value) < least:
             raise ValueError(f"{name} is {value!r}; give a whole number of at least {least}")
         object.__setattr__(config, name, int(value))
+
+
+def require_number(config: Any, *names: str, zero: bool = True) -> None:
+    """Raise a ValueError unless these settings are finite numbers above 0 or, with ``zero``, 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not (isinstance(value, Real) and 0 <= float(value) < math.inf and (zero or value)):
+            allowed = "of at least 0" if zero else "above 0"
+            raise ValueError(f"{name} is {value!r}; give a finite number {allowed}")

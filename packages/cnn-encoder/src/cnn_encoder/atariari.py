@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ._checks import require_whole
+from ._checks import require_number, require_whole
 from ._plain import plain_training
 from .variables import category
 
@@ -39,10 +39,8 @@ class AtariARIConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "batch_size", "max_epochs", "patience")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if not 0 <= self.min_entropy < math.inf:
-            raise ValueError(f"min_entropy is {self.min_entropy}; it must not be negative")
+        require_number(self, "learning_rate", zero=False)
+        require_number(self, "min_entropy")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,5 @@
 """The objective of the encoder: temporal InfoNCE, inverse dynamics, layout and picture of a frame, reward."""
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._checks import require_whole
+from ._checks import require_number, require_whole
 from .augmentation import random_shift
 from .encoder import FRAME_SIZE, STACK, Encoder
 from .initialization import initialize
@@ -107,17 +106,9 @@ class ContrastiveConfig:
     def __post_init__(self) -> None:
         require_whole(self, "inverse_hidden_dim", "layout_frequencies")
         require_whole(self, "inverse_start_step", "head_start_steps", "layout_bands", "shift", least=0)
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
-        for name in (
-            "contrastive_weight",
-            "inverse_weight",
-            "layout_weight",
-            "picture_weight",
-            "reward_weight",
-        ):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        require_number(self, "temperature", zero=False)
+        require_number(self, "contrastive_weight", "inverse_weight", "layout_weight")
+        require_number(self, "picture_weight", "reward_weight")
         heads = self.inverse_weight, self.layout_weight, self.picture_weight, self.reward_weight
         if self.head_start_steps and not any(heads):
             raise ValueError(

@@ -1,6 +1,5 @@
 """A view-only decoder: what an embedding, or its quantized form, still shows."""
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._artifact import load_artifact, save_artifact
-from ._checks import require_whole
+from ._checks import require_number, require_whole
 from ._weights import plain_weights, with_weights
 from .encoder import FRAME_SIZE
 from .initialization import initialize
@@ -26,8 +25,7 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "embedding_dim", "hidden_dim")
-        if not 0 <= self.foreground_weight < math.inf:
-            raise ValueError(f"foreground_weight is {self.foreground_weight}; it must not be negative")
+        require_number(self, "foreground_weight")
 
 
 class Decoder(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._checks import require_whole
+from ._checks import require_number, require_whole
 from ._plain import plain_training
 from .initialization import initialize
 
@@ -45,10 +45,8 @@ class MLPProbeConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "hidden_dim", "num_steps", "batch_size")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay is {self.weight_decay}; it must be 0 or more")
+        require_number(self, "learning_rate", zero=False)
+        require_number(self, "weight_decay")
 
 
 def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> ProbeScore:

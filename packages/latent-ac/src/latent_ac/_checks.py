@@ -1,6 +1,7 @@
 """Checks shared by the configurations: one sentence with the name, the value and what is allowed."""
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 LARGEST_LIMIT = 80.0  # of two-hot bins, in symlog units; e^80 is near the end of float32
@@ -10,6 +11,11 @@ def require(condition: bool, name: str, value: Any, allowed: str) -> None:
     """Raise a ValueError that names the setting, its value and what to give instead."""
     if not condition:
         raise ValueError(f"{name} is {value!r}; give {allowed}")
+
+
+def number(value: Any) -> float:
+    """The value, or NaN, which no range holds, in place of what is no number."""
+    return float(value) if isinstance(value, Real) else math.nan
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -33,7 +39,7 @@ def require_bins(num_bins: int, limit: float) -> None:
     """Check the bins of a two-hot head."""
     odd = isinstance(num_bins, Integral) and int(num_bins) >= 3 and int(num_bins) % 2 == 1
     require(odd, "num_bins", num_bins, "an odd number >= 3")
-    require(0 < limit <= LARGEST_LIMIT, "limit", limit, f"a number above 0, at most {LARGEST_LIMIT}")
+    require(0 < number(limit) <= LARGEST_LIMIT, "limit", limit, f"a number above 0, at most {LARGEST_LIMIT}")
 
 
 def require_network(config: Any) -> None:

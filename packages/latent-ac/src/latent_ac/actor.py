@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ac import categorical
-from latent_ac._checks import require, require_counts, require_network
+from latent_ac._checks import number, require, require_counts, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import MLP, MLPOnCodes
 
@@ -35,9 +35,8 @@ class ActorConfig:
     def __post_init__(self) -> None:
         require_network(self)
         require_counts(self, "num_actions")
-        require(
-            0 <= self.output_gain < math.inf, "output_gain", self.output_gain, "a finite number, 0 or more"
-        )
+        gain = self.output_gain
+        require(0 <= number(gain) < math.inf, "output_gain", gain, "a finite number, 0 or more")
 
 
 class Actor(nn.Module):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require, require_bins, require_choice, require_counts, require_network
+from latent_ac._checks import number, require, require_bins, require_choice, require_counts, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import MLP
 from latent_ac.two_hot import expectation, symexp_bins, two_hot_nll
@@ -115,7 +115,7 @@ class SlowTarget(nn.Module):
 
     def __init__(self, module: nn.Module, decay: float = 0.98) -> None:
         super().__init__()
-        require(0 <= decay < 1, "decay", decay, "a number from 0 to below 1")
+        require(0 <= number(decay) < 1, "decay", decay, "a number from 0 to below 1")
         self.decay = decay
         self.module = copy.deepcopy(module).requires_grad_(False)
 

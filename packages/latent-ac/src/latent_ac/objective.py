@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_ac import categorical
-from latent_ac._checks import require, require_choice, require_counts
+from latent_ac._checks import number, require, require_choice, require_counts
 from latent_ac.actor import Actor
 from latent_ac.batch import ImaginedBatch, require_fit
 from latent_ac.critic import Critic, SlowTarget
@@ -75,15 +75,15 @@ class AgentConfig:
         require_choice("slow_target", self.slow_target, SLOW_TARGETS)
         for name in ("gamma", "lambda_"):
             value = getattr(self, name)
-            require(0 <= value <= 1, name, value, "a number from 0 to 1")
+            require(0 <= number(value) <= 1, name, value, "a number from 0 to 1")
         for name in ("slow_decay", "return_decay"):
             value = getattr(self, name)
-            require(0 <= value < 1, name, value, "a number from 0 to below 1")
+            require(0 <= number(value) < 1, name, value, "a number from 0 to below 1")
         for name in ("entropy_coef", "uniform_coef", "anchor_coef", "critic_coef", "slow_coef"):
             value = getattr(self, name)
-            require(0 <= value < math.inf, name, value, "a finite number, 0 or more")
+            require(0 <= number(value) < math.inf, name, value, "a finite number, 0 or more")
         require_counts(self, "ppo_epochs", "ppo_minibatches")
-        require(self.ppo_clip > 0, "ppo_clip", self.ppo_clip, "a number above 0")
+        require(number(self.ppo_clip) > 0, "ppo_clip", self.ppo_clip, "a number above 0")
 
 
 class ActorCriticObjective(nn.Module):

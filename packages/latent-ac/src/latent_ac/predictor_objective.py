@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require
+from latent_ac._checks import number, require
 from latent_ac.calibration import calibration, confusion_matrix, recall_and_precision
 from latent_ac.features import Features
 from latent_ac.predictors import ContinuePredictor, RewardPredictor, TransitionPredictor
@@ -45,7 +45,7 @@ class PredictorObjective(nn.Module):
         self, reward: RewardPredictor, continue_: ContinuePredictor, *, decay: float = 0.995
     ) -> None:
         super().__init__()
-        require(0 <= decay < 1, "decay", decay, "a number from 0 to below 1")
+        require(0 <= number(decay) < 1, "decay", decay, "a number from 0 to below 1")
         self.reward = reward
         self.continue_ = continue_
         self.decay = decay

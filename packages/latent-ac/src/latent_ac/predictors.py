@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require, require_bins, require_choice, require_counts, require_network
+from latent_ac._checks import number, require, require_bins, require_choice, require_counts, require_network
 from latent_ac.features import Features
 from latent_ac.mlp import FeatureNorm, hidden_stack, linear
 from latent_ac.rewards import transform_rewards
@@ -52,7 +52,9 @@ class PredictorConfig:
         require_choice("reward_head", self.reward_head, REWARD_HEADS)
         require_bins(self.num_bins, self.limit)
         require_counts(self, "num_bins")
-        require(0 <= self.class_balance <= 1, "class_balance", self.class_balance, "a number from 0 to 1")
+        require(
+            0 <= number(self.class_balance) <= 1, "class_balance", self.class_balance, "a number from 0 to 1"
+        )
 
     @property
     def knows_signs_only(self) -> bool:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from latent_ac._checks import require
+from latent_ac._checks import number, require
 
 
 def lambda_returns(
@@ -72,9 +72,14 @@ class ReturnNormalizer(nn.Module):
         self, decay: float = 0.99, low: float = 0.05, high: float = 0.95, minimum: float = 1.0
     ) -> None:
         super().__init__()
-        require(0 <= decay < 1, "decay", decay, "a number from 0 to below 1")
-        require(0 <= low < high <= 1, "low, high", (low, high), "two quantiles with 0 <= low < high <= 1")
-        require(0 < minimum < math.inf, "minimum", minimum, "a finite number above 0")
+        require(0 <= number(decay) < 1, "decay", decay, "a number from 0 to below 1")
+        require(
+            0 <= number(low) < number(high) <= 1,
+            "low, high",
+            (low, high),
+            "two quantiles with 0 <= low < high <= 1",
+        )
+        require(0 < number(minimum) < math.inf, "minimum", minimum, "a finite number above 0")
         self.decay = decay
         self.minimum = minimum
         self.register_buffer("quantiles", torch.tensor([low, high]), persistent=False)

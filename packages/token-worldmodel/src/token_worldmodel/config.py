@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 Mask = Literal["hierarchical", "causal"]
@@ -70,16 +70,16 @@ class WorldModelConfig:
             )
         if self.dim % self.num_heads:
             raise ValueError(f"dim is {self.dim}; give a multiple of num_heads, {self.num_heads}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout}; give a rate from 0 to below 1")
-        if not 0.0 <= self.token_noise <= 0.5:
-            raise ValueError(f"token_noise is {self.token_noise}; give a share from 0 to 0.5")
+        if not 0.0 <= _number(self.dropout) < 1.0:
+            raise ValueError(f"dropout is {self.dropout!r}; give a rate from 0 to below 1")
+        if not 0.0 <= _number(self.token_noise) <= 0.5:
+            raise ValueError(f"token_noise is {self.token_noise!r}; give a share from 0 to 0.5")
         if self.mask not in get_args(Mask):
             raise ValueError(f"mask is {self.mask!r}; choose one of {', '.join(get_args(Mask))}")
         if self.detail not in get_args(Detail):
             raise ValueError(f"detail is {self.detail!r}; choose one of {', '.join(get_args(Detail))}")
-        counted = all(0 <= weight < math.inf for weight in self.loss_weights) and any(self.loss_weights)
-        if len(self.loss_weights) != self.num_levels or not counted:
+        counted = all(0 <= _number(weight) < math.inf for weight in self.loss_weights)
+        if len(self.loss_weights) != self.num_levels or not counted or not any(self.loss_weights):
             raise ValueError(
                 f"loss_weights is {self.loss_weights}; give {self.num_levels} of at least 0, "
                 "one per level, not all 0"
@@ -99,3 +99,8 @@ class WorldModelConfig:
 def _plain(value: Any) -> Any:
     """A NumPy integer, such as gymnasium's ``env.action_space.n``, as an ``int``, which JSON takes."""
     return int(value) if isinstance(value, Integral) else value
+
+
+def _number(value: Any) -> float:
+    """The value, or NaN, which no range holds, in place of what is no number."""
+    return float(value) if isinstance(value, Real) else math.nan
