@@ -8,6 +8,7 @@ from typer.main import get_command
 from wm.cli import app
 from wm.config import RunConfig
 from wm.settings import flatten, unstructure
+from wm.stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*/*/README.md"))]
@@ -42,6 +43,11 @@ def test_python_in_the_pipeline_runs(python_of):
     assert len(names["played"].returns) == 2
     assert names["dream"].tokens.shape == (1, 1 + names["horizon"], 3)
     assert names["dream"].actions.shape == (1, names["horizon"])
+
+
+def test_the_tutorial_takes_every_stage_in_order():
+    taken = re.findall(r"^    wm train ([a-z]+)", (ROOT / "docs/tutorial.md").read_text(), flags=re.M)
+    assert taken == [stage.name for stage in STAGES]
 
 
 def test_readmes_name_the_oldest_torch_that_a_package_asks_for():
