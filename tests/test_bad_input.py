@@ -306,3 +306,9 @@ def test_a_full_disk_is_told_and_the_run_goes_on_afterwards(tmp_path, monkeypatc
     assert not list((tmp_path / "run").rglob("*.tmp"))
     again = train(tmp_path / "run")
     assert again.code == 0, again.output
+
+
+def test_a_link_to_nowhere_is_no_place_for_a_run(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "gone")
+    refused(train(link, "collect"), f"{link} is a link to {tmp_path / 'gone'}, which does not exist")

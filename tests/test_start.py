@@ -147,6 +147,29 @@ def test_a_run_that_is_there_is_told_how_to_take_what_a_part_has(run, tmp_path):
     assert wm(*begin, "--set", "hrvq.codes=16").code == 0
 
 
+def test_the_run_it_began_with_is_known_by_its_place_and_not_by_its_name(run, tmp_path, monkeypatch):
+    own, here, there = tmp_path / "own", tmp_path / "here", tmp_path / "there"
+    for directory, source in ((here, run), (there, tmp_path / "other")):
+        directory.mkdir()
+        (directory / "source").symlink_to(source)
+    begin = ("train", "start", "--run", own, *ON)
+    monkeypatch.chdir(here)
+    assert wm(*begin, "--from", "source").code == 0
+    again = wm(*begin, "--from", run)
+    assert again.code == 0
+    assert "changed" not in again.output
+    monkeypatch.chdir(there)
+    refused = wm(*begin, "--from", "source")
+    assert refused.code == 2
+    assert "other holds no run" in " ".join(refused.output.split())
+
+
+def test_an_agent_that_sees_something_else_names_the_setting(run, tmp_path):
+    seen = ("--set", "start.parts=agent", "--set", "dream.hidden_state=true")
+    told = " ".join(start(run, tmp_path / "run", *seen).output.split())
+    assert "dream.hidden_state is True, and the agent to begin with has False; leave" in told
+
+
 def test_a_run_of_rounds_begins_with_them_too(run, tmp_path):
     rounds = options(
         (

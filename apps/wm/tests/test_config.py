@@ -315,3 +315,9 @@ def test_a_finished_run_stays_up_to_date():
         "decoder": "2ad1974bf0ba",
         "evaluate": "72673a6c087d",
     }
+
+
+def test_a_preset_may_begin_with_the_mark_that_some_editors_write(tmp_path):
+    preset = tmp_path / "mine.toml"
+    preset.write_text("seed = 3\n", encoding="utf-8-sig")
+    assert read_preset(str(preset)) == {"seed": 3}

@@ -1,5 +1,19 @@
-"""``python -m wm``, as torchrun starts it."""
+"""The ``wm`` script, and ``python -m wm``, as torchrun starts it."""
 
-from wm.cli import main
+import os
+import signal
 
-main()
+
+def main() -> None:
+    """Run the command. Ctrl-C while it is still imported ends it without a traceback."""
+    heard = signal.getsignal(signal.SIGINT)
+    if heard is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from wm.cli import main as command
+
+    signal.signal(signal.SIGINT, heard)
+    command()
+
+
+if __name__ == "__main__":
+    main()

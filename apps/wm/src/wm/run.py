@@ -115,9 +115,11 @@ def require_writable(directory: Path) -> None:
     """Make the directory, or say why not.
 
     Raises:
-        ValueError: a file is in the way, or it is a directory of something else.
+        ValueError: a file or a link to nowhere is in the way, or it is a directory of something else.
         PermissionError: nothing may be written there.
     """
+    if directory.is_symlink() and not directory.exists():
+        raise ValueError(f"{directory} is a link to {directory.readlink()}, which does not exist")
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; a run is a directory")
     directory.mkdir(parents=True, exist_ok=True)

@@ -133,7 +133,8 @@ def _changes(
         if key in changes:
             raise ValueError(f"{key} is given by --{key} and by --set {key}; give one of them")
         changes[key] = value
-    return changes if start is None else merge(changes, {"start": {"run": str(start)}})
+    # In full, because the same name from another directory is another run.
+    return changes if start is None else merge(changes, {"start": {"run": str(start.resolve())}})
 
 
 def _require_fit_here(config: RunConfig, team: Team, device: torch.device) -> None:

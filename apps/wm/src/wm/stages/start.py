@@ -16,12 +16,12 @@ from wm.run import Layout, Manifest
 from wm.settings import unstructure
 from wm.stage import Context, Made, Stage
 
-# The settings that a part is made from: what is taken keeps those it was made with.
-SECTIONS = {
+# The settings that a part is made from, by section or one by one: what is taken keeps those it was made with.
+SETTINGS = {
     "encoder": ("encoder",),
     "hrvq": ("hrvq",),
     "worldmodel": ("worldmodel",),
-    "agent": ("actor", "critic", "predictor"),
+    "agent": ("dream.hidden_state", "actor", "critic", "predictor"),
 }
 
 
@@ -72,8 +72,8 @@ def check(config: RunConfig, layout: Layout) -> None:
                 )
         _require_current(theirs, source, start.taken, start.run)
     for part in start.taken:
-        for section in SECTIONS[part]:
-            _require_equal(config, theirs, section, part, goes_on=layout.config.exists())
+        for name in SETTINGS[part]:
+            _require_equal(config, theirs, name, part, goes_on=layout.config.exists())
 
 
 def _require_current(theirs: RunConfig, source: Layout, parts: Sequence[str], run: str) -> None:
@@ -94,9 +94,10 @@ def _require_current(theirs: RunConfig, source: Layout, parts: Sequence[str], ru
         )
 
 
-def _require_equal(ours: RunConfig, theirs: RunConfig, section: str, part: str, *, goes_on: bool) -> None:
+def _require_equal(ours: RunConfig, theirs: RunConfig, name: str, part: str, *, goes_on: bool) -> None:
+    section, _, only = name.partition(".")
     mine, other = (unstructure(getattr(config, section)) for config in (ours, theirs))
-    for key in sorted(mine.keys() | other.keys()):
+    for key in [only] if only else sorted(mine.keys() | other.keys()):
         if mine.get(key) != other.get(key):
             # A run that is there, as of a recording, has settings that hold without --preset too.
             as_it_has = command("--set", f"{section}.{key}={json.dumps(other.get(key))}")
