@@ -180,8 +180,6 @@ def test_nothing_changes_when_the_vectors_are_bad(vectors):
     x[400, 3] = torch.nan
     with pytest.raises(ValueError, match="400 to 499 contain NaN"):
         q.fit(x, batch_size=100)
-    with pytest.raises(ValueError, match="the squares of vectors 0 to 99 overflow; divide"):
-        q.fit(vectors(500, 16) * 1e25, batch_size=100)
     assert torch.equal(q.table, before)
 
 
