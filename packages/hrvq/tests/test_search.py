@@ -34,6 +34,18 @@ def test_equals_brute_force(dim, sizes, rows, quantizer, random_codebooks, vecto
     assert torch.equal(quantizer(codebooks).encode(x), exact_tokens(x, codebooks))
 
 
+@pytest.mark.parametrize("offset", [0.0, 100.0])  # where lengths are taken from the codes' mean as well
+def test_what_each_level_leaves(offset, random_codebooks, vectors):
+    coarse, *finer = random_codebooks(32, (16, 16, 16))
+    codebooks, x = [coarse + offset, *finer], vectors(1100, 32) + offset
+    found = _nearest.search_measured(x, codebooks)
+    assert torch.equal(found.tokens, _nearest.search(x, codebooks))
+    residual = x.double()
+    for level, codes in enumerate(codebooks):
+        residual = residual - codes.double()[found.tokens[:, level]]
+        assert torch.allclose(found.errors[:, level].double(), residual.square().sum(1), rtol=1e-4)
+
+
 @pytest.mark.parametrize("scale", [1e-22, 1e-12, 1e-3, 1e4, 1e20])
 def test_equals_brute_force_at_any_scale(scale, quantizer, random_codebooks, vectors):
     codebooks = [codes * scale for codes in random_codebooks(32, (64, 64))]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._residuals import blocks, residuals
+from hrvq._residuals import blocks
 
 _NO_LENGTH = 1e-6  # a vector as short as this has no direction
 _TOO_SHORT = 1e-3  # of its code's length: to grow that much, its gradient would too
@@ -90,40 +90,28 @@ def rotation(x: Tensor, quantized: Tensor) -> Tensor:
 
 
 class _Commitment(torch.autograd.Function):
-    """The losses in one buffer and their gradient in another; written out, each level would keep three."""
+    """The gradient of all levels in one pass; written out, each level would keep three buffers."""
 
     @staticmethod
-    def forward(x: Tensor, level_embeddings: Tensor, shares: Tensor, index: Tensor, table: Tensor) -> Tensor:
-        losses = shares.new_zeros(shares.shape[1])
-        for rows, level, residual in residuals(x, index, table):
-            if level > 0:
-                lengths = torch.linalg.vector_norm(residual, dim=1)
-                losses[level - 1] += lengths.square().dot(shares[rows, level - 1])
-        return losses
+    def forward(x: Tensor, errors: Tensor, shares: Tensor, index: Tensor, table: Tensor) -> Tensor:
+        return (errors * shares).sum(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:3])  # not the table, which may have moved on by then
+        x, _, *others = inputs
+        ctx.save_for_backward(x, *others)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        x, level_embeddings, shares = ctx.saved_tensors
+        x, shares, index, table = ctx.saved_tensors
         # sum_l f_l (x - c_0 - ... - c_l) = F_0 x - F_0 c_0 - F_1 c_1 - ...,  F_l = f_l + f_l+1 + ...
         factors = (2 * gradient * shares).flip(1).cumsum(1).flip(1)
-        total = x * factors[:, :1]
-        for level, factor in enumerate(factors.split(1, 1)):
-            total.addcmul_(level_embeddings[:, level], factor, value=-1)
-        return total, None, None, None, None
+        total = F.embedding_bag(index, table, per_sample_weights=-factors, mode="sum")
+        return total.addcmul_(x, factors[:, :1]), None, None, None, None
 
 
 def commitment(
-    x: Tensor,
-    level_embeddings: Tensor,
-    weights: Tensor,
-    counted: Tensor | None,
-    *,
-    index: Tensor,
-    table: Tensor,
+    x: Tensor, errors: Tensor, weights: Tensor, counted: Tensor | None, *, index: Tensor, table: Tensor
 ) -> Tensor:
     """Each level's weighted loss w_l mean |r_l - sg(c_l)|^2 / D, float32 (L,).
 
@@ -132,15 +120,16 @@ def commitment(
 
     Args:
         x: (N, D).
-        level_embeddings: (N, L, D).
+        errors: float32 (N, L), |r_l - c_l|^2, as :func:`hrvq._nearest.search_measured` has them.
         weights: float32 (L,), on the device: made there at every step, they would wait for a GPU.
         counted: bool (N, L), which vectors each level's mean is over; None for all.
-        index: int64 (N, L), rows of the table.
-        table: (K, D), where the level embeddings come from.
+        index: int64 (N, L), each level's row of the table.
+        table: (K, D), of which a gradient keeps a copy: the codes may have moved by the time it is asked for.
     """
     if counted is None:
-        counted = torch.ones(level_embeddings.shape[:2], dtype=torch.bool, device=x.device)
+        counted = torch.ones_like(errors, dtype=torch.bool)
     used = counted.float()
     shares = used * (weights / x.shape[1] / used.sum(0).clamp_min(1))
-    losses: Tensor = _Commitment.apply(x, level_embeddings, shares, index, table)
+    kept = table.clone() if x.requires_grad and torch.is_grad_enabled() else table
+    losses: Tensor = _Commitment.apply(x, errors, shares, index, kept)
     return losses

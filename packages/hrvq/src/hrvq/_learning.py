@@ -103,8 +103,7 @@ def _in_turn(
     """Each level moved towards what the levels before it leave."""
     batch = [Statistics(len(level.codes), chosen.vectors) for level in levels]
     for rows, number, residual in residuals(chosen.vectors, chosen.table_rows, chosen.table):
-        if number < len(levels):
-            batch[number].add(residual, chosen.tokens[rows, number])
+        batch[number].add(residual, chosen.tokens[rows, number])
     if across_ranks:
         sum_over_ranks(*(part for found in batch for part in (found.counts, found.sums)))
     return [

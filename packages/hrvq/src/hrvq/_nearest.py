@@ -57,12 +57,12 @@ class _Level(NamedTuple):
     shifted: Tensor  # (K, D), the codes less the centre
     half_norms: Tensor  # (K,), |c|^2 / 2 of the shifted codes
     radius: Tensor  # (), the largest |c| of them
-    numbers: Tensor  # (K,), 0, 1, 2 ...
+    numbers: Tensor  # (K,), K, K + 1, K + 2 ...: two of them add up to 2 K or more
 
     @classmethod
     def of(cls, codes: Tensor) -> "_Level":
         lengths, mean = torch.linalg.vector_norm(codes, dim=1), codes.mean(0)
-        numbers = torch.arange(len(codes), device=codes.device, dtype=codes.dtype)
+        numbers = torch.arange(len(codes), 2 * len(codes), device=codes.device, dtype=codes.dtype)
         radius, centre, shifted = lengths.max(), None, codes
         if float(mean.dot(mean)) > _TO_ONE_SIDE * float(radius) ** 2:
             centre, shifted = mean, codes - mean
@@ -70,10 +70,9 @@ class _Level(NamedTuple):
             radius = lengths.max()
         return cls(codes, centre, shifted, lengths.square() / 2, radius, numbers)
 
-    def error_bound(self, vectors: Tensor, roundoff: float) -> Tensor:
-        """Largest rounding error of any score of each vector, less the centre: (N,)."""
-        norms = torch.linalg.vector_norm(vectors, dim=1)
-        relative = roundoff * self.radius * (norms + self.radius / 2)
+    def error_bound(self, lengths: Tensor, roundoff: float) -> Tensor:
+        """Largest rounding error of any score of each vector, by its length less the centre, both (N,)."""
+        relative = roundoff * self.radius * (lengths + self.radius / 2)
         return (self.codes.shape[1] + 6) * (relative + _UNDERFLOW)
 
 
@@ -96,30 +95,55 @@ class _FixedLevel(NamedTuple):
         return cls(codes, centre, scaled / size, scaled.square().sum(1) / 2)
 
 
-def _search_block(vectors: Tensor, levels: Sequence[_Level], roundoff: float) -> Tensor:
-    """Tokens (N, L), by float32 scores where they are certain and in float64 where they are not.
+class Measured(NamedTuple):
+    """Tokens, and how far off they are.
+
+    Attributes:
+        tokens: int64 (N, L).
+        errors: float32 (N, L), the squared length of what each level leaves.
+    """
+
+    tokens: Tensor
+    errors: Tensor
+
+
+def _search_block(vectors: Tensor, levels: Sequence[_Level], roundoff: float, *, measured: bool) -> Measured:
+    """By float32 scores where they are certain and in float64 where they are not.
 
     Which scores come within twice the bound of the best is a mask of zeros and ones; where it has a single
-    one, mask . (0, 1, 2 ...) is the winner's index: half the time of an argmax and a second maximum.
+    one, mask . (K, K + 1, K + 2 ...) is K more than the winner's index, and otherwise at least 2 K: half the
+    time of an argmax and a second maximum. The last level's error takes a pass of its own, the others' are in
+    the bounds.
     """
     tokens = torch.empty(len(vectors), len(levels), dtype=torch.int64, device=vectors.device)
+    errors = vectors.new_empty(len(vectors), len(levels) if measured else 0)
     for index, level in enumerate(levels):
-        shifted = vectors if level.centre is None else vectors - level.centre
+        lengths = torch.linalg.vector_norm(vectors, dim=1)
+        if measured and index > 0:
+            errors[:, index - 1] = lengths.square()
+        shifted = vectors
+        if level.centre is not None:
+            shifted = vectors - level.centre
+            lengths = torch.linalg.vector_norm(shifted, dim=1)
         scores = _scores(shifted, level.shifted, level.half_norms)
-        threshold = scores.amax(1) - 2 * level.error_bound(shifted, roundoff)
-        near = scores.ge_(threshold[:, None])
-        in_doubt = (near.sum(1) != 1).nonzero().squeeze(1)
+        threshold = scores.amax(1) - 2 * level.error_bound(lengths, roundoff)
+        near, size = scores.ge_(threshold[:, None]), len(level.codes)
         if roundoff > _EXACT:  # the product may round the winner's index as well
             chosen = near.argmax(1)
-        else:  # of several candidates any number may come out; they are in doubt
-            chosen = (near @ level.numbers).long().clamp_max_(len(level.codes) - 1)
+            certain = near.sum(1) == 1
+        else:
+            chosen = (near @ level.numbers).long().sub_(size)
+            certain = (chosen >= 0) & (chosen < size)
+        in_doubt = certain.logical_not_().nonzero().squeeze(1)
         if len(in_doubt):
             chosen[in_doubt] = _nearest_exactly(vectors[in_doubt], level)
         tokens[:, index] = chosen
-        if index < len(levels) - 1:
+        if measured or index < len(levels) - 1:
             codes = F.embedding(chosen, level.codes)
             vectors = torch.sub(vectors, codes, out=codes)
-    return tokens
+    if measured:
+        errors[:, -1] = torch.linalg.vector_norm(vectors, dim=1).square_()
+    return Measured(tokens, errors)
 
 
 def _nearest_exactly(vectors: Tensor, level: _Level) -> Tensor:
@@ -139,9 +163,9 @@ def _nearest_exactly(vectors: Tensor, level: _Level) -> Tensor:
     return torch.where(tied, index, len(codes) - 1).amin(1)
 
 
-def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_FixedLevel]) -> Tensor:
+def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_FixedLevel], *, measured: bool) -> Measured:
     """Where shapes must not depend on data: the two best codes of every vector are compared once more."""
-    tokens = []
+    tokens, errors = [], []
     for level in levels:
         scores = _scores(vectors - level.centre, level.weights, level.half_norms)
         first = scores.argmax(1)
@@ -150,7 +174,9 @@ def _search_in_fixed_shapes(vectors: Tensor, levels: Sequence[_FixedLevel]) -> T
         lead = (wide - codes[second]).square().sum(1) - (wide - codes[first]).square().sum(1)
         tokens.append(torch.where((lead < 0) | ((lead == 0) & (second < first)), second, first))
         vectors = vectors - F.embedding(tokens[-1], codes)
-    return torch.stack(tokens, 1)
+        if measured:
+            errors.append(vectors.square().sum(1))
+    return Measured(torch.stack(tokens, 1), torch.stack(errors, 1) if measured else vectors[:, :0])
 
 
 def _unit_roundoff() -> float:
@@ -168,6 +194,21 @@ def _unit_roundoff() -> float:
 
 
 @torch.no_grad()
+def search_measured(vectors: Tensor, codebooks: Sequence[Tensor], *, measured: bool = True) -> Measured:
+    """:func:`search`, and what each level leaves; with ``measured`` false the errors are (N, 0)."""
+    if vectors.device.type != "cpu" or torch.compiler.is_compiling():
+        fixed = [_FixedLevel.of(codes) for codes in codebooks]
+        if torch.compiler.is_compiling():  # a graph with so many blocks would fit no other number of rows
+            return _search_in_fixed_shapes(vectors, fixed, measured=measured)
+        blocks = vectors.split(_ROWS_PER_DEVICE_BLOCK)
+        found = [_search_in_fixed_shapes(block, fixed, measured=measured) for block in blocks]
+    else:
+        levels, roundoff = [_Level.of(codes) for codes in codebooks], _unit_roundoff()
+        blocks = vectors.split(ROWS_PER_BLOCK)
+        found = [_search_block(block, levels, roundoff, measured=measured) for block in blocks]
+    return Measured(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
 def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """Greedy residual search: at each level the code nearest to what the levels before left.
 
@@ -179,14 +220,7 @@ def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
         int64 (N, levels); among equally near codes the lowest. Residuals are float32 differences, which
         every device rounds alike.
     """
-    if vectors.device.type != "cpu" or torch.compiler.is_compiling():
-        fixed = [_FixedLevel.of(codes) for codes in codebooks]
-        if torch.compiler.is_compiling():  # a graph with so many blocks would fit no other number of rows
-            return _search_in_fixed_shapes(vectors, fixed)
-        blocks = vectors.split(_ROWS_PER_DEVICE_BLOCK)
-        return torch.cat([_search_in_fixed_shapes(block, fixed) for block in blocks])
-    levels, roundoff = [_Level.of(codes) for codes in codebooks], _unit_roundoff()
-    return torch.cat([_search_block(block, levels, roundoff) for block in vectors.split(ROWS_PER_BLOCK)])
+    return search_measured(vectors, codebooks, measured=False).tokens
 
 
 def nearest(vectors: Tensor, codes: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from hrvq._config import HRVQConfig, whole
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._gradients import commitment, normalize, rotation, straight_through
 from hrvq._learning import move, start
-from hrvq._nearest import search
+from hrvq._nearest import search, search_measured
 from hrvq._sources import Vectors
 from hrvq._state import Codes
 
@@ -83,7 +83,7 @@ class HRVQ(Codes):
         config = self.config
         with torch.autocast(self.table.device.type, enabled=False):
             rows, valid = self._rows(x, mask)
-            tokens = search(rows, self.codebooks)
+            tokens, errors = search_measured(rows, self.codebooks)
             drops = self.training and config.level_dropout > 0 and config.levels > 1
             if drops:
                 depth = self._draw_depth(len(rows), rows.device, generator)
@@ -94,7 +94,7 @@ class HRVQ(Codes):
             index = self._table_rows(tokens)
             embeddings = F.embedding(index, self.table)
             counted = tokens >= 0 if drops or valid is not None else None
-            losses = commitment(rows, embeddings, self._weights, counted, index=index, table=self.table)
+            losses = commitment(rows, errors, self._weights, counted, index=index, table=self.table)
             through = rotation if config.gradient == "rotation" else straight_through
             passed = through(rows, self._sums(index))
         return HRVQOutput(

@@ -21,7 +21,7 @@ def blocks(vectors: Tensor) -> list[slice]:
 
 
 def residuals(vectors: Tensor, index: Tensor, table: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
-    """The residuals before each level and after the last.
+    """What each level has to code.
 
     Args:
         vectors: float32 (N, D).
@@ -29,13 +29,12 @@ def residuals(vectors: Tensor, index: Tensor, table: Tensor) -> Iterator[tuple[s
         table: float32 (K, D).
 
     Yields:
-        Rows (as a slice), how many levels have been taken off, 0 to L, and what is left, (n, D), to read.
+        Rows (as a slice), the level, and what the levels before it have left of these rows, (n, D), to read.
     """
-    levels = index.shape[1]
     for block in blocks(vectors):
         residual = vectors[block]
-        for level in range(levels + 1):
+        yield block, 0, residual
+        for level in range(1, index.shape[1]):
+            codes = F.embedding(index[block, level - 1], table)
+            residual = torch.sub(residual, codes, out=codes)
             yield block, level, residual
-            if level < levels:
-                codes = F.embedding(index[block, level], table)
-                residual = torch.sub(residual, codes, out=codes)
