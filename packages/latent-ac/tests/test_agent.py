@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from latent_ac import (
+    Actor,
     ActorConfig,
     Agent,
     AgentConfig,
+    Critic,
     CriticConfig,
     PredictorConfig,
+    ReturnNormalizer,
     action_mask,
     load_agent,
     save_agent,
@@ -47,6 +50,25 @@ def test_round_trip_keeps_every_weight_and_setting(tmp_path: Path) -> None:
     mask = action_mask([0, 4], 5)
     assert torch.equal(made.actor(features, mask), read.actor(features, mask))
     assert torch.equal(made.critic(features), read.critic(features))
+
+
+def test_the_programs_default_dtype_rounds_nothing(tmp_path: Path) -> None:
+    made, path = agent(), tmp_path / "agent.safetensors"
+    save_agent(path, made)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        read, normalizer = load_agent(path), ReturnNormalizer()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    expected = made.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in read.state_dict().items())
+    assert all(tensor.dtype == torch.float32 for tensor in normalizer.buffers())
+
+
+def test_new_networks_are_where_the_program_makes_its_tensors() -> None:
+    with torch.device("meta"):
+        made = Actor(ActorConfig(**SIZES)), Critic(CriticConfig(**SIZES))
+    assert {t.device.type for network in made for t in network.state_dict().values()} == {"meta"}
 
 
 def test_same_seed_same_file_and_the_global_generator_is_not_touched(tmp_path: Path) -> None:

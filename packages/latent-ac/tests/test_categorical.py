@@ -230,6 +230,8 @@ def test_a_temperature_that_would_choose_what_is_forbidden_is_refused(temperatur
 def test_a_mask_is_not_taken_for_ids(mask: Iterable[int]) -> None:
     with pytest.raises(ValueError, match="truth values, so a mask already"):
         action_mask(mask, 3)
+    with pytest.raises(ValueError, match="actions are 5; give a list of ids, one or more"):
+        action_mask(5)
     with pytest.raises(ValueError, match=r"actions are \[1\.0\]; give whole numbers"):
         action_mask([1.0], 3)
 

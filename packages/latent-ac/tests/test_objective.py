@@ -296,6 +296,20 @@ def test_losses_stay_float32_under_autocast() -> None:
     torch.testing.assert_close(loss, exact, atol=0.05, rtol=0.05)
 
 
+def test_the_default_device_is_no_matter_for_what_is_there() -> None:
+    """ "meta" holds nothing: whatever went there could not be stepped on."""
+    shuffled = []
+    for device in ("cpu", "meta"):
+        module = objective(algorithm="ppo", ppo_epochs=1, ppo_minibatches=2)
+        batch, generator = dream(module), torch.Generator().manual_seed(0)
+        with torch.device(device):
+            parts = list(module.minibatches(batch, generator=generator))
+            module(parts[0])[0].backward()
+            module.after_step()
+        shuffled.append(parts[0].features)
+    assert torch.equal(*shuffled)
+
+
 def test_same_seed_same_weights_bit_for_bit() -> None:
     def trained() -> torch.Tensor:
         module = objective(algorithm="ppo", ppo_minibatches=2)
@@ -377,6 +391,27 @@ def test_a_batch_of_wrong_values_is_refused(name: str, value: torch.Tensor, mess
         module(replace(dream(module), **{name: value}))
 
 
+def test_a_batch_with_targets_of_its_own_is_looked_at_too() -> None:
+    module = objective()
+    batch = replace(dream(module), returns=torch.zeros(H, B), advantages=torch.ones(H, B))
+    module(batch)
+    for name, value in (("actions", torch.full((H, B), 18)), ("continues", torch.full((H, B), 7.0))):
+        with pytest.raises(ValueError, match=f"{name} .*(knows 0 to 17|not all in)"):
+            module(replace(batch, **{name: value}))
+
+
+def test_infinite_log_probs_are_refused_where_they_count() -> None:
+    module = objective(algorithm="ppo")
+    batch = replace(dream(module), continues=torch.cat((torch.ones(2, B), torch.zeros(H - 2, B))))
+    assert batch.log_probs is not None
+    after_the_end = torch.arange(H)[:, None] > 2
+    loss = module(replace(batch, log_probs=batch.log_probs.masked_fill(after_the_end, -torch.inf)))[0]
+    torch.testing.assert_close(loss, module(batch)[0])
+    for value in (torch.inf, -torch.inf, torch.nan):
+        with pytest.raises(ValueError, match="log_probs of the imagined batch hold NaN or infinity"):
+            module(replace(batch, log_probs=batch.log_probs.masked_fill(~after_the_end, value)))
+
+
 def test_the_sign_of_an_expected_reward_is_no_choice() -> None:
     with pytest.raises(ValueError, match="'clip', 'symlog', 'raw'"):
         AgentConfig(reward_transform="sign")
@@ -394,6 +429,28 @@ def test_no_gradient_enters_what_was_dreamed() -> None:
     features = batch.features.clone().requires_grad_()
     module(replace(batch, features=features))[0].backward()
     assert features.grad is None
+
+
+def test_no_gradient_enters_what_is_expected_to_go_on() -> None:
+    """Continuations straight from a predictor, whose graph a second step would ask for again."""
+    module = objective()
+    batch = dream(module)
+    chances = torch.full((H, B), 0.9, requires_grad=True)
+    tied, free = replace(batch, continues=chances * 1.0), replace(batch, continues=chances.detach() * 1.0)
+    assert torch.equal(gradient(module, tied), gradient(module, free))
+    assert torch.equal(gradient(module, tied), gradient(module, free))
+    assert chances.grad is None
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
+def test_targets_made_elsewhere_are_the_ones_stepped_on(algorithm: str) -> None:
+    module = objective(algorithm=algorithm, ppo_epochs=1, ppo_minibatches=2)
+    batch = replace(dream(module), returns=torch.full((H, B), 7.0), advantages=torch.full((H, B), 3.0))
+    for part in module.minibatches(batch):
+        assert part.returns is not None
+        assert part.advantages is not None
+        assert bool((part.returns == 7).all())
+        assert bool((part.advantages == 3).all())
 
 
 def test_a_learner_goes_on_with_the_scale_of_returns_it_had() -> None:

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from token_worldmodel import CachedReader, for_inference, imagine
-from token_worldmodel.cached import cache_bias, entry_table, kept_positions
+from token_worldmodel import for_inference, imagine
+from token_worldmodel.cached import CachedReader, cache_bias, entry_table, kept_positions
 from token_worldmodel.imagine import choose
 from token_worldmodel.masks import attention_plan
 

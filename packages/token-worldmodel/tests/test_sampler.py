@@ -185,6 +185,7 @@ def test_the_newest_rows_are_swept_alone(make_trajectories) -> None:
         ),
         ({"trajectories": {}}, r"the games' levels are \{\}; give one game or more"),
         ({"batch_size": 0}, "batch_size 0; give at least 1"),
+        ({"length": 2.0}, r"length is 2\.0 and .* whole numbers"),
         ({"split": "test"}, "split is 'test'; choose train, validation or all"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0; give one between 0 and 1"),
         (

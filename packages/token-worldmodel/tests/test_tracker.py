@@ -51,6 +51,10 @@ def test_inference_mode_may_come_and_go(make_model, make_window) -> None:
 def test_refuses(make_model) -> None:
     with pytest.raises(ValueError, match="context is 13; give 1 to max_steps = 12"):
         StateTracker(make_model(), 3, 13)
+    with pytest.raises(ValueError, match=r"context is 4\.0; give 1 to max_steps = 12"):
+        StateTracker(make_model(), 3, 4.0)
+    with pytest.raises(ValueError, match="batch_size is -1; give 1 or more plays to follow"):
+        StateTracker(make_model(), -1, 4)
     tracker = StateTracker(make_model(), 1, 3)
     tokens, begins = torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"tokens are of type ndarray; give a torch tensor, int64 \(1, 3\)"):

@@ -72,6 +72,7 @@ def test_accepts_tensors(make_trajectories) -> None:
     ("changes", "message"),
     [
         ({"tokens": np.zeros(5)}, r"tokens have shape \(5,\); give \(rows, levels\)"),
+        ({"tokens": np.zeros((5, 0))}, r"shape \(5, 0\); give \(rows, levels\), one level or more"),
         ({"tokens": np.full((5, 3), 40_000)}, "tokens hold values that int16 cannot"),
         ({"tokens": np.full((5, 3), -1)}, "tokens hold -1; codes count from 0"),
         ({"rewards": np.full(5, np.nan)}, "rewards hold NaN or infinity"),

@@ -32,6 +32,18 @@ def test_the_programs_device_has_no_say(make_model, tmp_path) -> None:
     assert {parameter.device.type for parameter in loaded.parameters()} == {"cpu"}
 
 
+def test_the_programs_dtype_has_no_say(make_model, tmp_path) -> None:
+    model = make_model()
+    save_worldmodel(tmp_path / "w.safetensors", model)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        loaded = load_worldmodel(tmp_path / "w.safetensors")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    expected = model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.state_dict().items())
+
+
 def test_refuses_weights_of_another_configuration(make_model, tmp_path) -> None:
     path = tmp_path / "w.safetensors"
     save_worldmodel(path, make_model())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latent_ac.actor import ActorConfig
 from latent_ac.features import Features
+from latent_ac.returns import survival
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def require_fit(batch: ImaginedBatch, config: ActorConfig, *, needs_log_probs: b
             "algorithm='ppo' needs log_probs of the behaviour policy in the batch; "
             "take them from Actor.act_with_log_prob"
         )
-    looked_at = batch.returns is not None or batch.actions.device.type != "cpu"
+    looked_at = batch.percentiles is not None or batch.actions.device.type != "cpu"
     if not looked_at and not torch.compiler.is_compiling():
         _require_values(batch)
 
@@ -103,7 +104,9 @@ def _require_values(batch: ImaginedBatch) -> None:
         raise ValueError("an action of the imagined batch is not allowed by its action_mask")
     if not batch.rewards.isfinite().all():
         raise ValueError("rewards of the imagined batch hold NaN or infinity")
-    if batch.log_probs is not None and batch.log_probs.isnan().any():
-        raise ValueError("log_probs of the imagined batch hold NaN")
     if not ((batch.continues >= 0) & (batch.continues <= 1)).all():
         raise ValueError("continues of the imagined batch are not all in [0, 1]; give probabilities")
+    if batch.log_probs is not None:
+        counted = batch.log_probs.masked_fill(batch.log_probs.isinf() & (survival(batch.continues) == 0), 0.0)
+        if not counted.isfinite().all():
+            raise ValueError("log_probs of the imagined batch hold NaN or infinity")

@@ -20,6 +20,8 @@ def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
     Raises:
         ValueError: no action is allowed, an id is outside 0..num_actions-1, or what is given is a mask.
     """
+    if not isinstance(actions, Iterable):
+        raise ValueError(f"actions are {actions!r}; give a list of ids, one or more")
     given = list(actions)
     if any(map(_is_truth_value, given)):  # which would pass for the id 0 or 1
         raise ValueError("actions are truth values, so a mask already; use it as a bool tensor, or give ids")

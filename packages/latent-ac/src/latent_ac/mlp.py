@@ -20,7 +20,10 @@ def linear(
     gain: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> FeatureLinear:
-    """A linear layer with weights N(0, gain^2 / in_features), truncated at two deviations, and zero bias."""
+    """A linear layer with weights N(0, gain^2 / in_features), truncated at two deviations, and zero bias.
+
+    Drawn on the CPU, so that a generator makes the same ones wherever the program makes its tensors.
+    """
     layer: FeatureLinear = nn.utils.skip_init(FeatureLinear, in_features, out_features, bias=bias)
     with torch.no_grad():
         std = gain / math.sqrt(in_features)
@@ -30,7 +33,7 @@ def linear(
             layer.weight.zero_()
         if bias:
             layer.bias.zero_()
-    return layer
+    return layer.to(torch.get_default_device())
 
 
 class FeatureNorm(nn.Module):

@@ -95,9 +95,10 @@ class ActorCriticObjective(nn.Module):
     gradient goes on into them (DreamerV3), so a batch that was made once may be stepped on several times.
 
     REINFORCE takes one optimiser step on each dream. PPO takes ``steps_per_batch``: loop over
-    ``minibatches(batch, generator=...)``, which fixes returns and advantages once and yields every minibatch
-    of every epoch (for REINFORCE just the batch, so one loop serves both). Calling the objective several
-    times on a whole dream works as well; the returns are then computed anew each time.
+    ``minibatches(batch, generator=...)``, which fixes returns and advantages once, unless the batch has its
+    own, and yields every minibatch of every epoch (for REINFORCE just the batch, so one loop serves both).
+    Calling the objective several times on a whole dream works as well; the returns are then computed anew
+    each time.
 
     Args:
         actor: the policy to train.
@@ -136,10 +137,10 @@ class ActorCriticObjective(nn.Module):
     def minibatches(
         self, batch: ImaginedBatch, *, generator: torch.Generator | None = None
     ) -> Iterator[ImaginedBatch]:
-        """The batches to step on, ``steps_per_batch`` of them, with returns and advantages fixed beforehand.
+        """The batches to step on, ``steps_per_batch`` of them; PPO's with returns and advantages fixed.
 
         Args:
-            batch: one dream.
+            batch: one dream. Returns and advantages that it has stay as they are.
             generator: a CPU generator that shuffles the trajectories anew for each epoch.
 
         Raises:
@@ -151,13 +152,15 @@ class ActorCriticObjective(nn.Module):
             return
         size, parts = batch.actions.shape[1], self.config.ppo_minibatches
         require(size >= parts, "ppo_minibatches", parts, f"at most the {size} trajectories of a batch")
-        with torch.no_grad():
-            batch = self._with_targets(batch, self.critic(batch.features[:-1]))
+        if batch.returns is None:
+            with torch.no_grad():
+                batch = self._with_targets(batch, self.critic(batch.features[:-1]))
         for _ in range(self.config.ppo_epochs):
             if parts == 1:
                 yield batch
                 continue
-            order = torch.randperm(size, generator=generator).to(batch.actions.device, non_blocking=True)
+            order = torch.randperm(size, generator=generator, device="cpu")
+            order = order.to(batch.actions.device, non_blocking=True)
             for index in order.tensor_split(parts):
                 yield batch.trajectories(index)
 
@@ -167,7 +170,7 @@ class ActorCriticObjective(nn.Module):
         Raises:
             ValueError: the shapes of the batch do not fit, or PPO was given no ``log_probs``; or (asked on a
                 CPU only: on a GPU it would wait for the device) an action is out of range or not allowed,
-                rewards are not finite, ``log_probs`` are NaN, or ``continues`` are no probabilities.
+                rewards or ``log_probs`` are not finite, or ``continues`` are no probabilities.
         """
         require_fit(batch, self.actor.config, needs_log_probs=self.config.algorithm == "ppo")
         config, states = self.config, batch.features[:-1].detach()
@@ -180,7 +183,7 @@ class ActorCriticObjective(nn.Module):
         assert advantages is not None
         if percentiles is None:  # of targets that were made elsewhere
             percentiles = self.normalizer.percentiles
-        weights = survival(batch.continues)
+        weights = survival(batch.continues.detach())
 
         logits = self.actor(states, batch.action_mask)
         log_probs, entropies = categorical.log_prob_and_entropy(logits, batch.actions)

@@ -82,9 +82,9 @@ class ReturnNormalizer(nn.Module):
         require(0 < number(minimum) < math.inf, "minimum", minimum, "a finite number above 0")
         self.decay = decay
         self.minimum = minimum
-        self.register_buffer("quantiles", torch.tensor([low, high]), persistent=False)
+        self.register_buffer("quantiles", torch.tensor([low, high], dtype=torch.float32), persistent=False)
         # NaN is "nothing seen": the first batch is then taken whole rather than averaged with a zero.
-        self.register_buffer("percentiles", torch.full((2,), torch.nan))
+        self.register_buffer("percentiles", torch.full((2,), torch.nan, dtype=torch.float32))
 
     @torch.no_grad()
     def observe(self, returns: Tensor) -> Tensor:

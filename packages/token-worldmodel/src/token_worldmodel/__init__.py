@@ -1,6 +1,5 @@
 """A transformer world model over hierarchical tokens, and fast batched imagination."""
 
-from .cached import CachedReader
 from .config import WorldModelConfig
 from .evaluate import LevelEvaluation, evaluate
 from .fidelity import (
@@ -26,7 +25,6 @@ from .tracker import StateTracker
 from .trajectories import TokenTrajectories, load_tokens, save_tokens
 
 __all__ = [
-    "CachedReader",
     "Dream",
     "EventFidelity",
     "LevelEvaluation",

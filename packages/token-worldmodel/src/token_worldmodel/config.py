@@ -54,7 +54,7 @@ class WorldModelConfig:
         object.__setattr__(self, "num_codes", plain)
         for name in ("num_levels", "num_actions", "max_steps", "dim", "num_layers", "num_heads", "ffn_dim"):
             value = _plain(getattr(self, name))
-            if not isinstance(value, int) or value < 1:
+            if not whole(value):
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
             object.__setattr__(self, name, value)
         if not self.loss_weights:
@@ -62,8 +62,7 @@ class WorldModelConfig:
             object.__setattr__(self, "loss_weights", weights)
         if len(self.loss_weights) == 1:
             object.__setattr__(self, "loss_weights", self.loss_weights * self.num_levels)
-        whole = all(isinstance(codes, int) and codes >= 2 for codes in self.codes)
-        if len(self.codes) != self.num_levels or not whole:
+        if len(self.codes) != self.num_levels or not all(whole(codes, least=2) for codes in self.codes):
             raise ValueError(
                 f"num_codes is {self.num_codes!r}; give one whole number of at least 2, "
                 f"or {self.num_levels} of them, one per level"
@@ -94,6 +93,11 @@ class WorldModelConfig:
     def step_size(self) -> int:
         """Positions of one step: its tokens and its action."""
         return self.num_levels + 1
+
+
+def whole(value: Any, *, least: int = 1) -> bool:
+    """Whether a value is a whole number, NumPy's too, of at least this."""
+    return isinstance(value, Integral) and int(value) >= least
 
 
 def _plain(value: Any) -> Any:

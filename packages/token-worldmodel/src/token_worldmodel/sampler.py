@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .config import whole
 from .trajectories import TokenTrajectories
 
 Split = Literal["train", "validation", "all"]
@@ -116,8 +117,10 @@ class TokenSampler:
         Raises:
             ValueError: no window fits, or an argument out of its range.
         """
-        if length < 1 or batch_size < 1:
-            raise ValueError(f"length is {length} and batch_size {batch_size}; give at least 1 of each")
+        if not (whole(length) and whole(batch_size)):
+            raise ValueError(
+                f"length is {length} and batch_size {batch_size}; give at least 1 of each, whole numbers"
+            )
         if split not in ("train", "validation", "all"):
             raise ValueError(f"split is {split!r}; choose train, validation or all")
         _check_fraction(validation_fraction)

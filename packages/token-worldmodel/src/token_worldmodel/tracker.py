@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from .config import whole
 from .model import WorldModel, check_range, for_inference, matrix_dtype
 
 
@@ -32,8 +33,10 @@ class StateTracker:
             ValueError: a context the model cannot read.
         """
         config = model.config
-        if not 1 <= context <= config.max_steps:
+        if not (whole(context) and context <= config.max_steps):
             raise ValueError(f"context is {context}; give 1 to max_steps = {config.max_steps}")
+        if not whole(batch_size):
+            raise ValueError(f"batch_size is {batch_size}; give 1 or more plays to follow")
         device = model.slot_embedding.device
         self._model = copy.deepcopy(for_inference(model, dtype or matrix_dtype(model)))
         self._tokens = torch.zeros(batch_size, context, config.num_levels, dtype=torch.int64, device=device)

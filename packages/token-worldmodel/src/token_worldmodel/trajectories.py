@@ -48,8 +48,8 @@ class TokenTrajectories:
             if column.dtype != COLUMNS[field.name]:
                 column = _converted(field.name, column)
             object.__setattr__(self, field.name, column)
-        if self.tokens.ndim != 2:
-            raise ValueError(f"tokens have shape {self.tokens.shape}; give (rows, levels)")
+        if self.tokens.ndim != 2 or not self.tokens.shape[1]:
+            raise ValueError(f"tokens have shape {self.tokens.shape}; give (rows, levels), one level or more")
         wrong = [
             f"{f.name} {getattr(self, f.name).shape}"
             for f in fields(self)[1:]
