@@ -64,6 +64,12 @@ def test_a_twin_shows_the_pixels_of_its_environment(protocol: Protocol):
     assert compared > 50
 
 
+@pytest.mark.parametrize("seeds", [[], [0.5], [[1, 2]]])
+def test_play_without_seeds_is_refused(seeds: list):
+    with pytest.raises(ValueError, match="give whole numbers, one for each environment"):
+        next(play("pong", RandomPolicy("pong", 1, 1), seeds=seeds, protocol=Protocol()))
+
+
 @pytest.mark.parametrize("game", ["skiing", "lost_luggage"])
 def test_an_action_is_the_same_one_where_the_emulator_has_only_nine(game: str):
     """RIGHT and LEFT, with and without the button, lead where they lead a plain emulator that takes ids."""

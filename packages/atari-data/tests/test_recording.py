@@ -110,7 +110,21 @@ def test_columns_and_grey_frames_may_have_a_last_axis_of_one_and_text_a_byte_ord
     assert store.rewards[:-1].tolist() == list(range(9))
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00v\x00", b"PK\x03\x04junkjunk"])
+def _numpy_header(header: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"junk",
+        b"\x93NUMPY\x01\x00v\x00",
+        b"PK\x03\x04junkjunk",
+        _numpy_header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (20, 84, 84(, }\n"),
+        _numpy_header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d, 84, 84), }\n" % 10**22),
+    ],
+)
 @pytest.mark.parametrize("broken", ["frames", "actions"])
 def test_a_broken_file_is_named(broken: str, content: bytes, tmp_path: Path):
     np.save(tmp_path / "frames.npy", np.zeros((20, 84, 84), np.uint8))

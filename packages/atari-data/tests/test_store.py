@@ -174,7 +174,7 @@ def test_missing_and_damaged_shards(cut: FrameStore, tmp_path: Path):
 def test_a_file_that_only_resembles_a_shard_is_none(cut: FrameStore, tmp_path: Path):
     (tmp_path / "shard-00000 (copy).safetensors").write_bytes(b"anything")
     assert len(FrameStore.open(tmp_path)) == len(cut)
-    assert len(shard_paths(tmp_path)) == cut.num_shards
+    assert len(shard_paths(str(tmp_path))) == cut.num_shards
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")

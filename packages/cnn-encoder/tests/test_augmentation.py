@@ -37,6 +37,15 @@ def test_nothing_moves_by_no_pixels_and_one_background_serves_all():
     assert torch.equal(behind, torch.arange(30.0).view(1, 5, 6).expand(3, 5, 6))
 
 
+def test_the_programs_device_changes_nothing():
+    frames = torch.randint(256, (3, 2, 5, 6), dtype=torch.uint8, generator=generator())
+    background, draws = frames[:1, 0].float(), generator(1)
+    expected = random_shift(frames, background, 1, generator=generator(1))
+    with torch.device("meta"):
+        found = random_shift(frames, background, 1, generator=draws)
+    assert all(map(torch.equal, found, expected))
+
+
 def test_an_objective_shifts_in_training_only():
     encoder = Encoder(EncoderConfig(embedding_dim=16), generator=generator())
     frames = torch.randint(256, (2, 8, 84, 84), dtype=torch.uint8, generator=generator())

@@ -306,6 +306,7 @@ def test_the_same_seed_gives_the_same_numbers():
         (lambda: ContrastiveConfig(layout_weight=-1.0), r"layout_weight is -1\.0"),
         (lambda: ContrastiveConfig(layout_bands=1), "layout_bands is 1; give 2 or more, or 0"),
         (lambda: ContrastiveConfig(layout_lag=4), "layout_lag is 4; it must be 0 to 3"),
+        (lambda: ContrastiveConfig(layout_lag=2.0), r"layout_lag is 2\.0; it must be 0 to 3"),
         (lambda: ContrastiveConfig(picture_weight=-1.0), r"picture_weight is -1\.0"),
         (lambda: ContrastiveConfig(reward_weight=-1.0), r"reward_weight is -1\.0"),
         (lambda: info_nce(torch.zeros(3, 4), torch.zeros(2, 4), 0.1), r"\(3, 4\).*\(2, 4\)"),

@@ -65,6 +65,9 @@ def test_state_correlation_leaves_constants_out():
     assert math.isnan(state_correlation(z, torch.ones(100, 2)))
     with pytest.raises(ValueError, match="100 embeddings but 99 states"):
         state_correlation(z, state[:99])
+    for rows in (0, 1):
+        with pytest.raises(ValueError, match=f"{rows} rows; pairs need at least two"):
+            state_correlation(z[:rows], state[:rows])
 
 
 def test_states_that_are_not_known_are_refused():

@@ -172,6 +172,8 @@ def test_mlp_probe_repeats_itself():
         MLPProbeConfig(num_steps=0)
     with pytest.raises(ValueError, match="num_steps is '3'"):
         MLPProbeConfig(num_steps="3")
+    with pytest.raises(ValueError, match=r"seed is 1\.5"):
+        MLPProbeConfig(seed=1.5)
     with pytest.raises(ValueError, match="learning_rate is nan"):
         MLPProbeConfig(learning_rate=math.nan)
 

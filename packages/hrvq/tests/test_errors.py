@@ -181,7 +181,13 @@ def test_files_without_embeddings(tmp_path, quantizer, random_codebooks):
     save_file({"embeddings": torch.zeros(4, 8, dtype=torch.uint8)}, tmp_path / "bytes")
     with pytest.raises(ValueError, match="are U8"):
         q.fit(tmp_path / "bytes")
-    for content in ("hello", "", "\x93NUMPY\x01\x00\x0a\x00{'descr': (".ljust(30)):
+    huge = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**22}, 8)}}\n"
+    for content in (
+        "hello",
+        "",
+        "\x93NUMPY\x01\x00\x0a\x00{'descr': (".ljust(30),
+        f"\x93NUMPY\x01\x00{chr(len(huge))}\x00{huge}",
+    ):
         (tmp_path / "text.npy").write_text(content, encoding="latin-1")
         with pytest.raises(ValueError, match="no readable NumPy file"):
             q.fit(tmp_path / "text.npy")

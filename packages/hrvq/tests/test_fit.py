@@ -191,3 +191,17 @@ def test_autocast_and_gradients_change_nothing(vectors):
         found = cast.fit(x.clone().requires_grad_(), epochs=2)
     assert found == expected
     assert torch.equal(cast.table, plain.table)
+
+
+def test_numbers_of_numpy_are_numbers(vectors):
+    """A seed of a generator's, sizes of an array's: uint8 holds no 300."""
+    x = vectors(600, 8)
+    fits = []
+    for kind in (int, np.uint8, np.int64):
+        q = HRVQ(HRVQConfig(dim=8, levels=2, codes=(5, 3)))
+        q.fit(x, epochs=kind(2), batch_size=kind(100), refine=kind(1), seed=kind(3))
+        fits.append(q.table)
+    assert torch.equal(fits[0], fits[1])
+    assert torch.equal(fits[0], fits[2])
+    config = HRVQConfig(dim=8, levels=2, codes=np.array([5, 3]), commitment_weights=np.array([0.5, 0.25]))
+    assert config == HRVQConfig(dim=8, levels=2, codes=(5, 3), commitment_weights=(0.5, 0.25))

@@ -10,7 +10,7 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def only_writer(directory: Path) -> Iterator[None]:
+def only_writer(directory: str | Path) -> Iterator[None]:
     """Hold ``directory``, made if missing, against other writers while the block runs.
 
     The lock is the operating system's: it is released when the process ends, however that happens. Where a
@@ -19,6 +19,7 @@ def only_writer(directory: Path) -> Iterator[None]:
     Raises:
         ValueError: another process, or another writer of this one, holds it, or it is a file.
     """
+    directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; give a directory")
     try:

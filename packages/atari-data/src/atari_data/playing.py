@@ -55,9 +55,14 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
     episode's last resets on its next tick: that tick holds the next episode's first observation, reward 0.
 
     Raises:
-        ValueError: ``game`` is unknown, ``protocol`` is none, or the policy's answer is not B ids of the 18
-            actions.
+        ValueError: ``game`` is unknown, ``protocol`` is none, there are no seeds, or the policy's answer is
+            not B ids of the 18 actions.
     """
+    seeds = np.asarray(seeds)
+    if seeds.ndim != 1 or not len(seeds) or seeds.dtype.kind not in "iu":
+        raise ValueError(
+            f"seeds are {seeds.dtype} {seeds.shape}; give whole numbers, one for each environment"
+        )
     halves = [ids for ids in np.array_split(np.arange(len(seeds)), 2) if len(ids)]
     envs = [_make_env(game, len(ids), check_protocol(protocol)) for ids in halves]
     legal = legal_actions(game)

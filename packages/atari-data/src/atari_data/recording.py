@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeVar
 
 import numpy as np
@@ -187,7 +188,7 @@ def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
                         values = np.lib.format.read_array(file)
                 else:  # spreadsheets begin a file with a byte-order mark
                     values = np.loadtxt(path, ndmin=1, delimiter=",", encoding="utf-8-sig")
-        except (ValueError, EOFError, MemoryError) as error:
+        except (ValueError, EOFError, TokenError, OverflowError, MemoryError) as error:
             raise ValueError(f"{name} file {path} is not .npy and not one number a line ({error})") from error
     column = np.asarray(values)
     if column.ndim == 2 and column.shape[1] == 1:

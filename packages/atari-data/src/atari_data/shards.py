@@ -31,14 +31,14 @@ COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {
 """Type and row shape of each column beside the frames, in the order of the file; `ram` is optional."""
 
 
-def shard_path(directory: Path, index: int) -> Path:
+def shard_path(directory: str | Path, index: int) -> Path:
     """Where shard number ``index`` of a directory lies."""
-    return directory / f"shard-{index:05d}.safetensors"
+    return Path(directory) / f"shard-{index:05d}.safetensors"
 
 
-def shard_paths(directory: Path) -> list[Path]:
+def shard_paths(directory: str | Path) -> list[Path]:
     """The shards that lie in a directory, by number; a name that only resembles a shard's does not count."""
-    found = directory.glob("shard-*.safetensors")
+    found = Path(directory).glob("shard-*.safetensors")
     return sorted(path for path in found if re.fullmatch(r"shard-\d{5,}", path.stem))
 
 

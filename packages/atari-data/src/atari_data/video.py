@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from tokenize import TokenError
 from types import ModuleType
 from typing import Any
 
@@ -45,7 +46,7 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
     if path.suffix == ".npy":
         try:
             array = np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, EOFError) as error:
+        except (ValueError, EOFError, TokenError, OverflowError) as error:  # of a header that was damaged
             raise ValueError(f"{path} is not a whole .npy file of numbers ({error})") from error
         array = _checked_array(array, str(path))
         return len(array), iter(array)

@@ -1,5 +1,6 @@
 """The AtariARI probe protocol (Anand et al. 2019, section 5): one linear softmax a variable, weighted F1."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class AtariARIConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "batch_size", "max_epochs", "patience")
+        require_whole(self, "seed", least=0)
         require_number(self, "learning_rate", zero=False)
         require_number(self, "min_entropy")
 
@@ -151,8 +153,12 @@ def weighted_f1(predicted: Tensor, labels: Tensor) -> float:
 
 def unseen_frames(train: NDArray[np.uint8], test: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which test frames equal no training frame: uint8 (N, ...) and (M, ...) -> bool (M,)."""
-    seen = {frame.tobytes() for frame in train}
-    return np.array([frame.tobytes() not in seen for frame in test], dtype=bool)
+
+    def digest(frame: NDArray[np.uint8]) -> bytes:  # all training frames once more would not fit
+        return hashlib.blake2b(frame.tobytes(), digest_size=16).digest()
+
+    seen = {digest(frame) for frame in train}
+    return np.array([digest(frame) not in seen for frame in test], dtype=bool)
 
 
 class _Whitening:

@@ -31,8 +31,8 @@ def random_shift(
             f"(1, {height}, {width})"
         )
     down, right = torch.randint(-pixels, pixels + 1, (2, stretches, 1), generator=generator, device="cpu")
-    rows = (torch.arange(height) - down).clamp(0, height - 1).to(frames.device)
-    columns = (torch.arange(width) - right).clamp(0, width - 1).to(frames.device)
+    rows = (torch.arange(height, device="cpu") - down).clamp(0, height - 1).to(frames.device)
+    columns = (torch.arange(width, device="cpu") - right).clamp(0, width - 1).to(frames.device)
     each = torch.arange(stretches, device=frames.device)[:, None, None]
     places = (each, rows[:, :, None], columns[:, None, :])
     moved = frames.movedim(1, -1)[places].movedim(-1, 1)

@@ -1,6 +1,7 @@
 """The objective of the encoder: temporal InfoNCE, inverse dynamics, layout and picture of a frame, reward."""
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -119,7 +120,7 @@ class ContrastiveConfig:
             raise ValueError(
                 "layout_bands is 1; give 2 or more, or 0 for a layout of all brightnesses together"
             )
-        if self.layout_lag not in range(STACK):
+        if not isinstance(self.layout_lag, Integral) or self.layout_lag not in range(STACK):
             raise ValueError(
                 f"layout_lag is {self.layout_lag}; it must be 0 to {STACK - 1}, "
                 "the frames that an encoder sees before the newest"

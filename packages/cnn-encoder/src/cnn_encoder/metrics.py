@@ -90,11 +90,11 @@ def state_correlation(
     states = states.to(embeddings.device, torch.float32)
     if not states.isfinite().all():
         raise ValueError("states hold NaN or infinity; leave those rows or variables out")
+    first, second = _pairs(len(embeddings), num_pairs, generator)
     states = states[:, states.std(0) > 0]
     if states.shape[1] == 0:
         return math.nan
     states = states / states.std(0)
-    first, second = _pairs(len(embeddings), num_pairs, generator)
     near = (embeddings[first] - embeddings[second]).norm(dim=-1)
     far = (states[first] - states[second]).norm(dim=-1)
     return torch.corrcoef(torch.stack([near, far]).double())[0, 1].item()

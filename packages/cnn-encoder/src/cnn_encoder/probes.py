@@ -45,6 +45,7 @@ class MLPProbeConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "hidden_dim", "num_steps", "batch_size")
+        require_whole(self, "seed", least=0)
         require_number(self, "learning_rate", zero=False)
         require_number(self, "weight_decay")
 

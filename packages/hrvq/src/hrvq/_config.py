@@ -5,6 +5,8 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 Gradient = Literal["straight_through", "rotation"]
 Distance = Literal["euclidean", "cosine"]
 
@@ -74,6 +76,9 @@ class HRVQConfig:
     def __post_init__(self) -> None:
         for name in ("dim", "levels", "codes", "kmeans_iterations", "seed"):
             object.__setattr__(self, name, plain(getattr(self, name)))
+        for name in ("codes", "commitment_weights"):
+            if isinstance(given := getattr(self, name), np.ndarray):
+                object.__setattr__(self, name, given.tolist())
         for name in ("dim", "levels"):
             if not whole(getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give a whole number of at least 1")

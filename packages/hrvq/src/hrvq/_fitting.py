@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._config import finite, whole
+from hrvq._config import finite, plain, whole
 from hrvq._gradients import normalize
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
@@ -158,6 +158,7 @@ def fit(
     for name, value in (("refine", refine), ("seed", seed)):
         if not whole(value, 0):
             raise ValueError(f"{name} is {value!r}; give a whole number of at least 0")
+    epochs, batch_size, refine, seed = map(plain, (epochs, batch_size, refine, seed))
     source = VectorSource(vectors, config.dim)
     generator = torch.Generator(device).manual_seed(seed % 2**63)
     tell = progress or (lambda _: None)

@@ -58,7 +58,7 @@ class VectorSource:
 def _memory_map(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, TokenError) as error:  # of no bytes, of a header that is no Python
+    except (OSError, ValueError, EOFError, TokenError, OverflowError) as error:  # no bytes, a damaged header
         raise ValueError(f"{path} is no readable NumPy file ({error}); write it with numpy.save") from error
     return array
 

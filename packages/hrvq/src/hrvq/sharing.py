@@ -187,6 +187,8 @@ def mutual_information(
     counts = counts_by_group(tokens, groups, sizes)
     # Blocks that have a number in common and not a group are two.
     block = torch.arange(len(groups), device="cpu") if blocks is None else _numbered(blocks, groups)
+    if int(block.max()) + 1 == len(groups):
+        blocks = None  # each is one vector
     groups_of_blocks = groups.new_zeros(int(block.max()) + 1).scatter_(0, block, groups)
     random = np.random.default_rng(seed)
     chance = _chance(tokens, block, groups_of_blocks, sizes, random)
