@@ -308,6 +308,28 @@ def test_a_full_disk_is_told_and_the_run_goes_on_afterwards(tmp_path, monkeypatc
     assert again.code == 0, again.output
 
 
+def test_a_preset_of_ones_own_has_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "tiny.toml").write_text("seed = 3\n")
+    refused(wm("train", "--preset", "mine/tiny.toml"), "has the name of a preset that ships with wm")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_setting_that_no_run_has_is_named_with_its_file(tmp_path):
+    (tmp_path / "run").mkdir()
+    for file, arguments in (
+        (tmp_path / "run" / "config.toml", ("--run", tmp_path / "run")),
+        (tmp_path / "own.toml", ("--run", tmp_path / "other", "--preset", tmp_path / "own.toml")),
+    ):
+        file.write_text("zzz = 3\n")
+        refused(wm("train", *arguments, "--device", "cpu"), "unknown setting 'zzz'", f"(in {file})")
+        file.write_text("seed = 3\n")
+        typed = wm("train", *arguments, "--device", "cpu", "--set", "yyy=3")
+        refused(typed, "unknown setting 'yyy'")
+        assert "(in " not in typed.stderr
+
+
 def test_a_link_to_nowhere_is_no_place_for_a_run(tmp_path):
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "gone")

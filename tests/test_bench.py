@@ -251,6 +251,15 @@ def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
     assert "pip install submitit" in " ".join(done.output.split())
 
 
+@pytest.mark.parametrize("engine", [(), JOBS])
+def test_a_place_for_no_result_is_refused_before_the_first_run(engine, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused = wm("bench", "--device", "cpu", *engine, "--out", tmp_path / "file")
+    assert refused.code == 2
+    assert "run 1 of" not in refused.output
+    assert "is a file, so" in " ".join(refused.output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

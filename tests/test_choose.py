@@ -154,3 +154,18 @@ def test_a_choice_that_is_stopped_goes_on_with_the_next_agent(first, tmp_path, m
     assert not list((copy / "checkpoints").glob("choose*"))
     before, after = (json.loads((where / "choice.json").read_text()) for where in (first, copy))
     assert after["candidates"] == before["candidates"]
+
+
+def test_a_run_that_has_not_chosen_says_whose_parts_are_read(first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
+    dream = ("dream", copy, "--horizon", 2, "--device", "cpu", "--recorded")
+    said = "no round is chosen yet, so these are the last one's parts; `wm train"
+    assert said not in " ".join(wm(*dream).output.split())
+    (copy / "choice.json").write_text("{")
+    assert wm(*dream).code == 2
+    of_a_round = wm(*dream, "--round", 0)  # which no choice has a say in
+    assert of_a_round.code == 0, of_a_round.output
+    (copy / "choice.json").unlink()
+    of_the_last = wm(*dream)
+    assert of_the_last.code == 0, of_the_last.output
+    assert said in " ".join(of_the_last.output.split())

@@ -10,7 +10,7 @@ from PIL import Image
 from token_worldmodel import load_tokens
 from wm.config import load_config
 from wm.run import Layout
-from wm.view.album import drawer_for
+from wm.view.album import Album
 from wm.view.dream_film import draw
 from wm.view.images import sampled
 from wm.view.viewer import Viewer
@@ -63,7 +63,7 @@ def test_recorded_frames_draw_the_same_dream(run, tmp_path):
     tokens = torch.from_numpy(known[[row]])
     same = frames[np.flatnonzero((known == known[row]).all(1))]
     assert len(same) <= 16
-    picture = drawer_for(dreamed, layout, CPU, recorded=True).draw(tokens, "pong")[0, -1]
+    picture = Album.load(layout, "pong").draw(tokens, "pong")[0, -1]
     np.testing.assert_allclose(picture, same.mean(0), atol=1e-3)
 
 

@@ -484,6 +484,30 @@ def test_a_list_of_runs_tells_them_apart(run, tmp_path):
     assert "[red]" in listed
 
 
+def test_a_file_that_is_gone_or_altered_hides_nothing_of_a_run(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    (copy / "embeddings" / "pong.safetensors").unlink()
+    shown, listed = wm("show", copy), wm("runs", tmp_path)
+    assert shown.code == listed.code == 0
+    assert "out of date" not in shown.output + listed.output
+    assert re.search(r"copy .* 6 of 7", listed.output)
+    assert "makes again: encoder" in " ".join(shown.output.split())
+    assert re.search(r"embeddings/pong\.safetensors +│ +missing", shown.output)
+    refused = wm("atlas", copy, "--device", "cpu")
+    assert refused.code == 2
+    assert "pong: there are no embeddings of it; `wm train" in " ".join(refused.output.split())
+
+    whole = bytearray((copy / "agent.safetensors").read_bytes())
+    whole[-1] ^= 1
+    (copy / "agent.safetensors").write_bytes(whole)
+    shown, listed = wm("show", copy), wm("runs", tmp_path)
+    assert shown.code == listed.code == 0
+    assert re.search(r"copy .* 5 of 7", listed.output)
+    assert "makes them again: agent" in " ".join(shown.output.split())
+    assert "human-normalised" in shown.output
+    assert wm("train", "--run", copy, "--device", "cpu").code == 2
+
+
 def test_version_and_help():
     assert wm("--version").output.startswith("wm ")
     assert wm("--help").code == 0

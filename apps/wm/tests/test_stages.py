@@ -12,8 +12,10 @@ from wm.distributed import Team
 from wm.pipeline import require_inputs, run_stages
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
+from wm.sections import ChooseConfig, RoundsConfig
 from wm.settings import flatten, unstructure
 from wm.stage import Context, Made, Stage, in_rounds
+from wm.stages import stages_of
 
 
 def written(name, needs=(), *, continues=(), settings=lambda config: 0, parallel=False):
@@ -129,6 +131,8 @@ def test_a_device_without_room_is_told_with_what_to_lower(context):
         return lambda context: context.fit(torch.nn.Linear(1, 1), full, settings, epoch_size=1, name=part)
 
     known = flatten(unstructure(context.config))
+    several = replace(context.config, rounds=RoundsConfig(count=2), choose=ChooseConfig(rounds=2))
+    sizes = {stage.name: stage.size for stage in stages_of(several)}
     for name, run, lower in (
         ("collect", full, "collect.num_envs"),
         ("hrvq", full, "quantize.batch_size"),
@@ -139,7 +143,7 @@ def test_a_device_without_room_is_told_with_what_to_lower(context):
     ):
         assert lower in known
         with pytest.raises(ValueError, match=f"{name} ran out of memory on cpu; lower {lower}, or free some"):
-            run_stages([replace(written(name)[0], run=run)], context)
+            run_stages([replace(written(name)[0], run=run, size=sizes[name])], context)
     with pytest.raises(ValueError, match="stage start ran out of memory on cpu; free some"):
         run_stages([replace(written("start")[0], run=full)], context)
 

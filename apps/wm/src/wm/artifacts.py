@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from atari_data import FrameStore
-from cnn_encoder import Decoder, Encoder, load_decoder, load_encoder, resolve_precision
+from cnn_encoder import Decoder, Encoder, load_decoder, load_embeddings, load_encoder, resolve_precision
 from hrvq import HRVQ
 from latent_ac import Agent, load_agent
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel
@@ -133,6 +133,20 @@ def tokens_of(layout: Layout, game: str) -> TokenTrajectories:
         raise ValueError(f"{game}: there are no tokens of it yet; {does_it} makes them")
     with _remedy(layout):
         return load_tokens(path)
+
+
+def embeddings_of(layout: Layout, game: str) -> Tensor:
+    """The game's embeddings, float32 (N, D), row for row with its frames.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    path = layout.embeddings(game)
+    if not path.is_file():
+        does_it = train_command(layout.root)
+        raise ValueError(f"{game}: there are no embeddings of it; {does_it} makes them")
+    with _remedy(layout):
+        return load_embeddings(path)[0]
 
 
 def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajectories:

@@ -215,6 +215,15 @@ def read_preset(name: str) -> dict[str, Any]:
     return read_toml(path)
 
 
+def require_own_name(preset: str) -> None:
+    """Raise ValueError for a file named like a preset that ships with the app: runs would be named alike."""
+    named = Path(preset).name.removesuffix(".toml")
+    if preset not in PRESETS and named in PRESETS:
+        raise ValueError(
+            f"--preset {preset} has the name of a preset that ships with wm; give the file another"
+        )
+
+
 def default_preset(device: torch.device) -> str:
     """What is trained where no preset is named."""
     return "atari100k" if device.type == "cuda" else "tiny"
@@ -236,8 +245,8 @@ def read_run(path: Path) -> dict[str, Any]:
     return merge({"contrastive": {"layout_bands": 0}}, read_toml(path))
 
 
-def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:
-    """The configuration that ``base`` with each of ``changes`` laid over it describes.
+def build_config(base: dict[str, Any], *changes: dict[str, Any], file: Path | None = None) -> RunConfig:
+    """The configuration that ``base``, of ``file`` if given, with ``changes`` laid over it describes.
 
     Sizes that follow from others (the quantizer's width from the encoder's, the world model's levels from the
     quantizer's, the agent's features from both) are derived here, so that one setting changes them all.
@@ -252,7 +261,21 @@ def build_config(base: dict[str, Any], *changes: dict[str, Any]) -> RunConfig:
         if section_of(asked, section).get(key, value) != value:
             raise ValueError(f"{section}.{key} follows from {source} and is {value!r}; set {source} instead")
         data = merge(data, {section: {key: value}})
-    return structure(RunConfig, data)
+    try:
+        return structure(RunConfig, data)
+    except ValueError as error:
+        if file is not None and _refused(base) == str(error):  # whatever was laid over it
+            raise ValueError(f"{error} (in {file})") from error
+        raise
+
+
+def _refused(data: dict[str, Any]) -> str | None:
+    """Why settings describe no run by themselves; None if they do."""
+    try:
+        structure(RunConfig, data)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _weights_of_any_levels(data: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        if error.filename is None:  # of a write to a full disk
+        if error.filename in (None, partial, str(partial)):  # none of a write to a full disk
             error.filename = str(path)
         raise
     finally:

@@ -60,8 +60,8 @@ def import_into_run(
         final = final_rows(store.episode_ids)
         save_config(layout.config, _with_game(before, game, preset, int((~final).sum())))
     console.print(
-        f"{game}: {result.num_rows} frames, {result.num_steps} actions, {result.num_episodes} episodes "
-        f"imported; {directory} now holds {len(store)} frames of it in {int(final.sum())} episodes",
+        f"{game}: {result.num_rows} frames, {result.num_steps} actions, {_episodes(result.num_episodes)} "
+        f"imported; {directory} now holds {len(store)} frames of it in {_episodes(int(final.sum()))}",
     )
     if final.sum() < 2:
         console.print(
@@ -70,6 +70,10 @@ def import_into_run(
         )
     else:
         console.print(f"train on it with {train_command(directory)}")
+
+
+def _episodes(count: int) -> str:
+    return f"{count} episode{'' if count == 1 else 's'}"
 
 
 def _begun(layout: Layout) -> RunConfig | None:

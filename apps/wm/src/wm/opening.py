@@ -4,18 +4,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from wm.config import RunConfig
+from wm.config import RunConfig, load_config
 from wm.console import train_command
 from wm.freshness import outdated
-from wm.rounds import layout_of_round, open_run
+from wm.rounds import chooses, final_layout, layout_of_round, read_choice
 from wm.run import Layout, Manifest
 from wm.stages import stages_of
 
 
 def open_to_read(root: Path, console: Console, index: int | None = None) -> tuple[RunConfig, Layout]:
-    """Open a run for reading, and warn about stages that are out of date.
+    """Open a run for reading, and warn where its parts may not be those that are expected.
 
-    These ran before settings or inputs changed, as `wm train STAGE` may leave them.
+    Stages that are out of date ran before settings or inputs changed, as `wm train STAGE` may leave them; and
+    until a run that chooses has chosen, its parts are the last round's.
 
     Args:
         index: of the round whose parts are to be read; None for the run's final ones.
@@ -26,9 +27,15 @@ def open_to_read(root: Path, console: Console, index: int | None = None) -> tupl
     Raises:
         ValueError: it is no run, its configuration, manifest or choice is damaged, or it has no such round.
     """
-    config, layout = open_run(root)
+    config = load_config(Layout(root).config)
     stages = [stage for stage in stages_of(config) if stage.name != "evaluate"]  # nothing is made from it
-    if index is not None:
+    if index is None:
+        layout = final_layout(root, config)
+        if chooses(config) and read_choice(root, config) is None:
+            console.print(
+                f"no round is chosen yet, so these are the last one's parts; {train_command(root)} chooses"
+            )
+    else:
         last = config.rounds.count - 1
         if not 0 <= index <= last:
             raise ValueError(f"{root} has no round {index}; its last is {last}, its first 0")

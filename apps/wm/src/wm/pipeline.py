@@ -21,14 +21,6 @@ from wm.rounds import final_layout, layout_of_round, split_name
 from wm.run import Manifest, StageRecord
 from wm.stage import BY_GAME, Context, Made, Stage
 
-SIZES = {
-    "collect": "collect.num_envs",
-    "hrvq": "quantize.batch_size",
-    "choose": "evaluate.num_envs",
-    "evaluate": "evaluate.num_envs",
-}
-"""How much the stages that train by no `Context.fit` have on the device at once."""
-
 
 def run_stages(
     stages: Sequence[Stage],
@@ -173,7 +165,7 @@ def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
         write_text(spent, json.dumps(before + time.monotonic() - began))
         raise
     except torch.OutOfMemoryError as error:
-        raise context.out_of_memory(SIZES.get(stage.base)) from error
+        raise context.out_of_memory(stage.size) from error
     return made, before + time.monotonic() - began
 
 

@@ -23,9 +23,9 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
     table = text_table("stage", "metric", "value", "baseline", title=title)
     for stage in stages_of(config):
         name = stage.name
+        record, rows = manifest.stages.get(name), _STAGE_ROWS.get(stage.base)
         # Of all rounds the last one's stages, which have plain names; of one that is asked for, itself.
-        record, rows = manifest.stages.get(name), _STAGE_ROWS.get(stage.base if only == name else name)
-        if record is None or rows is None or only not in (None, name):
+        if name != (only or stage.base) or record is None or rows is None:
             continue
         if stage.base in BY_GAME and record.unseen(config.games):
             # The games were changed, and not all stages have run since.

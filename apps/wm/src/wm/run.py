@@ -119,7 +119,10 @@ def require_writable(directory: Path) -> None:
         PermissionError: nothing may be written there.
     """
     if directory.is_symlink() and not directory.exists():
-        raise ValueError(f"{directory} is a link to {directory.readlink()}, which does not exist")
+        raise ValueError(
+            f"{directory} is a link to {directory.readlink()}, which does not exist; make that directory, or "
+            "give another"
+        )
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file; a run is a directory")
     directory.mkdir(parents=True, exist_ok=True)

@@ -154,6 +154,8 @@ class Stage:
         continues: the stages of the round before whose artifacts it reads; empty if the stage comes once,
             after the last round, for what is made of the run's final agent.
         parallel: whether all processes of a team run it; those that do not lead make nothing.
+        size: the setting that says how much is on the device at once, of a stage that trains by no
+            `Context.fit`.
         round: its round.
     """
 
@@ -163,6 +165,7 @@ class Stage:
     run: Callable[[Context], Made]
     continues: tuple[str, ...] = ()
     parallel: bool = False
+    size: str | None = None
     round: int = 0
 
     @property

@@ -20,6 +20,7 @@ from wm.config import (
     load_config,
     read_preset,
     read_run,
+    require_own_name,
     save_config,
     section_of,
 )
@@ -172,12 +173,15 @@ def _resolve(
     """The configuration, and where the run lies."""
     if directory is None:
         base, name = _beginning(preset, start, default)
+        if preset is not None:
+            require_own_name(preset)
         # Other changes may suit the run that lies there, and not what it was begun with.
         what = {key: value for key, value in merge(base, changes).items() if key in ("games", "seed")}
         directory = default_directory(build_config(what), name)
     layout = Layout(directory)
+    file = None if preset in PRESETS or preset is None else Path(preset)
     if preset is None and layout.config.exists():
-        base = read_run(layout.config)
+        base, file = read_run(layout.config), layout.config
     else:
         base, _ = _beginning(preset, start, default)
         if layout.config.exists():
@@ -185,7 +189,7 @@ def _resolve(
             # A file of one's own may say itself what the run is of, but not that imported play is to go.
             named = {} if preset in PRESETS else {k: v for k, v in base.items() if k in ("games", "seed")}
             base = merge(merge(base, kept), named)
-    return build_config(base, changes), layout
+    return build_config(base, changes, file=file), layout
 
 
 def _what_it_is_of(config: dict[str, Any]) -> dict[str, Any]:

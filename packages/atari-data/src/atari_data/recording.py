@@ -180,7 +180,8 @@ def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
     if isinstance(values, (str, Path)):
         path = Path(values)
         if not path.is_file():
-            raise ValueError(f"{name} file {path} does not exist")
+            wrong = "is a directory; give a file" if path.is_dir() else "does not exist"
+            raise ValueError(f"{name} file {path} {wrong}")
         try:
             with warnings.catch_warnings(action="ignore", category=UserWarning):  # empty files: said below
                 if path.suffix == ".npy":

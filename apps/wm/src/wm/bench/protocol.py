@@ -12,8 +12,17 @@ from rich.console import Console
 
 from wm.bench.aggregate import METRICS, aggregate, bootstrap
 from wm.bench.report import print_bench
-from wm.config import PRESETS, RunConfig, build_config, load_config, read_preset, run_name
+from wm.config import (
+    PRESETS,
+    RunConfig,
+    build_config,
+    load_config,
+    read_preset,
+    require_own_name,
+    run_name,
+)
 from wm.errors import sentence
+from wm.files import require_place
 from wm.freshness import outdated
 from wm.measure.evaluation_report import REFERENCES
 from wm.measure.results import write_result
@@ -54,11 +63,7 @@ class BenchOptions:
                 raise ValueError(
                     f"{name} are {', '.join(map(str, values))}; give each once, and at least one"
                 )
-        named = Path(self.preset).name.removesuffix(".toml")
-        if self.preset not in PRESETS and named in PRESETS:  # their runs would be named alike
-            raise ValueError(
-                f"--preset {self.preset} has the name of a preset that ships with wm; give the file another"
-            )
+        require_own_name(self.preset)
         if min(self.seeds) < 0:
             raise ValueError(f"seeds hold {min(self.seeds)}; give at least 0")
         for key, option in OPTIONS.items():
@@ -79,7 +84,8 @@ class BenchOptions:
     def config(self, game: str, seed: int) -> RunConfig:
         """The settings of the run of a pair."""
         changes = [parse_override(text) for text in self.settings]
-        return build_config(read_preset(self.preset), {"games": [game], "seed": seed}, *changes)
+        file = None if self.preset in PRESETS else Path(self.preset)
+        return build_config(read_preset(self.preset), {"games": [game], "seed": seed}, *changes, file=file)
 
     @property
     def settings(self) -> list[str]:
@@ -126,8 +132,11 @@ def bench_as_jobs(
     """Run every pair that has not finished as a job of submitit; :func:`bench` then finds them finished.
 
     Raises:
-        ValueError: submitit is not installed, does not take a setting, or a run failed.
+        ValueError: submitit is not installed, does not take a setting, or a run failed; or the result could
+            not be written.
     """
+    if len(options.pairs) > 1:
+        require_place(options.out / RESULT)
     try:
         from wm.bench.jobs import run_jobs
     except ImportError as error:
@@ -140,8 +149,10 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
     """Run every pair that has not finished, then aggregate, print and write ``bench.json``.
 
     Raises:
-        ValueError: a run failed; the others have finished.
+        ValueError: a run failed; the others have finished. Or the result could not be written.
     """
+    if len(options.pairs) > 1:
+        require_place(options.out / RESULT)
     runs: dict[str, dict[int, Any]] = {game: {} for game in options.games}
     failed: list[str] = []
     total = len(options.pairs)

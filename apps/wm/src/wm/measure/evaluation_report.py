@@ -96,8 +96,8 @@ def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
     cut, distinct = score.get("cut", 0), score.get("distinct", episodes)
     if cut:
         yield (
-            f"of the agent's {episodes} episodes that limit cut {cut}; whole ones may score otherwise, "
-            "and less where points are lost"
+            f"of the agent's {episodes} episode{'s' if episodes > 1 else ''} that limit cut {cut}; whole "
+            "ones may score otherwise, and less where points are lost"
         )
     if distinct < episodes / 2:
         yield (

@@ -111,4 +111,5 @@ STAGE = Stage(
         *([config.evaluate.epsilon] if config.evaluate.epsilon else []),  # younger than the others
     ],
     run,
+    size="evaluate.num_envs",
 )

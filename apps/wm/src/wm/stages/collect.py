@@ -126,4 +126,5 @@ STAGE = Stage(
     lambda config: [config.collect, config.rounds.temperature, config.rounds.epsilon],
     run,
     continues=("collect", "encoder", "hrvq", "worldmodel", "agent"),
+    size="collect.num_envs",
 )

@@ -25,4 +25,5 @@ STAGE = Stage(
     PARTS,
     lambda config: [config.evaluate, config.collect.protocol],
     run,
+    size="evaluate.num_envs",
 )

@@ -165,4 +165,5 @@ STAGE = Stage(
     ],
     run,
     continues=("hrvq",),
+    size="quantize.batch_size",
 )

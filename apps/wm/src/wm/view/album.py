@@ -1,6 +1,7 @@
 """Tokens shown by what was recorded, which needs no decoder and shows just what a code stands for."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -8,10 +9,8 @@ from atari_data import FrameStore
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wm.artifacts import known_backgrounds
+from wm.artifacts import frames_of, frozen_quantizer, known_backgrounds, tokens_of
 from wm.run import Layout
-from wm.view.viewer import Drawer, Viewer
-from wm.view.watching import DreamedGame
 
 _MOST = 16  # frames in a mean: of more it shows no more
 
@@ -32,6 +31,21 @@ class Album:
     store: FrameStore
     background: Tensor
 
+    @classmethod
+    def load(cls, layout: Layout, game: str) -> Self:
+        """The album of a run's game.
+
+        Raises:
+            ValueError: an artifact is missing or damaged.
+        """
+        known = tokens_of(layout, game)
+        return cls(
+            codebooks=frozen_quantizer(layout, torch.device("cpu")).codebooks,
+            tokens=known.tokens,
+            store=frames_of(layout, game, known),
+            background=known_backgrounds(layout)[game],
+        )
+
     def draw(self, tokens: Tensor, game: str) -> Tensor:
         """As `Drawer.draw`, from what was recorded."""
         if game != self.store.game:
@@ -49,26 +63,3 @@ class Album:
             some = rows[:: -(-len(rows) // _MOST)]
             drawn.append(torch.from_numpy(self.store.frames[some].mean(0, dtype=np.float32)))
         return torch.stack(drawn)
-
-
-def drawer_for(dreamed: DreamedGame, layout: Layout, device: torch.device, *, recorded: bool) -> Drawer:
-    """An album if recorded frames are asked for, else the decoder, which only the run's final parts have.
-
-    Raises:
-        ValueError: an artifact is missing or damaged.
-    """
-    return album_of(dreamed, layout) if recorded else Viewer.load(layout, device)
-
-
-def album_of(dreamed: DreamedGame, layout: Layout) -> Album:
-    """What the game's recorded frames and their tokens draw with.
-
-    Raises:
-        ValueError: the encoder's file, which has the background, is missing or damaged.
-    """
-    return Album(
-        codebooks=dreamed.quantizer.codebooks,
-        tokens=dreamed.trajectories.tokens,
-        store=dreamed.store,
-        background=known_backgrounds(layout)[dreamed.game],
-    )

@@ -8,11 +8,10 @@ import hrvq
 import numpy as np
 import torch
 from atari_data import FrameStore
-from cnn_encoder import load_embeddings
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wm.artifacts import frames_of, tokens_of
+from wm.artifacts import embeddings_of, frames_of, tokens_of
 from wm.device import derive_seed
 from wm.reporter import Reporter
 from wm.run import Layout
@@ -88,7 +87,7 @@ def read_atlas(
     play = Play.open(layout, games)
     nearest = hrvq.atlas(
         viewer.quantizer,
-        [load_embeddings(layout.embeddings(game))[0] for game in games],
+        [embeddings_of(layout, game) for game in games],
         examples=CANDIDATES * examples,
     )
     sizes = viewer.quantizer.config.codes_per_level

@@ -15,7 +15,7 @@ from wm.device import pick_device
 from wm.files import require_place
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.view.album import drawer_for
+from wm.view.album import Album
 from wm.view.images import (
     BAD,
     FAINT,
@@ -33,7 +33,7 @@ from wm.view.images import (
     to_bytes,
     write_gif,
 )
-from wm.view.viewer import Drawer, draw_steps
+from wm.view.viewer import Drawer, Viewer, draw_steps
 from wm.view.watching import DreamedGame, WatchedDream, unit_of_rewards, watch
 
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
@@ -61,7 +61,7 @@ def film_run(
     require_suffix(out, ".gif", "film is a GIF")
     device = pick_device(device_name)
     dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
-    drawer = drawer_for(dreamed, layout, device, recorded=recorded)
+    drawer = Album.load(layout, dreamed.game) if recorded else Viewer.load(layout, device)
     of_round = "" if index is None else f"-round-{index}"
     target = out or layout.root / f"dream-{dreamed.game}-{seed}{of_round}.gif"
     require_place(target)

@@ -17,11 +17,10 @@ from wm.device import one_thread
 from wm.policy import RecordedPolicy
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.view.album import album_of
+from wm.view.album import Album
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
 from wm.view.viewer import Drawer, Viewer, draw_steps
-from wm.view.watching import DreamedGame
 
 BIG = 4
 SIDE = 84 * BIG
@@ -49,7 +48,7 @@ def film_games(
     viewer = Viewer.load(layout, device) if index is None else None
     of_round = "" if index is None else f"-round-{index}"
     for game, agent in recorded.items():
-        drawer = viewer or album_of(DreamedGame.load(config, layout, game, seed=seed, device=device), layout)
+        drawer = viewer or Album.load(layout, game)
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
         with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
             seen = see_again(

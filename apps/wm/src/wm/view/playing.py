@@ -13,12 +13,12 @@ from wm.device import pick_device
 from wm.interrupt import deferred_interrupt
 from wm.reporter import Reporter
 from wm.run import Layout
-from wm.view.album import drawer_for
+from wm.view.album import Album
 from wm.view.controls import Controls
 from wm.view.dream_film import write_dream
 from wm.view.images import Pixels, coarse, enlarge, require_suffix
 from wm.view.terminal import HalfBlocks, keyboard, require_terminal
-from wm.view.viewer import Drawer
+from wm.view.viewer import Drawer, Viewer
 from wm.view.watching import DreamedGame, one_more, unit_of_rewards
 
 HOLD = 3  # steps that a key counts for
@@ -57,7 +57,8 @@ def play_run(
         )
     device = pick_device(device_name)
     dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
-    session = Session(dreamed, drawer_for(dreamed, layout, device, recorded=recorded), agent_plays=agent)
+    drawer = Album.load(layout, dreamed.game) if recorded else Viewer.load(layout, device)
+    session = Session(dreamed, drawer, agent_plays=agent)
     first = session.view(console)  # a terminal too small is said before the screen is taken
     with (
         deferred_interrupt() as stopped,  # SIGTERM, too, gives the screen back and keeps what was played

@@ -1,0 +1,17 @@
+import pytest
+from wm.files import written_whole
+
+
+@pytest.mark.parametrize("name", [lambda partial: partial, str, lambda _: None])
+def test_what_cannot_be_written_is_named_and_not_its_temporary_file(tmp_path, name):
+    target = tmp_path / "film.gif"
+    with pytest.raises(PermissionError) as refused, written_whole(target) as partial:
+        raise PermissionError(13, "Permission denied", name(partial))
+    assert refused.value.filename == str(target)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_file_that_fails_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as missing, written_whole(tmp_path / "copy"):
+        (tmp_path / "source").read_bytes()
+    assert missing.value.filename == str(tmp_path / "source")
