@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from wm.measure.probing import ProbeOptions, probe_run
-from wm.rounds import open_run
+from wm.opening import open_to_read
 from wm.training import train_run
 
 VARIANTS = {
@@ -102,8 +102,7 @@ def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: lis
         train(directory, [game], seed, stage=stage, start=source, overrides=overrides)
     found = directory / "probe.json"
     if not found.exists():
-        config, layout = open_run(directory)
-        probe_run(config, layout, PROBE, json_file=found, device_name="auto", console=Console())
+        probe_run(open_to_read(directory, Console()), PROBE, json_file=found)
     return directory
 
 

@@ -4,28 +4,31 @@ from pathlib import Path
 
 from rich.console import Console
 
-from wm.config import RunConfig, load_config
+from wm.config import load_config
 from wm.console import train_command
+from wm.device import pick_device
 from wm.freshness import outdated
+from wm.opened import OpenedRun
 from wm.rounds import chooses, final_layout, layout_of_round, read_choice
 from wm.run import Layout, Manifest
 from wm.stages import stages_of
 
 
-def open_to_read(root: Path, console: Console, index: int | None = None) -> tuple[RunConfig, Layout]:
+def open_to_read(
+    root: Path, console: Console, *, device_name: str = "auto", index: int | None = None
+) -> OpenedRun:
     """Open a run for reading, and warn where its parts may not be those that are expected.
 
     Stages that are out of date ran before settings or inputs changed, as `wm train STAGE` may leave them; and
     until a run that chooses has chosen, its parts are the last round's.
 
     Args:
+        device_name: as `device.pick_device` takes it.
         index: of the round whose parts are to be read; None for the run's final ones.
 
-    Returns:
-        The settings, and the places of what the run's commands read.
-
     Raises:
-        ValueError: it is no run, its configuration, manifest or choice is damaged, or it has no such round.
+        ValueError: it is no run, its configuration, manifest or choice is damaged, or it has no such round,
+            or the machine no such device.
     """
     config = load_config(Layout(root).config)
     stages = [stage for stage in stages_of(config) if stage.name != "evaluate"]  # nothing is made from it
@@ -46,4 +49,4 @@ def open_to_read(root: Path, console: Console, index: int | None = None) -> tupl
             f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
             f"{train_command(root)} brings them up to date"
         )
-    return config, layout
+    return OpenedRun(config, layout, pick_device(device_name), console, index)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from wm.console import make_console
-from wm.device import pick_device
 from wm.opening import open_to_read
 from wm.policy import RunPolicy, policy_of
 
@@ -41,10 +40,11 @@ def load_policy(
         ValueError: it is no run or has no such game, round or device, a part is missing or damaged, or
             ``temperature`` or ``epsilon`` is out of range.
     """
-    config, layout = open_to_read(Path(run), make_console(stderr=True), index)
+    opened = open_to_read(Path(run), make_console(stderr=True), device_name=device, index=index)
+    config = opened.config
     if game is None:
         if len(config.games) > 1:
             raise ValueError(f"the run has several games; give one of {', '.join(config.games)}")
         game = config.games[0]
     play = config.evaluate.changed(temperature=temperature, epsilon=epsilon)
-    return policy_of(layout, game, config.dream, play, seed=seed, device=pick_device(device))
+    return policy_of(opened.layout, game, config.dream, play, seed=seed, device=opened.device)

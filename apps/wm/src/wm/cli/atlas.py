@@ -26,14 +26,5 @@ def atlas(
     from wm.opening import open_to_read
     from wm.view.atlas_page import write_atlas
 
-    console = make_console()
-    config, layout = open_to_read(run, console)
-    write_atlas(
-        config,
-        layout,
-        out=out,
-        levels=level or [],
-        examples=examples,
-        device_name=device,
-        console=console,
-    )
+    opened = open_to_read(run, make_console(), device_name=device)
+    write_atlas(opened, out=out, levels=level or [], examples=examples)

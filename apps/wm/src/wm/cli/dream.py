@@ -32,17 +32,5 @@ def dream(
     from wm.opening import open_to_read
     from wm.view.dream_film import film_run
 
-    console = make_console()
-    config, layout = open_to_read(run, console, index)
-    film_run(
-        config,
-        layout,
-        game=game,
-        out=out,
-        horizon=horizon,
-        index=index,
-        recorded=recorded or index is not None,
-        seed=seed,
-        device_name=device,
-        console=console,
-    )
+    opened = open_to_read(run, make_console(), device_name=device, index=index)
+    film_run(opened, game=game, out=out, horizon=horizon, recorded=recorded, seed=seed)

@@ -58,16 +58,14 @@ def evaluate(
     from wm.measure.model_evaluation import evaluate_worldmodel
     from wm.opening import open_to_read
 
-    console = make_console()
     if stage == "worldmodel":
         _only_of_the_game(context)
-    config, layout = open_to_read(run, console, index)
+    opened = open_to_read(run, make_console(), device_name=device, index=index)
     if stage == "worldmodel":
-        evaluate_worldmodel(config, layout, json_file=json_file, device_name=device, console=console)
+        evaluate_worldmodel(opened, json_file=json_file)
         return
     evaluate_run(
-        config,
-        layout,
+        opened,
         episodes=episodes,
         temperature=temperature,
         epsilon=epsilon,
@@ -75,15 +73,12 @@ def evaluate(
         max_frames=max_frames,
         json_file=json_file,
         video=video,
-        index=index,
-        device_name=device,
-        console=console,
     )
 
 
 def _only_of_the_game(context: typer.Context) -> None:
-    """Refuse what was asked of play that will not take place."""
-    for name in ("episodes", "temperature", "epsilon", "seed", "max_frames", "video"):
+    """Refuse what was asked of play that will not take place: all but what both measurements take."""
+    for name in context.params.keys() - {"run", "stage", "index", "json_file", "device"}:
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             option = f"--{name.replace('_', '-')}"

@@ -42,11 +42,10 @@ def fidelity(
     from wm.measure.fidelity import FidelityOptions, fidelity_run
     from wm.opening import open_to_read
 
-    console = make_console()
-    config, layout = open_to_read(run, console, index)
+    opened = open_to_read(run, make_console(), device_name=device, index=index)
     options = FidelityOptions(
         horizon=horizon,
-        context=config.dream.context if context is None else context,
+        context=opened.config.dream.context if context is None else context,
         windows=windows,
         frames=frames,
         reader_steps=reader_steps,
@@ -54,4 +53,4 @@ def fidelity(
         by_agent=by_agent,
         seed=seed,
     )
-    fidelity_run(config, layout, options, json_file=json_file, device_name=device, console=console)
+    fidelity_run(opened, options, json_file=json_file)

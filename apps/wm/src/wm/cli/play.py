@@ -31,17 +31,5 @@ def play(
     from wm.opening import open_to_read
     from wm.view.playing import play_run
 
-    console = make_console()
-    config, layout = open_to_read(run, console, index)
-    play_run(
-        config,
-        layout,
-        game=game,
-        out=out,
-        agent=agent,
-        steps_per_second=speed,
-        recorded=recorded or index is not None,
-        seed=seed,
-        device_name=device,
-        console=console,
-    )
+    opened = open_to_read(run, make_console(), device_name=device, index=index)
+    play_run(opened, game=game, out=out, agent=agent, steps_per_second=speed, recorded=recorded, seed=seed)

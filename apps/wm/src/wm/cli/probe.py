@@ -44,8 +44,7 @@ def probe(
     from wm.measure.probing import ProbeOptions, probe_run
     from wm.opening import open_to_read
 
-    console = make_console()
-    config, layout = open_to_read(run, console, index)
+    opened = open_to_read(run, make_console(), device_name=device, index=index)
     options = ProbeOptions(
         frames=frames,
         steps=probe_steps,
@@ -56,4 +55,4 @@ def probe(
         dinov2=dinov2,
         dinov2_size=dinov2_size,
     )
-    probe_run(config, layout, options, json_file=json_file, device_name=device, console=console)
+    probe_run(opened, options, json_file=json_file)

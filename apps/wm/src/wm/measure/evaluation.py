@@ -18,16 +18,16 @@ from atari_data import (
     published_scores,
 )
 from atari_data import games as ale_games
-from rich.console import Console
 
 from wm.artifacts import encoded_games, require_parts
 from wm.config import RunConfig
 from wm.console import command
-from wm.device import derive_seed, one_thread, pick_device
+from wm.device import derive_seed, one_thread
 from wm.files import require_place
 from wm.measure.evaluation_report import print_scores, print_sources
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
+from wm.opened import OpenedRun
 from wm.policy import RecordedPolicy, policy_of
 from wm.reporter import Reporter
 from wm.rounds import read_choice, round_of, round_suffix, steps_choosing
@@ -169,8 +169,7 @@ def play_whole_games(
 
 
 def evaluate_run(
-    config: RunConfig,
-    layout: Layout,
+    opened: OpenedRun,
     *,
     episodes: int,
     temperature: float | None,
@@ -179,19 +178,15 @@ def evaluate_run(
     max_frames: int,
     json_file: Path | None,
     video: bool,
-    index: int | None,
-    device_name: str,
-    console: Console,
 ) -> None:
     """What `wm eval` does: play, print beside published scores, write JSON if asked, then film if asked.
-
-    ``index`` is that of the round that was asked for, if one was.
 
     Raises:
         ValueError: the run has no agent, no game of ALE, or, to film with, no decoder or no place for films.
     """
+    config, layout, console = opened.config, opened.layout, opened.console
     directory = layout.root
-    require_parts(layout, "agent", *(["decoder"] if video and index is None else []))
+    require_parts(layout, "agent", *(["decoder"] if video and opened.index is None else []))
     if not set(config.games) & set(ale_games()):
         raise ValueError(
             f"{directory} is a run of {', '.join(config.games)}, no game of ALE that could be played; "
@@ -204,13 +199,14 @@ def evaluate_run(
         episodes=episodes, temperature=temperature, epsilon=epsilon, max_frames=max_frames
     )
     config = replace(config, evaluate=play)
-    device, reporter = pick_device(device_name), Reporter(console)
     recorded: dict[str, RecordedPolicy] = {}
-    result = evaluate_games(config, layout, seed=seed, device=device, reporter=reporter, recorded=recorded)
+    result = evaluate_games(
+        config, layout, seed=seed, device=opened.device, reporter=opened.reporter, recorded=recorded
+    )
     for game in result["games"]:
         print_scores(game, result, console)
     result["published"] = {game: published_scores(game) for game in result["games"]}
     print_sources(dict.fromkeys(chain.from_iterable(result["published"].values())), console)
     write_result(json_file, result, console)
     if video:  # last: whatever comes of the films, the scores are there
-        film_games(config, layout, result, recorded, films, index=index, device=device, reporter=reporter)
+        film_games(opened, result, recorded, films)

@@ -14,7 +14,6 @@ from atari_data import final_rows, labelled_games, lost_lives, window_starts
 from atari_data import games as ale_games
 from cnn_encoder import MLPProbe, MLPProbeConfig, ProbeData, train_mlp_probe
 from latent_ac import Agent, CodeFeatures
-from rich.console import Console
 from token_worldmodel import (
     WorldModel,
     event_fidelity,
@@ -35,15 +34,13 @@ from wm.artifacts import (
     require_parts,
 )
 from wm.checks import require_temperature
-from wm.config import RunConfig
 from wm.console import command
-from wm.device import autocast_dtype, generator, pick_device
+from wm.device import autocast_dtype, generator
 from wm.measure.fidelity_report import print_fidelity
 from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.results import write_result
-from wm.reporter import Reporter
+from wm.opened import OpenedRun
 from wm.rounds import round_of
-from wm.run import Layout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,21 +71,13 @@ class FidelityOptions:
         require_temperature(self.temperature)
 
 
-def fidelity_run(
-    config: RunConfig,
-    layout: Layout,
-    options: FidelityOptions,
-    *,
-    json_file: Path | None,
-    device_name: str,
-    console: Console,
-) -> None:
+def fidelity_run(opened: OpenedRun, options: FidelityOptions, *, json_file: Path | None) -> None:
     """What `wm fidelity` does: play, dream the same, compare, print, write JSON if asked.
 
     Raises:
         ValueError: no run, artifacts missing, or no step fits in the model's window.
     """
-    device = pick_device(device_name)
+    config, layout, console = opened.config, opened.layout, opened.console
     require_parts(layout, "encoder", "hrvq", "worldmodel", *(["agent"] if options.by_agent else []))
     known = [game for game in config.games if game in ale_games()]
     if not known:
@@ -96,7 +85,7 @@ def fidelity_run(
             f"none of the run's games ({', '.join(config.games)}) is one of ALE's to play afresh; "
             f"{command('wm', 'eval', layout.root, '--stage', 'worldmodel')} measures its world model"
         )
-    model = frozen_worldmodel(layout, device)
+    model = frozen_worldmodel(layout, opened.device)
     most = model.config.max_steps  # the settings may have been changed since it was trained
     context, asked = options.context, options.horizon
     horizon = min(asked, most - context)
@@ -117,7 +106,7 @@ def fidelity_run(
         )
     known = encoded_games(layout, known, console.print)
     options = replace(options, horizon=horizon)
-    compared = _Fidelity(config, layout, model, options, device, Reporter(console))
+    compared = _Fidelity(opened, model, options)
     result = {
         "protocol": asdict(options)
         | {
@@ -146,18 +135,11 @@ class Windows:
 class _Fidelity:
     """One run under comparison."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        layout: Layout,
-        model: WorldModel,
-        options: FidelityOptions,
-        device: torch.device,
-        reporter: Reporter,
-    ) -> None:
-        self.config, self.layout, self.options = config, layout, options
+    def __init__(self, opened: OpenedRun, model: WorldModel, options: FidelityOptions) -> None:
+        self.opened, self.options = opened, options
+        self.config, self.device, self.reporter = opened.config, opened.device, opened.reporter
         self.context, self.horizon = options.context, options.horizon
-        self.device, self.reporter = device, reporter
+        layout, device = opened.layout, opened.device
         self.encoder, self.backgrounds = frozen_encoder(layout, device)
         self.quantizer = frozen_quantizer(layout, device)
         self.model = model
@@ -198,15 +180,12 @@ class _Fidelity:
 
     def _play(self, game: str, name: str) -> AbstractContextManager[FreshPlay]:
         return fresh_play_of_run(
-            self.config,
-            self.layout,
+            self.opened,
             game,
             self.options.frames,
             agent=self.config.evaluate if self.options.by_agent else None,
             seed=self.options.seed,
             name=name,
-            device=self.device,
-            reporter=self.reporter,
         )
 
     @torch.inference_mode()

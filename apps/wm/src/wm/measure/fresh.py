@@ -12,11 +12,10 @@ from atari_data import PROTOCOLS, FrameStore, Policy, collect, labelled_games, l
 from cnn_encoder import Encoder, StateLabels, embed, state_labels
 from torch import Tensor
 
-from wm.config import RunConfig
 from wm.device import derive_seed, one_thread
+from wm.opened import OpenedRun
 from wm.policy import policy_of, random_policy
 from wm.reporter import Reporter
-from wm.run import Layout
 from wm.sections import CollectConfig, EvaluateConfig, RoundsConfig
 from wm.stacks import batches_of_stacks
 
@@ -97,16 +96,13 @@ def fresh_play(
 
 
 def fresh_play_of_run(
-    config: RunConfig,
-    layout: Layout,
+    opened: OpenedRun,
     game: str,
     num_steps: int,
     *,
     agent: EvaluateConfig | RoundsConfig | None,
     seed: int,
     name: str,
-    device: torch.device,
-    reporter: Reporter,
     motion: bool = False,
 ) -> AbstractContextManager[FreshPlay]:
     """:func:`fresh_play` of a run's game, by its agent if wanted.
@@ -117,15 +113,16 @@ def fresh_play_of_run(
     policy = None
     if agent is not None:
         agent_seed = derive_seed(seed, "agent", name)
-        policy = policy_of(layout, game, config.dream, agent, seed=agent_seed, device=device)
+        dream, device = opened.config.dream, opened.device
+        policy = policy_of(opened.layout, game, dream, agent, seed=agent_seed, device=device)
     return fresh_play(
-        config.collect,
+        opened.config.collect,
         game,
         num_steps,
         seed=seed,
         name=name,
-        device=device,
-        reporter=reporter,
+        device=opened.device,
+        reporter=opened.reporter,
         policy=policy,
         motion=motion,
     )

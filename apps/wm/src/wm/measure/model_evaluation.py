@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from token_worldmodel import TokenBatch, TokenSampler, evaluate
@@ -15,12 +14,11 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate
 from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.config import RunConfig
 from wm.console import NumbersTable, text_table
-from wm.device import autocast, autocast_dtype, pick_device
+from wm.device import autocast, autocast_dtype
 from wm.measure.model_checks import Check, check_worldmodel
 from wm.measure.results import write_result
-from wm.reporter import Reporter
+from wm.opened import OpenedRun
 from wm.rounds import round_of
-from wm.run import Layout
 
 ROWS = (
     ("accuracy", "accuracy", "accuracy", "copy_accuracy", "unigram_accuracy"),
@@ -36,16 +34,14 @@ ROWS = (
 )
 
 
-def evaluate_worldmodel(
-    config: RunConfig, layout: Layout, *, json_file: Path | None, device_name: str, console: Console
-) -> None:
+def evaluate_worldmodel(opened: OpenedRun, *, json_file: Path | None) -> None:
     """Check that the model is sound, then sweep the validation windows; print tables, write JSON.
 
     Raises:
         ValueError: no run, no world model or tokens yet, no window fits in the validation episodes, or the
             model is not sound (everything is printed and written first).
     """
-    device = pick_device(device_name)
+    config, layout, device, console = opened.config, opened.layout, opened.device, opened.console
     model = frozen_worldmodel(layout, device)
     known = {game: known_tokens(layout, game, model) for game in config.games}
     sampler = TokenSampler(
@@ -59,7 +55,7 @@ def evaluate_worldmodel(
     )
     checks = check_worldmodel(model, sampler.batch(0))
     precision = autocast_dtype(config.train.worldmodel.precision, device)
-    with Reporter(console).task("windows", sum(map(len, sampler.swept()))) as task:
+    with opened.reporter.task("windows", sum(map(len, sampler.swept()))) as task:
 
         def counted() -> Iterator[TokenBatch]:
             for batch in sampler.sweep():

@@ -30,20 +30,18 @@ from cnn_encoder import (
     unseen_frames,
 )
 from hrvq import HRVQ
-from rich.console import Console
 from torch import Tensor
 
 from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, require_parts
 from wm.config import RunConfig
 from wm.console import depth_name
-from wm.device import frozen, generator, pick_device
+from wm.device import frozen, generator
 from wm.measure.fresh import FreshPlay, fresh_play_of_run
 from wm.measure.probe_report import print_probe
 from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
-from wm.reporter import Reporter
+from wm.opened import OpenedRun
 from wm.rounds import round_of
-from wm.run import Layout
 from wm.stacks import BATCH
 
 NUM_PAIRS = 20_000
@@ -75,21 +73,13 @@ class ProbeOptions:
     dinov2_size: int
 
 
-def probe_run(
-    config: RunConfig,
-    layout: Layout,
-    options: ProbeOptions,
-    *,
-    json_file: Path | None,
-    device_name: str,
-    console: Console,
-) -> None:
+def probe_run(opened: OpenedRun, options: ProbeOptions, *, json_file: Path | None) -> None:
     """What `wm probe` does: play, probe every stage, print, write JSON if asked.
 
     Raises:
         ValueError: no run, artifacts missing, or none of its games is annotated.
     """
-    device = pick_device(device_name)
+    config, layout, console = opened.config, opened.layout, opened.console
     known = [game for game in config.games if game in ale_games() and game in labelled_games()]
     if not known:
         raise ValueError(
@@ -101,7 +91,7 @@ def probe_run(
     if skipped:
         console.print(f"skipped, without annotated RAM: {', '.join(skipped)}")
     known = encoded_games(layout, known, console.print)
-    measured = _Probe(config, layout, options, device, Reporter(console))
+    measured = _Probe(opened, options)
     games: dict[str, Any] = {}
     result = {
         "protocol": asdict(options)
@@ -133,23 +123,16 @@ def _policy_name(config: RunConfig, options: ProbeOptions) -> str:
 class _Probe:
     """One run under measurement."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        layout: Layout,
-        options: ProbeOptions,
-        device: torch.device,
-        reporter: Reporter,
-    ) -> None:
-        self.config, self.layout, self.options = config, layout, options
-        self.device, self.reporter = device, reporter
-        self.encoder, self.backgrounds = frozen_encoder(layout, device)
-        self.quantizer = frozen_quantizer(layout, device)
+    def __init__(self, opened: OpenedRun, options: ProbeOptions) -> None:
+        self.opened, self.options = opened, options
+        self.config, self.device, self.reporter = opened.config, opened.device, opened.reporter
+        self.encoder, self.backgrounds = frozen_encoder(opened.layout, self.device)
+        self.quantizer = frozen_quantizer(opened.layout, self.device)
         rng = generator(options.seed, "random encoder")
-        self.untrained = frozen(Encoder(config.encoder, generator=rng)).to(device)
+        self.untrained = frozen(Encoder(self.config.encoder, generator=rng)).to(self.device)
         self.dinov2 = None
         if options.dinov2 is not None:
-            self.dinov2 = load_dinov2(options.dinov2, image_size=options.dinov2_size).to(device)
+            self.dinov2 = load_dinov2(options.dinov2, image_size=options.dinov2_size).to(self.device)
 
     def game(self, game: str) -> dict[str, Any]:
         """Every number of one game."""
@@ -181,15 +164,12 @@ class _Probe:
 
     def _play(self, game: str, steps: int, name: str) -> AbstractContextManager[FreshPlay]:
         return fresh_play_of_run(
-            self.config,
-            self.layout,
+            self.opened,
             game,
             steps,
             agent=self.config.rounds if self.options.by_agent else None,
             seed=self.options.seed,
             name=name,
-            device=self.device,
-            reporter=self.reporter,
             motion=True,
         )
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wm.artifacts import frames_of, frozen_quantizer, known_backgrounds, tokens_of
+from wm.opened import OpenedRun
 from wm.run import Layout
+from wm.view.viewer import Drawer, Viewer
 
 _MOST = 16  # frames in a mean: of more it shows no more
 
@@ -63,3 +65,14 @@ class Album:
             some = rows[:: -(-len(rows) // _MOST)]
             drawn.append(torch.from_numpy(self.store.frames[some].mean(0, dtype=np.float32)))
         return torch.stack(drawn)
+
+
+def drawer_of(opened: OpenedRun, game: str, *, recorded: bool = False) -> Drawer:
+    """An album if recorded frames are asked for, else the decoder, which only the run's final parts have.
+
+    Raises:
+        ValueError: an artifact is missing or damaged.
+    """
+    if recorded or opened.index is not None:
+        return Album.load(opened.layout, game)
+    return Viewer.load(opened.layout, opened.device)

@@ -5,14 +5,9 @@ from html import escape
 from math import log2
 from pathlib import Path
 
-from rich.console import Console
-
-from wm.config import RunConfig
 from wm.console import depth_name
-from wm.device import pick_device
 from wm.files import require_place, write_text
-from wm.reporter import Reporter
-from wm.run import Layout
+from wm.opened import OpenedRun
 from wm.view.atlas import Atlas, Code, Level, Sharing, read_atlas
 from wm.view.images import coarse, data_uri, require_suffix, row, tint
 from wm.view.viewer import Viewer
@@ -72,33 +67,25 @@ figcaption { font-size: 12px; color: var(--faint); text-align: center; }
 """
 
 
-def write_atlas(
-    config: RunConfig,
-    layout: Layout,
-    *,
-    out: Path | None,
-    levels: Sequence[int],
-    examples: int,
-    device_name: str,
-    console: Console,
-) -> None:
+def write_atlas(opened: OpenedRun, *, out: Path | None, levels: Sequence[int], examples: int) -> None:
     """What `wm atlas` does: read the run, write one page.
 
     Raises:
         ValueError: the run has no decoder or no such level, or an artifact is missing or damaged.
     """
+    config, layout = opened.config, opened.layout
     if wrong := [level for level in levels if not 0 <= level < config.hrvq.levels]:
         raise ValueError(
             f"--level {wrong[0]} is not in this run; its levels are 0 to {config.hrvq.levels - 1}"
         )
-    viewer = Viewer.load(layout, pick_device(device_name))
+    viewer = Viewer.load(layout, opened.device)
     chosen = sorted(set(levels)) or list(range(config.hrvq.levels))
     target = out or layout.root / "atlas.html"
     require_suffix(target, ".html", "page is HTML")
     require_place(target)
-    atlas = read_atlas(layout, config.games, viewer, chosen, examples, config.seed, Reporter(console))
+    atlas = read_atlas(layout, config.games, viewer, chosen, examples, config.seed, opened.reporter)
     write_text(target, page(atlas))
-    console.print(f"written to {target}; open it in a browser")
+    opened.console.print(f"written to {target}; open it in a browser")
 
 
 def page(atlas: Atlas) -> str:

@@ -7,15 +7,12 @@ import numpy as np
 from atari_data import ACTION_NAMES
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from rich.console import Console
 
-from wm.config import RunConfig
 from wm.console import depth_name
-from wm.device import pick_device
 from wm.files import require_place
+from wm.opened import OpenedRun
 from wm.reporter import Reporter
-from wm.run import Layout
-from wm.view.album import Album
+from wm.view.album import drawer_of
 from wm.view.images import (
     BAD,
     FAINT,
@@ -33,7 +30,7 @@ from wm.view.images import (
     to_bytes,
     write_gif,
 )
-from wm.view.viewer import Drawer, Viewer, draw_steps
+from wm.view.viewer import Drawer, draw_steps
 from wm.view.watching import DreamedGame, WatchedDream, unit_of_rewards, watch
 
 BIG, SMALL = 4, 2  # enlargement of the whole frame, and of each level's
@@ -41,36 +38,26 @@ MARGIN, GAP, HEAD, FOOT = 16, 6, 44, 90
 
 
 def film_run(
-    config: RunConfig,
-    layout: Layout,
-    *,
-    game: str | None,
-    out: Path | None,
-    horizon: int,
-    index: int | None,
-    recorded: bool,
-    seed: int,
-    device_name: str,
-    console: Console,
+    opened: OpenedRun, *, game: str | None, out: Path | None, horizon: int, recorded: bool, seed: int
 ) -> None:
     """What `wm dream` does: dream, draw, write the film.
+
+    ``recorded`` draws it from recorded frames.
 
     Raises:
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
     """
     require_suffix(out, ".gif", "film is a GIF")
-    device = pick_device(device_name)
-    dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
-    drawer = Album.load(layout, dreamed.game) if recorded else Viewer.load(layout, device)
-    of_round = "" if index is None else f"-round-{index}"
-    target = out or layout.root / f"dream-{dreamed.game}-{seed}{of_round}.gif"
+    dreamed = DreamedGame.load(opened.config, opened.layout, game, seed=seed, device=opened.device)
+    drawer = drawer_of(opened, dreamed.game, recorded=recorded)
+    target = out or opened.layout.root / f"dream-{dreamed.game}-{seed}{opened.suffix}.gif"
     require_place(target)
     dream = watch(dreamed, horizon)
-    write_dream(target, dream, drawer, dreamed.game, Reporter(console))
+    write_dream(target, dream, drawer, dreamed.game, opened.reporter)
     total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
-    console.print(
+    opened.console.print(
         f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:z.2f}"
-        f"{unit_of_rewards(config)}, probability that the game still goes on {lasting:.2f}\n"
+        f"{unit_of_rewards(opened.config)}, probability that the game still goes on {lasting:.2f}\n"
         f"written to {target}",
     )
 

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from atari_data import ACTION_NAMES, PROTOCOLS, write_video
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wm.config import RunConfig
 from wm.device import one_thread
+from wm.opened import OpenedRun
 from wm.policy import RecordedPolicy
-from wm.reporter import Reporter
-from wm.run import Layout
-from wm.view.album import Album
+from wm.view.album import drawer_of
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
-from wm.view.viewer import Drawer, Viewer, draw_steps
+from wm.view.viewer import Drawer, draw_steps
 
 BIG = 4
 SIDE = 84 * BIG
@@ -28,27 +25,17 @@ MARGIN, HEAD, FOOT = 16, 40, 56
 
 
 def film_games(
-    config: RunConfig,
-    layout: Layout,
-    result: dict[str, Any],
-    recorded: dict[str, RecordedPolicy],
-    directory: Path,
-    *,
-    index: int | None,
-    device: torch.device,
-    reporter: Reporter,
+    opened: OpenedRun, result: dict[str, Any], recorded: dict[str, RecordedPolicy], directory: Path
 ) -> None:
     """Film the agent's best and median episodes into ``directory``, each beside its dream.
 
-    ``result`` and ``recorded`` are what `evaluate_games` returned and left of the agent's play. Of a round
-    asked for by its number (``index``) dreams are drawn from recorded frames: it has no decoder.
+    ``result`` and ``recorded`` are what `evaluate_games` returned and left of the agent's play.
     """
     played = result["protocol"]
     episodes, seed = played["episodes"], played["seed"]
-    viewer = Viewer.load(layout, device) if index is None else None
-    of_round = "" if index is None else f"-round-{index}"
+    config, device, reporter = opened.config, opened.device, opened.reporter
     for game, agent in recorded.items():
-        drawer = viewer or Album.load(layout, game)
+        drawer = drawer_of(opened, game)
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
         with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
             seen = see_again(
@@ -61,9 +48,10 @@ def film_games(
                 num_envs=config.evaluate.num_envs,
             )
             for name, film in seen.items():
-                dream = dream_again(config, layout, game, film, seed=seed, device=device)
+                dream = dream_again(config, opened.layout, game, film, seed=seed, device=device)
                 title = f"{name} of {episodes} episodes"
-                path = write_film(directory / f"{game}-{name}{of_round}", film, dream, drawer, game, title)
+                stem = directory / f"{game}-{name}{opened.suffix}"
+                path = write_film(stem, film, dream, drawer, game, title)
                 reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
                 task.advance()
 

@@ -8,17 +8,14 @@ from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
-from wm.config import RunConfig
-from wm.device import pick_device
 from wm.interrupt import deferred_interrupt
-from wm.reporter import Reporter
-from wm.run import Layout
-from wm.view.album import Album
+from wm.opened import OpenedRun
+from wm.view.album import drawer_of
 from wm.view.controls import Controls
 from wm.view.dream_film import write_dream
 from wm.view.images import Pixels, coarse, enlarge, require_suffix
 from wm.view.terminal import HalfBlocks, keyboard, require_terminal
-from wm.view.viewer import Drawer, Viewer
+from wm.view.viewer import Drawer
 from wm.view.watching import DreamedGame, one_more, unit_of_rewards
 
 HOLD = 3  # steps that a key counts for
@@ -30,8 +27,7 @@ HELP = "arrows move, space fires, tab: agent, r: begin anew, digits: levels, q: 
 
 
 def play_run(
-    config: RunConfig,
-    layout: Layout,
+    opened: OpenedRun,
     *,
     game: str | None,
     out: Path | None,
@@ -39,8 +35,6 @@ def play_run(
     steps_per_second: float,
     recorded: bool,
     seed: int,
-    device_name: str,
-    console: Console,
 ) -> None:
     """What `wm play` does: dream, show, and take keys until it is told to stop.
 
@@ -50,15 +44,14 @@ def play_run(
     """
     require_suffix(out, ".gif", "film is a GIF")
     require_terminal()  # said before any weights are read
+    console = opened.console
     if console.no_color or console.color_system is None:
         raise ValueError(
             "the picture is made of colours and this terminal is asked to show none; unset NO_COLOR, take "
             "another TERM, or film a dream with `wm dream`"
         )
-    device = pick_device(device_name)
-    dreamed = DreamedGame.load(config, layout, game, seed=seed, device=device)
-    drawer = Album.load(layout, dreamed.game) if recorded else Viewer.load(layout, device)
-    session = Session(dreamed, drawer, agent_plays=agent)
+    dreamed = DreamedGame.load(opened.config, opened.layout, game, seed=seed, device=opened.device)
+    session = Session(dreamed, drawer_of(opened, dreamed.game, recorded=recorded), agent_plays=agent)
     first = session.view(console)  # a terminal too small is said before the screen is taken
     with (
         deferred_interrupt() as stopped,  # SIGTERM, too, gives the screen back and keeps what was played
@@ -80,10 +73,10 @@ def play_run(
     dream = session.dream
     console.print(
         f"{len(dream.rewards)} dreamed steps of {dreamed.game}: predicted return {dream.rewards.sum():z.2f}"
-        f"{unit_of_rewards(config)}",
+        f"{unit_of_rewards(opened.config)}",
     )
     if out is not None:
-        write_dream(out, dream, session.drawer, dreamed.game, Reporter(console))
+        write_dream(out, dream, session.drawer, dreamed.game, opened.reporter)
         console.print(f"written to {out}")
 
 
