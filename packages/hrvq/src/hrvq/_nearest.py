@@ -111,9 +111,9 @@ def _search_block(vectors: Tensor, levels: Sequence[_Level], roundoff: float, *,
     """By float32 scores where they are certain and in float64 where they are not.
 
     Which scores come within twice the bound of the best is a mask of zeros and ones; where it has a single
-    one, mask . (K, K + 1, K + 2 ...) is K more than the winner's index, and otherwise at least 2 K: half the
-    time of an argmax and a second maximum. The last level's error takes a pass of its own, the others' are in
-    the bounds.
+    one, mask . (K, K + 1, K + 2 ...) is K more than the winner's index, and otherwise at least 2 K, or 0 of
+    what are no numbers: half the time of an argmax and a second maximum. The last level's error takes a pass
+    of its own, the others' are in the bounds.
     """
     tokens = torch.empty(len(vectors), len(levels), dtype=torch.int64, device=vectors.device)
     errors = vectors.new_empty(len(vectors), len(levels) if measured else 0)
