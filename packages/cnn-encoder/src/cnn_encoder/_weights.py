@@ -22,7 +22,7 @@ def plain_weights(module: nn.Module, kind: type[nn.Module]) -> dict[str, Tensor]
 
 
 def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Tensor]) -> M:
-    """The module that ``make`` builds, with a file's weights, on the CPU and in eval mode.
+    """The module that ``make`` builds, with a file's weights, float32 on the CPU and in eval mode.
 
     Raises:
         ValueError: no module can be made from the settings, or the weights are not those of that module, or
@@ -32,7 +32,7 @@ def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Ten
         # The weights come from the file: nothing has been drawn, wherever the program makes its tensors. In
         # inference mode none could be trained on later.
         with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            module = make()
+            module = make().float()  # whatever the program's default is
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} has settings that this version does not understand ({error}); write it again"
