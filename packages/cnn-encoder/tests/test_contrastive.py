@@ -173,17 +173,25 @@ def test_a_layout_may_be_of_bands(lag):
     torch.testing.assert_close(model.loudness[:16], model.loudness[-16:])  # every band is as loud
 
 
-def test_the_low_frequencies_of_bands_are_asked_for_more_loudly_by_hand():
-    """A head that says nothing is wrong by what is asked: by half its square, where that is small."""
-    model, batch = objective(**OFF | {"layout_weight": 2.0}, layout_bands=5), play()
+@pytest.mark.parametrize("lag", [0, 3])
+def test_the_low_frequencies_of_bands_are_asked_for_more_loudly_by_hand(lag):
+    """A head that says nothing is wrong by what is asked: by half its square, where that is small.
+
+    Of two moments by their sum and their difference, each by its own deviation.
+    """
+    model, batch = objective(**OFF | {"layout_weight": 2.0}, layout_bands=5, layout_lag=lag), play()
     torch.nn.init.zeros_(model.layout.weight)
     torch.nn.init.zeros_(model.layout.bias)
     model.whiten.floor = 1e3
     loss, _ = model(batch)
-    layouts = banded_layout(batch.frames[:, 3:], 4, 5).flatten(0, 1)
+    layouts = banded_layout(batch.frames[:, 3 - lag :], 4, 5)
+    if lag:
+        now, before = layouts[:, lag:], layouts[:, :-lag]
+        layouts = torch.cat([now + before, now - before], -1)
+    layouts = layouts.flatten(0, 1)
     scaled = (layouts - layouts.mean(0)) / (layouts.std(0, correction=0) + 1e3)
     weights = 1 / (1 + torch.tensor([k * k + m * m for k in range(4) for m in range(4)]).float())
-    weights = (weights / weights.mean()).repeat(5)
+    weights = (weights / weights.mean()).repeat(10 if lag else 5)
     assert loss.item() == pytest.approx((weights * scaled.square() / 2).mean().item() * 2, rel=1e-3)
 
 

@@ -141,7 +141,8 @@ class ContrastiveObjective(nn.Module):
     that tells moments apart, however crumpled; a quantizer needs the state to be where the variance is, along
     few and straight directions. Every frequency is in units of its standard deviation, the lower the louder;
     without bands they are whitened. With ``layout_lag`` those of the frame so many before must be linear,
-    too: then it holds where things go as well as where they are.
+    too: then it holds where things go as well as where they are. What differs between the two moments counts
+    as much as what they share: without bands by the whitening, with them as sum and difference.
 
     *Reward*: whether what led to a moment brought a reward, and of which sign, must be linear in the moment's
     embedding. A point is a small thing on the screen, or nothing but a thing gone, and rare: no other demand
@@ -219,7 +220,12 @@ class ContrastiveObjective(nn.Module):
             metrics["inverse_dynamics"] = inverse.detach()
             metrics["inverse_accuracy"] = (logits.argmax(-1) == actions).float().mean()
         if self.config.layout_weight > 0:
-            target = self.whiten(self._layouts(batch.frames))
+            target = self._layouts(batch.frames)
+            if self.config.layout_bands and self.config.layout_lag:
+                # What whitening does: what differs between the moments counts as much as what they share.
+                now, before = target.chunk(2, -1)
+                target = torch.cat([now + before, now - before], -1)
+            target = self.whiten(target)
             if self.config.layout_bands:
                 target = target * self.loudness
             error = F.smooth_l1_loss(self.layout(z).float(), target)
