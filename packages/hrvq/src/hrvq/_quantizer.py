@@ -108,8 +108,8 @@ class HRVQ(Codes):
     def encode(self, x: Tensor, mask: Tensor | None = None, *, levels: int | None = None) -> Tensor:
         """Tokens of ``x``: floating (..., dim) -> int64 (..., levels), coarse to fine.
 
-        Each level takes the code nearest to what the coarser levels left. The answer depends on the vector
-        and the codes alone, not on the batch, the threads or the matrix library.
+        Each level takes the code nearest to what the coarser levels left. On a CPU, uncompiled, the answer
+        depends on the vector and the codes alone, not on the batch, the threads or the matrix library.
 
         Args:
             x: floating (..., dim).
