@@ -495,7 +495,7 @@ def test_a_file_that_is_gone_or_altered_hides_nothing_of_a_run(run, tmp_path):
     assert re.search(r"embeddings/pong\.safetensors +│ +missing", shown.output)
     refused = wm("atlas", copy, "--device", "cpu")
     assert refused.code == 2
-    assert "pong: there are no embeddings of it; `wm train" in " ".join(refused.output.split())
+    assert "pong: there are no embeddings of it yet; `wm train" in " ".join(refused.output.split())
 
     whole = bytearray((copy / "agent.safetensors").read_bytes())
     whole[-1] ^= 1

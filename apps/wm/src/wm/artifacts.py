@@ -53,6 +53,15 @@ def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:
         return load(getattr(layout, part))
 
 
+def _loaded_of_game(layout: Layout, game: str, name: str, load: Callable[[Path], Part]) -> Part:
+    """The same of what is one file a game: ``tokens`` or ``embeddings``."""
+    path: Path = getattr(layout, name)(game)
+    if not path.is_file():
+        raise ValueError(f"{game}: there are no {name} of it yet; {train_command(layout.root)} makes them")
+    with _remedy(layout):
+        return load(path)
+
+
 @contextmanager
 def _remedy(layout: Layout) -> Iterator[None]:
     """What is to be done where a file of the run is damaged."""
@@ -127,12 +136,7 @@ def tokens_of(layout: Layout, game: str) -> TokenTrajectories:
     Raises:
         ValueError: the file is missing or damaged.
     """
-    path = layout.tokens(game)
-    if not path.is_file():
-        does_it = train_command(layout.root)
-        raise ValueError(f"{game}: there are no tokens of it yet; {does_it} makes them")
-    with _remedy(layout):
-        return load_tokens(path)
+    return _loaded_of_game(layout, game, "tokens", load_tokens)
 
 
 def embeddings_of(layout: Layout, game: str) -> Tensor:
@@ -141,12 +145,8 @@ def embeddings_of(layout: Layout, game: str) -> Tensor:
     Raises:
         ValueError: the file is missing or damaged.
     """
-    path = layout.embeddings(game)
-    if not path.is_file():
-        does_it = train_command(layout.root)
-        raise ValueError(f"{game}: there are no embeddings of it; {does_it} makes them")
-    with _remedy(layout):
-        return load_embeddings(path)[0]
+    embeddings, _ = _loaded_of_game(layout, game, "embeddings", load_embeddings)
+    return embeddings
 
 
 def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajectories:
