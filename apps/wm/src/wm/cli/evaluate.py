@@ -78,7 +78,8 @@ def evaluate(
 
 def _only_of_the_game(context: typer.Context) -> None:
     """Refuse what was asked of play that will not take place: all but what both measurements take."""
-    for name in context.params.keys() - {"run", "stage", "index", "json_file", "device"}:
+    of_both = {"run", "stage", "index", "json_file", "device"}
+    for name in (name for name in context.params if name not in of_both):
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             option = f"--{name.replace('_', '-')}"
