@@ -215,10 +215,15 @@ def read_preset(name: str) -> dict[str, Any]:
     return read_toml(path)
 
 
+def preset_file(name: str) -> Path | None:
+    """The file of a preset of one's own, None of one that ships with the app."""
+    return None if name in PRESETS else Path(name)
+
+
 def require_own_name(preset: str) -> None:
     """Raise ValueError for a file named like a preset that ships with the app: runs would be named alike."""
-    named = Path(preset).name.removesuffix(".toml")
-    if preset not in PRESETS and named in PRESETS:
+    file = preset_file(preset)
+    if file is not None and file.name.removesuffix(".toml") in PRESETS:
         raise ValueError(
             f"--preset {preset} has the name of a preset that ships with wm; give the file another"
         )

@@ -111,7 +111,7 @@ def show_run(directory: Path, console: Console) -> None:
     for stage in (stage.name for stage in stages):
         record = manifest.stages.get(stage)
         if record is None:
-            table.add_row(f"{stage}: not yet", end_section=True)
+            table.add_row(f"{stage}: {NOT_YET}", end_section=True)
             continue
         fault = f", {wrong[stage]}" if stage in wrong else ""
         table.add_row(f"{stage}: {record.seconds:.0f} s on {record.device}, {_when(record.finished)}{fault}")

@@ -18,6 +18,7 @@ from wm.config import (
     default_directory,
     default_preset,
     load_config,
+    preset_file,
     read_preset,
     read_run,
     require_own_name,
@@ -179,7 +180,7 @@ def _resolve(
         what = {key: value for key, value in merge(base, changes).items() if key in ("games", "seed")}
         directory = default_directory(build_config(what), name)
     layout = Layout(directory)
-    file = None if preset in PRESETS or preset is None else Path(preset)
+    file = None if preset is None else preset_file(preset)
     if preset is None and layout.config.exists():
         base, file = read_run(layout.config), layout.config
     else:

@@ -194,8 +194,8 @@ def _unit_roundoff() -> float:
 
 
 @torch.no_grad()
-def search_measured(vectors: Tensor, codebooks: Sequence[Tensor], *, measured: bool = True) -> Measured:
-    """:func:`search`, and what each level leaves; with ``measured`` false the errors are (N, 0)."""
+def _search(vectors: Tensor, codebooks: Sequence[Tensor], *, measured: bool) -> Measured:
+    """Tokens, and the errors if wanted; without, those are (N, 0)."""
     if vectors.device.type != "cpu" or torch.compiler.is_compiling():
         fixed = [_FixedLevel.of(codes) for codes in codebooks]
         if torch.compiler.is_compiling():  # a graph with so many blocks would fit no other number of rows
@@ -220,7 +220,12 @@ def search(vectors: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
         int64 (N, levels); among equally near codes the lowest. Residuals are float32 differences, which
         every device rounds alike.
     """
-    return search_measured(vectors, codebooks, measured=False).tokens
+    return _search(vectors, codebooks, measured=False).tokens
+
+
+def search_measured(vectors: Tensor, codebooks: Sequence[Tensor]) -> Measured:
+    """:func:`search`, and what each level leaves."""
+    return _search(vectors, codebooks, measured=True)
 
 
 def nearest(vectors: Tensor, codes: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from rich.console import Console
 from wm.bench.aggregate import METRICS, aggregate, bootstrap
 from wm.bench.report import print_bench
 from wm.config import (
-    PRESETS,
     RunConfig,
     build_config,
     load_config,
+    preset_file,
     read_preset,
     require_own_name,
     run_name,
@@ -84,8 +84,8 @@ class BenchOptions:
     def config(self, game: str, seed: int) -> RunConfig:
         """The settings of the run of a pair."""
         changes = [parse_override(text) for text in self.settings]
-        file = None if self.preset in PRESETS else Path(self.preset)
-        return build_config(read_preset(self.preset), {"games": [game], "seed": seed}, *changes, file=file)
+        preset, file = read_preset(self.preset), preset_file(self.preset)
+        return build_config(preset, {"games": [game], "seed": seed}, *changes, file=file)
 
     @property
     def settings(self) -> list[str]:
@@ -135,8 +135,7 @@ def bench_as_jobs(
         ValueError: submitit is not installed, does not take a setting, or a run failed; or the result could
             not be written.
     """
-    if len(options.pairs) > 1:
-        require_place(options.out / RESULT)
+    _require_place(options)
     try:
         from wm.bench.jobs import run_jobs
     except ImportError as error:
@@ -151,8 +150,7 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
     Raises:
         ValueError: a run failed; the others have finished. Or the result could not be written.
     """
-    if len(options.pairs) > 1:
-        require_place(options.out / RESULT)
+    _require_place(options)
     runs: dict[str, dict[int, Any]] = {game: {} for game in options.games}
     failed: list[str] = []
     total = len(options.pairs)
@@ -178,6 +176,12 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
         else:
             write_result(options.out / RESULT, result, console)
     write_result(json_file, result, console)
+
+
+def _require_place(options: BenchOptions) -> None:
+    """Say before the first run that the table of several could not be written."""
+    if len(options.pairs) > 1:
+        require_place(options.out / RESULT)
 
 
 def runs_beside(options: BenchOptions, path: Path) -> list[str]:

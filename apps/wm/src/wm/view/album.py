@@ -67,7 +67,7 @@ class Album:
         return torch.stack(drawn)
 
 
-def drawer_of(opened: OpenedRun, game: str, *, recorded: bool = False) -> Drawer:
+def drawer_of(opened: OpenedRun, game: str, *, recorded: bool) -> Drawer:
     """An album if recorded frames are asked for, else the decoder, which only the run's final parts have.
 
     Raises:

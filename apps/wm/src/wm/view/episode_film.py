@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw
 from wm.device import one_thread
 from wm.opened import OpenedRun
 from wm.policy import RecordedPolicy
-from wm.view.album import drawer_of
+from wm.view.album import Album
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
-from wm.view.viewer import Drawer, draw_steps
+from wm.view.viewer import Drawer, Viewer, draw_steps
 
 BIG = 4
 SIDE = 84 * BIG
@@ -34,8 +34,9 @@ def film_games(
     played = result["protocol"]
     episodes, seed = played["episodes"], played["seed"]
     config, device, reporter = opened.config, opened.device, opened.reporter
+    viewer = Viewer.load(opened.layout, device) if opened.index is None else None
     for game, agent in recorded.items():
-        drawer = drawer_of(opened, game)
+        drawer = viewer or Album.load(opened.layout, game)
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
         with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
             seen = see_again(
