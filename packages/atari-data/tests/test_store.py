@@ -217,7 +217,7 @@ def test_a_shard_of_another_version_is_told(cut: FrameStore, tmp_path: Path):
         entry = json.loads(file.metadata()["artifact"])
     whole = entry["config"]
     for config, message in (
-        ({}, "does not say its end, game, protocol, round, seed; write it again"),
+        ({}, "does not say its end, game, protocol, round, seed; restore it, or collect again"),
         (3, "holds no 'artifact' metadata"),
         (None, "holds no 'artifact' metadata"),
         (whole | {"protocol": {"turbo": 2}}, "has a protocol that this version does not know .*turbo"),

@@ -70,7 +70,9 @@ def open_artifact(
             others = {name: file.get_tensor(name) for name in file.keys() if name != mapped}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         check_open_files(error)
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); write it again") from error
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}); restore it, or collect again"
+        ) from error
     try:
         found = json.loads(entry or "")
         found_kind, found_schema, config = found["kind"], found["schema"], dict(found["config"])
@@ -100,7 +102,9 @@ def _map_tensor(path: Path, name: str) -> NDArray[Any]:
             length = int.from_bytes(file.read(8), "little")
             spec = json.loads(file.read(length)).get(name)
             if spec is None or spec["dtype"] not in _DTYPES:
-                raise ValueError(f"{path} holds no tensor '{name}' of a known type; write it again")
+                raise ValueError(
+                    f"{path} holds no tensor '{name}' of a known type; restore it, or collect again"
+                )
             dtype, start = _DTYPES[spec["dtype"]], 8 + length + spec["data_offsets"][0]
             return np.memmap(file, dtype=dtype, mode="r", offset=start, shape=tuple(spec["shape"]))
     except OSError as error:

@@ -118,7 +118,9 @@ def read_shard(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
             f"{path} holds frames {frames.dtype} {frames.shape} and {found}; expected {expected}"
         )
     if unknown := _CONFIG - config.keys():
-        raise ValueError(f"{path} does not say its {', '.join(sorted(unknown))}; write it again")
+        raise ValueError(
+            f"{path} does not say its {', '.join(sorted(unknown))}; restore it, or collect again"
+        )
     try:
         Protocol(**(config["protocol"] or {}))
     except (TypeError, ValueError) as error:
