@@ -1,13 +1,19 @@
-"""The `wm` command called in this process, and settings that make a whole run take seconds."""
+"""The `wm` command called in this process, settings that make a whole run take seconds, and a run at hand."""
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+from rich.console import Console
 from typer.testing import CliRunner
 from wm.cli import app
 from wm.doctor import SMOKE
+from wm.opened import RunAtHand
+from wm.reporter import Reporter
+from wm.rounds import open_run
 
 SMALL = [
     f"{section}.{key}={value!r}".replace("'", '"')
@@ -53,3 +59,8 @@ def artifacts(directory: Path) -> dict[str, bytes]:
 def stages(directory: Path) -> dict[str, Any]:
     """What a run's manifest has of each stage."""
     return json.loads((directory / "manifest.json").read_text())["stages"]
+
+
+def at_hand(directory: Path) -> RunAtHand:
+    """A run as a command has it, on the CPU and told to nobody."""
+    return RunAtHand(*open_run(directory), torch.device("cpu"), Reporter(Console(file=io.StringIO())))

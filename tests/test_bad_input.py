@@ -322,8 +322,16 @@ def test_a_setting_that_no_run_has_is_named_with_its_file(tmp_path):
         (tmp_path / "run" / "config.toml", ("--run", tmp_path / "run")),
         (tmp_path / "own.toml", ("--run", tmp_path / "other", "--preset", tmp_path / "own.toml")),
     ):
-        file.write_text("zzz = 3\n")
-        refused(wm("train", *arguments, "--device", "cpu"), "unknown setting 'zzz'", f"(in {file})")
+        for text, wrong in (
+            ("zzz = 3", "unknown setting 'zzz'"),
+            ("encoder = 3", "encoder is 3; it is a section"),
+            ("hrvq = 3", "hrvq is 3; it is a section"),
+            ("[hrvq]\nlevels = 0", "levels is 0"),
+            ("[worldmodel]\nnum_layers = 0", "num_layers is 0"),
+            ("[collect]\nnum_envs = 0", "num_envs is 0"),
+        ):
+            file.write_text(f"{text}\n")
+            refused(wm("train", *arguments, "--device", "cpu"), wrong, f"(in {file})")
         file.write_text("seed = 3\n")
         typed = wm("train", *arguments, "--device", "cpu", "--set", "yyy=3")
         refused(typed, "unknown setting 'yyy'")

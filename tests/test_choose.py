@@ -137,12 +137,12 @@ def test_a_choice_that_is_stopped_goes_on_with_the_next_agent(first, tmp_path, m
     (copy / "choice.json").unlink()
     played = []
 
-    def play(game, *args, **options):
+    def play(*args, **options):
         if len(played) == 1:
             played.append("stopped")
             raise KeyboardInterrupt
         played.append(options["task"])
-        return play_whole_games(game, *args, **options)
+        return play_whole_games(*args, **options)
 
     monkeypatch.setattr(choose, "play_whole_games", play)
     stopped = wm("train", "choose", "--run", copy, "--device", "cpu")

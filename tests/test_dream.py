@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from atari_data import FrameStore, minimal_actions
-from command import wm
+from command import at_hand, wm
 from latent_ac import CodeFeatures, load_agent
 from PIL import Image
 from token_worldmodel import load_tokens
@@ -20,9 +20,7 @@ CPU = torch.device("cpu")
 
 
 def dreamt(run, horizon, seed=0):
-    layout = Layout(run)
-    dreamed = DreamedGame.load(load_config(layout.config), layout, "pong", seed=seed, device=CPU)
-    return watch(dreamed, horizon)
+    return watch(DreamedGame.load(at_hand(run), "pong", seed=seed), horizon)
 
 
 def film(run, path, *arguments):
@@ -56,14 +54,13 @@ def test_recorded_frames_draw_the_same_dream(run, tmp_path):
     recorded = film(run, tmp_path / "b.gif", "--horizon", 3, "--recorded")
     assert recorded != by_decoder
     assert recorded == film(run, tmp_path / "c.gif", "--horizon", 3, "--round", 0)
-    layout = Layout(run)
-    dreamed = DreamedGame.load(load_config(layout.config), layout, "pong", seed=0, device=CPU)
+    dreamed = DreamedGame.load(at_hand(run), "pong", seed=0)
     known, frames = dreamed.trajectories.tokens, dreamed.store.frames
     row = len(known) // 2
     tokens = torch.from_numpy(known[[row]])
     same = frames[np.flatnonzero((known == known[row]).all(1))]
     assert len(same) <= 16
-    picture = Album.load(layout, "pong").draw(tokens, "pong")[0, -1]
+    picture = Album.load(Layout(run), "pong").draw(tokens, "pong")[0, -1]
     np.testing.assert_allclose(picture, same.mean(0), atol=1e-3)
 
 

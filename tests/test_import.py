@@ -7,12 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from atari_data import FrameStore
-from command import SMALL, options, wm
+from command import SMALL, at_hand, options, wm
 from PIL import Image
 from wm.config import load_config
-from wm.rounds import open_run
 from wm.trained import load_policy
 from wm.view.watching import DreamedGame, one_more
 
@@ -64,8 +62,7 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert manifest["stages"]["collect"]["metrics"]["push"]["steps"] == 117
     assert manifest["stages"]["evaluate"]["metrics"]["games"] == {}
     assert (run / "agent.safetensors").exists()
-    config, layout = open_run(run)
-    dreamed = DreamedGame.load(config, layout, "push", seed=0, device=torch.device("cpu"))
+    dreamed = DreamedGame.load(at_hand(run), "push", seed=0)
     played = one_more(dreamed, next(dreamed.beginnings()), action=3)  # as `wm play` does
     for _ in range(8):
         played = one_more(dreamed, played)

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 import torch
 from atari_data import ACTION_NAMES, action_mask
-from command import wm
+from command import at_hand, wm
 from PIL import Image
 from rich.console import Console, ConsoleDimensions
 from token_worldmodel import imagine
-from wm.rounds import open_run
 from wm.run import Layout
 from wm.view.controls import Controls, action_for
 from wm.view.images import to_bytes
@@ -103,8 +102,7 @@ def test_a_frame_is_as_large_as_the_terminal_allows():
 
 
 def dreamed_game(run, seed=0):
-    config, layout = open_run(run)
-    return DreamedGame.load(config, layout, "pong", seed=seed, device=CPU)
+    return DreamedGame.load(at_hand(run), "pong", seed=seed)
 
 
 def test_a_played_step_is_the_world_models_and_the_dream_has_no_end(run):
@@ -114,17 +112,17 @@ def test_a_played_step_is_the_world_models_and_the_dream_has_no_end(run):
     dreamed.rng.manual_seed(5)
     dream = one_more(dreamed, begin, action)
     expected = imagine(
-        dreamed.model,
+        dreamed.imagination.model,
         begin.tokens[None],
         begin.actions[None],
         lambda tokens, state: torch.tensor([action]),
         1,
         generator=torch.Generator().manual_seed(5),
-        temperature=dreamed.config.dream.temperature,
+        temperature=dreamed.imagination.config.dream.temperature,
     )
     assert torch.equal(dream.tokens, torch.cat([begin.tokens, expected.tokens[0, 1:]]))
     assert dream.actions.tolist() == [*begin.actions.tolist(), action]
-    steps = 2 * dreamed.config.worldmodel.max_steps
+    steps = 2 * dreamed.imagination.config.worldmodel.max_steps
     for _ in range(steps):
         dream = one_more(dreamed, dream)
     assert len(dream.tokens) == len(begin.tokens) + 1 + steps
@@ -139,7 +137,7 @@ def test_the_last_step_is_judged_as_the_whole_dream_is(run):
     last = len(dream.real) - 1
     for _ in range(5):
         dream = one_more(dreamed, dream)
-    rewards, continues = dreamed.judge(dream.tokens[None, last:], dream.actions[None, last:])
+    rewards, continues = dreamed.imagination.judge(dream.tokens[None, last:], dream.actions[None, last:])
     torch.testing.assert_close(dream.rewards, rewards)
     torch.testing.assert_close(dream.continues, continues)
 

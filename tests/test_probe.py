@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import torch
 from cnn_encoder import Stage
 from command import wm
+from hrvq import HRVQ
 from listening import listen
-from wm.config import load_config
+from wm.config import load_config, save_config
 from wm.measure.probing import atariari_scores
 from wm.policy import RunPolicy
+from wm.sections import QuantizeConfig
 
 QUICK = ("--frames", 240, "--probe-steps", 20, "--device", "cpu")
 STAGES = ["pixels", "random encoder", "embedding", "after L0", "after L0-1", "after L0-2"]
@@ -147,3 +150,18 @@ def test_bad_options_are_one_sentence(run, arguments, part):
     refused = wm("probe", run, *arguments, "--device", "cpu")
     assert refused.code == 2
     assert part in " ".join(refused.output.split())
+
+
+def test_codes_of_the_supervised_encoder_are_fitted_as_the_runs_are(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    config = load_config(copy / "config.toml")
+    save_config(copy / "config.toml", replace(config, quantize=QuantizeConfig(epochs=2, refine=3)))
+    asked, fit = [], HRVQ.fit
+
+    def noted(self, vectors, **options):
+        asked.append(options)
+        return fit(self, vectors, **options)
+
+    monkeypatch.setattr(HRVQ, "fit", noted)
+    assert wm("probe", copy, *QUICK, "--supervised").code == 0
+    assert [(options["epochs"], options["refine"]) for options in asked] == [(2, 3)]

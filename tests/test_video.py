@@ -7,10 +7,9 @@ import pytest
 import torch
 from atari_data import Protocol, RandomPolicy, play_episodes
 from cnn_encoder import embed
-from command import wm
+from command import at_hand, wm
 from latent_ac import CodeFeatures
-from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer
-from wm.config import load_config
+from wm.artifacts import frozen_encoder
 from wm.policy import RecordedPolicy
 from wm.run import Layout
 from wm.view import episode_film
@@ -21,6 +20,7 @@ from wm.view.replay import (
     dream_again,
     see_again,
 )
+from wm.view.watching import Imagination
 
 CPU = torch.device("cpu")
 
@@ -52,29 +52,32 @@ def test_episodes_seen_again_are_those_that_were_played(films):
 
 
 def test_the_dream_of_an_episode_starts_in_it_and_takes_its_actions(run, films):
-    layout = Layout(run)
-    config = load_config(layout.config)
+    imagination = Imagination.load(at_hand(run))
+    encoder, backgrounds = frozen_encoder(Layout(run), CPU)
+    background, quantizer = backgrounds["pong"], imagination.quantizer
+
+    def dreamed(film):
+        return dream_again(imagination, encoder, background, film, torch.Generator().manual_seed(0))
+
     film = films[1]["best"]
-    dream = dream_again(config, layout, "pong", film, seed=0, device=CPU)
-    context = config.dream.context
+    dream = dreamed(film)
+    context = imagination.config.dream.context
     assert dream.tokens.shape == (len(film.frames), 3)
     assert dream.rewards.shape == (len(film.frames) - context,)
     black = np.zeros((84, 84), np.uint8)  # before the first frame there is none, as for the policy
     stacks = np.stack([[black] * (3 - i) + film.frames[max(0, i - 3) : i + 1] for i in range(context)])
-    encoder, backgrounds = frozen_encoder(layout, CPU)
-    quantizer = frozen_quantizer(layout, CPU)
-    assert torch.equal(dream.tokens[:context], quantizer.encode(embed(encoder, stacks, backgrounds["pong"])))
+    assert torch.equal(dream.tokens[:context], quantizer.encode(embed(encoder, stacks, background)))
     # The first action that it foresees is the one chosen at the last real moment.
     features = CodeFeatures(dream.tokens[context - 1 :, None], quantizer.codebooks)
     chosen = torch.tensor(film.actions[context - 1 : len(film.frames) - 1])[:, None]
-    expected, _ = frozen_agent(layout, CPU).predict(features, chosen)
+    expected, _ = imagination.agent.predict(features, chosen)
     assert torch.allclose(dream.rewards, expected[:, 0], atol=1e-5)
     film.actions[40:] = [(a + 3) % 6 for a in film.actions[40:]]
-    other = dream_again(config, layout, "pong", film, seed=0, device=CPU)
+    other = dreamed(film)
     assert torch.equal(other.tokens[:41], dream.tokens[:41])
     film.frames = film.frames[:context]
     with pytest.raises(ValueError, match=f"a dream needs {context + 1}"):
-        dream_again(config, layout, "pong", film, seed=0, device=CPU)
+        dreamed(film)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ MLP probes on sticky-random play, tested on other episodes: R2 of every position
 
 import argparse
 import statistics
+from pathlib import Path
 
 import torch
 from cnn_encoder import MLPProbeConfig, Stage, StateLabels, banded_layout, layout, retention
@@ -20,9 +21,11 @@ from cnn_encoder.running import RunningScale, RunningWhitening
 from hrvq import HRVQ, HRVQConfig
 from rich.console import Console
 from torch import Tensor
+from wm.config import build_config
 from wm.measure.fresh import FreshPlay, fresh_play
+from wm.opened import RunAtHand
 from wm.reporter import Reporter
-from wm.sections import CollectConfig
+from wm.run import Layout
 
 STRETCH, FREQUENCIES, BANDS = 40, 4, 12
 TARGETS = ("together", "bands", "louder")
@@ -73,12 +76,12 @@ def main() -> None:
     parser.add_argument("--probe-steps", type=int, default=1200)
     args = parser.parse_args()
     probes = MLPProbeConfig(num_steps=args.probe_steps)
-    config, reporter = CollectConfig(policy="sticky_random"), Reporter(Console(stderr=True))
-    where = {"seed": args.seed, "device": torch.device("cpu"), "reporter": reporter}
+    config = build_config({"collect": {"policy": "sticky_random"}})
+    run = RunAtHand(config, Layout(Path()), torch.device("cpu"), Reporter(Console(stderr=True)))
     for game in args.games:
         with (
-            fresh_play(config, game, args.frames, name="learn", **where) as train,
-            fresh_play(config, game, args.frames // 2, name="test", **where) as test,
+            fresh_play(run, game, args.frames, seed=args.seed, name="learn") as train,
+            fresh_play(run, game, args.frames // 2, seed=args.seed, name="test") as test,
         ):
             for name in TARGETS:
                 learned, tested = to_scale(name, target(name, train), target(name, test))

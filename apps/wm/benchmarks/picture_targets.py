@@ -14,6 +14,7 @@ seed, without the frames that were seen before, as in `wm probe --f1`.
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +22,12 @@ from cnn_encoder import Stage, mean_frame
 from cnn_encoder.picture import picture
 from rich.console import Console
 from torch import Tensor
+from wm.config import build_config
 from wm.measure.fresh import fresh_play
 from wm.measure.probing import atariari_scores
+from wm.opened import RunAtHand
 from wm.reporter import Reporter
-from wm.sections import CollectConfig
+from wm.run import Layout
 
 EMBEDDING_DIM = 384
 CHUNK = 500
@@ -57,16 +60,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    config = CollectConfig(policy="sticky_random")
-    reporter, cpu = Reporter(Console(stderr=True)), torch.device("cpu")
+    config = build_config({"collect": {"policy": "sticky_random"}})
+    run = RunAtHand(config, Layout(Path()), torch.device("cpu"), Reporter(Console(stderr=True)))
     for game in args.games:
         with (
-            fresh_play(
-                config, game, args.frames, seed=args.seed, name="learn", device=cpu, reporter=reporter
-            ) as train,
-            fresh_play(
-                config, game, args.frames // 2, seed=args.seed, name="test", device=cpu, reporter=reporter
-            ) as test,
+            fresh_play(run, game, args.frames, seed=args.seed, name="learn") as train,
+            fresh_play(run, game, args.frames // 2, seed=args.seed, name="test") as test,
         ):
             frames = [torch.from_numpy(play.frames()) for play in (train, test)]
             background = mean_frame(frames[0])

@@ -13,11 +13,10 @@ beat: two whole runs show less (docs/log.md).
 import argparse
 import statistics
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from atari_data import PROTOCOLS
 from latent_ac import Agent, load_agent, save_agent
 from rich.console import Console
 from wm.artifacts import frozen_quantizer
@@ -25,6 +24,7 @@ from wm.config import RunConfig, build_config
 from wm.console import NumbersTable
 from wm.device import pick_device
 from wm.measure.evaluation import play_whole_games
+from wm.opened import RunAtHand
 from wm.policy import policy_of
 from wm.reporter import Reporter
 from wm.rounds import layout_of_round, open_run, round_suffix
@@ -141,19 +141,16 @@ class Practice:
             save_agent(file, agent)
             layout = layout_of_round(self.root, config, self.index)
             mine = Practised(layout.root, layout.earlier_round, file)
+            run = RunAtHand(config, mine, self.device, self.reporter)
             for game in config.games:
                 played = play_whole_games(
+                    run,
                     game,
                     policy_of(mine, game, config.dream, config.evaluate, seed=0, device=self.device),
                     self.episodes,
                     task=f"play {game}",
                     seed=0,
-                    protocol=replace(
-                        PROTOCOLS[config.collect.protocol], max_frames=config.evaluate.max_frames
-                    ),
-                    num_envs=config.evaluate.num_envs,
-                    device=self.device,
-                    reporter=self.reporter,
+                    max_frames=config.evaluate.max_frames,
                 )
                 returns += played["returns"]
         error = statistics.stdev(returns) / len(returns) ** 0.5 if len(returns) > 1 else float("nan")

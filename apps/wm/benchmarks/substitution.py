@@ -20,7 +20,7 @@ import argparse
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ from wm.config import RunConfig, load_config
 from wm.device import frozen
 from wm.measure.fresh import fresh_play
 from wm.measure.supervised import train_supervised
+from wm.opened import RunAtHand
 from wm.reporter import Reporter
 from wm.run import Layout
 
@@ -61,15 +62,12 @@ class Player:
             return self.actor.act(features, self.mask, generator=self.rng)
 
 
-def supervised(config: RunConfig, game: str, background: Tensor, seed: int) -> tuple[Encoder, HRVQ]:
+def supervised(run: RunAtHand, game: str, background: Tensor, seed: int) -> tuple[Encoder, HRVQ]:
     """The run's encoder and quantizer as they are when trained on labels."""
-    reporter = Reporter(Console())
-    with fresh_play(
-        config.collect, game, LABELLED_STEPS, seed=seed, name="train", device=CPU, reporter=reporter
-    ) as labelled:
-        encoder = train_supervised(config, labelled, background, seed, CPU, reporter)
-        quantizer = HRVQ(config.hrvq)
-        quantizer.fit(labelled.embed(encoder, background), epochs=config.quantize.epochs, seed=seed)
+    with fresh_play(run, game, LABELLED_STEPS, seed=seed, name="train") as labelled:
+        encoder = train_supervised(run, labelled, background, seed=seed)
+        quantizer = HRVQ(run.config.hrvq)
+        quantizer.fit(labelled.embed(encoder, background), **asdict(run.config.quantize), seed=seed)
     return encoder, frozen(quantizer)
 
 
@@ -80,7 +78,8 @@ def from_pixels(
     encoder, backgrounds = load_encoder(layout.encoder)
     quantizer, background = frozen_quantizer(layout, CPU), backgrounds[game]
     if source == "supervised":
-        encoder, quantizer = supervised(config, game, background, seed)
+        run = RunAtHand(config, layout, CPU, Reporter(Console()))
+        encoder, quantizer = supervised(run, game, background, seed)
     encoder = frozen(encoder).to(CPU, resolve_precision("auto", CPU))
     seen: deque[tuple[Tensor, Tensor]] = deque()
 

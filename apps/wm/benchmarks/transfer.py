@@ -78,9 +78,7 @@ def train(
         directory=directory,
         start=start,
         seed=seed,
-        device_name="auto",
-        overrides=list(overrides),
-        logs=[],
+        overrides=overrides,
         console=Console(),
     )
 

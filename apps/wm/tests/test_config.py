@@ -42,6 +42,21 @@ def test_the_reference_preset_has_the_numbers_of_the_design():
     assert (config.agent.gamma, config.agent.lambda_) == (0.997, 0.95)
 
 
+def test_a_run_older_than_a_setting_was_made_without_it(tmp_path):
+    written = unstructure(build_config(read_preset("hour")))
+    younger = ("uniform_coef", "layout_bands", "epsilon", "joint", "refine", "optimizer")
+
+    def without(section):
+        inner = {key: without(value) if isinstance(value, dict) else value for key, value in section.items()}
+        return {key: value for key, value in inner.items() if key not in younger}
+
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(without(written)))
+    config = load_config(tmp_path / "config.toml")
+    assert (config.agent.uniform_coef, config.evaluate.epsilon, config.quantize.refine) == (0, 0, 0)
+    assert (config.contrastive.layout_bands, config.hrvq.joint) == (0, False)
+    assert config.train.worldmodel.optimizer == "adamw"
+
+
 def test_one_setting_changes_every_size_that_follows_from_it():
     changes = merge(parse_override("hrvq.levels=2"), parse_override("encoder.embedding_dim=64"))
     config = build_config(read_preset("tiny"), changes)

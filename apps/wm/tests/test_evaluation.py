@@ -1,18 +1,19 @@
 """What is said of scores, by episodes made up."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from atari_data import Protocol
 from cnn_encoder import Encoder, EncoderConfig, save_encoder
 from rich.console import Console
 from wm.artifacts import encoded_games
 from wm.config import build_config, read_preset
 from wm.measure import evaluation
 from wm.measure.evaluation_report import measured_table, print_scores
+from wm.opened import RunAtHand
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
 
@@ -22,10 +23,10 @@ def scored(monkeypatch, returns, lengths, ended=None):
     ended = np.ones(len(returns), bool) if ended is None else ended
     episodes = SimpleNamespace(returns=np.array(returns), lengths=np.array(lengths), terminated=ended)
     monkeypatch.setattr(evaluation, "play_episodes", lambda *_, **__: episodes)
-    return evaluation.play_whole_games(
-        "pong", None, len(returns), task="play", seed=0, protocol=Protocol(), num_envs=1,
-        device=torch.device("cpu"), reporter=Reporter(Console(file=io.StringIO())),
-    )  # fmt: skip
+    run = RunAtHand(
+        build_config({}), Layout(Path()), torch.device("cpu"), Reporter(Console(file=io.StringIO()))
+    )
+    return evaluation.play_whole_games(run, "pong", None, len(returns), task="play", seed=0, max_frames=100)
 
 
 @pytest.mark.parametrize(
@@ -109,9 +110,9 @@ def test_temperature_and_epsilon_reach_the_policy(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "encoded_games", lambda layout, games, say: games)
     play = {"episodes": 1, "temperature": 0.25, "epsilon": 0.125, "num_envs": 1, "max_frames": 100}
     config = build_config(read_preset("tiny"), {"evaluate": play})
+    reporter = Reporter(Console(file=io.StringIO()))
     result = evaluation.evaluate_games(
-        config, Layout(tmp_path), seed=3, device=torch.device("cpu"),
-        reporter=Reporter(Console(file=io.StringIO())),
-    )  # fmt: skip
+        RunAtHand(config, Layout(tmp_path), torch.device("cpu"), reporter), seed=3
+    )
     assert (asked["temperature"], asked["epsilon"], asked["seed"]) == (0.25, 0.125, 3)
     assert (result["protocol"]["temperature"], result["protocol"]["epsilon"]) == (0.25, 0.125)

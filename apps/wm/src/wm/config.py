@@ -3,10 +3,10 @@
 import os
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import tomli_w
@@ -247,7 +247,16 @@ def read_run(path: Path) -> dict[str, Any]:
 
     One that was written before a setting existed was made without it, whatever a new one begins with.
     """
-    return merge({"contrastive": {"layout_bands": 0}}, read_toml(path))
+    return merge(_before_younger(RunConfig), read_toml(path))
+
+
+def _before_younger(section: type) -> dict[str, Any]:
+    """The settings of `YOUNGER`, section by section as a file has them."""
+    settings = dict(YOUNGER.get(section, {}))
+    for name, kind in get_type_hints(section).items():
+        if isinstance(kind, type) and is_dataclass(kind) and (inner := _before_younger(kind)):
+            settings[name] = inner
+    return settings
 
 
 def build_config(base: dict[str, Any], *changes: dict[str, Any], file: Path | None = None) -> RunConfig:
@@ -259,6 +268,15 @@ def build_config(base: dict[str, Any], *changes: dict[str, Any], file: Path | No
     asked: dict[str, Any] = {}
     for change in changes:
         asked = merge(asked, change)
+    try:
+        return _built(base, asked)
+    except ValueError as error:
+        if file is not None and _refused(base) == str(error):  # whatever was laid over it
+            raise ValueError(f"{error} (in {file})") from error
+        raise
+
+
+def _built(base: dict[str, Any], asked: dict[str, Any]) -> RunConfig:
     data = merge(base, asked)
     if "loss_weights" not in section_of(asked, "worldmodel"):
         data = merge(data, {"worldmodel": _weights_of_any_levels(data)})
@@ -266,18 +284,13 @@ def build_config(base: dict[str, Any], *changes: dict[str, Any], file: Path | No
         if section_of(asked, section).get(key, value) != value:
             raise ValueError(f"{section}.{key} follows from {source} and is {value!r}; set {source} instead")
         data = merge(data, {section: {key: value}})
-    try:
-        return structure(RunConfig, data)
-    except ValueError as error:
-        if file is not None and _refused(base) == str(error):  # whatever was laid over it
-            raise ValueError(f"{error} (in {file})") from error
-        raise
+    return structure(RunConfig, data)
 
 
 def _refused(data: dict[str, Any]) -> str | None:
     """Why settings describe no run by themselves; None if they do."""
     try:
-        structure(RunConfig, data)
+        _built(data, {})
     except ValueError as error:
         return str(error)
     return None
@@ -309,13 +322,13 @@ def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
     """(section, key, what it follows from, value) of every size that is not free."""
-    encoder = structure(EncoderConfig, data.get("encoder", {}), "encoder")
+    encoder = structure(EncoderConfig, section_of(data, "encoder"), "encoder")
     sizes = merge(section_of(data, "hrvq"), {"dim": encoder.embedding_dim})
     quantizer = structure(HRVQConfig, sizes, "hrvq")
     codes = list(quantizer.codes) if isinstance(quantizer.codes, tuple) else quantizer.codes
     sizes = merge(section_of(data, "worldmodel"), {"num_levels": quantizer.levels, "num_codes": codes})
     model = structure(WorldModelConfig, sizes, "worldmodel")
-    dream = structure(DreamConfig, data.get("dream", {}), "dream")
+    dream = structure(DreamConfig, section_of(data, "dream"), "dream")
     width, origin = quantizer.levels * quantizer.dim, "hrvq.levels and encoder.embedding_dim"
     seen = (
         ("dream.hidden_state, worldmodel.dim, " + origin, width + model.dim)
@@ -361,11 +374,7 @@ def load_config(path: Path) -> RunConfig:
             f"{path.parent} holds no run (it has no {path.name}); give a directory made by `wm train`, "
             "or list them with `wm runs`"
         )
-    found = read_run(path)
-    try:
-        return structure(RunConfig, found)
-    except ValueError as error:
-        raise ValueError(f"{error} (in {path})") from error
+    return build_config(read_run(path), file=path)
 
 
 def save_config(path: Path, config: RunConfig) -> None:

@@ -113,6 +113,11 @@ def shown(value: float | None, form: str) -> str:
     return "?" if value is None or not math.isfinite(value) else format(value, form)
 
 
+def counted(number: int, what: str) -> str:
+    """So many of something, in the plural unless it is one."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def spans(numbers: Iterable[int]) -> str:
     """Rising whole numbers in short: 1, 2, 3 and 8 as "1-3, 8"."""
     found: list[list[int]] = []

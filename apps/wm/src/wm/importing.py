@@ -7,7 +7,7 @@ from atari_data import final_rows, import_recording, only_writer
 from rich.console import Console
 
 from wm.config import RunConfig, build_config, load_config, read_preset, save_config
-from wm.console import train_command
+from wm.console import counted, train_command
 from wm.run import Layout, Manifest, require_writable
 from wm.settings import unstructure
 
@@ -59,9 +59,10 @@ def import_into_run(
         store = layout.frames(game)
         final = final_rows(store.episode_ids)
         save_config(layout.config, _with_game(before, game, preset, int((~final).sum())))
+    imported, held = (counted(int(number), "episode") for number in (result.num_episodes, final.sum()))
     console.print(
-        f"{game}: {result.num_rows} frames, {result.num_steps} actions, {_episodes(result.num_episodes)} "
-        f"imported; {directory} now holds {len(store)} frames of it in {_episodes(int(final.sum()))}",
+        f"{game}: {result.num_rows} frames, {result.num_steps} actions, {imported} imported; {directory} now "
+        f"holds {len(store)} frames of it in {held}",
     )
     if final.sum() < 2:
         console.print(
@@ -70,10 +71,6 @@ def import_into_run(
         )
     else:
         console.print(f"train on it with {train_command(directory)}")
-
-
-def _episodes(count: int) -> str:
-    return f"{count} episode{'' if count == 1 else 's'}"
 
 
 def _begun(layout: Layout) -> RunConfig | None:

@@ -1,4 +1,4 @@
-"""A run at hand: what every command gets that reads one."""
+"""A run at hand: what every stage gets, and every command that reads one."""
 
 from dataclasses import dataclass
 
@@ -11,27 +11,29 @@ from wm.run import Layout
 
 
 @dataclass(frozen=True)
-class OpenedRun:
-    """A run opened to be read (`opening.open_to_read`).
-
-    Args:
-        config: its settings.
-        layout: the places of the round that is read.
-        device: where to compute.
-        console: whom to tell.
-        index: of the round, if one was asked for; None for the run's final parts.
-    """
+class RunAtHand:
+    """A run's settings and the places of one of its rounds, where to compute, and whom to tell."""
 
     config: RunConfig
     layout: Layout
     device: torch.device
-    console: Console
-    index: int | None = None
+    reporter: Reporter
 
     @property
-    def reporter(self) -> Reporter:
-        """Tells the console how far the work is."""
-        return Reporter(self.console)
+    def console(self) -> Console:
+        """Of the one who watches."""
+        return self.reporter.console
+
+
+@dataclass(frozen=True)
+class OpenedRun(RunAtHand):
+    """A run opened to be read (`opening.open_to_read`).
+
+    Args:
+        index: of the round, if one was asked for; None for the run's final parts.
+    """
+
+    index: int | None = None
 
     @property
     def suffix(self) -> str:

@@ -9,6 +9,7 @@ from wm.console import train_command
 from wm.device import pick_device
 from wm.freshness import outdated
 from wm.opened import OpenedRun
+from wm.reporter import Reporter
 from wm.rounds import chooses, final_layout, layout_of_round, read_choice
 from wm.run import Layout, Manifest
 from wm.stages import stages_of
@@ -49,4 +50,4 @@ def open_to_read(
             f"{', '.join(old)}: made before settings or inputs changed, so not all parts belong together; "
             f"{train_command(root)} brings them up to date"
         )
-    return OpenedRun(config, layout, pick_device(device_name), console, index)
+    return OpenedRun(config, layout, pick_device(device_name), Reporter(console), index)

@@ -13,7 +13,7 @@ from wm.device import derive_seed, generator
 from wm.distributed import ALONE, Team
 from wm.files import write_text
 from wm.fit import fit
-from wm.reporter import Reporter
+from wm.opened import RunAtHand
 from wm.rounds import round_suffix, split_name
 from wm.run import Layout
 from wm.sections import FitConfig
@@ -23,22 +23,16 @@ BY_GAME = ("collect", "encoder", "hrvq", "worldmodel", "decoder")
 
 
 @dataclass(frozen=True)
-class Context:
-    """What a stage gets: settings, places, the device and someone to report to.
+class Context(RunAtHand):
+    """What a stage gets: the run with the settings and the places of the stage's round.
 
     Args:
-        config: the settings of the stage's round.
-        layout: the places of its round.
         team: the processes that run the stage together.
         round: number of the round.
         stage: the stage's name in the run, such as ``agent``, or ``agent-0`` in an earlier round.
         fingerprint: of the stage's settings and inputs.
     """
 
-    config: RunConfig
-    layout: Layout
-    device: torch.device
-    reporter: Reporter
     team: Team = ALONE
     round: int = 0
     stage: str = ""

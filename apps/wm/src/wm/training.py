@@ -43,16 +43,16 @@ from wm.stages.collect import require_sources
 
 def train_run(
     *,
-    stage: str | None,
-    games: list[str] | None,
-    preset: str | None,
-    directory: Path | None,
-    start: Path | None,
-    seed: int | None,
-    device_name: str,
-    overrides: list[str],
-    logs: list[str],
     console: Console,
+    stage: str | None = None,
+    games: Sequence[str] | None = None,
+    preset: str | None = None,
+    directory: Path | None = None,
+    start: Path | None = None,
+    seed: int | None = None,
+    device_name: str = "auto",
+    overrides: Sequence[str] = (),
+    logs: Sequence[str] = (),
 ) -> None:
     """Train a run from nothing, or go on with one.
 
@@ -119,7 +119,7 @@ def _touched(stages: Sequence[Stage], asked: Stage | None) -> Sequence[Stage]:
 
 
 def _changes(
-    games: list[str] | None, seed: int | None, start: Path | None, overrides: list[str]
+    games: Sequence[str] | None, seed: int | None, start: Path | None, overrides: Sequence[str]
 ) -> dict[str, Any]:
     """What the command's options change of the settings.
 

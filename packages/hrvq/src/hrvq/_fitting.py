@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._config import finite, plain, whole
+from hrvq._config import finite, plain, spherical, whole
 from hrvq._gradients import normalize
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
@@ -167,14 +167,14 @@ def fit(
     variance = left.variance()
     all_counts, distortions, passes = [], [], []
     for level, size in enumerate(config.codes_per_level):
-        spherical = cosine and level == 0
+        directions = spherical(config, level)
         codes, _ = kmeans(
             left.sample(_SAMPLE_PER_CODE * size, generator),
             size,
             iterations=config.kmeans_iterations,
             unused=min(UNUSED, revive_below),
             generator=generator,
-            spherical=spherical,
+            spherical=directions,
         )
         codes, passed = _improve(
             left,
@@ -183,7 +183,7 @@ def fit(
             epochs=epochs,
             tolerance=tolerance,
             revive_below=revive_below,
-            spherical=spherical,
+            spherical=directions,
             generator=generator,
             progress=tell,
         )

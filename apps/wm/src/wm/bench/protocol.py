@@ -109,20 +109,19 @@ def submit_commands(options: BenchOptions, template: str, device: str) -> list[s
             "word, such as: sbatch --gres=gpu:1 --wrap {quoted}"
         )
     lines = []
-    for game in options.games:
-        for seed in options.seeds:
-            command = ["wm", "bench", "--games", game, "--seeds", str(seed), "--preset", options.preset]
-            command += ["--out", str(options.out), "--episodes", str(options.episodes), "--device", device]
-            command += [part for text in options.overrides for part in ("--set", text)]
-            values = {"game": game, "seed": seed, "name": options.directory(game, seed).name}
-            try:
-                line = shlex.join(command)
-                lines.append(template.format(command=line, quoted=shlex.quote(line), **values))
-            except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"--submit-command cannot be filled in ({error}); "
-                    "it may hold {command}, {quoted}, {game}, {seed} and {name}"
-                ) from error
+    for game, seed in options.pairs:
+        command = ["wm", "bench", "--games", game, "--seeds", str(seed), "--preset", options.preset]
+        command += ["--out", str(options.out), "--episodes", str(options.episodes), "--device", device]
+        command += [part for text in options.overrides for part in ("--set", text)]
+        values = {"game": game, "seed": seed, "name": options.directory(game, seed).name}
+        try:
+            line = shlex.join(command)
+            lines.append(template.format(command=line, quoted=shlex.quote(line), **values))
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"--submit-command cannot be filled in ({error}); "
+                "it may hold {command}, {quoted}, {game}, {seed} and {name}"
+            ) from error
     return lines
 
 
@@ -205,15 +204,12 @@ def run_one(
         console.print(f"{directory.name}: finished before, skipped")
     else:
         train_run(
-            stage=None,
             games=[game],
             preset=options.preset,
             directory=directory,
-            start=None,
             seed=seed,
             device_name=device_name,
             overrides=options.settings,
-            logs=[],
             console=console,
         )
     return _scores(options, game, seed)

@@ -64,16 +64,10 @@ def evaluate(
     if stage == "worldmodel":
         evaluate_worldmodel(opened, json_file=json_file)
         return
-    evaluate_run(
-        opened,
-        episodes=episodes,
-        temperature=temperature,
-        epsilon=epsilon,
-        seed=seed,
-        max_frames=max_frames,
-        json_file=json_file,
-        video=video,
+    play = opened.config.evaluate.changed(
+        episodes=episodes, temperature=temperature, epsilon=epsilon, max_frames=max_frames
     )
+    evaluate_run(opened, play, seed=seed, json_file=json_file, video=video)
 
 
 def _only_of_the_game(context: typer.Context) -> None:

@@ -7,11 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from atari_data import (
     PROTOCOLS,
     Policy,
-    Protocol,
     RandomPolicy,
     human_normalized,
     play_episodes,
@@ -27,25 +25,22 @@ from wm.files import require_place
 from wm.measure.evaluation_report import print_scores, print_sources
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
-from wm.opened import OpenedRun
+from wm.opened import OpenedRun, RunAtHand
 from wm.policy import RecordedPolicy, policy_of
-from wm.reporter import Reporter
 from wm.rounds import read_choice, round_of, round_suffix, steps_choosing
 from wm.run import Layout, Manifest
+from wm.sections import EvaluateConfig
 from wm.view.episode_film import film_games
 
 
 def evaluate_games(
-    config: RunConfig,
-    layout: Layout,
+    run: RunAtHand,
     *,
     seed: int,
-    device: torch.device,
-    reporter: Reporter,
     recorded: dict[str, RecordedPolicy] | None = None,
     remembered: Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]] = lambda _, play: play(),
 ) -> dict[str, Any]:
-    """Play whole episodes of each game, as ``config.evaluate`` says, by the agent and at random.
+    """Play whole episodes of each of the run's games, as its ``evaluate`` says, by the agent and at random.
 
     Both play from the same seeds. The agent's play is left in ``recorded``, by game, for `film_games`. What
     is ``remembered`` under a name is not played again (`Context.remembered`).
@@ -54,8 +49,8 @@ def evaluate_games(
         The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
         the human-normalised score of the agent's mean.
     """
-    evaluate = config.evaluate
-    protocol = replace(PROTOCOLS[config.collect.protocol], max_frames=evaluate.max_frames)
+    config, layout, reporter, evaluate = run.config, run.layout, run.reporter, run.config.evaluate
+    protocol = PROTOCOLS[config.collect.protocol]
     index, choice = round_of(layout, config), read_choice(layout.root, config)
     last = config.rounds.count - 1
     if choice is None or choice["round"] != index:
@@ -67,7 +62,7 @@ def evaluate_games(
     playable = [game for game in config.games if game not in absent]
     collected = steps_collected(config, layout, last)
     for game in encoded_games(layout, playable, reporter.say):
-        agent = RecordedPolicy(policy_of(layout, game, config.dream, evaluate, seed=seed, device=device))
+        agent = RecordedPolicy(policy_of(layout, game, config.dream, evaluate, seed=seed, device=run.device))
         policies: dict[str, Policy] = {
             "agent": agent,
             "random": RandomPolicy(game, derive_seed(seed, "random", game), evaluate.num_envs),
@@ -76,15 +71,13 @@ def evaluate_games(
         for name, policy in policies.items():
             play = partial(
                 play_whole_games,
+                run,
                 game,
                 policy,
                 evaluate.episodes,
                 task=f"play {game} ({name})",
                 seed=seed,
-                protocol=protocol,
-                num_envs=evaluate.num_envs,
-                device=device,
-                reporter=reporter,
+                max_frames=evaluate.max_frames,
             )
             games[game][name] = remembered(f"{game}-{name}", play)
         if recorded is not None:
@@ -97,7 +90,7 @@ def evaluate_games(
             "name": config.collect.protocol,
             "sticky": protocol.sticky,
             "noop_max": protocol.noop_max,
-            "max_frames": protocol.max_frames,
+            "max_frames": evaluate.max_frames,
             "episodes": evaluate.episodes,
             "temperature": evaluate.temperature,
             "epsilon": evaluate.epsilon,
@@ -136,30 +129,21 @@ def steps_collected(config: RunConfig, layout: Layout, last: int) -> dict[str, i
 
 
 def play_whole_games(
-    game: str,
-    policy: Policy,
-    episodes: int,
-    *,
-    task: str,
-    seed: int,
-    protocol: Protocol,
-    num_envs: int,
-    device: torch.device,
-    reporter: Reporter,
+    run: RunAtHand, game: str, policy: Policy, episodes: int, *, task: str, seed: int, max_frames: int
 ) -> dict[str, Any]:
     """Summary (``statistics.summarize``) of the episodes, their ``lengths``, and how many the limit ``cut``.
 
     ``distinct`` counts those that differ in return or length: a greedy policy plays the same game again
     wherever no chance is in the protocol. ``task`` is what progress says.
     """
-    with reporter.task(task, episodes) as progress, one_thread(device):
+    with run.reporter.task(task, episodes) as progress, one_thread(run.device):
         played = play_episodes(
             game,
             policy,
             episodes,
             seed=seed,
-            protocol=protocol,
-            num_envs=num_envs,
+            protocol=replace(PROTOCOLS[run.config.collect.protocol], max_frames=max_frames),
+            num_envs=run.config.evaluate.num_envs,
             progress=progress.update,
         )
     cut = int((~played.terminated).sum())
@@ -169,15 +153,7 @@ def play_whole_games(
 
 
 def evaluate_run(
-    opened: OpenedRun,
-    *,
-    episodes: int,
-    temperature: float | None,
-    epsilon: float | None,
-    seed: int,
-    max_frames: int,
-    json_file: Path | None,
-    video: bool,
+    opened: OpenedRun, play: EvaluateConfig, *, seed: int, json_file: Path | None, video: bool
 ) -> None:
     """What `wm eval` does: play, print beside published scores, write JSON if asked, then film if asked.
 
@@ -195,14 +171,9 @@ def evaluate_run(
     films = directory / "videos"
     if video:
         require_place(films / f"{config.games[0]}-best.mp4")
-    play = config.evaluate.changed(
-        episodes=episodes, temperature=temperature, epsilon=epsilon, max_frames=max_frames
-    )
-    config = replace(config, evaluate=play)
     recorded: dict[str, RecordedPolicy] = {}
-    result = evaluate_games(
-        config, layout, seed=seed, device=opened.device, reporter=opened.reporter, recorded=recorded
-    )
+    asked = replace(opened, config=replace(config, evaluate=play))
+    result = evaluate_games(asked, seed=seed, recorded=recorded)
     for game in result["games"]:
         print_scores(game, result, console)
     result["published"] = {game: published_scores(game) for game in result["games"]}

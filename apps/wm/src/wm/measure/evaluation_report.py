@@ -8,7 +8,7 @@ from atari_data import human_normalized, published_scores, score_sources
 from rich.console import Console
 from rich.table import Table
 
-from wm.console import NumbersTable
+from wm.console import NumbersTable, counted
 
 REFERENCES = ("Random", "Human")  # the published scores that are of no system, and of no number of steps
 
@@ -35,7 +35,7 @@ def measured_table(game: str, result: dict[str, Any]) -> Table:
     if choosing:
         steps += f" and {choosing} to choose by"
     title = (
-        f"{game}{steps}: {who}{episodes} episode{'s' if episodes > 1 else ''} of at most "
+        f"{game}{steps}: {who}{counted(episodes, 'episode')} of at most "
         f"{protocol['max_frames']} frames, {protocol['name']} (sticky {protocol['sticky']}, "
         f"no-ops up to {max(0, protocol['noop_max'] - 1)}), temperature {protocol['temperature']}, "
         f"epsilon {protocol.get('epsilon', 0.0)}, "
@@ -96,7 +96,7 @@ def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
     cut, distinct = score.get("cut", 0), score.get("distinct", episodes)
     if cut:
         yield (
-            f"of the agent's {episodes} episode{'s' if episodes > 1 else ''} that limit cut {cut}; whole "
+            f"of the agent's {counted(episodes, 'episode')} that limit cut {cut}; whole "
             "ones may score otherwise, and less where points are lost"
         )
     if distinct < episodes / 2:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from atari_data import final_rows, labelled_games, lost_lives, window_starts
 from atari_data import games as ale_games
+from atari_data import labelled_games, lost_lives, window_starts
 from cnn_encoder import MLPProbe, MLPProbeConfig, ProbeData, train_mlp_probe
 from latent_ac import Agent, CodeFeatures
 from token_worldmodel import (
@@ -37,7 +37,7 @@ from wm.checks import require_temperature
 from wm.console import command
 from wm.device import autocast_dtype, generator
 from wm.measure.fidelity_report import print_fidelity
-from wm.measure.fresh import FreshPlay, fresh_play_of_run
+from wm.measure.fresh import FreshPlay, fresh_play
 from wm.measure.results import write_result
 from wm.opened import OpenedRun
 from wm.rounds import round_of
@@ -179,7 +179,7 @@ class _Fidelity:
         return found
 
     def _play(self, game: str, name: str) -> AbstractContextManager[FreshPlay]:
-        return fresh_play_of_run(
+        return fresh_play(
             self.opened,
             game,
             self.options.frames,
@@ -206,8 +206,6 @@ class _Fidelity:
         ended = store.terminated.copy()
         if self.config.dream.life_loss_ends:
             ended |= lost_lives(store.episode_ids, store.lives)
-        final = final_rows(store.episode_ids)
-        assert not final[rows[:, :-1]].any()
         where = torch.from_numpy(rows).to(self.device)
 
         def column(values: np.ndarray, dtype: torch.dtype) -> Tensor:

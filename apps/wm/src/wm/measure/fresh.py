@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,9 @@ from cnn_encoder import Encoder, StateLabels, embed, state_labels
 from torch import Tensor
 
 from wm.device import derive_seed, one_thread
-from wm.opened import OpenedRun
+from wm.opened import RunAtHand
 from wm.policy import policy_of, random_policy
-from wm.reporter import Reporter
-from wm.sections import CollectConfig, EvaluateConfig, RoundsConfig
+from wm.sections import EvaluateConfig, RoundsConfig
 from wm.stacks import batches_of_stacks
 
 NUM_ENVS = 8  # few, so that each plays long enough to leave the game's beginning
@@ -51,36 +50,41 @@ class FreshPlay:
 
 @contextmanager
 def fresh_play(
-    config: CollectConfig,
+    run: RunAtHand,
     game: str,
     num_steps: int,
     *,
     seed: int,
     name: str,
-    device: torch.device,
-    reporter: Reporter,
-    policy: Policy | None = None,
+    agent: EvaluateConfig | RoundsConfig | None = None,
     motion: bool = False,
 ) -> Iterator[FreshPlay]:
-    """Play ``num_steps`` steps as the run collected its own, by the same kind of random policy.
+    """Play ``num_steps`` steps under the run's protocol; the labels lie on its device.
 
     Args:
         seed: of the play; ``name`` tells several plays of one seed apart, and all from the run's own.
-        device: where the labels go.
-        policy: plays instead of the random one.
+        agent: how the run's agent plays, as evaluated or as it collects; None for the kind of random policy
+            that it collects with.
         motion: whether the labels say how everything moves, too.
     """
+    config, device = run.config, run.device
+    policy: Policy
+    if agent is None:
+        policy_seed = derive_seed(seed, "fresh-policy", name, game)
+        policy = random_policy(config.collect, game, policy_seed, NUM_ENVS)
+    else:
+        policy_seed = derive_seed(seed, "agent", name)
+        policy = policy_of(run.layout, game, config.dream, agent, seed=policy_seed, device=device)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / game
-        with reporter.task(f"play {game} ({name})", num_steps) as task, one_thread(device):
+        with run.reporter.task(f"play {game} ({name})", num_steps) as task, one_thread(device):
             collect(
                 path,
                 game,
                 num_steps,
-                policy
-                or random_policy(config, game, derive_seed(seed, "fresh-policy", name, game), NUM_ENVS),
+                policy,
                 seed=derive_seed(seed, "fresh", name, game) % 2**31,
-                protocol=PROTOCOLS[config.protocol],
+                protocol=PROTOCOLS[config.collect.protocol],
                 num_envs=NUM_ENVS,
                 ram=game in labelled_games(),
                 progress=task.update,
@@ -93,36 +97,3 @@ def fresh_play(
             state = StateLabels(found.names, found.values.to(device), found.in_play.to(device))
             raw = torch.from_numpy(np.stack(list(columns.values()), 1).astype(np.int64)).to(device)
         yield FreshPlay(store, state, raw)
-
-
-def fresh_play_of_run(
-    opened: OpenedRun,
-    game: str,
-    num_steps: int,
-    *,
-    agent: EvaluateConfig | RoundsConfig | None,
-    seed: int,
-    name: str,
-    motion: bool = False,
-) -> AbstractContextManager[FreshPlay]:
-    """:func:`fresh_play` of a run's game, by its agent if wanted.
-
-    Args:
-        agent: how the run's agent plays, as evaluated or as it collects; ``None`` for the random policy.
-    """
-    policy = None
-    if agent is not None:
-        agent_seed = derive_seed(seed, "agent", name)
-        dream, device = opened.config.dream, opened.device
-        policy = policy_of(opened.layout, game, dream, agent, seed=agent_seed, device=device)
-    return fresh_play(
-        opened.config.collect,
-        game,
-        num_steps,
-        seed=seed,
-        name=name,
-        device=opened.device,
-        reporter=opened.reporter,
-        policy=policy,
-        motion=motion,
-    )

@@ -13,7 +13,7 @@ from token_worldmodel import TokenBatch, TokenSampler, evaluate
 
 from wm.artifacts import frozen_worldmodel, known_tokens
 from wm.config import RunConfig
-from wm.console import NumbersTable, text_table
+from wm.console import NumbersTable, counted, text_table
 from wm.device import autocast, autocast_dtype
 from wm.measure.model_checks import Check, check_worldmodel
 from wm.measure.results import write_result
@@ -105,8 +105,8 @@ def held_out_episodes(config: RunConfig, episode_ids: np.ndarray) -> list[int]:
 def _table(game: str, levels: list[dict[str, Any]], lengths: list[int]) -> Table:
     # A window less than one from an episode's end is in none, nor is the first step of any window.
     title = (
-        f"{game}: next tokens on {levels[0]['count']} of the {sum(lengths)} steps of {len(lengths)} "
-        f"validation episode{'s' if len(lengths) != 1 else ''}"
+        f"{game}: next tokens on {levels[0]['count']} of the {sum(lengths)} steps of "
+        f"{counted(len(lengths), 'validation episode')}"
     )
     table = NumbersTable(title, "", "level", "model", "copy last", "unigram", words=2)
     for name, own, kind, copied, unigram in ROWS:

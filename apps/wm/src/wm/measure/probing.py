@@ -36,7 +36,7 @@ from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, requir
 from wm.config import RunConfig
 from wm.console import depth_name
 from wm.device import frozen, generator
-from wm.measure.fresh import FreshPlay, fresh_play_of_run
+from wm.measure.fresh import FreshPlay, fresh_play
 from wm.measure.probe_report import print_probe
 from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
@@ -163,7 +163,7 @@ class _Probe:
             return found
 
     def _play(self, game: str, steps: int, name: str) -> AbstractContextManager[FreshPlay]:
-        return fresh_play_of_run(
+        return fresh_play(
             self.opened,
             game,
             steps,
@@ -183,14 +183,11 @@ class _Probe:
         for level in range(self.quantizer.config.levels):
             yield Stage(_after(level), *(after_levels(self.quantizer, z, level) for z in embedded))
         if self.options.supervised:
-            supervised_encoder = train_supervised(
-                self.config, train, background, self.options.seed, self.device, self.reporter
-            )
-            embedded = [play.embed(supervised_encoder, background) for play in plays]
+            encoder = train_supervised(self.opened, train, background, seed=self.options.seed)
+            embedded = [play.embed(encoder, background) for play in plays]
             yield Stage("supervised", *embedded)
             quantizer = HRVQ(self.config.hrvq).to(self.device)
-            fit = self.config.quantize
-            quantizer.fit(embedded[0], epochs=fit.epochs, batch_size=fit.batch_size, seed=self.options.seed)
+            quantizer.fit(embedded[0], **asdict(self.config.quantize), seed=self.options.seed)
             last = quantizer.config.levels - 1
             features = (after_levels(frozen(quantizer), z, last) for z in embedded)
             yield Stage(f"supervised {_after(last)}", *features)

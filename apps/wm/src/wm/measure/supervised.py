@@ -8,28 +8,20 @@ import torch
 from cnn_encoder import Encoder, SupervisedBatch, SupervisedObjective
 from torch import Tensor
 
-from wm.config import RunConfig
 from wm.device import frozen, generator
 from wm.fit import fit
 from wm.measure.fresh import FreshPlay
-from wm.reporter import Reporter
+from wm.opened import RunAtHand
 from wm.sections import FitConfig
 
 FIT = FitConfig(steps=0, epochs=8, batch_size=128, learning_rate=1e-3, warmup=20)
 
 
-def train_supervised(
-    config: RunConfig,
-    play: FreshPlay,
-    background: Tensor,
-    seed: int,
-    device: torch.device,
-    reporter: Reporter,
-) -> Encoder:
+def train_supervised(run: RunAtHand, play: FreshPlay, background: Tensor, *, seed: int) -> Encoder:
     """An encoder of the run's shape that has learned to tell the labels of ``play``."""
     assert play.state is not None
-    state = play.state
-    encoder = Encoder(config.encoder, generator=generator(seed, "supervised")).to(device)
+    state, device = play.state, run.device
+    encoder = Encoder(run.config.encoder, generator=generator(seed, "supervised")).to(device)
     head = generator(seed, "supervised head")
     objective = SupervisedObjective(encoder, state, generator=head).to(device)
 
@@ -52,7 +44,7 @@ def train_supervised(
             stage="supervised",
             seed=seed,
             device=device,
-            reporter=reporter,
+            reporter=run.reporter,
             checkpoint=Path(directory) / "supervised.pt",
             epoch_size=len(play.store),
         )

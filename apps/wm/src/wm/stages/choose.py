@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from atari_data import PROTOCOLS
 from numpy.typing import NDArray
 
 from wm.config import RunConfig
@@ -53,17 +52,15 @@ def run(context: Context) -> Made:
 
 def _play(context: Context, layout: Layout, index: int, game: str, seed: int) -> dict[str, Any]:
     """Returns and lengths of whole games by one round's agent, who plays as in the evaluation."""
-    config, device = context.config, context.device
+    config = context.config
     return play_whole_games(
+        context,
         game,
-        policy_of(layout, game, config.dream, config.evaluate, seed=seed, device=device),
+        policy_of(layout, game, config.dream, config.evaluate, seed=seed, device=context.device),
         config.choose.episodes,
         task=f"choose {game} (round {index})",
         seed=seed,
-        protocol=replace(PROTOCOLS[config.collect.protocol], max_frames=config.choose.max_frames),
-        num_envs=config.evaluate.num_envs,
-        device=device,
-        reporter=context.reporter,
+        max_frames=config.choose.max_frames,
     )
 
 

@@ -8,14 +8,7 @@ from wm.stage import Context, Made, Stage
 
 def run(context: Context) -> Made:
     """Play whole episodes of every game with the agent and at random."""
-    result = evaluate_games(
-        context.config,
-        context.layout,
-        seed=context.seed("evaluate") % 2**31,
-        device=context.device,
-        reporter=context.reporter,
-        remembered=context.remembered,
-    )
+    result = evaluate_games(context, seed=context.seed("evaluate") % 2**31, remembered=context.remembered)
     write_json(context.layout.evaluation, result)
     return Made([context.layout.evaluation], result)
 

@@ -48,7 +48,7 @@ def film_run(
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
     """
     require_suffix(out, ".gif", "film is a GIF")
-    dreamed = DreamedGame.load(opened.config, opened.layout, game, seed=seed, device=opened.device)
+    dreamed = DreamedGame.load(opened, game, seed=seed)
     drawer = drawer_of(opened, dreamed.game, recorded=recorded)
     target = out or opened.layout.root / f"dream-{dreamed.game}-{seed}{opened.suffix}.gif"
     require_place(target)

@@ -11,13 +11,15 @@ from atari_data import ACTION_NAMES, PROTOCOLS, write_video
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wm.device import one_thread
+from wm.artifacts import frozen_encoder
+from wm.device import generator, one_thread
 from wm.opened import OpenedRun
 from wm.policy import RecordedPolicy
 from wm.view.album import Album
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
 from wm.view.viewer import Drawer, Viewer, draw_steps
+from wm.view.watching import Imagination
 
 BIG = 4
 SIDE = 84 * BIG
@@ -35,6 +37,8 @@ def film_games(
     episodes, seed = played["episodes"], played["seed"]
     config, device, reporter = opened.config, opened.device, opened.reporter
     viewer = Viewer.load(opened.layout, device) if opened.index is None else None
+    imagination = Imagination.load(opened)
+    encoder, backgrounds = frozen_encoder(opened.layout, device)
     for game, agent in recorded.items():
         drawer = viewer or Album.load(opened.layout, game)
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
@@ -49,7 +53,8 @@ def film_games(
                 num_envs=config.evaluate.num_envs,
             )
             for name, film in seen.items():
-                dream = dream_again(config, opened.layout, game, film, seed=seed, device=device)
+                rng = generator(seed, "dream again", game, device=device)
+                dream = dream_again(imagination, encoder, backgrounds[game], film, rng)
                 title = f"{name} of {episodes} episodes"
                 stem = directory / f"{game}-{name}{opened.suffix}"
                 path = write_film(stem, film, dream, drawer, game, title)

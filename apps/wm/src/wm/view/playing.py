@@ -50,7 +50,7 @@ def play_run(
             "the picture is made of colours and this terminal is asked to show none; unset NO_COLOR, take "
             "another TERM, or film a dream with `wm dream`"
         )
-    dreamed = DreamedGame.load(opened.config, opened.layout, game, seed=seed, device=opened.device)
+    dreamed = DreamedGame.load(opened, game, seed=seed)
     session = Session(dreamed, drawer_of(opened, dreamed.game, recorded=recorded), agent_plays=agent)
     first = session.view(console)  # a terminal too small is said before the screen is taken
     with (
@@ -95,7 +95,7 @@ class Session:
 
     def __init__(self, dreamed: DreamedGame, drawer: Drawer, *, agent_plays: bool) -> None:
         self.dreamed, self.drawer, self.agent_plays = dreamed, drawer, agent_plays
-        self.levels = self._all_levels = dreamed.quantizer.config.levels
+        self.levels = self._all_levels = dreamed.imagination.quantizer.config.levels
         self.over = False
         self._beginnings = dreamed.beginnings()
         self._begin()

@@ -6,18 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from atari_data import Moment, Protocol, play_episodes
-from cnn_encoder import embed
-from latent_ac import CodeFeatures
+from cnn_encoder import Encoder, embed
 from numpy.typing import NDArray
 from token_worldmodel import replay_policy
 from torch import Tensor
 
-from wm.artifacts import frozen_agent, frozen_encoder, frozen_quantizer, frozen_worldmodel
-from wm.config import RunConfig
-from wm.device import generator
 from wm.policy import RecordedPolicy
-from wm.run import Layout
-from wm.view.watching import dream_on
+from wm.view.watching import Imagination
 
 
 @dataclass
@@ -93,33 +88,23 @@ class DreamedEpisode:
 
 @torch.no_grad()
 def dream_again(
-    config: RunConfig, layout: Layout, game: str, film: EpisodeFilm, *, seed: int, device: torch.device
+    imagination: Imagination, encoder: Encoder, background: Tensor, film: EpisodeFilm, rng: torch.Generator
 ) -> DreamedEpisode:
     """Dream an episode: its beginning is real, then only its actions are.
 
     Raises:
-        ValueError: the episode is shorter than a dream's context, or an artifact is missing or damaged.
+        ValueError: the episode is shorter than a dream's context.
     """
+    config, length = imagination.config, len(film.frames)
     context = config.dream.context
-    length = len(film.frames)
     if length <= context:
         raise ValueError(f"the episode has {length} observations; a dream needs {context + 1}")
-    encoder, backgrounds = frozen_encoder(layout, device)
-    quantizer, agent = frozen_quantizer(layout, device), frozen_agent(layout, device)
     seen = np.concatenate([np.zeros((3, 84, 84), np.uint8), np.stack(film.frames[:context])])
     stacks = np.lib.stride_tricks.sliding_window_view(seen, 4, axis=0).transpose(0, 3, 1, 2)
-    tokens = quantizer.encode(embed(encoder, np.ascontiguousarray(stacks), backgrounds[game]))
-    chosen = torch.tensor(film.actions[: length - 1], device=device)
-    dreamed, actions = dream_on(
-        frozen_worldmodel(layout, device),
-        config,
-        tokens[None],
-        chosen[None, : context - 1],
-        replay_policy(chosen[None, context - 1 :]),
-        length - context,
-        generator(seed, "dream again", game, device=device),
-    )
-    features = CodeFeatures(dreamed[:, context - 1 :].transpose(0, 1), quantizer.codebooks)
-    rewards, _ = agent.predict(features, actions[:, context - 1 :].T)
-    signs = config.predictor.knows_signs_only
-    return DreamedEpisode(dreamed[0].cpu(), rewards[:, 0].cpu(), context, signs)
+    tokens = imagination.quantizer.encode(embed(encoder, np.ascontiguousarray(stacks), background))
+    chosen = torch.tensor([film.actions[: length - 1]], device=tokens.device)
+    last = context - 1  # real moment, from which the dream goes on
+    policy = replay_policy(chosen[:, last:])
+    tokens, actions = imagination.dream_on(tokens[None], chosen[:, :last], policy, length - context, rng)
+    rewards, _ = imagination.judge(tokens[:, last:], actions[:, last:])
+    return DreamedEpisode(tokens[0].cpu(), rewards, context, config.predictor.knows_signs_only)

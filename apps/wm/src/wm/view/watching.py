@@ -25,7 +25,7 @@ from wm.artifacts import (
 from wm.config import RunConfig
 from wm.device import derive_seed, generator
 from wm.dreams import agent_state
-from wm.run import Layout
+from wm.opened import RunAtHand
 
 
 def unit_of_rewards(config: RunConfig) -> str:
@@ -53,6 +53,74 @@ class WatchedDream:
 
 
 @dataclass(frozen=True)
+class Imagination:
+    """What a run dreams with, and judges its dreams by."""
+
+    config: RunConfig
+    model: WorldModel
+    quantizer: HRVQ
+    agent: Agent
+
+    @classmethod
+    def load(cls, run: RunAtHand) -> Self:
+        """What the run's artifacts make.
+
+        Raises:
+            ValueError: an artifact is missing or damaged.
+        """
+        layout, device = run.layout, run.device
+        require_parts(layout, "hrvq", "worldmodel", "agent")
+        return cls(
+            config=run.config,
+            model=frozen_worldmodel(layout, device),
+            quantizer=frozen_quantizer(layout, device),
+            agent=frozen_agent(layout, device),
+        )
+
+    @torch.no_grad()
+    def dream_on(
+        self, tokens: Tensor, actions: Tensor, policy: Policy, horizon: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """A dream of any length. The model knows windows: it goes on from its last ``dream.context`` steps.
+
+        Args:
+            tokens: int64 (B, C, L), C = ``dream.context``; actions: int64 (B, C - 1).
+            policy: as of :func:`token_worldmodel.imagine`.
+            horizon: steps to dream.
+            rng: source of the sampled tokens.
+
+        Returns:
+            tokens int64 (B, C + horizon, L) and actions int64 (B, C + horizon - 1), the given ones first.
+        """
+        context = self.config.dream.context
+        longest = self.config.windows.length - context
+        while (left := context + horizon - tokens.shape[1]) > 0:
+            dream = imagine(
+                self.model,
+                tokens[:, -context:],
+                actions[:, actions.shape[1] - context + 1 :],
+                policy,
+                min(left, longest),
+                generator=rng,
+                temperature=self.config.dream.temperature,
+            )
+            tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)
+            actions = torch.cat([actions, dream.actions], 1)
+        return tokens, actions
+
+    def judge(self, tokens: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicted rewards and probabilities that the game goes on, float32 (H,) each, on the CPU.
+
+        Args:
+            tokens: int64 (1, H + 1, L).
+            actions: int64 (1, H), those between the steps.
+        """
+        features = CodeFeatures(tokens.transpose(0, 1), self.quantizer.codebooks)
+        rewards, continues = self.agent.predict(features, actions.T)
+        return rewards[:, 0].cpu(), continues[:, 0].cpu()
+
+
+@dataclass(frozen=True)
 class DreamedGame:
     """One game of a run, as its world model dreams it and its agent plays it.
 
@@ -63,10 +131,7 @@ class DreamedGame:
     """
 
     game: str
-    config: RunConfig
-    model: WorldModel
-    quantizer: HRVQ
-    agent: Agent
+    imagination: Imagination
     actor: CodePolicy
     mask: Tensor
     trajectories: TokenTrajectories
@@ -75,28 +140,23 @@ class DreamedGame:
     seed: int
 
     @classmethod
-    def load(
-        cls, config: RunConfig, layout: Layout, game: str | None, *, seed: int, device: torch.device
-    ) -> Self:
+    def load(cls, run: RunAtHand, game: str | None, *, seed: int) -> Self:
         """What the run's artifacts make of a game; of its first one, if none is named.
 
         Raises:
             ValueError: the run has not seen the game, has no agent yet, or an artifact is missing or damaged.
         """
+        config, layout, device = run.config, run.layout, run.device
         game = config.games[0] if game is None else game
         if game not in config.games:
             raise ValueError(f"the run has not seen {game!r}; it knows {', '.join(config.games)}")
-        require_parts(layout, "hrvq", "worldmodel", "agent")
-        model, quantizer = frozen_worldmodel(layout, device), frozen_quantizer(layout, device)
-        agent, trajectories = frozen_agent(layout, device), known_tokens(layout, game, model)
+        imagination = Imagination.load(run)
+        trajectories = known_tokens(layout, game, imagination.model)
         allowed = allowed_actions(game, trajectories.actions, trajectories.final)
         return cls(
             game=game,
-            config=config,
-            model=model,
-            quantizer=quantizer,
-            agent=agent,
-            actor=agent.actor.on_codes(quantizer.codebooks),
+            imagination=imagination,
+            actor=imagination.agent.actor.on_codes(imagination.quantizer.codebooks),
             mask=torch.from_numpy(allowed).to(device),
             trajectories=trajectories,
             store=frames_of(layout, game, trajectories),
@@ -110,10 +170,11 @@ class DreamedGame:
         Raises:
             ValueError: no validation episode is long enough.
         """
-        context, known = self.config.dream.context, self.trajectories
+        config, known = self.imagination.config, self.trajectories
+        context = config.dream.context
         # One step more than the context, so that no dream starts from an episode's final observation.
         starts = window_starts(known.episode_ids, context + 1)
-        starts = starts[self.config.validates(known.episode_ids)[starts]]
+        starts = starts[config.validates(known.episode_ids)[starts]]
         if not len(starts):
             raise ValueError(
                 f"{self.game} has no validation episode of {context + 1} steps to dream on from; "
@@ -133,75 +194,22 @@ class DreamedGame:
 
     def policy(self, tokens: Tensor, state: Tensor) -> Tensor:
         """The agent's choice, a :data:`token_worldmodel.Policy`."""
-        seen = agent_state(state, self.config.dream)
+        seen = agent_state(state, self.imagination.config.dream)
         return self.actor.act(tokens, self.mask, state=seen, generator=self.rng)
-
-    def judge(self, tokens: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted rewards and probabilities that the game goes on, float32 (H,) each, on the CPU.
-
-        Args:
-            tokens: int64 (1, H + 1, L).
-            actions: int64 (1, H), those between the steps.
-        """
-        features = CodeFeatures(tokens.transpose(0, 1), self.quantizer.codebooks)
-        rewards, continues = self.agent.predict(features, actions.T)
-        return rewards[:, 0].cpu(), continues[:, 0].cpu()
-
-
-@torch.no_grad()
-def dream_on(
-    model: WorldModel,
-    config: RunConfig,
-    tokens: Tensor,
-    actions: Tensor,
-    policy: Policy,
-    horizon: int,
-    rng: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """A dream of any length. The model knows windows: it goes on from its own last ``dream.context`` steps.
-
-    Args:
-        model: the run's.
-        config: the run's.
-        tokens: int64 (B, C, L), C = ``dream.context``; actions: int64 (B, C - 1).
-        policy: as of :func:`token_worldmodel.imagine`.
-        horizon: steps to dream.
-        rng: source of the sampled tokens.
-
-    Returns:
-        tokens int64 (B, C + horizon, L) and actions int64 (B, C + horizon - 1), the given ones first.
-    """
-    context = config.dream.context
-    longest = config.windows.length - context
-    while (left := context + horizon - tokens.shape[1]) > 0:
-        dream = imagine(
-            model,
-            tokens[:, -context:],
-            actions[:, actions.shape[1] - context + 1 :],
-            policy,
-            min(left, longest),
-            generator=rng,
-            temperature=config.dream.temperature,
-        )
-        tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)
-        actions = torch.cat([actions, dream.actions], 1)
-    return tokens, actions
 
 
 @torch.no_grad()
 def watch(dreamed: DreamedGame, horizon: int) -> WatchedDream:
-    """Let the agent play ``horizon`` steps in the world model, from a real validation context (`dream_on`).
+    """Let the agent play ``horizon`` steps in the world model, from a real validation context.
 
     Raises:
         ValueError: no validation episode is long enough.
     """
     begin = next(dreamed.beginnings())
     tokens, actions = (steps[None].to(dreamed.mask.device) for steps in (begin.tokens, begin.actions))
-    tokens, actions = dream_on(
-        dreamed.model, dreamed.config, tokens, actions, dreamed.policy, horizon, dreamed.rng
-    )
+    tokens, actions = dreamed.imagination.dream_on(tokens, actions, dreamed.policy, horizon, dreamed.rng)
     last = len(begin.real) - 1
-    rewards, continues = dreamed.judge(tokens[:, last:], actions[:, last:])
+    rewards, continues = dreamed.imagination.judge(tokens[:, last:], actions[:, last:])
     return WatchedDream(begin.real, tokens[0].cpu(), actions[0].cpu(), rewards, continues)
 
 
@@ -211,7 +219,8 @@ def one_more(dreamed: DreamedGame, dream: WatchedDream, action: int | None = Non
 
     The model reads as many of the last steps as it has learned to, so a dream has no end.
     """
-    known = min(dreamed.config.windows.length - 1, len(dream.tokens))
+    config = dreamed.imagination.config
+    known = min(config.windows.length - 1, len(dream.tokens))
     device = dreamed.mask.device
     tokens = dream.tokens[-known:].to(device)
     actions = dream.actions[len(dream.actions) - known + 1 :].to(device)
@@ -220,15 +229,15 @@ def one_more(dreamed: DreamedGame, dream: WatchedDream, action: int | None = Non
         return torch.tensor([action], device=tokens.device)
 
     step = imagine(
-        dreamed.model,
+        dreamed.imagination.model,
         tokens[None],
         actions[None],
         dreamed.policy if action is None else given,
         1,
         generator=dreamed.rng,
-        temperature=dreamed.config.dream.temperature,
+        temperature=config.dream.temperature,
     )
-    rewards, continues = dreamed.judge(step.tokens, step.actions)
+    rewards, continues = dreamed.imagination.judge(step.tokens, step.actions)
     return replace(
         dream,
         tokens=torch.cat([dream.tokens, step.tokens[0, 1:].cpu()]),
