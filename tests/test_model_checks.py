@@ -100,3 +100,18 @@ def test_a_run_with_a_broken_model_is_refused_after_the_table(run, tmp_path):
     assert done.code == 2
     assert "is not sound; failed checks: every parameter learns" in " ".join(done.output.split())
     assert (tmp_path / "m.json").exists()
+
+
+def test_gradients_and_modes_come_back_and_hide_nothing(model, batch):
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    model.blocks[0].eval()
+    detached = model.embed
+
+    def embed(*arguments):
+        return detached(*arguments).detach()
+
+    model.embed = embed
+    assert "every parameter learns" in failed(model, batch)
+    assert all(bool((parameter.grad == 1).all()) for parameter in model.parameters())
+    assert [block.training for block in model.blocks] == [False, True]

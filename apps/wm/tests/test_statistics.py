@@ -20,3 +20,9 @@ def test_summary_by_hand():
     assert (summary["mean"], summary["median"]) == (3.0, 2.0)
     assert summary["std"] == pytest.approx(np.sqrt(7.0))
     assert summary["returns"] == [1.0, 2.0, 6.0]
+
+
+def test_an_interval_takes_the_same_draws_in_parts():
+    values = np.random.default_rng(0).normal(size=77)
+    at_once = np.random.default_rng(0).choice(values, size=(10_000, 77)).mean(1)
+    assert bootstrap_interval(values) == pytest.approx(np.quantile(at_once, [0.025, 0.975]), abs=1e-12)

@@ -60,6 +60,14 @@ def test_epsilon_draws_other_numbers_than_the_policy_it_wraps():
     assert kept == pytest.approx(0.5 + 0.5 / 6, abs=0.03)
 
 
+def test_whether_to_explore_is_not_decided_by_the_numbers_of_the_wrapped_policy():
+    sticky = StickyRandomPolicy("pong", 0, 1, repeat=0.5)
+    policy = EpsilonPolicy(sticky, "pong", seed=0, num_envs=1, epsilon=0.5)
+    played = np.array([ask(policy, 0)[0] for _ in range(4000)])
+    # Half of the half that is sticky play repeats, and a sixth of the rest: .22 and more, .17 by one stream.
+    assert (played[1:] == played[:-1]).mean() > 0.22
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="seed is -1"):
         RandomPolicy("pong", -1, 1)

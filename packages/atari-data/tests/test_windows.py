@@ -122,6 +122,8 @@ def test_bad_arguments():
         window_starts(np.zeros(3, dtype=int), 2.5)
     with pytest.raises(ValueError, match=r"validation_fraction is 1.5"):
         split_episodes(np.zeros(3, dtype=int), 1.5, 0)
+    with pytest.raises(ValueError, match="seed is None; give an integer"):
+        split_episodes(np.zeros(3, dtype=int), 0.5, None)
     with pytest.raises(ValueError, match=r"episode_ids is float64 \(3,\)"):
         final_rows(np.zeros(3))
 
@@ -134,3 +136,8 @@ def test_lost_lives_are_of_any_kind_of_list_and_of_every_row():
 
 def test_a_life_won_is_none_lost():
     assert lost_lives([0, 0, 0, 0], [3, 4, 4, 3]).tolist() == [False, False, True, False]
+
+
+def test_where_chance_spares_all_the_second_episode_validates():
+    ids = ids_of([5, 5, 5, 5])
+    assert np.unique(ids[split_episodes(ids, 1e-9, 0)]).tolist() == [ids[5]]

@@ -7,12 +7,13 @@ import torch.nn.functional as F
 from cnn_encoder import (
     AtariARIConfig,
     LabelledFeatures,
+    atariari,
     atariari_probe,
     entropy,
     unseen_frames,
     weighted_f1,
 )
-from cnn_encoder.atariari import _fit
+from cnn_encoder.atariari import _fit, _Whitening
 
 
 def test_entropy_in_nats():
@@ -32,6 +33,17 @@ def test_unseen_frames_are_those_equal_to_no_training_frame():
     train = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
     test = np.stack([train[1], train[1] + 1, train[2]])
     assert unseen_frames(train, test).tolist() == [False, True, False]
+    for other in (test.astype(np.int64), test[:, None]):
+        with pytest.raises(ValueError, match="give both alike, or none can be equal"):
+            unseen_frames(train, other)
+
+
+def test_whitening_does_not_take_the_mean_for_variance_and_may_be_done_in_parts(monkeypatch):
+    x = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0)) + 1000
+    white = _Whitening(x)(x)
+    torch.testing.assert_close(white.var(0), torch.ones(4), atol=0.01, rtol=0)
+    monkeypatch.setattr(atariari, "_CHUNK", 300)
+    torch.testing.assert_close(_Whitening(x)(x).abs(), white.abs(), atol=1e-4, rtol=1e-4)
 
 
 def draw(n, seed):

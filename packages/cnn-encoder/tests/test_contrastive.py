@@ -73,6 +73,12 @@ def test_negatives_come_from_the_same_stretch_only():
     torch.testing.assert_close(together, apart)
 
 
+@pytest.mark.parametrize("temperature", [0, -0.1, float("nan")])
+def test_info_nce_refuses_a_temperature_that_is_none(temperature):
+    with pytest.raises(ValueError, match=r"temperature is .*; give a number above 0"):
+        info_nce(torch.eye(2), torch.eye(2), temperature)
+
+
 def test_info_nce_stays_float32_under_autocast():
     a, p = torch.randn(2, 40, 384, generator=generator())
     expected = info_nce(a, p, 0.03)

@@ -97,3 +97,14 @@ def test_a_saved_decoder_comes_back_the_same(decoder, tmp_path):
     assert loaded.config == decoder.config
     with pytest.raises(ValueError, match="foreground_weight is -1"):
         DecoderConfig(foreground_weight=-1)
+
+
+@pytest.mark.parametrize("shape", [(84,), (3, 84, 84), (2, 2, 84, 84), (84, 83)])
+def test_a_background_of_other_frames_is_refused_and_changes_nothing(decoder, shape):
+    decoder.train()
+    before = decoder.scale.running_mean.clone()
+    embeddings = torch.randn(2, decoder.config.embedding_dim)
+    with pytest.raises(ValueError, match=r"background is .* for embeddings"):
+        decoder(embeddings, torch.zeros(shape))
+    assert torch.equal(decoder.scale.running_mean, before)
+    assert decoder(embeddings, torch.zeros(2, 84, 84)).shape == (2, 84, 84)

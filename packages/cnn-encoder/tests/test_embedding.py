@@ -186,3 +186,9 @@ def test_rows_without_a_width_leave_no_file(tmp_path, widths):
     with pytest.raises(ValueError, match="a batch has shape"):
         write_embeddings(path, [torch.zeros(2, width) for width in widths], num_frames=4)
     assert not any(tmp_path.iterdir())
+
+
+def test_no_batches_leave_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r"there are no batches, .* give at least one"):
+        write_embeddings(tmp_path / "e.safetensors", [], num_frames=0)
+    assert not any(tmp_path.iterdir())

@@ -81,3 +81,8 @@ def test_the_programs_device_changes_nothing():
     expected = diversity(embeddings, generator=draw())
     with torch.device("meta"):
         assert diversity(embeddings, generator=draw()) == expected
+
+
+def test_no_pairs_are_refused():
+    with pytest.raises(ValueError, match="num_pairs is 0; give 1 or more"):
+        diversity(torch.randn(4, 2), num_pairs=0)

@@ -280,3 +280,12 @@ def test_a_constant_beside_it_changes_nothing_of_a_variable():
 def test_a_kept_probe_reads_any_number_of_rows(shape):
     probe = train_mlp_probe(draw(64, 0), SMALL)
     assert probe.read(torch.zeros(shape)).shape == (*shape[:-1], 2)
+
+
+def test_the_ridge_counts_the_rows_in_play():
+    x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    y = x[:, :1]
+    half = ProbeData(x, y)
+    both = ProbeData(x.repeat(2, 1), y.repeat(2, 1), (torch.arange(1000) < 500)[:, None])
+    alone = linear_probe(half, half, ridge=1.0).r2
+    assert linear_probe(both, half, ridge=1.0).r2 == pytest.approx(alone, abs=0.01)

@@ -87,3 +87,13 @@ def test_pixel_features_are_the_averaged_foreground():
     assert features[0, 0] == pytest.approx(0.25)
     assert features.count_nonzero() == 1
     assert torch.equal(pixel_features(frames, torch.zeros(84, 84, dtype=torch.uint8)), features)
+    assert pixel_features(frames[:0], torch.zeros(84, 84)).shape == (0, 1764)
+
+
+def test_pixel_features_of_many_frames_are_those_of_each():
+    draw = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, (600, 84, 84), dtype=torch.uint8, generator=draw)
+    backgrounds = torch.rand(600, 84, 84, generator=draw)
+    several = pixel_features(frames, backgrounds)
+    for i in (0, 255, 256, 599):
+        torch.testing.assert_close(several[i], pixel_features(frames[i : i + 1], backgrounds[i])[0])

@@ -129,6 +129,14 @@ def test_what_is_not_known_does_not_count():
     ]
 
 
+def test_columns_may_be_reversed_or_read_only(recwarn):
+    column = np.arange(4, dtype=np.float32)
+    column.flags.writeable = False
+    found = state_labels({"score": column, "level": column[::-1]})
+    assert found.values.T.tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
+    assert not list(recwarn)
+
+
 def test_a_label_is_one_value_a_frame():
     with pytest.raises(ValueError, match=r"player_x has shape \(3, 2\); give one value a frame"):
         state_labels({"player_x": np.zeros((3, 2))})

@@ -2,6 +2,7 @@ import math
 from dataclasses import asdict, replace
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from token_worldmodel import (
@@ -135,9 +136,26 @@ def test_games_apart_and_together(constant_model) -> None:
     assert set(mixed) == {"0", "1", "all"}
     assert mixed["all"][0].count == 24
     as_one = evaluate(constant_model, [batch_of(tokens, torch.zeros_like(games))])["all"]
-    for together, alone in zip(mixed["all"], as_one, strict=True):
-        assert asdict(together) == pytest.approx(asdict(alone))
+    own = ("count", "cross_entropy", "accuracy", "copy_accuracy", "changed_fraction", "changed_accuracy",
+           "changed_cross_entropy")  # fmt: skip
+    for level, (together, alone) in enumerate(zip(mixed["all"], as_one, strict=True)):
+        for name in own:
+            assert getattr(together, name) == pytest.approx(getattr(alone, name))
+        for name in asdict(together).keys() - set(own):
+            of_games = [getattr(mixed[game][level], name) for game in ("0", "1")]
+            changed = [mixed[game][level].changed_fraction for game in ("0", "1")]
+            weights = changed if name.startswith("changed_") else None  # both games have as many tokens
+            assert getattr(together, name) == pytest.approx(np.average(of_games, weights=weights))
     assert mixed["all"][0].accuracy == pytest.approx((mixed["0"][0].accuracy + mixed["1"][0].accuracy) / 2)
+
+
+def test_games_without_a_code_in_common_each_have_their_own_unigram(constant_model) -> None:
+    """Codes 0 and 1 in one game, 2 alone in the other: of both together no code would be sure."""
+    tokens = torch.tensor([[0, 1, 0, 1, 0], [2, 2, 2, 2, 2]])[..., None].repeat(1, 1, 2)
+    level = evaluate(constant_model, [batch_of(tokens, torch.tensor([0, 1]))])["all"][0]
+    assert level.unigram_accuracy == pytest.approx((0.5 + 1) / 2)
+    assert level.unigram_cross_entropy == pytest.approx(math.log(2) / 2)
+    assert level.changed_unigram_cross_entropy == pytest.approx(math.log(2))  # in the second nothing changes
 
 
 def test_agrees_with_the_training_metrics(make_model, make_window) -> None:

@@ -102,3 +102,7 @@ def test_refuses(make_model, make_window) -> None:
         event_fidelity(actions, actions > 0)
     with pytest.raises(ValueError, match=r"last \(3, 9, 3\); give \(B, H, F\) twice and \(B, F\)"):
         value_fidelity(tokens, tokens, tokens)
+    with pytest.raises(ValueError, match=r"real \(0, 9, 3\); .* B and H at least 1"):
+        token_fidelity(tokens[:0], tokens[:0])
+    with pytest.raises(ValueError, match=r"real \(3, 0, 3\), .* each at least 1"):
+        value_fidelity(tokens[:, :0], tokens[:, :0], tokens[:, 0])

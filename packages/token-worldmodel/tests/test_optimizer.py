@@ -153,3 +153,21 @@ def test_a_copy_steps_itself_after_a_scheduler_was_attached(make_model) -> None:
     assert all(map(torch.equal, before, model.parameters()))
     assert not any(map(torch.equal, before, copied.parameters()))
     pickle.dumps(optimizer)
+
+
+def test_a_state_that_is_refused_changes_nothing(model):
+    optimizer = MuonAdamW(model, lr=1e-2)
+    optimizer.step()
+    before, other = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(optimizer.state_dict())
+    for moments in other["adamw"]["state"].values():
+        moments["exp_avg"].zero_()
+    other["muon"]["param_groups"] *= 2
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        optimizer.load_state_dict(other)
+    for number, moments in optimizer.state_dict()["adamw"]["state"].items():
+        assert torch.equal(moments["exp_avg"], before["adamw"]["state"][number]["exp_avg"])
+    kept = copy.deepcopy(model.state_dict())
+    for group in optimizer.param_groups:  # still those it steps by
+        group["lr"] = 0.0
+    optimizer.step()
+    assert all(torch.equal(new, kept[name]) for name, new in model.state_dict().items())

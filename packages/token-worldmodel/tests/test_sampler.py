@@ -185,6 +185,7 @@ def test_the_newest_rows_are_swept_alone(make_trajectories) -> None:
         ),
         ({"trajectories": {}}, r"the games' levels are \{\}; give one game or more"),
         ({"batch_size": 0}, "batch_size 0; give at least 1"),
+        ({"seed": None}, "seed is None; give a whole number of at least 0"),
         ({"length": 2.0}, r"length is 2\.0 and .* whole numbers"),
         ({"split": "test"}, "split is 'test'; choose train, validation or all"),
         ({"validation_fraction": 1.0}, "validation_fraction is 1.0; give one between 0 and 1"),
@@ -204,9 +205,24 @@ def test_refuses(make_trajectories, changes, message) -> None:
         TokenSampler(**(arguments | {"split": "all"} | changes))
 
 
+@pytest.mark.parametrize("start", [3, -4])
+def test_a_window_that_leaves_its_episode_is_not_gathered(make_trajectories, start) -> None:
+    sampler = TokenSampler({"Pong": make_trajectories(6, 5)}, length=4, batch_size=2, seed=0, split="all")
+    assert sampler.gather(np.array([0]), np.array([2])).tokens.shape == (1, 4, 3)
+    with pytest.raises(ValueError, match="a window of 4 steps leaves its episode"):
+        sampler.gather(np.array([0]), np.array([start]))
+
+
+def test_where_chance_spares_all_the_second_episode_validates() -> None:
+    ids = np.repeat(np.arange(4), 5)
+    assert np.unique(ids[split_episodes(ids, 1e-9, 0)]).tolist() == [1]
+
+
 def test_a_split_is_by_a_fraction() -> None:
     with pytest.raises(ValueError, match=r"validation_fraction is 5\.0"):
         split_episodes(np.zeros(4, np.int32), 5.0, 0)
+    with pytest.raises(ValueError, match="seed is None"):
+        split_episodes(np.zeros(4, np.int32), 0.5, None)
 
 
 def test_a_batch_goes_where_it_is_sent(make_trajectories) -> None:

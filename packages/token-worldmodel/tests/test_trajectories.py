@@ -84,6 +84,7 @@ def test_accepts_tensors(make_trajectories) -> None:
         ({"episode_ids": np.array([0, 0, 1, 1, 0])}, "episode_ids return to an earlier episode"),
         ({"terminated": np.arange(5) == 2}, r"terminated\[2\] is set on the last row of its episode"),
         ({"truncated": np.arange(5) == 4}, r"truncated\[4\] is set on the last row"),
+        ({"terminated": np.arange(5) == 0}, r"terminated\[0\] is set before its episode's last action"),
     ],
 )
 def test_refuses(make_trajectories, changes, message) -> None:

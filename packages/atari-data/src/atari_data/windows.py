@@ -62,7 +62,7 @@ def split_episodes(
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise ValueError(f"validation_fraction is {validation_fraction}; give a number in [0, 1)")
-    ids = _checked(episode_ids)
+    ids, seed = _checked(episode_ids), whole("seed", seed, least=0)
     starts = np.flatnonzero(first_rows(ids))
     validates = np.zeros(len(starts), dtype=np.bool_)
     if validation_fraction == 0.0 or len(starts) < 2:

@@ -152,7 +152,16 @@ def weighted_f1(predicted: Tensor, labels: Tensor) -> float:
 
 
 def unseen_frames(train: NDArray[np.uint8], test: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which test frames equal no training frame: uint8 (N, ...) and (M, ...) -> bool (M,)."""
+    """Which test frames equal no training frame: uint8 (N, ...) and (M, ...) -> bool (M,).
+
+    Raises:
+        ValueError: the frames of one are of another type or shape than those of the other.
+    """
+    if train.dtype != test.dtype or train.shape[1:] != test.shape[1:]:
+        raise ValueError(
+            f"train frames are {train.dtype} {train.shape[1:]} and test frames {test.dtype} "
+            f"{test.shape[1:]}; give both alike, or none can be equal"
+        )
 
     def digest(frame: NDArray[np.uint8]) -> bytes:  # all training frames once more would not fit
         return hashlib.blake2b(frame.tobytes(), digest_size=16).digest()
@@ -170,15 +179,23 @@ class _Whitening:
     """
 
     def __init__(self, features: Tensor, *, floor: float = 1e-4) -> None:
-        rows = features.double()
-        self.mean = rows.mean(0)
-        variances, directions = torch.linalg.eigh((rows - self.mean).mT @ (rows - self.mean) / len(rows))
+        # In parts: whole in float64, features of all play are several times as large as they are.
+        parts, width = features.split(_CHUNK), features.shape[1]
+        self.mean = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(features)
+        gram = torch.zeros(width, width, dtype=torch.float64, device=features.device)
+        for part in parts:
+            centred = part.double() - self.mean
+            gram.addmm_(centred.mT, centred)
+        variances, directions = torch.linalg.eigh(gram / len(features))
         smallest = floor * variances.max().clamp(min=1e-12)
         self.matrix = directions * (variances + smallest).rsqrt()
 
     def __call__(self, features: Tensor) -> Tensor:
         """float (N, F) -> float32 (N, F)."""
-        return ((features.double() - self.mean) @ self.matrix).float()
+        white = torch.empty(features.shape, device=features.device)
+        for into, part in zip(white.split(_CHUNK), features.split(_CHUNK), strict=True):
+            into.copy_((part.double() - self.mean) @ self.matrix)
+        return white
 
 
 def _fit(

@@ -43,6 +43,8 @@ def info_nce(
             f"anchors are {tuple(anchors.shape)}, positives {tuple(positives.shape)}; "
             "both must have one shape (..., N, D)"
         )
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; give a number above 0")
     with torch.autocast(anchors.device.type, enabled=False):
         logits = anchors.float() @ positives.float().mT / temperature
     if ignore is not None:

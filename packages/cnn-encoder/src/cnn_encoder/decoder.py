@@ -62,9 +62,21 @@ class Decoder(nn.Module):
 
         Returns:
             float32 (..., 84, 84) gray levels in [0, 255].
+
+        Raises:
+            ValueError: the embedding is of another width, or the background not of these frames.
         """
+        if background is None:
+            return self.foreground(embedding).clamp(0, 255)
+        leading, frames = background.shape[:-2], embedding.shape[:-1]
+        alike = all(own in (1, many) for own, many in zip(leading[::-1], frames[::-1], strict=False))
+        if background.shape[-2:] != (FRAME_SIZE, FRAME_SIZE) or len(leading) > len(frames) or not alike:
+            raise ValueError(
+                f"background is {tuple(background.shape)} for embeddings {tuple(embedding.shape)}; give one "
+                f"of (84, 84), or {(*frames, 84, 84)}"
+            )
         foreground = self.foreground(embedding)
-        return (foreground if background is None else foreground + background.to(foreground)).clamp(0, 255)
+        return (foreground + background.to(foreground)).clamp(0, 255)
 
     def foreground(self, embedding: Tensor) -> Tensor:
         """The frame minus the background, in gray levels, unclamped: (..., D) -> float32 (..., 84, 84)."""

@@ -161,7 +161,9 @@ def write_embeddings(
                     file.write(_header(num_frames, width, entry))
                 rows += len(batch)
                 file.write(batch.detach().float().cpu().contiguous().numpy().astype("<f4", copy=False).data)
-        if rows != num_frames or width is None:
+        if width is None:
+            raise ValueError("there are no batches, and their width is that of the file; give at least one")
+        if rows != num_frames:
             raise ValueError(f"the batches hold {rows} rows, num_frames is {num_frames}; they must agree")
         os.replace(partial, path)
     finally:

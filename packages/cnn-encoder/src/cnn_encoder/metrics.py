@@ -103,6 +103,8 @@ def state_correlation(
 def _pairs(n: int, num_pairs: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     if n < 2:
         raise ValueError(f"{n} rows; pairs need at least two")
+    if num_pairs < 1:
+        raise ValueError(f"num_pairs is {num_pairs}; give 1 or more")
     first = torch.randint(n, (num_pairs,), generator=generator, device="cpu")
     return first, (first + torch.randint(1, n, (num_pairs,), generator=generator, device="cpu")) % n
 

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .encoder import center_frames
+from .encoder import FRAME_SIZE, center_frames
 from .probes import MLPProbeConfig, ProbeData, linear_probe, mlp_probe
 from .variables import StateLabels, category
+
+_CHUNK = 256  # frames centred at a time
 
 
 class Stage(NamedTuple):
@@ -88,7 +90,15 @@ def pixel_features(frames: Tensor, background: Tensor) -> Tensor:
 
     The background is subtracted and 2x2 pixels are averaged, so that a linear probe stays affordable.
     """
-    return F.avg_pool2d(center_frames(frames.unsqueeze(1), background, torch.float32), 2).flatten(1)
+    found = torch.empty(len(frames), (FRAME_SIZE // 2) ** 2, device=frames.device)
+    # In parts: centred frames are four times as large as frames.
+    parts = frames.split(_CHUNK)
+    own = background.shape[:-2] == frames.shape[:1]
+    backgrounds = background.split(_CHUNK) if own else [background] * len(parts)
+    for into, part, behind in zip(found.split(_CHUNK), parts, backgrounds, strict=True):
+        centred = center_frames(part.unsqueeze(1), behind, torch.float32)
+        into.copy_(F.avg_pool2d(centred, 2).flatten(1))
+    return found
 
 
 def retention_table(rows: list[Retention]) -> str:

@@ -90,7 +90,9 @@ def state_labels(
     lengths = {name: len(column) for name, column in labels.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the labels differ in length: {lengths}; give one value a frame for each")
-    columns = {name: torch.as_tensor(np.asarray(column, np.float32)) for name, column in labels.items()}
+    # Copies: PyTorch takes neither reversed arrays nor, without a warning, read-only ones.
+    arrays = {name: np.array(column, np.float32, order="C") for name, column in labels.items()}
+    columns = {name: torch.from_numpy(array) for name, array in arrays.items()}
     everywhere = torch.ones(next(iter(lengths.values())), dtype=torch.bool)
     ball = everywhere
     if "ball_y" in columns:

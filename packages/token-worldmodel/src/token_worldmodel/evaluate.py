@@ -6,7 +6,7 @@ steps of a window that have one before them, so that model and baselines answer 
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -57,7 +57,9 @@ def evaluate(
         games: names by ``game_index``; the indices themselves by default.
 
     Returns:
-        Under each game's name, and under ``all``, one `LevelEvaluation` per level, coarse to fine.
+        Under each game's name, and under ``all``, one `LevelEvaluation` per level, coarse to fine. Those of
+        ``all`` are means over what was seen, in which each game has its own baselines and its own
+        calibration: a unigram of all games together would not know which of them it is in, as the model does.
 
     Raises:
         ValueError: no batches, windows of one step, a game without a name, or a name that two games have or
@@ -85,12 +87,8 @@ def evaluate(
                 tally[level].add(after_first(logits[rows], level).float(), tokens[:, 1:], tokens[:, :-1])
     if not tallies:
         raise ValueError("there are no batches to evaluate; give at least one")
-    per_level = list(zip(*tallies.values(), strict=True))
-    everything = [_Tally.merged(list(games_of_level)) for games_of_level in per_level]
-    return {
-        name: tuple(tally.result() for tally in level)
-        for name, level in (tallies | {"all": everything}).items()
-    }
+    found = {name: tuple(tally.result() for tally in levels) for name, levels in tallies.items()}
+    return found | {"all": tuple(map(_over_games, zip(*found.values(), strict=True)))}
 
 
 class _Tally:
@@ -102,15 +100,6 @@ class _Tally:
         self.codes = torch.zeros(2, num_codes, dtype=torch.float64, device=device)
         # Columns: count, confidence, right.
         self.bins = torch.zeros(NUM_BINS, 3, dtype=torch.float64, device=device)
-
-    @classmethod
-    def merged(cls, tallies: "list[_Tally]") -> "_Tally":
-        total = cls(tallies[0].codes.shape[1], tallies[0].sums.device)
-        for tally in tallies:
-            total.sums += tally.sums
-            total.codes += tally.codes
-            total.bins += tally.bins
-        return total
 
     def add(self, logits: Tensor, target: Tensor, previous: Tensor) -> None:
         """Count logits (B, T, K), their targets and the tokens a step before them, int64 (B, T)."""
@@ -148,6 +137,21 @@ class _Tally:
             changed_unigram_cross_entropy=_ratio(float(self.codes[1] @ surprise), changed),
             calibration_error=_ratio(float((self.bins[:, 1] - self.bins[:, 2]).abs().sum()), count),
         )
+
+
+def _over_games(games: Sequence[LevelEvaluation]) -> LevelEvaluation:
+    """One level of several games: the mean of each number, by how many tokens of each game it is of."""
+    counts = [game.count for game in games]
+    changed = [round(game.count * game.changed_fraction) if game.count else 0 for game in games]
+
+    def mean(name: str) -> float:
+        weights = changed if name.startswith("changed_") and name != "changed_fraction" else counts
+        # A game that has none of them has NaN there.
+        total = math.fsum(w * getattr(game, name) for w, game in zip(weights, games, strict=True) if w)
+        return _ratio(total, sum(weights))
+
+    names = (field.name for field in fields(LevelEvaluation) if field.name != "count")
+    return LevelEvaluation(count=sum(counts), **{name: mean(name) for name in names})
 
 
 def _ratio(part: float, whole: float) -> float:

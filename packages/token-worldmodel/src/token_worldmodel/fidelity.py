@@ -111,10 +111,10 @@ def token_fidelity(dreamed: Tensor, real: Tensor) -> TokenFidelity:
     Raises:
         ValueError: different shapes, nothing dreamed, or another step 0.
     """
-    if dreamed.shape != real.shape or real.ndim != 3 or real.shape[1] < 2:
+    if dreamed.shape != real.shape or real.ndim != 3 or real.shape[1] < 2 or not len(real):
         raise ValueError(
             f"dreamed has shape {tuple(dreamed.shape)}, real {tuple(real.shape)}; "
-            "give both as (B, H + 1, L), H at least 1"
+            "give both as (B, H + 1, L), B and H at least 1"
         )
     if not torch.equal(dreamed[:, 0], real[:, 0]):
         raise ValueError("dreamed and real differ at index 0; both must begin with the last real step")
@@ -138,12 +138,13 @@ def value_fidelity(dreamed: Tensor, real: Tensor, last: Tensor) -> ValueFidelity
         last: (B, F), the real values at the last step before the dream.
 
     Raises:
-        ValueError: shapes that do not belong together.
+        ValueError: shapes that do not belong together, or nothing to compare.
     """
-    if dreamed.ndim != 3 or dreamed.shape != real.shape or last.shape != (real.shape[0], real.shape[2]):
+    fits = dreamed.ndim == 3 and dreamed.shape == real.shape and last.shape == (len(real), real.shape[-1])
+    if not fits or not real.numel():
         raise ValueError(
             f"dreamed has shape {tuple(dreamed.shape)}, real {tuple(real.shape)}, last {tuple(last.shape)}; "
-            "give (B, H, F) twice and (B, F)"
+            "give (B, H, F) twice and (B, F), each at least 1"
         )
     error = (dreamed.float() - real.float()).abs().mean(0)
     copy_error = (last[:, None].float() - real.float()).abs().mean(0)

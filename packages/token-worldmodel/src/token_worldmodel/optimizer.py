@@ -128,10 +128,16 @@ class MuonAdamW(torch.optim.Optimizer):
         """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: it is another optimizer's.
+            ValueError: it is another optimizer's; nothing is changed then.
         """
         if state_dict.keys() != {"adamw", "muon"}:
             raise ValueError(f"the state holds {', '.join(state_dict)}; give the state of a MuonAdamW")
+        before = self.adamw.state_dict()
         self.adamw.load_state_dict(state_dict["adamw"])
-        self.muon.load_state_dict(state_dict["muon"])
-        self.param_groups = self._groups()
+        try:
+            self.muon.load_state_dict(state_dict["muon"])
+        except ValueError:
+            self.adamw.load_state_dict(before)
+            raise
+        finally:
+            self.param_groups = self._groups()  # loading makes new ones

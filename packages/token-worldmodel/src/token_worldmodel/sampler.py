@@ -59,9 +59,10 @@ def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: in
     later one does: what has trained never validates later.
 
     Raises:
-        ValueError: the fraction is not between 0 and 1.
+        ValueError: the fraction is not between 0 and 1, or the seed no whole number from 0 on.
     """
     _check_fraction(validation_fraction)
+    _check_seed(seed)
     starts = np.flatnonzero(np.diff(episode_ids, prepend=episode_ids[:1] - 1))
     if len(starts) < 2:
         return np.zeros(len(episode_ids), np.bool_)
@@ -124,6 +125,7 @@ class TokenSampler:
         if split not in ("train", "validation", "all"):
             raise ValueError(f"split is {split!r}; choose train, validation or all")
         _check_fraction(validation_fraction)
+        _check_seed(seed)
         if not isinstance(trajectories, Mapping):
             raise ValueError(
                 f"trajectories are a {type(trajectories).__name__}; give them by name, as in {{'pong': ...}}"
@@ -234,6 +236,9 @@ class TokenSampler:
         Args:
             games: int (B,), the game of each window as an index into ``TokenSampler.games``.
             starts: int (B,), its first row.
+
+        Raises:
+            ValueError: a window is not inside one episode.
         """
         rows = starts[:, None] + np.arange(self.length)
 
@@ -244,13 +249,19 @@ class TokenSampler:
                 out[games == game] = sources[game][rows[games == game]]
             return torch.from_numpy(out).to(dtype)
 
+        final = column("final", torch.bool)
+        if bool(final[:, :-1].any()) or (rows[:, :1] < 0).any():
+            raise ValueError(
+                f"a window of {self.length} steps leaves its episode; take starts from "
+                "window_starts(episode_ids, length)"
+            )
         return TokenBatch(
             tokens=column("tokens", torch.int64),
             actions=column("actions", torch.int64),
             rewards=column("rewards", torch.float32),
             terminated=column("terminated", torch.bool),
             truncated=column("truncated", torch.bool),
-            final=column("final", torch.bool),
+            final=final,
             lives=column("lives", torch.int64),
             game_index=torch.from_numpy(games.astype(np.int64)),
         )
@@ -266,6 +277,11 @@ def window_starts(episode_ids: np.ndarray, length: int) -> np.ndarray:
 def _check_fraction(validation_fraction: float) -> None:
     if not 0.0 < validation_fraction < 1.0:
         raise ValueError(f"validation_fraction is {validation_fraction}; give one between 0 and 1")
+
+
+def _check_seed(seed: int) -> None:
+    if not whole(seed, least=0):
+        raise ValueError(f"seed is {seed!r}; give a whole number of at least 0")
 
 
 def _probabilities(games: tuple[str, ...], weights: Mapping[str, float] | None) -> np.ndarray:

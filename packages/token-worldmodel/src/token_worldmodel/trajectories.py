@@ -66,12 +66,21 @@ class TokenTrajectories:
         starts = np.flatnonzero(np.diff(self.episode_ids)) + 1
         if len(starts) + 1 != len(np.unique(self.episode_ids)) and len(self.tokens):
             raise ValueError("episode_ids return to an earlier episode; sort the rows so each is contiguous")
+        final = self.final
+        last_action = np.append(final[1:], False)
         for name in ("terminated", "truncated"):
+            ends = getattr(self, name)
             # Nothing is learned from a final observation's action: the end would be lost.
-            if (late := getattr(self, name) & self.final).any():
+            if (late := ends & final).any():
                 raise ValueError(
                     f"{name}[{int(late.argmax())}] is set on the last row of its episode, a final "
                     "observation that brings nothing; set it on the row before, whose action ended it"
+                )
+            # Windows would run on into what came after, as if the action had led there.
+            if (early := ends & ~last_action).any():
+                raise ValueError(
+                    f"{name}[{int(early.argmax())}] is set before its episode's last action; give what comes "
+                    "after its final observation another of episode_ids"
                 )
 
     def __len__(self) -> int:

@@ -21,14 +21,18 @@ class Check(NamedTuple):
 
 def check_worldmodel(model: WorldModel, batch: TokenBatch) -> list[Check]:
     """Every check, on a batch of real windows of at least two steps. The model is left as it was."""
-    training = model.training
+    training = [module.training for module in model.modules()]
+    gradients = [parameter.grad for parameter in model.parameters()]
     model.eval()
+    model.zero_grad(set_to_none=True)  # what is checked is its own
     try:
         found = (_outputs, _boundaries, _mask, _gradients)
         return [check for checks in found for check in checks(model, batch)]
     finally:
-        model.train(training)
-        model.zero_grad(set_to_none=True)
+        for module, before in zip(model.modules(), training, strict=True):
+            module.training = before
+        for parameter, grad in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = grad
 
 
 def _outputs(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:

@@ -14,6 +14,7 @@ import torch
 from atari_data import games as ale_games
 from atari_data import labelled_games, split_episodes
 from cnn_encoder import (
+    AtariARIConfig,
     DINOv2,
     Encoder,
     LabelledFeatures,
@@ -42,7 +43,6 @@ from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
 from wm.opened import OpenedRun
 from wm.rounds import round_of
-from wm.stacks import BATCH
 
 NUM_PAIRS = 20_000
 VALIDATION_FRACTION = 0.2
@@ -196,10 +196,7 @@ class _Probe:
 
     @torch.inference_mode()
     def _pixels(self, play: FreshPlay, background: Tensor) -> Tensor:
-        parts = np.array_split(play.frames(), -(-len(play.store) // BATCH))
-        return torch.cat(
-            [pixel_features(torch.from_numpy(part).to(self.device), background) for part in parts]
-        )
+        return pixel_features(torch.from_numpy(play.frames()).to(self.device), background)
 
     @torch.inference_mode()
     def _dinov2(self, network: DINOv2, play: FreshPlay) -> Tensor:
@@ -242,6 +239,7 @@ def atariari_scores(stages: list[Stage], train: FreshPlay, test: FreshPlay, seed
             LabelledFeatures(stage.train[validates], train.raw[validates]),
             LabelledFeatures(stage.test[unseen], test.raw[unseen]),
             names,
+            AtariARIConfig(seed=seed),
         )
         scores[stage.name] = asdict(score)
     return {"unseen_test_frames": int(unseen.sum()), "stages": scores}
