@@ -12,7 +12,7 @@ from wm.config import load_config
 from wm.run import Layout
 from wm.view.album import Album
 from wm.view.dream_film import draw
-from wm.view.images import sampled
+from wm.view.films import sampled
 from wm.view.viewer import Viewer
 from wm.view.watching import DreamedGame, watch
 
@@ -112,9 +112,29 @@ def test_what_cannot_be_dreamed_is_said_in_a_sentence(run, tmp_path, missing, ar
     assert message in done.output
 
 
-def test_a_film_is_a_gif_and_nothing_else(run, tmp_path):
+def test_a_film_is_a_gif_or_a_video_and_nothing_else(run, tmp_path, monkeypatch):
     for command in (("dream", run), ("play", run)):
-        done = wm(*command, "--out", tmp_path / "film.mp4", "--device", "cpu")
+        done = wm(*command, "--out", tmp_path / "film.webm", "--device", "cpu")
         assert done.code == 2
-        assert "give a name that ends in .gif" in done.output
+        assert "give a name that ends in .gif or .mp4" in done.output
+        with monkeypatch.context() as patch:
+            patch.setattr("wm.view.films.find_spec", lambda name: None)
+            done = wm(*command, "--out", tmp_path / "film.mp4", "--device", "cpu")
+        assert done.code == 2
+        assert "an mp4 needs PyAV; pip install av" in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_a_video_shows_what_a_gif_shows(run, tmp_path):
+    av = pytest.importorskip("av")
+    film(run, tmp_path / "film.gif", "--horizon", 3)
+    film(run, tmp_path / "film.mp4", "--horizon", 3)
+    with av.open(tmp_path / "film.mp4") as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with Image.open(tmp_path / "film.gif") as gif:
+        assert len(pictures) == gif.n_frames
+        for step, picture in enumerate(pictures):
+            gif.seek(step)
+            shown = np.asarray(gif.convert("RGB"))
+            assert shown.shape == picture.shape
+            assert np.abs(shown.astype(int) - picture).mean() < 6

@@ -117,8 +117,8 @@ def test_scores_are_there_before_the_film_and_whatever_comes_of_it(run, tmp_path
     assert "play pong" not in refused.output
     (run / "videos").unlink()
 
-    def full(stem, *_):
-        raise OSError(errno.ENOSPC, "No space left on device", str(stem))
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path.with_suffix("")))
 
     monkeypatch.setattr(episode_film, "write_film", full)
     filmed = wm(*command, "--json", tmp_path / "score.json")
@@ -132,7 +132,7 @@ def test_without_pyav_the_film_is_a_gif(run, tmp_path, monkeypatch):
     run = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
     for unread in ("data", "tokens"):  # an agent that plays needs neither
         shutil.rmtree(run / unread)
-    monkeypatch.setattr(episode_film, "find_spec", lambda name: None)
+    monkeypatch.setattr("wm.view.films.find_spec", lambda name: None)
     done = wm("eval", run, "--episodes", 1, "--max-frames", 100, "--video", "--device", "cpu")
     assert done.code == 0, done.output
     assert (run / "videos" / "pong-best.gif").read_bytes()[:4] == b"GIF8"

@@ -17,7 +17,8 @@ def dream(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The film. Default: RUN/dream-GAME-SEED.gif, of a round RUN/dream-GAME-SEED-round-K.gif.",
+            help="The film, a GIF or an mp4. Default: RUN/dream-GAME-SEED.gif, of a round "
+            "RUN/dream-GAME-SEED-round-K.gif.",
             show_default=False,
             callback=a_file,
         ),

@@ -20,7 +20,9 @@ def play(
     ] = 15.0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Also keep the last dream as a film (GIF).", show_default=False, callback=a_file),
+        typer.Option(
+            help="Also keep the last dream as a film, a GIF or an mp4.", show_default=False, callback=a_file
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the opening frames and the dream.")] = 0,
     recorded: RecordedOption = False,

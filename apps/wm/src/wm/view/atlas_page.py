@@ -9,7 +9,7 @@ from wm.console import depth_name
 from wm.files import require_place, write_text
 from wm.opened import OpenedRun
 from wm.view.atlas import Atlas, Code, Level, Sharing, read_atlas
-from wm.view.images import coarse, data_uri, require_suffix, row, tint
+from wm.view.images import coarse, data_uri, row, tint
 from wm.view.viewer import Viewer
 
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ec4899", "#8b5cf6", "#14b8a6", "#ef4444", "#84cc16")
@@ -81,7 +81,8 @@ def write_atlas(opened: OpenedRun, *, out: Path | None, levels: Sequence[int], e
     viewer = Viewer.load(layout, opened.device)
     chosen = sorted(set(levels)) or list(range(config.hrvq.levels))
     target = out or layout.root / "atlas.html"
-    require_suffix(target, ".html", "page is HTML")
+    if target.suffix.lower() != ".html":
+        raise ValueError(f"--out is {target}; the page is HTML, so give a name that ends in .html")
     require_place(target)
     atlas = read_atlas(layout, config.games, viewer, chosen, examples, config.seed, opened.reporter)
     write_text(target, page(atlas))

@@ -1,6 +1,7 @@
 """`wm dream`: a dream as a film, each step drawn level by level beside what the agent did and expects."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from wm.files import require_place
 from wm.opened import OpenedRun
 from wm.reporter import Reporter
 from wm.view.album import drawer_of
+from wm.view.films import require_film, write_film
 from wm.view.images import (
     BAD,
     FAINT,
@@ -23,12 +25,9 @@ from wm.view.images import (
     REAL,
     font,
     paste,
-    require_suffix,
     reward_colour,
-    sampled,
     tint,
     to_bytes,
-    write_gif,
 )
 from wm.view.viewer import Drawer, draw_steps
 from wm.view.watching import DreamedGame, WatchedDream, unit_of_rewards, watch
@@ -47,7 +46,7 @@ def film_run(
     Raises:
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
     """
-    require_suffix(out, ".gif", "film is a GIF")
+    require_film(out)
     dreamed = DreamedGame.load(opened, game, seed=seed)
     drawer = drawer_of(opened, dreamed.game, recorded=recorded)
     target = out or opened.layout.root / f"dream-{dreamed.game}-{seed}{opened.suffix}.gif"
@@ -65,15 +64,8 @@ def film_run(
 def write_dream(path: Path, dream: WatchedDream, drawer: Drawer, game: str, reporter: Reporter) -> None:
     """Write a dream as a film, one step at a time."""
     steps = range(len(dream.tokens))
-    sample = draw(dream, drawer, game, sampled(steps))
     with reporter.task("draw", len(steps)) as task:
-
-        def pictures() -> Iterator[Image.Image]:
-            for picture in draw(dream, drawer, game, steps):
-                yield picture
-                task.advance()
-
-        write_gif(path, pictures(), sample)
+        write_film(path, partial(draw, dream, drawer, game), steps, task.advance)
 
 
 def draw(dream: WatchedDream, drawer: Drawer, game: str, steps: range) -> Iterator[Image.Image]:

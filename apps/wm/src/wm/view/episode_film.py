@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from atari_data import ACTION_NAMES, PROTOCOLS, write_video
+from atari_data import ACTION_NAMES, PROTOCOLS
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -16,7 +16,8 @@ from wm.device import generator, one_thread
 from wm.opened import OpenedRun
 from wm.policy import RecordedPolicy
 from wm.view.album import Album
-from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, sampled, to_bytes, write_gif
+from wm.view.films import videos, write_film
+from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, to_bytes
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
 from wm.view.viewer import Drawer, Viewer, draw_steps
 from wm.view.watching import Imagination
@@ -56,36 +57,17 @@ def film_games(
                 rng = generator(seed, "dream again", game, device=device)
                 dream = dream_again(imagination, encoder, backgrounds[game], film, rng)
                 title = f"{name} of {episodes} episodes"
-                stem = directory / f"{game}-{name}{opened.suffix}"
-                path = write_film(stem, film, dream, drawer, game, title)
+                path = directory / f"{game}-{name}{opened.suffix}{'.mp4' if videos() else '.gif'}"
+                draw = partial(draw_episode, film, dream, drawer, game, title)
+                write_film(path, draw, range(len(film.frames)))
                 reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
                 task.advance()
 
 
-def write_film(
-    stem: Path, film: EpisodeFilm, dream: DreamedEpisode, drawer: Drawer, game: str, title: str
-) -> Path:
-    """Write ``stem`` as an mp4, or as a GIF where PyAV is not installed; returns the file.
-
-    Raises:
-        ValueError: the video cannot be written.
-    """
-    steps = range(len(film.frames))
-    pictures = draw_episode(film, dream, drawer, game, title, steps)
-    if find_spec("av") is None:
-        path = stem.with_suffix(".gif")
-        sample = draw_episode(film, dream, drawer, game, title, sampled(steps))
-        write_gif(path, map(Image.fromarray, pictures), map(Image.fromarray, sample))
-    else:
-        path = stem.with_suffix(".mp4")
-        write_video(path, pictures)
-    return path
-
-
 def draw_episode(
     film: EpisodeFilm, dream: DreamedEpisode, drawer: Drawer, game: str, title: str, steps: range
-) -> Iterator[NDArray[np.uint8]]:
-    """A picture of the observation at each of the steps, uint8 (432, 720, 3)."""
+) -> Iterator[Image.Image]:
+    """A picture of the observation at each of the steps, 720 x 432."""
     scored = np.cumsum(film.rewards)
     known, expected = running_scores(film, dream)
     beside = "   ({:g} won less lost)" if dream.signs else ""
@@ -109,7 +91,7 @@ def draw_episode(
         reward = float(dream.rewards[step - dream.context]) if dreamed else film.rewards[step]
         pen.text((right, below), heading, FAINT, font(14))
         pen.text((right, below + 18), f"{expected[step]:z.1f}", reward_colour(reward), font(18))
-        yield np.asarray(canvas)
+        yield canvas
 
 
 def running_scores(film: EpisodeFilm, dream: DreamedEpisode) -> tuple[NDArray[Any], NDArray[Any]]:

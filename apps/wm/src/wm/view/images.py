@@ -1,20 +1,15 @@
-"""Arrays as pictures: PNG inside a page, differences in colour, small frames enlarged, and films of them."""
+"""Arrays as pictures: PNG inside a page, differences in colour, small frames enlarged."""
 
 import base64
 import io
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from wm.files import written_whole
-
 Pixels = NDArray[np.uint8]
 
 GAP = 4
-MILLISECONDS = 100  # per step; the game itself takes 67
 PAPER, INK, FAINT, LINE = (17, 20, 26), (232, 236, 242), (138, 148, 164), (44, 50, 61)
 GOOD, BAD, REAL = (84, 200, 130), (240, 100, 90), (255, 176, 64)
 
@@ -90,27 +85,3 @@ def reward_colour(reward: float) -> tuple[int, int, int]:
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font."""
     return ImageFont.load_default(size)
-
-
-def require_suffix(path: Path | None, suffix: str, what: str) -> None:
-    """Raise ValueError if the file's name is that of another kind."""
-    if path is not None and path.suffix.lower() != suffix:
-        raise ValueError(f"--out is {path}; the {what}, so give a name that ends in {suffix}")
-
-
-def sampled(steps: range) -> range:
-    """About eight of the steps, whose colours are those of the film."""
-    return steps[:: max(1, len(steps) // 8)]
-
-
-def write_gif(path: Path, pictures: Iterable[Image.Image], sample: Iterable[Image.Image]) -> None:
-    """A film that repeats; one palette for all pictures, that of the sample, so nothing flickers.
-
-    Of each picture no more is kept than a byte a pixel.
-    """
-    colours = Image.fromarray(np.concatenate([np.asarray(picture) for picture in sample]))
-    palette = colours.quantize(255, method=Image.Quantize.MEDIANCUT)
-    frames = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
-    with written_whole(path) as partial:
-        first = next(frames)
-        first.save(partial, "GIF", save_all=True, append_images=frames, duration=MILLISECONDS, loop=0)

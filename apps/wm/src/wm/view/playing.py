@@ -13,7 +13,8 @@ from wm.opened import OpenedRun
 from wm.view.album import drawer_of
 from wm.view.controls import Controls
 from wm.view.dream_film import write_dream
-from wm.view.images import Pixels, coarse, enlarge, require_suffix
+from wm.view.films import require_film
+from wm.view.images import Pixels, coarse, enlarge
 from wm.view.terminal import HalfBlocks, keyboard, require_terminal
 from wm.view.viewer import Drawer
 from wm.view.watching import DreamedGame, one_more, unit_of_rewards
@@ -42,7 +43,7 @@ def play_run(
         ValueError: there is no terminal or it is too small, the run has no such game, agent or decoder, or an
             artifact is missing or damaged.
     """
-    require_suffix(out, ".gif", "film is a GIF")
+    require_film(out)
     require_terminal()  # said before any weights are read
     console = opened.console
     if console.no_color or console.color_system is None:

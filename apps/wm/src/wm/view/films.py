@@ -1,0 +1,68 @@
+"""Films: pictures of steps as a GIF, which shows anywhere, or as an mp4, a tenth as large."""
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from atari_data import write_video
+from PIL import Image
+
+from wm.files import written_whole
+
+MILLISECONDS = 100  # per step of a GIF; the game itself takes 67, as a video does
+SAMPLED = 8  # pictures whose colours are those of a GIF
+
+Draw = Callable[[range], Iterator[Image.Image]]
+"""Draws a picture of each of the steps."""
+
+
+def videos() -> bool:
+    """Whether videos can be written here: PyAV is installed."""
+    return find_spec("av") is not None
+
+
+def require_film(path: Path | None) -> None:
+    """Raise ValueError if the file's name is of no kind of film, or of one that cannot be written here."""
+    if path is None or path.suffix.lower() == ".gif":
+        return
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"--out is {path}; give a name that ends in .gif or .mp4")
+    if not videos():
+        raise ValueError(f"--out is {path}, and an mp4 needs PyAV; pip install av, or give a name in .gif")
+
+
+def write_film(path: Path, draw: Draw, steps: range, drawn: Callable[[], object] = lambda: None) -> None:
+    """A GIF or an mp4, by the file's name. ``drawn`` is called after each of its pictures.
+
+    Raises:
+        ValueError: the film cannot be written.
+    """
+
+    def pictures() -> Iterator[Image.Image]:
+        for picture in draw(steps):
+            yield picture
+            drawn()
+
+    if path.suffix.lower() == ".mp4":
+        write_video(path, map(np.asarray, pictures()))
+    else:
+        _write_gif(path, pictures(), draw(sampled(steps)))
+
+
+def sampled(steps: range) -> range:
+    """About eight of the steps."""
+    return steps[:: max(1, len(steps) // SAMPLED)]
+
+
+def _write_gif(path: Path, pictures: Iterator[Image.Image], sample: Iterator[Image.Image]) -> None:
+    """A film that repeats; one palette for all pictures, that of the sample, so nothing flickers.
+
+    Of each picture no more is kept than a byte a pixel.
+    """
+    colours = Image.fromarray(np.concatenate([np.asarray(picture) for picture in sample]))
+    palette = colours.quantize(255, method=Image.Quantize.MEDIANCUT)
+    frames = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    with written_whole(path) as partial:
+        first = next(frames)
+        first.save(partial, "GIF", save_all=True, append_images=frames, duration=MILLISECONDS, loop=0)
