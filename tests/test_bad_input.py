@@ -37,6 +37,7 @@ def refused(result, *parts):
         (["--games", "pong,"], ["--games takes ALE names with commas between", "got 'pong,'"]),
         (["wroldmodel"], ["unknown stage 'wroldmodel'", "worldmodel"]),
         (["seed=1"], ["unknown stage 'seed=1'", "did you mean `--set seed=1`?"]),
+        (["--set", "hrvq.codes=[256,40000,256]"], ["hrvq.codes is 40000; give at most 32768"]),
         (["--preset", "huge"], ["unknown preset 'huge'", "tiny, hour, reference, atari100k"]),
         (["--set", "worldmodel.layers=3"], ["worldmodel.layers", "num_layers"]),
         (["--set", "worldmodel.num_layers=many"], ["worldmodel.num_layers must be an integer", "'many'"]),
@@ -306,6 +307,10 @@ def test_a_full_disk_is_told_and_the_run_goes_on_afterwards(tmp_path, monkeypatc
     assert not list((tmp_path / "run").rglob("*.tmp"))
     again = train(tmp_path / "run")
     assert again.code == 0, again.output
+
+
+def test_a_run_named_where_a_stage_would_be_is_understood(run):
+    refused(wm("train", run), f"unknown stage '{run}'; did you mean `--run {run}`?")
 
 
 def test_a_preset_of_ones_own_has_a_name_of_its_own(tmp_path, monkeypatch):

@@ -243,6 +243,13 @@ def test_the_device_need_not_be_on_the_machine_that_only_hands_out_runs(tmp_path
     assert "--device cuda:99" in done.output
 
 
+def test_the_table_of_all_runs_is_not_overwritten_by_name(finished):
+    out = finished[0]
+    refused = wm("bench", "--games", "pong", "--out", out, "--json", out / "bench.json")
+    assert refused.code == 2
+    assert "is where the table of all runs is kept; give another file" in " ".join(refused.output.split())
+
+
 def test_without_submitit_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     monkeypatch.delitem(sys.modules, "wm.bench.jobs", raising=False)

@@ -1,6 +1,7 @@
 """A recording made here, of a game that no emulator has, becomes a trained run."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,6 +86,11 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert bring(files, run).code == 2
     (files / "elsewhere.npy").rename(files / "frames.npy")
     assert ((run / "config.toml").read_bytes(), json.loads((run / "manifest.json").read_text())) == before
+    twice = bring(files, run)  # of the same frames some would train and validate as well
+    assert twice.code == 2
+    assert "has these 120 frames already, as round 0" in " ".join(twice.output.split())
+    assert ((run / "config.toml").read_bytes(), json.loads((run / "manifest.json").read_text())) == before
+    np.save(files / "frames.npy", recording(seed=1)[0])
     assert bring(files, run).code == 0  # more episodes; the next training sees them
     assert "collect" not in json.loads((run / "manifest.json").read_text())["stages"]
 
@@ -97,7 +103,12 @@ def test_a_recording_is_not_played_over(files, tmp_path):
     assert refused.code == 2
     assert "holds an imported recording" in " ".join(refused.stderr.split())
     assert (run / "config.toml").read_bytes() == before
+    np.save(files / "frames.npy", recording(seed=1)[0])
     assert wm("import", run, files / "frames.npy", files / "actions.npy", "--game", "pong").code == 0
+    shutil.rmtree(run / "data" / "pong")
+    lost = wm("train", "--run", run, "--device", "cpu")
+    assert lost.code == 2
+    assert "`wm import`, or have the game played with --set collect.policy=random" in lost.stderr
 
 
 def test_a_folder_of_pictures_with_actions_as_text(tmp_path):
@@ -162,6 +173,7 @@ def test_every_preset_takes_a_recording(files, tmp_path, preset):
     assert brought.code == 0, brought.output
     assert load_config(tmp_path / "run" / "config.toml").rounds.count == 1
     assert "keeps the settings" not in brought.output
+    np.save(files / "frames.npy", recording(seed=1)[0])
     again = bring(files, tmp_path / "run", "--preset", preset)
     assert again.code == 0, again.output
     assert "keeps the settings it was begun with" in " ".join(again.output.split())

@@ -30,9 +30,9 @@ def test_several_episodes_row_for_row_and_a_second_round(tmp_path: Path):
     terminated = np.zeros(10, dtype=bool)
     terminated[[1, 3]] = True
     lives = np.arange(10)
-    for _ in range(2):
+    for frames in (FRAMES[:10], 255 - FRAMES[:10]):
         result = import_recording(
-            tmp_path, FRAMES[:10], ACTIONS[:10], np.ones(10) * (1 - np.isin(np.arange(10), [2, 4, 9])),
+            tmp_path, frames, ACTIONS[:10], np.ones(10) * (1 - np.isin(np.arange(10), [2, 4, 9])),
             terminated, game="my_game", episode_ids=ids, lives=lives,
         )  # fmt: skip
     assert result.round == 1
@@ -48,6 +48,18 @@ def test_several_episodes_row_for_row_and_a_second_round(tmp_path: Path):
     assert store.actions[[2, 4, 9]].tolist() == [0, 0, 0]
     assert store.lives.tolist() == [*range(10), *range(10)]
     assert window_starts(store.episode_ids, 5).tolist() == [5, 15]
+
+
+def test_the_same_frames_again_are_refused(tmp_path: Path):
+    for frames in (FRAMES[:10], FRAMES[10:20]):
+        import_recording(tmp_path, frames, ACTIONS[:10], game="my_game")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(
+        ValueError, match="has these 10 frames already, as round 1; give others, or delete it"
+    ):
+        import_recording(tmp_path, FRAMES[10:20], ACTIONS[:10], game="my_game", episode_ids=[0] * 5 + [1] * 5)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert import_recording(tmp_path, FRAMES[10:19], ACTIONS[:9], game="my_game").round == 2
 
 
 def test_a_video_a_folder_of_images_and_a_file_give_the_same_frames(tmp_path: Path):

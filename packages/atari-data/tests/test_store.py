@@ -201,7 +201,7 @@ def test_foreign_shards(tmp_path: Path):
     with pytest.raises(ValueError, match="holds no 'artifact' metadata"):
         FrameStore.open(tmp_path)
     save_file({"frames": frames}, path, {"artifact": '{"kind": "tokens", "schema": 1, "config": {}}'})
-    with pytest.raises(ValueError, match="is a tokens artifact of schema 1; expected frames"):
+    with pytest.raises(ValueError, match="is of kind tokens, schema 1; expected frames"):
         FrameStore.open(tmp_path)
     save_file({"frames": frames}, path, {"artifact": '{"kind": "frames", "schema": 1, "config": {}}'})
     with pytest.raises(ValueError, match="holds frames uint8"):

@@ -171,6 +171,14 @@ def test_sources(source, message, quantizer, random_codebooks):
             use(source)
 
 
+def test_a_directory_is_no_file(tmp_path, quantizer, random_codebooks):
+    q = quantizer(random_codebooks(8, (16, 16)))
+    with pytest.raises(ValueError, match="is a directory; give the name of a file"):
+        q.save(tmp_path)
+    with pytest.raises(ValueError, match="is a directory; expected a safetensors file of kind hrvq"):
+        HRVQ.load(tmp_path)
+
+
 def test_files_without_embeddings(tmp_path, quantizer, random_codebooks):
     q = quantizer(random_codebooks(8, (16, 16)))
     q.save(tmp_path / "q.safetensors")

@@ -29,14 +29,15 @@ def require_parts(layout: Layout, *parts: str) -> None:
     if missing:
         names = " and no ".join(_CALLED.get(part, part) for part in missing)
         does_it = train_command(layout.root)
-        made = _rounds_with(layout.root, parts)
+        made = _whole_rounds(layout.root)
         commands = "eval, probe, fidelity, dream and play"
         instead = f"; --round {made[-1]} of {commands} reads what is there" if made else ""
         raise ValueError(f"{layout.root} has no {names} yet; run {does_it} first{instead}")
 
 
-def _rounds_with(root: Path, parts: Sequence[str]) -> list[int]:
-    """Numbers of the earlier rounds that have made all of these parts, in order."""
+def _whole_rounds(root: Path) -> list[int]:
+    """Numbers of the earlier rounds that have made all that any command reads, in order."""
+    parts = ("encoder", "hrvq", "worldmodel", "agent")
     folders = (root / "rounds").glob("[0-9][0-9]*")
     numbers = sorted(int(path.name) for path in folders if path.name.isdecimal())
     return [n for n in numbers if all(getattr(Layout(root, n), part).exists() for part in parts)]

@@ -49,6 +49,9 @@ YOUNGER: dict[type, dict[str, Any]] = {
 RESERVED = ("all", "train", "validation", "peak_memory_gib")
 """What stands beside the games in a stage's numbers."""
 
+MOST_CODES = 2**15
+"""Of a level: files hold tokens as int16, which a higher code would turn into another."""
+
 PRESETS = ("tiny", "hour", "reference", "atari100k", "atari100k_cpu")
 
 
@@ -96,6 +99,8 @@ class RunConfig:
         for name in ("worldmodel", "actor", "predictor"):
             count = getattr(self, name).num_actions
             require(count == 18, f"{name}.num_actions is {count}; it is 18 in any game, ALE's full set")
+        most = max(self.worldmodel.codes)
+        require(most <= MOST_CODES, f"hrvq.codes is {most}; give at most {MOST_CODES} for a level")
         dreams, parts = self.train.agent.batch_size, self.agent.ppo_minibatches
         require(
             self.agent.algorithm != "ppo" or dreams >= parts,

@@ -66,8 +66,8 @@ def import_into_run(
     )
     if final.sum() < 2:
         console.print(
-            "a run needs 2 episodes or more, because one validates: import another recording, or give "
-            "--episode-ids",
+            "a run needs 2 episodes or more, because one validates: import another recording, or delete "
+            f"{layout.data(game)} and import this one again with --episode-ids",
         )
     else:
         console.print(f"train on it with {train_command(directory)}")

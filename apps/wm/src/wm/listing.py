@@ -121,9 +121,12 @@ def show_run(directory: Path, console: Console) -> None:
     console.print(table)
     print_report(config, manifest, console)
     does_it = train_command(directory)
+    again = f"which {does_it} makes again"
+    if config.collect.policy == "imported" and wrong.get("collect") == MISSING:
+        again = "of which `wm import` alone brings a recording again"
     for fault, remark in (
         (OUT_OF_DATE, "out of date, so not of these settings"),
-        (MISSING, f"files missing, which {does_it} makes again"),
+        (MISSING, f"files missing, {again}"),
         (ALTERED, f"altered since; put the originals back, or delete them and {does_it} makes them again"),
     ):
         if names := [name for name, known in wrong.items() if known == fault]:

@@ -158,7 +158,11 @@ def _asked(name: str, stages: Sequence[Stage], rounds: int) -> Stage:
     found = by_name.get(name) or by_name.get(name.removesuffix(f"-{rounds - 1}"))
     if found is None:
         near = [repr(known) for known in difflib.get_close_matches(name, by_name, n=1)]
-        meant = [f"`--set {name}`"] if "=" in name else near
+        meant = near
+        if "=" in name:
+            meant = [f"`--set {name}`"]
+        elif Layout(Path(name)).config.is_file():
+            meant = [f"`--run {name}`"]
         hint = f"did you mean {meant[0]}? " if meant else ""
         raise ValueError(f"unknown stage {name!r}; {hint}allowed: {', '.join(by_name)}")
     return found

@@ -63,7 +63,8 @@ def open_artifact(
         ValueError: the file is missing, damaged, cut short, not an artifact, or of another kind or schema.
     """
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; expected a safetensors file of kind {kind}")
+        wrong = "is a directory" if path.is_dir() else "does not exist"
+        raise ValueError(f"{path} {wrong}; expected a safetensors file of kind {kind}")
     try:
         with safe_open(path, framework="numpy") as file:
             entry = (file.metadata() or {}).get(METADATA_KEY)
@@ -82,7 +83,7 @@ def open_artifact(
         ) from error
     if (found_kind, found_schema) != (kind, SCHEMA):
         raise ValueError(
-            f"{path} is a {found_kind} artifact of schema {found_schema}; expected {kind}, schema {SCHEMA}"
+            f"{path} is of kind {found_kind}, schema {found_schema}; expected {kind}, schema {SCHEMA}"
         )
     return config, _map_tensor(path, mapped), others
 

@@ -1,9 +1,10 @@
 """Bring your own recording: frames and actions from anywhere, in the shards that collection writes."""
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from atari_data.collect import CollectResult
 from atari_data.games import NUM_ACTIONS, check_own_name
 from atari_data.rounds import new_round
 from atari_data.shards import FRAMES, ShardWriter
+from atari_data.store import FrameStore
 from atari_data.video import read_frames, to_frame
 from atari_data.windows import final_rows
 
@@ -58,7 +60,8 @@ def import_recording(
         lives: [T]; zeros when None.
 
     Raises:
-        ValueError: lengths, shapes or values do not fit; nothing has been written.
+        ValueError: lengths, shapes or values do not fit, or a round of ``directory`` has the same frames;
+            nothing has been written.
     """
     check_own_name(game)
     directory = Path(directory)
@@ -75,15 +78,18 @@ def import_recording(
         config = {**place.config, "source": "recording", "seed": None, "env": 0}
         writer = ShardWriter(place.staging, "recording", ram=False, config=config)
         stack.callback(writer.discard)
-        row = 0
+        row, digest = 0, hashlib.blake2b()
         for block in _batched(map(to_frame, pictures), _BLOCK):
             end = row + len(block)
             if end <= num_frames:
-                rows = {name: column[row:end] for name, column in columns.items()}
-                writer.append({FRAMES: np.stack(block), **rows})
+                some = np.stack(block)
+                digest.update(some.tobytes())
+                writer.append({FRAMES: some} | {name: column[row:end] for name, column in columns.items()})
             row = end
         if row != num_frames:
             raise ValueError(f"{frames} announces {num_frames} pictures and holds {row}; convert it again")
+        if place.round:
+            _require_new(FrameStore.open(directory), num_frames, digest.digest(), directory)
         writer.close(end=True)
         place.staged.extend(writer.paths)
     final = final_rows(columns["episode_ids"])
@@ -97,6 +103,21 @@ def import_recording(
         round=place.round,
         paths=place.paths,
     )
+
+
+def _require_new(store: FrameStore, num_frames: int, digest: bytes, directory: Path) -> None:
+    """Raise ValueError if a round has these frames: some would train and validate as well."""
+    for number, (begin, end) in enumerate(pairwise((0, *store.round_ends))):
+        if end - begin != num_frames:
+            continue
+        found = hashlib.blake2b()
+        for row in range(begin, end, _BLOCK):
+            found.update(store.frames[row : min(row + _BLOCK, end)].tobytes())
+        if found.digest() == digest:
+            raise ValueError(
+                f"{directory} has these {num_frames} frames already, as round {number}; give others, or "
+                "delete it to import these otherwise"
+            )
 
 
 def _columns(

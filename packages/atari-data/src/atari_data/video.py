@@ -147,7 +147,10 @@ def _opened(path: Path) -> Iterator[Any]:
                 raise ValueError(f"{path} holds no pictures; give a video or an image")
             yield container
     except av.FFmpegError as error:
-        raise ValueError(f"{path} cannot be decoded ({error}); give a video or an image") from error
+        raise ValueError(
+            f"{path} cannot be decoded ({error.strerror}); give a video, an image, a folder of images or a "
+            ".npy file"
+        ) from error
 
 
 def _count(path: Path) -> int:

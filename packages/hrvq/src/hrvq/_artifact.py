@@ -41,9 +41,11 @@ def save_artifact(path: str | Path, tensors: dict[str, Tensor], *, kind: str, co
     """Write ``tensors`` to ``path``, whole or not at all; equal input gives equal bytes.
 
     Raises:
-        ValueError: the config holds something that JSON does not.
+        ValueError: the config holds something that JSON does not, or ``path`` is a directory.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; give the name of a file")
     entry = metadata_entry(kind=kind, config=config)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -69,7 +71,8 @@ def load_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], di
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; expected a safetensors file of kind {kind}")
+        wrong = "is a directory" if path.is_dir() else "does not exist"
+        raise ValueError(f"{path} {wrong}; expected a safetensors file of kind {kind}")
     try:
         with safe_open(path, framework="pt") as file:
             entry = (file.metadata() or {}).get(METADATA_KEY)
@@ -85,6 +88,6 @@ def load_artifact(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], di
         ) from error
     if (found_kind, found_schema) != (kind, SCHEMA):
         raise ValueError(
-            f"{path} is a {found_kind} artifact of schema {found_schema}; expected {kind}, schema {SCHEMA}"
+            f"{path} is of kind {found_kind}, schema {found_schema}; expected {kind}, schema {SCHEMA}"
         )
     return tensors, config

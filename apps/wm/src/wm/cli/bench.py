@@ -67,7 +67,7 @@ def bench(
     Finished runs are skipped and an interrupted one goes on, so the same command, after an engine has run the
     commands of --submit-command, gathers what they made.
     """
-    from wm.bench.protocol import BenchOptions, bench_as_jobs, submit_commands
+    from wm.bench.protocol import RESULT, BenchOptions, bench_as_jobs, submit_commands
     from wm.bench.protocol import bench as run_bench
     from wm.config import default_preset
     from wm.device import named_device, pick_device
@@ -84,6 +84,8 @@ def bench(
         raise ValueError(
             "--engine submitit starts the runs and --submit-command only prints them; give one of them"
         )
+    if json_file is not None and json_file.resolve() == (out / RESULT).resolve():
+        raise ValueError(f"--json {json_file} is where the table of all runs is kept; give another file")
     if json_file is not None and submit_command is not None:
         raise ValueError("--json keeps results and --submit-command makes none; give one of them")
     named_device(device)  # whether it is there is seen where the runs are, which may be another machine

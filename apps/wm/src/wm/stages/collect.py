@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from atari_data import PROTOCOLS, FrameStore, Policy, collect, final_rows, shard_paths
+from atari_data import PROTOCOLS, FrameStore, Policy, collect, final_rows, games, shard_paths
 
 from wm.config import RunConfig
 from wm.device import one_thread
@@ -68,9 +68,10 @@ def require_sources(config: RunConfig, layout: Layout) -> None:
         if config.collect.policy != "imported":
             _spare_recording(directory)
         elif not directory.is_dir():
+            played = ", or have the game played with --set collect.policy=random"
             raise ValueError(
                 f"{directory} holds no recording, and collect.policy is imported; bring one in with "
-                "`wm import`, or have the game played with --set collect.policy=random"
+                f"`wm import`{played if directory.name in games() else ''}"
             )
 
 
@@ -83,8 +84,8 @@ def _imported(context: Context) -> Made:
         final = final_rows(store.episode_ids)
         if final.sum() < 2:
             raise ValueError(
-                f"{directory} holds 1 episode, and one must validate; import another recording, or give "
-                "--episode-ids"
+                f"{directory} holds 1 episode, and one must validate; import another recording, or delete "
+                "it and import this one again with --episode-ids"
             )
         lengths = np.diff(np.flatnonzero(final), prepend=-1)
         returns = np.add.reduceat(store.rewards, np.flatnonzero(final) + 1 - lengths, dtype=np.float64)
