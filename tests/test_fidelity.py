@@ -37,8 +37,10 @@ def test_every_horizon_stands_beside_copying_the_last_step(compared):
     tokens = pong["tokens"]
     assert len(tokens["agreement"]) == len(tokens["copy_agreement"]) == 6
     assert all(0 <= value <= 1 for row in tokens["agreement"] for value in row)
-    for name in ("reward", "continue"):
+    for name, constant in (("reward", "no reward"), ("continue", "no end")):
         assert len(pong[name]["error"]) == len(pong[name]["copy_error"]) == 6
+        row = next(line for line in output.splitlines() if f"{name} error | of always {constant}" in line)
+        assert f"| {pong[name]['constant_error'][0]:.3f}" in row
     assert pong["foreseen"].keys() == {"above zero", "below zero"}
     assert {"ball_y", "player_y"} <= pong["state"].keys()
     assert len(pong["state"]["player_y"]["error"]) == 6

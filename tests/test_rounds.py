@@ -23,12 +23,12 @@ from safetensors.numpy import load_file
 from token_worldmodel import TokenSampler, evaluate, load_tokens, load_worldmodel
 from wm.config import load_config
 from wm.console import make_console
+from wm.diagnostics import read_diagnostics
 from wm.policy import RunPolicy
 from wm.report import print_report
 from wm.reporter import Reporter
 from wm.rounds import layout_of_round
 from wm.run import Layout, Manifest
-from wm.signs import read_signs
 from wm.stage import Context
 from wm.stages.agent import VALIDATION_BATCHES, transitions
 
@@ -117,13 +117,13 @@ def test_only_later_rounds_are_held_near_the_policy_they_begin_with(looped):
 
 def test_signs_compare_what_was_dreamed_with_what_was_played(looped):
     layout = Layout(looped)
-    signs = read_signs(load_config(layout.config), Manifest(layout))
-    assert [s.steps for s in signs] == [600, 951, STEPS]
-    for s in signs:
+    found = read_diagnostics(load_config(layout.config), Manifest(layout))
+    assert [s.steps for s in found] == [600, 951, STEPS]
+    for s in found:
         assert None not in (s.imagined_reward, s.entropy, s.value_error, s.return_spread, s.real_reward)
     store = FrameStore.open(looped / "data" / "pong")
     begins = (*store.round_ends[:2], len(store))
-    for s, rows in zip(signs, (slice(*begins[:2]), slice(*begins[1:])), strict=False):
+    for s, rows in zip(found, (slice(*begins[:2]), slice(*begins[1:])), strict=False):
         signed, final = np.sign(store.rewards[rows]), final_rows(store.episode_ids)[rows]
         assert s.real_reward == pytest.approx(signed.sum() / (~final).sum())
 
@@ -198,10 +198,10 @@ def test_a_world_model_is_measured_on_new_play_before_it_learns_from_it(looped):
     for level, expected in zip(told["pong"], evaluate(model, new, ["pong"])["pong"], strict=True):
         assert level["count"] == expected.count == len(new) * (length - 1)
         assert level["cross_entropy"] == pytest.approx(expected.cross_entropy, rel=0.01)  # autocast
-    signs = read_signs(config, Manifest(Layout(looped)))
+    found = read_diagnostics(config, Manifest(Layout(looped)))
     later = [done[name]["metrics"]["new_play"]["all"] for name in ("worldmodel-1", "worldmodel")]
     expected = [levels[0]["cross_entropy"] for levels in later] + [None]
-    assert [sign.new_cross_entropy for sign in signs] == expected
+    assert [sign.new_cross_entropy for sign in found] == expected
 
 
 def test_predictors_are_measured_on_new_play_before_they_learn_from_it(looped):
@@ -242,8 +242,8 @@ def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(lo
     assert f"{len(tokens[1])} rows tokenised" in changed.output
     assert "hrvq-1: codes followed the embeddings 1% of the way" in changed.output
     assert f"{len(tokens[2]) - len(tokens[1])} rows tokenised" in changed.output
-    signs = changed.output.split("Round by round")[1]
-    assert "played" in signs
+    table = changed.output.split("Round by round")[1]
+    assert "played" in table
     measured = [name for name, record in stages(copy).items() if "new_play" in record["metrics"]]
     # The codes of the round between were not those of the one before.
     assert measured == ["worldmodel", "agent"]

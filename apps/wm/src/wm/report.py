@@ -8,9 +8,9 @@ from rich.console import Console
 
 from wm.config import RunConfig
 from wm.console import depth_name, shown, text_table
+from wm.diagnostics import diagnostics_table, hints_by_round, read_diagnostics
 from wm.measure.evaluation_report import print_scores
 from wm.run import Manifest
-from wm.signs import hints_by_round, read_signs, signs_table
 from wm.stage import BY_GAME
 from wm.stages import stages_of
 
@@ -41,9 +41,9 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
     if table.row_count:
         console.print(table)
     if config.rounds.count > 1 and only is None:
-        found = read_signs(config, manifest)
+        found = read_diagnostics(config, manifest)
         if found:
-            console.print(signs_table(config, found))
+            console.print(diagnostics_table(config, found))
         for line in hints_by_round(found):
             console.print(line)
     evaluated = manifest.stages.get("evaluate")

@@ -27,6 +27,7 @@ from wm.config import (
 )
 from wm.console import command
 from wm.device import autocast_dtype, pick_device
+from wm.diagnostics import remarks_after
 from wm.distributed import Team, join, leave
 from wm.freshness import stale_inputs, what_changes
 from wm.pipeline import require_inputs, run_stages, take_back
@@ -34,7 +35,6 @@ from wm.report import print_report
 from wm.reporter import Reporter, Sink, make_sinks, require_sinks
 from wm.run import Layout, Manifest, remove_leftovers, require_writable
 from wm.settings import merge, parse_override, unstructure
-from wm.signs import signs_after
 from wm.stage import Context, Stage
 from wm.stages import stages_of
 from wm.stages import start as start_stage
@@ -100,7 +100,7 @@ def train_run(
         only = None if asked is None else asked.name
         with closing(Reporter(console, layout.metrics if team.leads else None, sinks)) as reporter:
             manifest = run_stages(
-                stages, Context(config, layout, device, reporter, team), only=only, remarks=signs_after
+                stages, Context(config, layout, device, reporter, team), only=only, remarks=remarks_after
             )
         leave()
     print_report(config, manifest, console, only=only)

@@ -20,7 +20,7 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         f"{game}: {found['windows']} dreams of {protocol['horizon']} steps after {protocol['context']} "
         "real ones, with the actions really played; dream | copy of the last real step"
     )
-    table = NumbersTable(title, "", *(f"step {horizon}" for horizon in horizons), "beats copy at")
+    table = NumbersTable(title, "", *(f"step {horizon}" for horizon in horizons), "better at")
 
     def line(name: str, ours: list[float], copied: list[float], digits: int, sign: int = -1) -> None:
         form = f".{digits}f"
@@ -33,10 +33,12 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         ours, copied = ([row[level] for row in tokens[name]] for name in ("agreement", "copy_agreement"))
         line(f"L{level} agreement", ours, copied, 2, +1)
     table.add_section()
-    for name in ("reward", "continue"):
+    for name, constant in (("reward", "no reward"), ("continue", "no end")):
         if name in found:
             values = found[name]
             line(f"{name} error", values["error"], values["copy_error"], 3)
+            # Of what is rare a copy is wrong twice as often as who never expects it.
+            line(f"{name} error | of always {constant}", values["error"], values["constant_error"], 3)
     table.add_section()
     state = {
         name: values

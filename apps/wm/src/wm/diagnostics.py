@@ -34,7 +34,7 @@ class Hint(NamedTuple):
         return f"{self.trouble}: {self.seen}; {self.advice}"
 
 
-class RoundSigns(NamedTuple):
+class RoundDiagnostics(NamedTuple):
     """What one round's agent promised in its dreams, and what play brought. Absent numbers are None.
 
     Args:
@@ -70,8 +70,8 @@ class RoundSigns(NamedTuple):
     new_cross_entropy: float | None
 
 
-def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
-    """The signs of every round whose agent is trained, but for rounds of other games than the run's."""
+def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnostics]:
+    """Those of every round whose agent is trained, but for rounds of other games than the run's."""
     found = []
     for index in range(config.rounds.count):
         suffix, after = (round_suffix(each, config.rounds.count) for each in (index, index + 1))
@@ -88,7 +88,7 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
         new_codes, new_rewards = (_on_new_play(manifest, name + after) for name in ("worldmodel", "agent"))
         first = collected.metrics[config.games[0]]
         found.append(
-            RoundSigns(
+            RoundDiagnostics(
                 round=index,
                 steps=first.get("steps_in_all", first["steps"]),
                 collected_return={game: collected.metrics[game]["mean_return"] for game in config.games},
@@ -111,25 +111,29 @@ def read_signs(config: RunConfig, manifest: Manifest) -> list[RoundSigns]:
     return found
 
 
-def hints_by_round(found: Iterable[RoundSigns]) -> Iterator[str]:
+def hints_by_round(found: Iterable[RoundDiagnostics]) -> Iterator[str]:
     """A line for each trouble with the rounds that have it, and the numbers of the last of these."""
     by_trouble: dict[str, dict[int, Hint]] = {}
-    for signs in found:
-        for hint in hints(signs):
-            by_trouble.setdefault(hint.trouble, {})[signs.round] = hint
+    for diagnostics in found:
+        for hint in hints(diagnostics):
+            by_trouble.setdefault(hint.trouble, {})[diagnostics.round] = hint
     for of_rounds in by_trouble.values():
         last = list(of_rounds.values())[-1]
         yield f"round{'s' if len(of_rounds) > 1 else ''} {spans(of_rounds)}: {last}"
 
 
-def hints(signs: RoundSigns) -> list[Hint]:
+def hints(diagnostics: RoundDiagnostics) -> list[Hint]:
     """What is wrong, and what usually helps; empty if nothing is."""
-    return [*_play_hints(signs), *_training_hints(signs), *_foresight_hints(signs.new_foreseen)]
+    return [
+        *_play_hints(diagnostics),
+        *_training_hints(diagnostics),
+        *_foresight_hints(diagnostics.new_foreseen),
+    ]
 
 
-def _play_hints(signs: RoundSigns) -> Iterator[Hint]:
+def _play_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
     """What real play tells of the dream."""
-    imagined, real = signs.imagined_reward, signs.real_reward
+    imagined, real = diagnostics.imagined_reward, diagnostics.real_reward
     # A tenth of a point in a hundred steps is noise in any game.
     if imagined is not None and real is not None and imagined - real > 0.5 * abs(real) + 0.001:
         yield Hint(
@@ -140,9 +144,9 @@ def _play_hints(signs: RoundSigns) -> Iterator[Hint]:
         )
 
 
-def _training_hints(signs: RoundSigns) -> Iterator[Hint]:
+def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
     """What training tells of the world model and the agent."""
-    learned, held_out = signs.cross_entropy
+    learned, held_out = diagnostics.cross_entropy
     if learned is not None and held_out is not None and held_out > 2 * learned:
         yield Hint(
             "the world model overfits its play",
@@ -150,19 +154,19 @@ def _training_hints(signs: RoundSigns) -> Iterator[Hint]:
             "if games get no better, train it for fewer steps or on smaller batches, raise "
             "worldmodel.dropout or worldmodel.token_noise, or collect more",
         )
-    if signs.entropy is not None and signs.entropy < 0.05:
+    if diagnostics.entropy is not None and diagnostics.entropy < 0.05:
         yield Hint(
             "the policy has collapsed",
-            f"its entropy is {signs.entropy:.0%} of uniform play's",
+            f"its entropy is {diagnostics.entropy:.0%} of uniform play's",
             "raise agent.uniform_coef or agent.entropy_coef, or train the agent less in a round",
         )
-    if signs.entropy is not None and signs.entropy > 0.98:
+    if diagnostics.entropy is not None and diagnostics.entropy > 0.98:
         yield Hint(
             "the policy is still random",
-            f"its entropy is {signs.entropy:.0%} of uniform play's",
+            f"its entropy is {diagnostics.entropy:.0%} of uniform play's",
             "train the agent longer or lower agent.entropy_coef",
         )
-    error, spread = signs.value_error, signs.return_spread
+    error, spread = diagnostics.value_error, diagnostics.return_spread
     # Returns of hardly any spread are those of dreams in which nothing happens: then a small error is none.
     if error is not None and spread is not None and error > max(spread, 0.05):
         yield Hint(
@@ -170,7 +174,7 @@ def _training_hints(signs: RoundSigns) -> Iterator[Hint]:
             f"it errs by {error:.3f} where returns spread over {spread:.3f}",
             "train the agent longer or lower agent.gamma",
         )
-    yield from _foresight_hints(signs.foreseen)
+    yield from _foresight_hints(diagnostics.foreseen)
 
 
 def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[Hint]:
@@ -184,25 +188,25 @@ def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[Hin
             )
 
 
-def signs_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str]:
+def remarks_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str]:
     """The hints a finished stage gives rise to: an agent's of its training, play's of the agent before.
 
     An agent's stage also tells what the predictors before it foresaw of the play it learns from.
     """
-    signs = {found.round: found for found in read_signs(config, manifest)}
-    if stage.base == "agent" and stage.round in signs:
-        before = signs.get(stage.round - 1)
+    diagnostics = {found.round: found for found in read_diagnostics(config, manifest)}
+    if stage.base == "agent" and stage.round in diagnostics:
+        before = diagnostics.get(stage.round - 1)
         foreseen = _foresight_hints(before.new_foreseen if before else None)
         # Of its training only: play that there may be was the agent's that it replaced.
-        return [str(hint) for hint in (*foreseen, *_training_hints(signs[stage.round]))]
+        return [str(hint) for hint in (*foreseen, *_training_hints(diagnostics[stage.round]))]
     last = _last_play(config)
     about = stage.round if stage.name == last else stage.round - 1
-    if stage.base in ("collect", last) and about in signs:
-        return [str(hint) for hint in _play_hints(signs[about])]
+    if stage.base in ("collect", last) and about in diagnostics:
+        return [str(hint) for hint in _play_hints(diagnostics[about])]
     return []
 
 
-def signs_table(config: RunConfig, found: Iterable[RoundSigns]) -> Table:
+def diagnostics_table(config: RunConfig, found: Iterable[RoundDiagnostics]) -> Table:
     """A line for each round, its hints below."""
     reward = "reward sign" if config.dreams_in_signs else "reward"
     table = NumbersTable(
@@ -219,26 +223,26 @@ def signs_table(config: RunConfig, found: Iterable[RoundSigns]) -> Table:
         "L0 learned (nats)",
         "L0 then new (nats)",
     )
-    for signs in found:
+    for diagnostics in found:
         several = len(config.games) > 1
         returns = ", ".join(
-            f"{game} " * several + f"{shown(value, '.2f')} ({signs.collected_games[game]})"
-            for game, value in signs.collected_return.items()
+            f"{game} " * several + f"{shown(value, '.2f')} ({diagnostics.collected_games[game]})"
+            for game, value in diagnostics.collected_return.items()
         )
         table.add_row(
-            str(signs.round),
-            str(signs.steps),
+            str(diagnostics.round),
+            str(diagnostics.steps),
             returns,
-            shown(signs.imagined_reward, ".4f"),
-            shown(signs.real_reward, ".4f"),
-            shown(signs.entropy, ".0%"),
-            f"{shown(signs.value_error, '.3f')} ({shown(signs.return_spread, '.3f')})",
+            shown(diagnostics.imagined_reward, ".4f"),
+            shown(diagnostics.real_reward, ".4f"),
+            shown(diagnostics.entropy, ".0%"),
+            f"{shown(diagnostics.value_error, '.3f')} ({shown(diagnostics.return_spread, '.3f')})",
             *(
                 f"{shown(recall, '.0%')} of {count:.0f}" if count else "none seen"
-                for count, recall in signs.new_foreseen or signs.foreseen
+                for count, recall in diagnostics.new_foreseen or diagnostics.foreseen
             ),
-            shown(signs.cross_entropy[0], ".2f"),
-            shown(signs.new_cross_entropy, ".2f"),
+            shown(diagnostics.cross_entropy[0], ".2f"),
+            shown(diagnostics.new_cross_entropy, ".2f"),
         )
     return table
 

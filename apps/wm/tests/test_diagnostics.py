@@ -6,13 +6,22 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 from wm.config import RunConfig, build_config, read_preset
+from wm.diagnostics import (
+    ENOUGH,
+    Foreseen,
+    RoundDiagnostics,
+    diagnostics_table,
+    hints,
+    hints_by_round,
+    read_diagnostics,
+    remarks_after,
+)
 from wm.run import Layout, Manifest, StageRecord
 from wm.settings import parse_override
-from wm.signs import ENOUGH, Foreseen, RoundSigns, hints, hints_by_round, read_signs, signs_after, signs_table
 from wm.stages import stages_of
 
 SEEN = Foreseen(50, 0.8)
-HEALTHY = RoundSigns(
+HEALTHY = RoundDiagnostics(
     round=0,
     steps=1000,
     collected_return={"pong": 1.0},
@@ -153,21 +162,21 @@ def two_rounds(tmp_path, head: str, *, unit: bool) -> tuple[RunConfig, Manifest]
     return config, manifest
 
 
-def played(tmp_path, head: str, *, unit: bool) -> list[RoundSigns]:
-    return read_signs(*two_rounds(tmp_path, head, unit=unit))
+def played(tmp_path, head: str, *, unit: bool) -> list[RoundDiagnostics]:
+    return read_diagnostics(*two_rounds(tmp_path, head, unit=unit))
 
 
 def test_a_squashed_reward_is_not_compared_with_play(tmp_path):
     config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
     config = replace(config, agent=replace(config.agent, reward_transform="symlog"))
-    assert [found.imagined_reward for found in read_signs(config, manifest)] == [None, None]
+    assert [found.imagined_reward for found in read_diagnostics(config, manifest)] == [None, None]
 
 
 def test_a_clipped_reward_is_compared_with_signs(tmp_path):
     config, manifest = two_rounds(tmp_path, "two_hot", unit=False)
-    assert read_signs(config, manifest)[0].real_reward == 1.0  # a tenth of ten
+    assert read_diagnostics(config, manifest)[0].real_reward == 1.0  # a tenth of ten
     config = replace(config, agent=replace(config.agent, reward_transform="clip"))
-    assert [found.real_reward for found in read_signs(config, manifest)] == [0.1, None]
+    assert [found.real_reward for found in read_diagnostics(config, manifest)] == [0.1, None]
 
 
 def test_the_last_agents_play_is_counted_by_steps(tmp_path):
@@ -175,38 +184,38 @@ def test_the_last_agents_play_is_counted_by_steps(tmp_path):
     config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
     agent = {"mean": 30.0, "lengths": [100, 200, 300]}
     manifest.stages["evaluate"].metrics["games"]["ms_pacman"]["agent"] = agent
-    assert read_signs(config, manifest)[-1].real_reward == pytest.approx(0.15)
+    assert read_diagnostics(config, manifest)[-1].real_reward == pytest.approx(0.15)
 
 
 def test_where_agents_are_chosen_the_last_ones_play_is_its_own(tmp_path):
     """The evaluation's is that of whoever was chosen."""
     config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
     config = replace(config, choose=replace(config.choose, rounds=2))
-    assert [found.real_reward for found in read_signs(config, manifest)] == [0.1, None]
+    assert [found.real_reward for found in read_diagnostics(config, manifest)] == [0.1, None]
     candidates = [
         {"round": index, "games": {"ms_pacman": {"mean": mean, "lengths": [100]}}}
         for index, mean in enumerate((90.0, -20.0))
     ]
     manifest.stages["choose"] = replace(manifest.stages["evaluate"], metrics={"candidates": candidates})
-    assert [found.real_reward for found in read_signs(config, manifest)] == [0.1, -0.2]
+    assert [found.real_reward for found in read_diagnostics(config, manifest)] == [0.1, -0.2]
     stages = {stage.name: stage for stage in stages_of(config)}
-    (hint,) = signs_after(stages["choose"], config, manifest)
+    (hint,) = remarks_after(stages["choose"], config, manifest)
     assert hint.startswith("the dream is too optimistic: +0.1000 a step imagined, -0.2000 played")
-    assert signs_after(stages["evaluate"], config, manifest) == []
+    assert remarks_after(stages["evaluate"], config, manifest) == []
 
 
 def test_rounds_of_other_games_are_left_out(tmp_path):
     config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
     config = replace(config, games=("breakout",))
-    assert read_signs(config, manifest) == []
+    assert read_diagnostics(config, manifest) == []
     last = stages_of(config)[-1]
-    assert signs_after(last, config, manifest) == []
+    assert remarks_after(last, config, manifest) == []
     for name in ("collect-0", "worldmodel-0"):  # the first round has run since
         metrics = manifest.stages[name].metrics
         by_game = metrics.get("validation", metrics)
         by_game["breakout"] = by_game["ms_pacman"]
     manifest.stages["collect"] = replace(manifest.stages["collect"], metrics={"ms_pacman": {}})
-    assert [(found.round, found.real_reward) for found in read_signs(config, manifest)] == [(0, None)]
+    assert [(found.round, found.real_reward) for found in read_diagnostics(config, manifest)] == [(0, None)]
 
 
 def test_after_training_the_agent_is_judged_and_after_play_the_dream(tmp_path):
@@ -214,7 +223,7 @@ def test_after_training_the_agent_is_judged_and_after_play_the_dream(tmp_path):
     for name in ("agent-0", "agent"):
         manifest.stages[name].metrics["train"].update(reward=1.0, entropy_fraction=0.01)
     stages = {stage.name: stage for stage in stages_of(config)}
-    found = {name: signs_after(stage, config, manifest) for name, stage in stages.items()}
+    found = {name: remarks_after(stage, config, manifest) for name, stage in stages.items()}
     beginnings = {name: [hint.split(":")[0] for hint in hints] for name, hints in found.items() if hints}
     optimistic, collapsed = "the dream is too optimistic", "the policy has collapsed"
     assert beginnings == {
@@ -232,14 +241,14 @@ def test_what_was_foreseen_of_new_play_is_told_once_it_is_learned_from(tmp_path)
         "reward_count_positive": 40.0,
         "reward_recall_positive": 0.1,
     }
-    found = read_signs(config, manifest)
-    assert [signs.new_foreseen for signs in found] == [(Foreseen(1.0, 1.0), Foreseen(40.0, 0.1)), None]
+    found = read_diagnostics(config, manifest)
+    assert [each.new_foreseen for each in found] == [(Foreseen(1.0, 1.0), Foreseen(40.0, 0.1)), None]
     stages = {stage.name: stage for stage in stages_of(config)}
-    assert signs_after(stages["agent-0"], config, manifest) == []
-    (hint,) = signs_after(stages["agent"], config, manifest)
+    assert remarks_after(stages["agent-0"], config, manifest) == []
+    (hint,) = remarks_after(stages["agent"], config, manifest)
     assert hint.startswith("won points are rarely predicted: 10% of 40")
     console = Console(file=io.StringIO(), width=160)
-    console.print(signs_table(config, found))
+    console.print(diagnostics_table(config, found))
     first, second = (line for line in console.file.getvalue().splitlines() if " of 1" in line)
     assert "10% of 40" in first
     assert "of 40" not in second
@@ -250,7 +259,7 @@ def test_numbers_that_are_not_known_are_question_marks(tmp_path):
     manifest.stages["agent"].metrics["train"].update(reward=None, entropy_fraction=None)
     manifest.stages["agent"].metrics["predictors"]["reward_recall_negative"] = None
     console = Console(file=io.StringIO(), width=160)
-    console.print(signs_table(config, read_signs(config, manifest)))
+    console.print(diagnostics_table(config, read_diagnostics(config, manifest)))
     assert "? of 1" in console.file.getvalue()
 
 
