@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class BenchOptions:
     @property
     def pairs(self) -> list[tuple[str, int]]:
         """Game and seed of each run, as they are run: one seed in every game, then the next."""
-        return [(game, seed) for seed in self.seeds for game in self.games]
+        return [(game, seed) for seed, game in product(self.seeds, self.games)]
 
     def directory(self, game: str, seed: int) -> Path:
         """Where the run of a pair lies."""
@@ -109,7 +110,7 @@ def submit_commands(options: BenchOptions, template: str, device: str) -> list[s
             "word, such as: sbatch --gres=gpu:1 --wrap {quoted}"
         )
     lines = []
-    for game, seed in options.pairs:
+    for game, seed in product(options.games, options.seeds):
         command = ["wm", "bench", "--games", game, "--seeds", str(seed), "--preset", options.preset]
         command += ["--out", str(options.out), "--episodes", str(options.episodes), "--device", device]
         command += [part for text in options.overrides for part in ("--set", text)]
