@@ -155,7 +155,7 @@ def play_whole_games(
 def evaluate_run(
     opened: OpenedRun, play: EvaluateConfig, *, seed: int, json_file: Path | None, video: bool
 ) -> None:
-    """What `wm eval` does: play, print beside published scores, write JSON if asked, then film if asked.
+    """What `wm eval` does: play as ``play`` says, print beside published scores, write and film if asked.
 
     Raises:
         ValueError: the run has no agent, no game of ALE, or, to film with, no decoder or no place for films.
