@@ -13,8 +13,9 @@ from wm.run import Layout
 from wm.view.album import Album
 from wm.view.dream_film import draw
 from wm.view.films import sampled
+from wm.view.images import GOOD
 from wm.view.viewer import Viewer
-from wm.view.watching import DreamedGame, watch
+from wm.view.watching import DreamedGame, WatchedDream, watch
 
 CPU = torch.device("cpu")
 
@@ -110,6 +111,26 @@ def test_what_cannot_be_dreamed_is_said_in_a_sentence(run, tmp_path, missing, ar
     done = wm("dream", copy, "--device", "cpu", *arguments)
     assert done.code == 2
     assert message in done.output
+
+
+def test_a_film_of_one_level_has_room_for_its_rewards():
+    """A hundred gains, drawn in green over the right half of the foot."""
+    dream = WatchedDream(
+        real=np.zeros((2, 84, 84), np.uint8),
+        tokens=torch.zeros(102, 1, dtype=torch.int64),
+        actions=torch.zeros(101, dtype=torch.int64),
+        rewards=torch.ones(100),
+        continues=torch.ones(100),
+    )
+
+    class Black:
+        def draw(self, tokens, game):
+            return torch.zeros(len(tokens), 2, 84, 84)
+
+    (picture,) = draw(dream, Black(), "pong", range(101, 102))
+    green = (np.asarray(picture) == GOOD).all(-1).any(0).nonzero()[0]
+    assert picture.width == 726
+    assert (green >= 596).sum() >= 100
 
 
 def test_a_film_is_a_gif_or_a_video_and_nothing_else(run, tmp_path, monkeypatch):

@@ -50,6 +50,15 @@ def test_several_episodes_row_for_row_and_a_second_round(tmp_path: Path):
     assert window_starts(store.episode_ids, 5).tolist() == [5, 15]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_whole_numbers_may_be_floats_that_tell_them_apart(tmp_path: Path, dtype: type):
+    ids = (2.0 ** (np.finfo(dtype).nmant + 1) - 2 + np.repeat([0, 1], 5)).astype(dtype)
+    assert (
+        import_recording(tmp_path, FRAMES[:10], ACTIONS[:10], game="mine", episode_ids=ids).num_episodes == 2
+    )
+
+
 def test_the_same_frames_again_are_refused(tmp_path: Path):
     for frames in (FRAMES[:10], FRAMES[10:20]):
         import_recording(tmp_path, frames, ACTIONS[:10], game="my_game")
@@ -197,6 +206,14 @@ def test_pictures_are_shrunk_by_area():
         (
             {"episode_ids": [2.0**64] * 5 + [2.0**65] * 5},
             r"episode_ids holds 3.68\d+e\+19, too large for a float",
+        ),
+        (
+            {"episode_ids": (2**24 + np.repeat([0, 1], 5)).astype(np.float32)},
+            r"episode_ids holds 1\.67772e\+07, too large for a float",
+        ),
+        (
+            {"episode_ids": (2048 + np.repeat([0, 1], 5)).astype(np.float16)},
+            "episode_ids holds 2048, too large for a float",
         ),
         ({"episode_ids": [0] * 9}, r"episode_ids is int64 \(9,\)"),
         ({"lives": [256] * 10}, "lives go below 0 or above 255"),

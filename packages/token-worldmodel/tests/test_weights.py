@@ -55,7 +55,7 @@ def test_refuses_weights_of_another_configuration(make_model, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"this version does not understand .*rotary"):
         load_worldmodel(path)
     save_artifact(path, weights, kind="encoder", config=config)
-    with pytest.raises(ValueError, match=r"is a encoder artifact .* expected worldmodel"):
+    with pytest.raises(ValueError, match=r"is of kind encoder, .* expected worldmodel"):
         load_worldmodel(path)
     with pytest.raises(ValueError, match="does not exist"):
         load_worldmodel(tmp_path / "none.safetensors")

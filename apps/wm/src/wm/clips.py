@@ -56,7 +56,7 @@ class ClipSampler:
             if not len(starts):
                 raise ValueError(
                     f"{game} has no training episode of {length} steps; "
-                    "lower windows.clip or raise collect.num_steps"
+                    "lower windows.clip, or collect or import longer episodes"
                 )
             self._starts.append(starts)
             recent = starts[starts >= newest[game]] if newest else starts

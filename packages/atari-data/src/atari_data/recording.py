@@ -21,7 +21,6 @@ from atari_data.video import read_frames, to_frame
 from atari_data.windows import final_rows
 
 _BLOCK = 256
-_TOLD_APART = 2**53  # up to here every whole number is a float64 of its own
 _T = TypeVar("_T")
 
 
@@ -189,10 +188,12 @@ def _integers(values: Any, name: str, *lengths: int) -> NDArray[Any]:
     column = _load(values, name, *lengths)
     if not np.isfinite(column).all() or (column != np.floor(column)).any():
         raise ValueError(f"{name} holds numbers that are not whole; give integers")
-    if column.dtype.kind == "f" and (largest := np.abs(column).max()) > _TOLD_APART:
-        raise ValueError(
-            f"{name} holds {largest:g}, too large for a float to hold exactly; give smaller integers"
-        )
+    if column.dtype.kind == "f":
+        largest = float(np.abs(column).max())
+        if largest >= 2.0 ** (np.finfo(column.dtype).nmant + 1):  # from here on two may be one float
+            raise ValueError(
+                f"{name} holds {largest:g}, too large for a float to hold exactly; give smaller integers"
+            )
     return column.astype(np.int64)
 
 

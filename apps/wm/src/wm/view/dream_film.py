@@ -98,7 +98,8 @@ def _picture(
 
 
 def _canvas(levels: int) -> Image.Image:
-    width = 2 * MARGIN + 84 * BIG + MARGIN + levels * 84 * SMALL + (levels - 1) * GAP
+    columns = max(levels, 2)  # what stands above and below them needs the room of two
+    width = 2 * MARGIN + 84 * BIG + MARGIN + columns * 84 * SMALL + (columns - 1) * GAP
     return Image.new("RGB", (width, HEAD + 84 * BIG + FOOT), PAPER)
 
 

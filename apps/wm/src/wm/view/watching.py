@@ -178,7 +178,7 @@ class DreamedGame:
         if not len(starts):
             raise ValueError(
                 f"{self.game} has no validation episode of {context + 1} steps to dream on from; "
-                "raise collect.num_steps or lower dream.context"
+                "lower dream.context, or collect or import more play"
             )
         rng = np.random.default_rng(derive_seed(self.seed, "watch", self.game))
         while True:
