@@ -1,4 +1,4 @@
-"""Films: pictures of steps as a GIF, which shows anywhere, or as an mp4, a tenth as large."""
+"""Films: pictures of steps as a GIF, which shows anywhere, or as an mp4, which is sharper and smaller."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
