@@ -4,6 +4,7 @@ import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -255,6 +256,7 @@ def read_run(path: Path) -> dict[str, Any]:
     return merge(_before_younger(RunConfig), read_toml(path))
 
 
+@cache
 def _before_younger(section: type) -> dict[str, Any]:
     """The settings of `YOUNGER`, section by section as a file has them."""
     settings = dict(YOUNGER.get(section, {}))
