@@ -24,6 +24,9 @@ SMALL = [
     f"train.{stage}.{key}={value}" for stage, table in SMOKE["train"].items() for key, value in table.items()
 ]
 
+STAGES = ("collect", "encoder", "hrvq", "worldmodel", "agent", "decoder", "evaluate")
+"""Of a run of one round, in their order."""
+
 
 def options(settings: Iterable[str]) -> list[str]:
     """The settings as the command takes them: `--set` before each."""
