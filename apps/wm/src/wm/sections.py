@@ -17,10 +17,10 @@ class CollectConfig:
         num_envs: emulators stepped together.
         policy: ``random`` draws from the game's own actions; ``sticky_random`` repeats its last action with
             probability ``repeat``, and so gets further from the start; ``imported`` plays nothing, because
-            `wm import` has put recordings there, of games that need not be ALE's.
-        protocol: of the emulator, by name.
-        validation_fraction: share of the rows, by whole episodes, that nothing is trained on; none of one
-            episode alone.
+            the play was put there by `wm import`, and may be of a game that is not one of ALE's.
+        protocol: name of the emulator's protocol.
+        validation_fraction: share of the rows, in whole episodes, held out from all training; nothing is held
+            out if there is only one episode.
     """
 
     num_steps: int = 20_000
@@ -44,9 +44,9 @@ class QuantizeConfig:
 
     Args:
         epochs: passes over them, for each level.
-        refine: passes after these that move all levels together (`HRVQ.fit`): less is lost by all levels,
-            more by the first ones alone. Where codes go on as another round's, they are not refined again;
-            `hrvq.joint` keeps them so.
+        refine: passes after these that move all levels together (`HRVQ.fit`): the error of all levels falls,
+            that of the first ones alone rises. Codes that continue from another round are not refined again;
+            `hrvq.joint` keeps them refined.
         batch_size: vectors in a batch.
     """
 
@@ -66,8 +66,8 @@ class WindowConfig:
     Args:
         clip: consecutive steps whose moments the encoder learns to tell apart, at least 4.
         length: steps of a world model window.
-        game_weights: how often world model, predictors and dreams draw from each of the run's games, in their
-            order and relative to each other; alike by default.
+        game_weights: relative weights with which world model, predictors and dreams draw from the run's
+            games, in their order; equal by default.
     """
 
     clip: int = 40
@@ -90,8 +90,8 @@ class DreamConfig:
         horizon: imagined steps of a dream.
         temperature: of the dreamed tokens; 0 is greedy.
         life_loss_ends: whether a lost life counts as the end, so that the agent learns to keep its lives.
-        hidden_state: whether actor and critic see the world model's state beside the tokens: what it makes of
-            the steps before. In the real game the world model then reads along.
+        hidden_state: whether actor and critic see, besides the tokens, the world model's state: its summary
+            of earlier steps. In the real game the world model then has to read along.
     """
 
     context: int = 8
@@ -118,8 +118,9 @@ class EvaluateConfig:
         episodes: whole episodes per game, for the agent and for the random agent.
         num_envs: emulators stepped together.
         temperature: of the agent's choice among actions; 0 is greedy.
-        epsilon: share of the agent's actions that are drawn evenly instead. A policy that is sure of a move
-            that changes nothing waits for ever: in Breakout it may never serve. Dopamine and SPR take 0.001.
+        epsilon: share of the agent's actions drawn uniformly at random instead. A policy that is certain of
+            a move that changes nothing waits for ever: in Breakout it may never serve. Dopamine and SPR use
+            0.001.
         max_frames: emulated frames after which an episode is cut; 108000 (30 minutes) is the standard.
     """
 
@@ -143,11 +144,11 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ChooseConfig:
-    """Whose round's agent is the run's, of a run of several rounds.
+    """Which round's agent becomes the run's agent, in a run of several rounds.
 
     Args:
-        rounds: the last so many rounds' agents (or all) play, and the best is evaluated; 1 takes the last as
-            it is.
+        rounds: number of rounds, counted back from the last, whose agents play so that the best one is
+            chosen and evaluated (at most all rounds); 1 takes the last agent without such play.
         episodes: whole games that each of them plays, at ``evaluate.temperature``, from seeds that neither
             training nor evaluation uses. They are real play beyond ``collect.num_steps``, and are counted.
         max_frames: emulated frames after which a game is cut.
@@ -255,10 +256,10 @@ class WorldModelFitConfig(FitConfig):
     """The same for the world model.
 
     Args:
-        alike_codes: whether what is learned of a code is learned of those like it too. Tokens are foreseen
-            better then; Pong's agents play worse by it (docs/decisions/0012-likeness.md).
-        optimizer: ``adamw``; or ``muon`` for the matrices inside the blocks, with which more is foreseen
-            after as many steps, each a little longer (docs/decisions/0017-muon.md). Both have one rate.
+        alike_codes: whether what is learned about a code also updates similar codes. Tokens are then
+            predicted better, but agents play Pong worse (docs/decisions/0012-likeness.md).
+        optimizer: ``adamw``, or ``muon`` for the matrices inside the blocks, which predicts better after the
+            same number of steps, each a little longer (docs/decisions/0017-muon.md). Both use one rate.
     """
 
     alike_codes: bool = False
@@ -295,10 +296,10 @@ class RoundsConfig:
             model and the agent much of what they know, so they should come to rest early.
         worldmodel_steps: optimiser steps of the world model in each later round, from its weights so far;
             predictor_steps, agent_steps: likewise.
-        finish: the last round has so many times these steps. Nothing is collected after it, so what it makes
-            is what is scored; before, agents only have to lead to the next play.
-        agent_decay: what is left in the last round of actor's and critic's learning rate, as a share of
-            ``train.agent.learning_rate``: it falls evenly from round to round. 1: it stays.
+        finish: the last round takes this many times these steps. Nothing is collected after it and its agent
+            is the one that is scored, whereas earlier agents only have to produce the next play.
+        agent_decay: learning rate of actor and critic in the last round, as a share of
+            ``train.agent.learning_rate``; it falls evenly from round to round. With 1 it stays constant.
         anneal: whether the learning rate of actor and critic falls in the last round, as a cosine to a tenth,
             whatever ``train.agent.schedule`` is before (a stable phase and a decay: Hu et al. 2024, MiniCPM).
             Their steps are noisy; at a constant rate the last policy is one of many that they pass through.

@@ -24,8 +24,8 @@ def load_policy(
     ``atari_data.play_episodes`` and ``collect``, and an environment of Gymnasium with
     ``full_action_space=True``. On stderr it says what in the run is out of date.
 
-    With ``dream.hidden_state`` in the run it also remembers: it is then asked about the same plays in every
-    call, from their first frames on and once a step, or raises ValueError where it can tell.
+    With ``dream.hidden_state`` in the run the policy also has a memory: every call must then be about the
+    same games, from their first frames on and once per step. It raises ValueError where it detects otherwise.
 
     Args:
         run: the directory, as made by `wm train`.

@@ -41,7 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Token world models for Atari: train, evaluate and look into them.",
+    help="Token world models for Atari: train, evaluate and inspect them.",
 )
 
 
@@ -57,7 +57,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Token world models for Atari: train, evaluate and look into them."""
+    """Token world models for Atari: train, evaluate and inspect them."""
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -17,12 +17,12 @@ def atlas(
     ] = None,
     level: Annotated[
         list[int] | None,
-        typer.Option(help="Only this level, 0 is the coarsest; may be repeated.", show_default=False),
+        typer.Option(help="Only this level (0 is the coarsest); may be repeated.", show_default=False),
     ] = None,
-    examples: Annotated[int, typer.Option(min=1, max=24, help="Real frames of each code.")] = 6,
+    examples: Annotated[int, typer.Option(min=1, max=24, help="Real frames shown for each code.")] = 6,
     device: DeviceOption = "auto",
 ) -> None:
-    """Write one page that shows what each code stands for, who uses it, and what the games share."""
+    """Write a page that shows what each code stands for, which games use it, and what they share."""
     from wm.opening import open_to_read
     from wm.view.atlas_page import write_atlas
 

@@ -28,7 +28,7 @@ def bench(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and the result go.")] = Path("bench"),
     episodes: Annotated[
-        int, typer.Option(min=1, help="Episodes that each finished run plays, and random play too.")
+        int, typer.Option(min=1, help="Episodes played with each finished run, and at random.")
     ] = 100,
     engine: Annotated[
         Literal["local", "submitit"],
@@ -49,9 +49,9 @@ def bench(
     submit_command: Annotated[
         str | None,
         typer.Option(
-            help="Run nothing; print a command for each run, put into this text in the place of {command}, "
-            "or of {quoted} as one word (sbatch --wrap {quoted}), for Ray or another engine. {game}, {seed} "
-            "and {name} are filled in as well.",
+            help="Run nothing; print this text once per run, for Ray or another engine, with {command} "
+            "replaced by the run's command, or {quoted} by the same as one shell word "
+            "(sbatch --wrap {quoted}). {game}, {seed} and {name} are filled in as well.",
             show_default=False,
         ),
     ] = None,
@@ -62,10 +62,10 @@ def bench(
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train and play every game with every seed, and put it in one table beside published systems.
+    """Train and evaluate every game with every seed, and show the scores beside published ones in one table.
 
-    Finished runs are skipped and an interrupted one goes on, so the same command, after an engine has run the
-    commands of --submit-command, gathers what they made.
+    Finished runs are skipped and interrupted ones resume. So once another engine has run the commands printed
+    by --submit-command, the same command without that option gathers the results.
     """
     from wm.bench.protocol import RESULT, BenchOptions, bench_as_jobs, submit_commands
     from wm.bench.protocol import bench as run_bench

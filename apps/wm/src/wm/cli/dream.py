@@ -17,19 +17,19 @@ def dream(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The film, a GIF or an mp4. Default: RUN/dream-GAME-SEED.gif, of a round "
-            "RUN/dream-GAME-SEED-round-K.gif.",
+            help="Where to write the film, a GIF or an mp4. Default: RUN/dream-GAME-SEED.gif, or "
+            "RUN/dream-GAME-SEED-round-K.gif with --round.",
             show_default=False,
             callback=a_file,
         ),
     ] = None,
-    horizon: Annotated[int, typer.Option(min=1, help="Steps to dream; 15 are a second of play.")] = 60,
+    horizon: Annotated[int, typer.Option(min=1, help="Steps to dream; 15 make a second of play.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the opening frames and the dream.")] = 0,
     recorded: RecordedOption = False,
     index: RoundOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Film a dream of the agent, drawn level by level, with its actions and predicted rewards."""
+    """Film the agent playing in a dream, drawn level by level, with its actions and predicted rewards."""
     from wm.opening import open_to_read
     from wm.view.dream_film import film_run
 

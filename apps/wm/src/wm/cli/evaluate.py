@@ -37,7 +37,7 @@ def evaluate(
     max_frames: Annotated[
         int,
         typer.Option(
-            min=100, help="Emulated frames after which an episode is cut, whatever the run's limit."
+            min=100, help="Emulated frames after which an episode is cut off, regardless of the run's limit."
         ),
     ] = 108_000,
     video: Annotated[
@@ -50,9 +50,10 @@ def evaluate(
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Play whole episodes of the real game with a trained run, beside random play and published scores.
+    """Play whole episodes of the real game with a run's agent, and compare with random and published scores.
 
-    With --stage worldmodel: its predictions on the validation episodes, beside copy-last and unigram.
+    With --stage worldmodel: check the world model and score its predictions on the validation episodes
+    against two baselines, copying the last token and always predicting the commonest code.
     """
     from wm.measure.evaluation import evaluate_run
     from wm.measure.model_evaluation import evaluate_worldmodel

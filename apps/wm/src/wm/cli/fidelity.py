@@ -11,19 +11,19 @@ from wm.console import make_console
 def fidelity(
     run: RunArgument,
     horizon: Annotated[
-        int, typer.Option(min=1, help="Steps to dream, as far as the model's window goes.")
+        int, typer.Option(min=1, help="Steps to dream, at most what fits in the model's window.")
     ] = 50,
     context: Annotated[
         int | None,
-        typer.Option(min=1, help="Real steps before a dream. Default: the run's.", show_default=False),
+        typer.Option(min=1, help="Real steps before each dream. Default: the run's.", show_default=False),
     ] = None,
-    windows: Annotated[int, typer.Option(min=1, help="Dreams of each game.")] = 256,
+    windows: Annotated[int, typer.Option(min=1, help="Dreams per game.")] = 256,
     frames: Annotated[
-        int, typer.Option(min=200, help="Steps of fresh play to learn to read the state from, and to replay.")
+        int, typer.Option(min=200, help="Steps of fresh play, to train the state reader and to replay.")
     ] = 10_000,
     reader_steps: Annotated[int, typer.Option(min=1, help="Training steps of the state reader.")] = 1000,
     temperature: Annotated[
-        float, typer.Option(help="Temperature of the dreamed tokens, whatever the run's; 0 is greedy.")
+        float, typer.Option(help="Temperature of the dreamed tokens, regardless of the run's; 0 is greedy.")
     ] = 1.0,
     by_agent: Annotated[
         bool, typer.Option("--by-agent", help="Replay the agent's own play instead of random play.")
@@ -35,9 +35,9 @@ def fidelity(
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Replay real actions in the dream and tell how long tokens, rewards and state stay true.
+    """Replay real actions in dreams and measure how long tokens, rewards and state stay true.
 
-    Every number stands beside that of copying the last real step. JSON holds every horizon.
+    Every number is shown beside that of copying the last real step. The JSON holds every horizon.
     """
     from wm.measure.fidelity import FidelityOptions, fidelity_run
     from wm.opening import open_to_read

@@ -18,14 +18,14 @@ def import_recording(
     actions: Annotated[
         Path,
         typer.Argument(
-            help="Ids of the 18 actions, one a frame: .npy, or text with one a line.", show_default=False
+            help="Ids of ALE's 18 actions, one per frame: .npy, or text, one per line.", show_default=False
         ),
     ],
     game: Annotated[
-        str, typer.Option(help="The game's name; ALE's own for a game of ALE.", show_default=False)
+        str, typer.Option(help="The game's name; for an ALE game, its name in ALE.", show_default=False)
     ],
     rewards: Annotated[
-        Path | None, typer.Option(help="One a frame. Default: zeros.", show_default=False)
+        Path | None, typer.Option(help="One per frame. Default: zeros.", show_default=False)
     ] = None,
     terminated: Annotated[
         Path | None,
@@ -42,20 +42,20 @@ def import_recording(
     episode_ids: Annotated[
         Path | None,
         typer.Option(
-            help="One a frame, for several episodes in one file. Default: it is one.", show_default=False
+            help="One per frame, for several episodes in one file. Default: one episode.", show_default=False
         ),
     ] = None,
     lives: Annotated[
-        Path | None, typer.Option(help="One a frame. Default: zeros.", show_default=False)
+        Path | None, typer.Option(help="One per frame. Default: zeros.", show_default=False)
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(help="A preset or a TOML file for a new run. Default: tiny.", show_default=False),
     ] = None,
 ) -> None:
-    """Make a recording the data of a run; `wm train --run RUN` then learns from it.
+    """Import a recording as the data of a run; `wm train --run RUN` then learns from it.
 
-    Again with the same run, it adds a recording: more episodes of a game, or another game.
+    Used again on the same run, it adds a recording: more episodes of a game, or another game.
     """
     from wm.importing import import_into_run
 

@@ -74,7 +74,7 @@ RoundOption = Annotated[
     typer.Option(
         "--round",
         min=0,
-        help="Use the parts made in this round (the first is 0). Default: the run's final parts.",
+        help="Use the models of this round (the first is 0). Default: the run's final ones.",
         show_default=False,
     ),
 ]
@@ -82,8 +82,8 @@ RecordedOption = Annotated[
     bool,
     typer.Option(
         "--recorded",
-        help="Draw with the mean of the recorded frames that have the same tokens instead of the decoder, as "
-        "--round always does: only the final parts have a decoder.",
+        help="Draw each step as the mean of the recorded frames with the same tokens instead of with the "
+        "decoder. --round always does this, since only the run's final parts have a decoder.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda or cuda:N.")]

@@ -14,9 +14,9 @@ def play(
     game: Annotated[
         str | None, typer.Option(help="One of the run's games. Default: its first.", show_default=False)
     ] = None,
-    agent: Annotated[bool, typer.Option("--agent", help="Let the agent begin; any move takes over.")] = False,
+    agent: Annotated[bool, typer.Option("--agent", help="Let the agent start; any move takes over.")] = False,
     speed: Annotated[
-        float, typer.Option(min=0.1, max=60, help="Steps a second; the game itself makes 15.")
+        float, typer.Option(min=0.1, max=60, help="Steps per second; the real game runs at 15.")
     ] = 15.0,
     out: Annotated[
         Path | None,

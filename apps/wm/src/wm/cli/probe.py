@@ -12,14 +12,14 @@ from wm.console import make_console
 def probe(
     run: RunArgument,
     frames: Annotated[
-        int, typer.Option(min=200, help="Steps of fresh play to learn from; half as many test.")
+        int, typer.Option(min=200, help="Steps of fresh play to train on; half as many more for the test.")
     ] = 10_000,
     probe_steps: Annotated[int, typer.Option(min=20, help="Training steps of an MLP probe.")] = 1000,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Seed for the fresh play and the probes.")
     ] = 1000,
     supervised: Annotated[
-        bool, typer.Option("--supervised", help="Also train the same encoder on the labels, to compare with.")
+        bool, typer.Option("--supervised", help="Also train the same encoder on the labels, for comparison.")
     ] = False,
     f1: Annotated[
         bool, typer.Option("--f1", help="Also follow the AtariARI protocol: weighted F1 by category.")

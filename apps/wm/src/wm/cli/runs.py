@@ -12,7 +12,7 @@ from wm.console import make_console
 def runs(
     directory: Annotated[Path, typer.Argument(help="Where runs are kept.")] = Path("runs"),
 ) -> None:
-    """List the runs in a directory, a line each."""
+    """List the runs in a directory, one per line."""
     from wm.listing import list_runs
 
     console = make_console()

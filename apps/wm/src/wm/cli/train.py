@@ -13,8 +13,8 @@ def train(
     stage: Annotated[
         str | None,
         typer.Argument(
-            help="Run one stage only: collect, encoder, hrvq, worldmodel, agent, choose, decoder, evaluate; "
-            "of an earlier round, collect-0 and so on; start, of a run that begins with another's parts.",
+            help="Run only this stage: collect, encoder, hrvq, worldmodel, agent, choose, decoder, evaluate; "
+            "collect-0 and so on for an earlier round; start for a run made with --from.",
             show_default=False,
         ),
     ] = None,
@@ -42,8 +42,8 @@ def train(
         Path | None,
         typer.Option(
             "--from",
-            help="Begin with the trained encoder of this run, or more of it (start.parts), and with its "
-            "settings. Default: nothing.",
+            help="Start from the trained encoder of this run, or from more of it (start.parts), and from its "
+            "settings. Default: start from scratch.",
             show_default=False,
         ),
     ] = None,
@@ -58,22 +58,22 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="section.key=value over the preset, such as train.agent.steps=2400; may be repeated. "
-            "config.toml in a run has all of them.",
+            help="section.key=value, overrides the preset, such as train.agent.steps=2400; may be repeated. "
+            "A run's config.toml lists all settings.",
             show_default=False,
         ),
     ] = None,
     log: Annotated[
         list[str] | None,
         typer.Option(
-            "--log", help="tensorboard or wandb, beside metrics.jsonl; may be repeated.", show_default=False
+            "--log", help="tensorboard or wandb, besides metrics.jsonl; may be repeated.", show_default=False
         ),
     ] = None,
 ) -> None:
-    """Train everything from nothing: collect, encoder, hrvq, worldmodel, agent, decoder, evaluation, report.
+    """Train everything from scratch: collect, encoder, hrvq, worldmodel, agent, decoder, evaluation, report.
 
-    On a run that exists it goes on where it stopped: its settings hold unless --preset is given, finished
-    stages are skipped, and a changed setting re-runs just what depends on it.
+    An existing run resumes where it stopped: it keeps its settings unless --preset is given, skips finished
+    stages, and reruns only what depends on a changed setting.
     """
     from wm.training import train_run
 
