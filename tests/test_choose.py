@@ -82,6 +82,18 @@ def test_what_is_made_from_the_chosen_round_says_so(first):
         assert "encoder.safetensors" not in stages[name]["parents"]
 
 
+def test_a_choice_made_again_is_of_what_all_candidates_are_made_of(first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
+    again = wm("train", "choose", "--run", copy, "--device", "cpu", "--set", "choose.episodes=4")
+    assert again.code == 0, again.output
+    before, after = (
+        json.loads((run / "manifest.json").read_text())["stages"]["choose"]["parents"]
+        for run in (first, copy)
+    )
+    assert after == before
+    assert {"agent.safetensors", "rounds/00/agent.safetensors"} <= set(after)
+
+
 def test_no_command_reads_the_round_that_was_not_chosen(first, tmp_path):
     copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
     for name in ("encoder", "hrvq", "worldmodel", "agent"):

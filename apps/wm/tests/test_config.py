@@ -8,6 +8,7 @@ from wm.config import (
     default_directory,
     load_config,
     read_preset,
+    read_run,
     save_config,
 )
 from wm.run import fingerprint
@@ -55,6 +56,14 @@ def test_a_run_older_than_a_setting_was_made_without_it(tmp_path):
     assert (config.agent.uniform_coef, config.evaluate.epsilon, config.quantize.refine) == (0, 0, 0)
     assert (config.contrastive.layout_bands, config.hrvq.joint) == (0, False)
     assert config.train.worldmodel.optimizer == "adamw"
+
+
+def test_a_configuration_that_was_read_is_the_readers_own(tmp_path):
+    save_config(tmp_path / "config.toml", build_config(read_preset("tiny")))
+    read_run(tmp_path / "config.toml")["quantize"]["refine"] = 5
+    (tmp_path / "config.toml").write_text("")
+    read_run(tmp_path / "config.toml")["quantize"]["refine"] = 5
+    assert read_run(tmp_path / "config.toml")["quantize"]["refine"] == 0
 
 
 def test_one_setting_changes_every_size_that_follows_from_it():

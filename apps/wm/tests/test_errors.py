@@ -70,6 +70,12 @@ def test_a_defect_keeps_its_traceback():
         raise RuntimeError("ours")
 
 
+def test_a_traceback_of_any_error_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("WM_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="x is 1"), friendly_errors():
+        raise ValueError("x is 1")
+
+
 @pytest.mark.parametrize("name", get_command(app).commands)
 @pytest.mark.parametrize(("raised", "code"), [(ValueError("x is 1"), 2), (KeyboardInterrupt(), INTERRUPTED)])
 def test_every_command_ends_with_a_sentence(name, raised, code, monkeypatch, capsys):

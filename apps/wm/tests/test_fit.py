@@ -215,6 +215,18 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train(tmp_path, Regression())
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_a_checkpoint_that_does_not_fit_in_memory_is_not_called_damaged(tmp_path, monkeypatch, error):
+    train(tmp_path, Regression())
+
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(Regression, "load_state_dict", full)
+    with pytest.raises(type(error)):
+        train(tmp_path, Regression())
+
+
 class Slope(nn.Module):
     """A weight whose loss has a slope of its own at every step."""
 

@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -253,7 +254,7 @@ def read_run(path: Path) -> dict[str, Any]:
 
     One that was written before a setting existed was made without it, whatever a new one begins with.
     """
-    return merge(_before_younger(RunConfig), read_toml(path))
+    return merge(deepcopy(_before_younger(RunConfig)), read_toml(path))
 
 
 @cache
@@ -363,11 +364,17 @@ def nearest_preset(config: RunConfig) -> tuple[str, dict[str, Any]]:
     ours = flatten(given)
     differing = {}
     for name in PRESETS:
-        theirs = flatten(unstructure(build_config(read_preset(name))))
+        theirs = _settings_of(name)
         changed = (key for key in (ours | theirs) if key not in aside and ours.get(key) != theirs.get(key))
         differing[name] = {key: ours.get(key) for key in changed}
     name = min(PRESETS, key=lambda preset: len(differing[preset]))
     return name, differing[name]
+
+
+@cache
+def _settings_of(preset: str) -> dict[str, Any]:
+    """The settings of a preset that ships with the app, by their full names."""
+    return flatten(unstructure(build_config(read_preset(preset))))
 
 
 def load_config(path: Path) -> RunConfig:

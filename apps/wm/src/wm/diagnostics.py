@@ -158,7 +158,7 @@ def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
         yield Hint(
             "the policy has collapsed",
             f"its entropy is {diagnostics.entropy:.0%} of uniform play's",
-            "raise agent.uniform_coef or agent.entropy_coef, or train the agent less in a round",
+            "raise agent.entropy_coef, or train the agent less in a round",
         )
     if diagnostics.entropy is not None and diagnostics.entropy > 0.98:
         yield Hint(

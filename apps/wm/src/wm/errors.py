@@ -1,5 +1,6 @@
 """Failures become a sentence and an exit code, here only: 2 for what a user can cause, 130 for Ctrl-C."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,8 @@ _REMEDY = "fix it or give another path, and run the command again"
 @contextmanager
 def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Show errors of use as one sentence on stderr, without a traceback. Defects of ours keep theirs.
+
+    Many of these are ValueErrors too, so ``WM_TRACEBACK=1`` in the environment shows the traceback of any.
 
     A command that is interrupted says that it will go on, if ``resumes`` then says so.
     """
@@ -33,7 +36,8 @@ def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[
     except BrokenPipeError:
         raise  # who reads, such as `head`, has had enough; typer ends the command without a word
     except (ValueError, OSError, SafetensorError) as error:
-        if isinstance(error, SafetensorError) and "(os error " not in str(error):
+        foreign = isinstance(error, SafetensorError) and "(os error " not in str(error)
+        if foreign or os.environ.get("WM_TRACEBACK"):
             raise
         _say(f"error: {sentence(error)}")
         raise typer.Exit(2) from None

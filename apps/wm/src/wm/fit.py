@@ -72,7 +72,7 @@ def fit(
     trainable = [p for parameters in optimizer.param_groups for p in parameters["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = _Checkpoint(checkpoint, objective, optimizer, scaler)
-    start, tail = state.restore(device)
+    start, tail = state.restore()
     if start:
         reporter.say(f"{stage}: goes on at step {start} of {total}")
 
@@ -197,7 +197,7 @@ class _Checkpoint:
         with written_whole(self.path) as partial:
             partial.write_bytes(buffer.getbuffer())
 
-    def restore(self, device: torch.device) -> tuple[int, dict[str, list[float]]]:
+    def restore(self) -> tuple[int, dict[str, list[float]]]:
         """Put all back as it was: the step to go on at, 0 without a file, and the metrics so far.
 
         Raises:
@@ -206,12 +206,14 @@ class _Checkpoint:
         if not self.path.exists():
             return 0, {}
         try:
-            state = torch.load(self.path, map_location=device, weights_only=True)
+            state = torch.load(self.path, map_location="cpu", weights_only=True)  # not on a GPU twice
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             if state["scaler"]:  # empty if begun in bfloat16, on a GPU that has it
                 self.scaler.load_state_dict(state["scaler"])
             return int(state["step"]), state.get("tail", {})
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(

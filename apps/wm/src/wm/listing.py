@@ -52,7 +52,7 @@ def _summary(layout: Layout) -> tuple[str, ...]:
     """What `wm runs` says of a run, after its name."""
     config, manifest = load_config(layout.config), Manifest(layout)
     stages = stages_of(config)
-    wrong = _faults(stages, config, manifest)
+    wrong = _faults(stages, config, manifest, hashed=False)  # of a copied run that would take minutes
     left = len(wrong)
     last = max((record.finished for record in manifest.stages.values()), default="")
     scores = manifest.stages["evaluate"].metrics.get("games", {}) if "evaluate" in manifest.stages else {}
@@ -76,7 +76,9 @@ def _summary(layout: Layout) -> tuple[str, ...]:
     )
 
 
-def _faults(stages: Sequence[Stage], config: RunConfig, manifest: Manifest) -> dict[str, str]:
+def _faults(
+    stages: Sequence[Stage], config: RunConfig, manifest: Manifest, *, hashed: bool
+) -> dict[str, str]:
     """What is wrong with stages, by their names; nothing of those that are up to date."""
     old, faults = set(outdated(stages, config, manifest)), {}
     for name in (stage.name for stage in stages):
@@ -86,7 +88,7 @@ def _faults(stages: Sequence[Stage], config: RunConfig, manifest: Manifest) -> d
             faults[name] = OUT_OF_DATE
         else:
             try:
-                if manifest.check(name):
+                if manifest.check(name, hashed=hashed):
                     faults[name] = MISSING
             except ValueError:
                 faults[name] = ALTERED
@@ -107,7 +109,7 @@ def show_run(directory: Path, console: Console) -> None:
     console.print(f"settings: {preset}" + "".join(f"\n  {change}" for change in _changes(changed)))
     table = text_table("stage, and what it made", "size", "sha256")
     stages = stages_of(config)
-    wrong = _faults(stages, config, manifest)
+    wrong = _faults(stages, config, manifest, hashed=True)
     for stage in (stage.name for stage in stages):
         record = manifest.stages.get(stage)
         if record is None:

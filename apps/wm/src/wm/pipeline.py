@@ -180,8 +180,10 @@ def _import_compiler() -> None:
 def _read(stage: Stage, context: Context, manifest: Manifest) -> list[str]:
     """The stages whose artifacts it reads: where an earlier round's agent was chosen, that round's."""
     chosen = None if stage.continues else context.layout.earlier_round
-    of_round = {need: f"{need}-{chosen}" for need in stage.needs if f"{need}-{chosen}" in manifest.stages}
-    return [of_round.get(need, need) for need in stage.needs]
+    of_round = {need: f"{need}-{chosen}" for need in stage.needs}
+    # What reads an earlier round's artifacts by their name, as `choose` does, reads those of the last beside.
+    known = manifest.stages.keys() - set(stage.needs)
+    return [of_round[need] if of_round[need] in known else need for need in stage.needs]
 
 
 def _follow(stage: Stage, whole: Context, manifest: Manifest) -> bool:

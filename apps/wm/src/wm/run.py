@@ -183,20 +183,27 @@ class Manifest:
         """Take what the file says now.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: it is damaged, or written by a newer version.
         """
         layout = self.layout
         if layout.manifest.exists():
             try:
                 data = json.loads(layout.manifest.read_text(encoding="utf-8"))
-                self.stages, self.set_aside = (
-                    {name: StageRecord(**record) for name, record in records.items()}
-                    for records in (data["stages"], data.get("set_aside", {}))
-                )
+                schema = int(data["schema"])
+                if schema <= MANIFEST_SCHEMA:
+                    self.stages, self.set_aside = (
+                        {name: StageRecord(**record) for name, record in records.items()}
+                        for records in (data["stages"], data.get("set_aside", {}))
+                    )
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"{layout.manifest} is damaged ({error}); delete it and the stages run again"
                 ) from error
+            if schema > MANIFEST_SCHEMA:
+                raise ValueError(
+                    f"{layout.manifest} has schema {schema}, and this version of wm reads up to "
+                    f"{MANIFEST_SCHEMA}; update wm"
+                )
 
     def record(self, stage: str, record: StageRecord) -> None:
         """Add a finished stage and write the manifest.
@@ -260,11 +267,12 @@ class Manifest:
             }
         return described
 
-    def check(self, stage: str) -> list[str]:
+    def check(self, stage: str, *, hashed: bool = True) -> list[str]:
         """Artifacts of a recorded stage that are missing. Changed ones are an error.
 
         Hashing gigabytes takes seconds, so a file of recorded size and time is taken as unchanged, and the
-        time of one that had to be hashed is noted: a copied run has other times everywhere.
+        time of one that had to be hashed is noted: a copied run has other times everywhere. Without
+        ``hashed`` the size alone tells.
 
         Raises:
             ValueError: an artifact is not what the stage wrote (truncated, replaced, edited).
@@ -277,6 +285,8 @@ class Manifest:
                 continue
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) == (known["size"], known["mtime_ns"]):
+                continue
+            if not hashed and stat.st_size == known["size"]:
                 continue
             if stat.st_size != known["size"] or sha256(path) != known["sha256"]:
                 raise ValueError(

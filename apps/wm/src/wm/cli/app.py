@@ -16,6 +16,7 @@ from wm.cli.import_recording import import_recording
 from wm.cli.play import play
 from wm.cli.probe import probe
 from wm.cli.runs import runs, show
+from wm.cli.settings import settings
 from wm.cli.train import train
 from wm.errors import friendly_errors
 from wm.interrupt import stop_on_ctrl_c
@@ -73,6 +74,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor,
     "runs": runs,
     "show": show,
+    "settings": settings,
 }
 
 

@@ -57,13 +57,13 @@ def evaluate_worldmodel(opened: OpenedRun, *, json_file: Path | None) -> None:
     precision = autocast_dtype(config.train.worldmodel.precision, device)
     with opened.reporter.task("windows", sum(map(len, sampler.swept()))) as task:
 
-        def counted() -> Iterator[TokenBatch]:
+        def windows() -> Iterator[TokenBatch]:
             for batch in sampler.sweep():
                 yield batch
                 task.advance(len(batch.tokens))
 
         with autocast(precision, device):
-            measured = evaluate(model, counted(), config.games)
+            measured = evaluate(model, windows(), config.games)
     episodes = {game: held_out_episodes(config, known[game].episode_ids) for game in config.games}
     result: dict[str, Any] = {
         "protocol": {

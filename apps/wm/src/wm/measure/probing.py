@@ -187,7 +187,14 @@ class _Probe:
             embedded = [play.embed(encoder, background) for play in plays]
             yield Stage("supervised", *embedded)
             quantizer = HRVQ(self.config.hrvq).to(self.device)
-            quantizer.fit(embedded[0], **asdict(self.config.quantize), seed=self.options.seed)
+            fit = self.config.quantize
+            quantizer.fit(
+                embedded[0],
+                epochs=fit.epochs,
+                refine=fit.refine,
+                batch_size=fit.batch_size,
+                seed=self.options.seed,
+            )
             last = quantizer.config.levels - 1
             features = (after_levels(frozen(quantizer), z, last) for z in embedded)
             yield Stage(f"supervised {_after(last)}", *features)

@@ -15,11 +15,11 @@ from wm.artifacts import frozen_encoder
 from wm.device import generator, one_thread
 from wm.opened import OpenedRun
 from wm.policy import RecordedPolicy
-from wm.view.album import Album
+from wm.view.album import drawer_of
 from wm.view.films import videos, write_film
 from wm.view.images import FAINT, INK, PAPER, REAL, font, paste, reward_colour, to_bytes
 from wm.view.replay import DreamedEpisode, EpisodeFilm, best_and_median, dream_again, see_again
-from wm.view.viewer import Drawer, Viewer, draw_steps
+from wm.view.viewer import Drawer, draw_steps
 from wm.view.watching import Imagination
 
 BIG = 4
@@ -37,11 +37,10 @@ def film_games(
     played = result["protocol"]
     episodes, seed = played["episodes"], played["seed"]
     config, device, reporter = opened.config, opened.device, opened.reporter
-    viewer = Viewer.load(opened.layout, device) if opened.index is None else None
     imagination = Imagination.load(opened)
     encoder, backgrounds = frozen_encoder(opened.layout, device)
     for game, agent in recorded.items():
-        drawer = viewer or Album.load(opened.layout, game)
+        drawer = drawer_of(opened, game, recorded=False)
         wanted = best_and_median(result["games"][game]["agent"]["returns"])
         with reporter.task(f"film {game}", len(wanted)) as task, one_thread(device):
             seen = see_again(

@@ -1,0 +1,84 @@
+"""`wm settings`: every setting has a meaning that a user can read."""
+
+from dataclasses import dataclass
+
+import pytest
+from typer.testing import CliRunner
+from wm.cli import app
+from wm.config import PRESETS, build_config, read_preset
+from wm.setting_docs import all_settings, field_docs, find_settings, sections
+from wm.settings import flatten, unstructure
+
+
+def test_every_setting_of_a_run_says_what_it_means():
+    settings = all_settings()
+    assert [s.name for s in settings if len(s.text) < 8] == []
+    of_a_run = flatten(unstructure(build_config(read_preset("tiny"))))
+    assert [s.name for s in settings] == list(of_a_run)
+    assert {s.name.rpartition(".")[0] for s in settings} - {""} == set(sections())
+    assert all(sections().values())
+
+
+def test_meanings_are_read_from_docstrings_and_from_below_fields():
+    @dataclass
+    class Base:
+        """A base.
+
+        Args:
+            first: one thing, told
+                in two lines.
+            second, third: two things: alike.
+
+        More about it.
+        """
+
+        first: int = 0
+        second: int = 0
+        third: int = 0
+
+    @dataclass
+    class Extended(Base):
+        """One more."""
+
+        fourth: int = 0
+        """Of ``fourth``
+        alone."""
+        third: int = 1
+        """Another now."""
+
+    assert field_docs(Extended) == {
+        "first": "one thing, told in two lines.",
+        "second": "two things: alike.",
+        "third": "Another now.",
+        "fourth": "Of `fourth` alone.",
+    }
+
+
+def test_settings_are_found_by_section_by_name_and_by_a_part_of_it():
+    assert [s.name for s in find_settings("windows")] == [
+        "windows.clip",
+        "windows.length",
+        "windows.game_weights",
+    ]
+    assert [s.name for s in find_settings("seed")] == ["seed"]
+    assert [s.name for s in find_settings("train.agent.clip")] == ["train.agent.clip"]
+    assert [s.name for s in find_settings("layout_b")] == ["contrastive.layout_bands"]
+    with pytest.raises(ValueError, match="no section or setting 'worldmodell'; did you mean worldmodel"):
+        find_settings("worldmodell")
+    with pytest.raises(ValueError, match="no section or setting '§'; `wm settings` lists the sections"):
+        find_settings("§")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_command_shows_a_presets_values(preset):
+    shown = CliRunner().invoke(app, ["settings", "collect.num_steps", "--preset", preset])
+    assert shown.exit_code == 0, shown.output
+    assert f" {build_config(read_preset(preset)).collect.num_steps} " in shown.output
+    assert preset in shown.output
+
+
+def test_the_command_lists_the_sections():
+    shown = CliRunner().invoke(app, ["settings"])
+    assert shown.exit_code == 0, shown.output
+    for section in ("train.worldmodel", "rounds", "hrvq"):
+        assert f" {section} " in shown.output
