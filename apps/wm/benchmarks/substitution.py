@@ -46,7 +46,7 @@ SOURCES = ("ram", "supervised", "embedding", "tokens")
 LABELLED_STEPS = 100_000
 ENVS = 16
 CPU = torch.device("cpu")
-Step = tuple[Tensor, Tensor, np.ndarray, np.ndarray]  # features, actions; rewards and ends from the action before
+Step = tuple[Tensor, Tensor, np.ndarray, np.ndarray]  # features, actions; rewards, ends of the last actions
 
 
 class Player:
@@ -130,7 +130,7 @@ def from_ram(config: RunConfig, game: str, player: Player) -> Iterator[Step]:
 def batches(
     steps: Iterator[Step], size: int, horizon: int, mask: Tensor
 ) -> Iterator[tuple[ImaginedBatch, list[float]]]:
-    """Real play cut into stretches, like a dream's trajectories; with the returns of episodes that just ended."""
+    """Real play cut into stretches, like dreams; with the returns of episodes just ended."""
     score, returns = np.zeros(ENVS), []
     last = next(steps)
     over = last[3]

@@ -3,20 +3,20 @@
     uv run python apps/wm/benchmarks/transfer.py [--games pong breakout ms_pacman] [--steps 120000]
 
 For each game, a run of the other games goes as far as its world model. Then the game itself is trained on,
-with each of `--steps` of its play, in runs that differ only in what they start from:
+with each number of steps in `--steps`, in runs that differ only in what they start from:
 
     scratch     nothing
     encoder     the encoder of the other games, kept as it is, and new codes
     hrvq        encoder and codes of the other games, kept as they are
     worldmodel  the same, and their world model, trained on
     trained     the encoder of the other games, trained further for half of the steps, and new codes
-    short       nothing, and a quarter of the encoder's steps; only as far as the codes
-    tuned       the encoder of the other games, trained further as long as `short`, and new codes; as far as these
+    short       nothing, and a quarter of the encoder's steps; only to the codes
+    tuned       the encoder of the other games, trained further as long as `short`, and new codes; to these
 
-All use the preset `tiny` with one training seed. Prints a table for each game and number of steps: how much of
-the state survives (`wm probe`: R2 and mean error in RAM pixels of an MLP probe, on episodes of another seed),
-how well the world model predicts validation episodes, and what the agent scores. Finished runs are only read,
-so the same command continues after a stop, and single runs may be made in parallel beforehand:
+All use the preset `tiny` with one training seed. Prints a table for each game and number of steps: how much
+of the state survives (`wm probe`: R2 and mean error in RAM pixels of an MLP probe, on episodes of another
+seed), how well the world model predicts validation episodes, and what the agent scores. Finished runs are
+only read, so the same command continues after a stop, and single runs may be made in parallel beforehand:
 
     OMP_NUM_THREADS=1 uv run python apps/wm/benchmarks/transfer.py --only pong-120000-scratch-0
 """
