@@ -88,7 +88,7 @@ def open_plays(directory: Path, seed: int, steps: int) -> dict[str, Play]:
 
 
 class QuantizedEncoder(nn.Module):
-    """To the objective an encoder, but it returns the quantized embedding, and remembers the last one."""
+    """An encoder, as the objective sees it, that returns the quantized embedding; remembers the last."""
 
     def __init__(self, encoder: Encoder, quantizer: HRVQ) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Experiment:
             length=CLIP,
             batch_size=STRETCHES,
             seed=seed,
-            validates=lambda ids: np.zeros(len(ids), bool),  # there is other play to test on
+            validates=lambda ids: np.zeros(len(ids), bool),  # the test uses other play
             device=torch.device("cpu"),
         )
         rng = torch.Generator().manual_seed(seed)

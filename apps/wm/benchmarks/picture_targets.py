@@ -40,7 +40,7 @@ TARGETS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def principal(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both projected on the 384 directions of largest variance in the first."""
+    """Both projected onto the 384 directions of largest variance in the first."""
     mean, deviation = train.mean(0), train.std(0)
     unit = deviation + 0.3 * deviation[deviation > 0].median()
     train, test = (train - mean) / unit, (test - mean) / unit

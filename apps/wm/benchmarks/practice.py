@@ -60,7 +60,7 @@ class Repeat(Context):
         return super().first_batch + ((self.number + 1) << 24)
 
     def checkpoint(self, part: str = "") -> Path:
-        """A place where none is found."""
+        """A path at which no checkpoint is found."""
         return self.scratch / f"{part}.pt"
 
 

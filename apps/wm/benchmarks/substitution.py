@@ -13,7 +13,7 @@ true rewards and ends instead of predicted ones, and as the state one of
 
 If `tokens` learns like `ram`, the tokens hold what is needed and the dream is the limit; if not, the tokens
 are. Prints the mean reward per step over each tenth of the batches, and the mean return of the episodes that
-ended in it.
+ended during it.
 """
 
 import argparse

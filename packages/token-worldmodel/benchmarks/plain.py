@@ -1,4 +1,4 @@
-"""What to compare with: the same network written plainly, with the same weights and none of the tricks.
+"""The baselines: the same network written plainly, with the same weights and none of the package's tricks.
 
 It has a dense mask and PyTorch's attention over every position, and the usual key-value cache, which keeps
 every position and reads one at a time.

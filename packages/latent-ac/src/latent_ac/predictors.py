@@ -67,7 +67,8 @@ class TransitionPredictor(nn.Module):
 
     Rare classes are weighted up in the loss by w_c, which makes the network learn q(c|x) ~ p(c|x) w_c;
     ``probabilities`` subtracts log w_c from the logits again, so predictions are calibrated and only the
-    training effort is balanced (the same identity as in logit adjustment: Menon et al., 2021, https://arxiv.org/abs/2007.07314).
+    training effort is balanced (the same identity as in logit adjustment: Menon et al., 2021,
+    https://arxiv.org/abs/2007.07314).
     """
 
     support: Tensor

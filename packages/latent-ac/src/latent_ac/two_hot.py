@@ -56,7 +56,7 @@ def two_hot_cross_entropy(logits: Tensor, values: Tensor, bins: Tensor) -> Tenso
 
 
 def two_hot_nll(log_probs: Tensor, values: Tensor, bins: Tensor) -> Tensor:
-    """-sum_j weight_j log_probs_j: (..., N), (...) -> (...); two terms are gathered, no target is built."""
+    """-sum_j weight_j log_probs_j: (..., N), (...) -> (...); gathers two terms, builds no dense target."""
     if values.shape != log_probs.shape[:-1]:  # gather would accept fewer
         raise ValueError(
             f"values {tuple(values.shape)} do not fit logits {tuple(log_probs.shape)}; "

@@ -57,8 +57,8 @@ class MuonAdamW(torch.optim.Optimizer):
     Muon steps along the orthogonal matrix nearest to the gradient's momentum, so that no direction is learned
     slowly because others have larger gradients (Jordan et al., 2024,
     https://kellerjordan.github.io/posts/muon). Its steps are scaled to the root mean square of AdamW's (Liu
-    et al., 2025, https://arxiv.org/abs/2502.16982, eq. 4), so one learning rate serves both. It
-    treats a block's queries, keys and values as one matrix, as the model does.
+    et al., 2025, https://arxiv.org/abs/2502.16982, eq. 4), so one learning rate serves both. It treats
+    a block's queries, keys and values as one matrix, as the model does.
 
     Args:
         model: its parameters; embeddings, heads, norms and biases are AdamW's, in the groups of

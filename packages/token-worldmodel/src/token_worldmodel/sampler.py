@@ -53,10 +53,10 @@ def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: in
     """Which rows belong to validation episodes, bool (N,). Windows overlap, so a split by window would leak.
 
     Episodes are assigned in order, each only by the rows before it, so longer trajectories are split as their
-    beginning is. An episode is held out with probability ``fraction * (1 + lacking / mean)``,
-    where ``lacking`` is the number of rows by which validation falls short so far, and ``mean`` the mean
-    length of the episodes so far. The first episode is trained on; if no other is held out, the second is,
-    and goes back to training once a later one is held out: what was trained on is never held out later.
+    beginning is. An episode is held out with probability ``fraction * (1 + lacking / mean)``, where
+    ``lacking`` is the number of rows by which validation falls short so far, and ``mean`` the mean length of
+    the episodes so far. The first episode is trained on; if no other is held out, the second is, and goes to
+    training once a later one is held out: what was trained on is never held out later.
 
     Raises:
         ValueError: the fraction is not between 0 and 1, or the seed is not a whole number of at least 0.
