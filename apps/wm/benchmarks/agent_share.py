@@ -1,11 +1,11 @@
-"""Policy updates a second, dreams included, and the agent's share of their time.
+"""Policy updates per second, dreams included, and the agent's share of their time.
 
     uv run python apps/wm/benchmarks/agent_share.py [--preset atari100k] [--batch 64] [--device cuda]
 
-The world model, the codes and the agent have a preset's sizes and random weights, which cost what trained
-ones do. "world model" is the same dream with actions drawn blindly and nothing predicted from it; what a
-whole update takes beyond that is the agent's: choosing actions, predicting rewards and ends, the losses, and
-the optimiser steps. The two take turns in one process; the share is of the medians.
+The world model, the codes and the agent have a preset's sizes and random weights, which cost as much as
+trained ones. "world model" is the same dream with random actions and nothing predicted from it; what a whole
+update takes beyond that is the agent's share: choosing actions, predicting rewards and ends, the losses, and
+the optimiser steps. The two take turns in one process; the share is that of the medians.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""What commitment weights do when the encoder is trained through the quantizer, beside the frozen pipeline.
+"""What commitment weights do if the encoder is trained through the quantizer, next to the frozen pipeline.
 
     uv run python apps/wm/benchmarks/commitment.py [--data DIR] [--frames 20000] [--seeds 0 1]
 
 One encoder over three games. All settings share data, batches and a warm start without a quantizer. `frozen`
-goes on without one and gets its codes by k-means at the end; the others ask the same objective of the
-quantized embedding, straight through, with EMA codes. Prints a Markdown table for each seed, and their mean.
+continues without one and gets its codes by k-means at the end; the others apply the same objective to the
+quantized embedding, with straight-through gradients and EMA codes. Prints a Markdown table for each seed, and
+their mean.
 """
 
 import argparse
@@ -55,7 +56,7 @@ SETTINGS: dict[str, tuple[float, ...] | None] = {
     "schedule x384": tuple(384 * w for w in SCHEDULE),
     "uniform x384": tuple(384 * w for w in UNIFORM),
 }
-# The weights that docs/results/quantizer.md was measured with.
+# The weights with which docs/results/quantizer.md was measured.
 OBJECTIVE = ContrastiveConfig(layout_bands=0, layout_weight=3.0, picture_weight=0.0, reward_weight=0.5)
 WARM_START = FitConfig(steps=250, learning_rate=1e-3, warmup=50, weight_decay=1e-2, schedule="constant")
 Measured = dict[str, Tensor]  # a row of the table and its numbers
@@ -73,7 +74,7 @@ class Play:
 
 
 def open_plays(directory: Path, seed: int, steps: int) -> dict[str, Play]:
-    """Every game's play, collected first where it is missing."""
+    """Every game's play, collected first if it is missing."""
     plays = {}
     for game, variables in VARIABLES.items():
         path = directory / f"{game}_{seed}"
@@ -87,7 +88,7 @@ def open_plays(directory: Path, seed: int, steps: int) -> dict[str, Play]:
 
 
 class QuantizedEncoder(nn.Module):
-    """An encoder as the objective sees it that gets the quantized embedding instead; remembers the last."""
+    """An encoder, as the objective sees it, that returns the quantized embedding; remembers the last."""
 
     def __init__(self, encoder: Encoder, quantizer: HRVQ) -> None:
         super().__init__()
@@ -100,7 +101,7 @@ class QuantizedEncoder(nn.Module):
 
 
 class ThroughQuantizer(nn.Module):
-    """The encoder's objective, asked of the quantized embedding, plus the commitment loss."""
+    """The encoder's objective, applied to the quantized embedding, plus the commitment loss."""
 
     def __init__(self, objective: ContrastiveObjective, quantizer: HRVQ) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class ThroughQuantizer(nn.Module):
 
 
 class Experiment:
-    """All settings of one seed: a shared warm start, then each its own way."""
+    """All settings of one seed: a shared warm start, then each by itself."""
 
     def __init__(self, options: argparse.Namespace, seed: int, data: Path, folder: Path) -> None:
         self.options, self.seed, self.folder = options, seed, folder
@@ -131,7 +132,7 @@ class Experiment:
             length=CLIP,
             batch_size=STRETCHES,
             seed=seed,
-            validates=lambda ids: np.zeros(len(ids), bool),  # other play is there to test on
+            validates=lambda ids: np.zeros(len(ids), bool),  # the test uses other play
             device=torch.device("cpu"),
         )
         rng = torch.Generator().manual_seed(seed)
@@ -196,7 +197,7 @@ class Experiment:
         return rows
 
     def _described(self, train: Games, test: Games, codes: dict[str, HRVQ]) -> Measured:
-        """How well and how evenly the codes stand for the embeddings, and who shares them; by level."""
+        """How well codes represent embeddings, how evenly they are used, which games share them; by level."""
         rows, z = Measured(), torch.cat(list(test.values()))
         for name, quantizer in codes.items():
             error = metrics.distortion(z, quantizer.level_embeddings(quantizer.encode(z)))
@@ -232,7 +233,7 @@ def frozen_encoder_ignores_weights(embeddings: Tensor, seed: int) -> str:
 
 
 def table(runs: dict[str, list[Measured]]) -> str:
-    """Markdown: a line a measure, a column a setting, the mean over its runs in each cell."""
+    """Markdown: a row per measure, a column per setting, in each cell the mean over its runs."""
     lines = ["| | " + " | ".join(runs) + " |", "|---" * (len(runs) + 1) + "|"]
     for row in next(iter(runs.values()))[0]:
         cells = [torch.stack([found[row] for found in seeds]).mean(0).tolist() for seeds in runs.values()]

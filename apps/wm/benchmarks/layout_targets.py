@@ -1,13 +1,13 @@
-"""What of the state the layouts themselves hold that an encoder is asked for, and 3 x 256 codes of them.
+"""How much of the state is in the layouts that an encoder is trained to hold, and in 3 x 256 codes of them.
 
     uv run python apps/wm/benchmarks/layout_targets.py [--games ms_pacman] [--frames 50000]
 
-    together    `cnn_encoder.layout`: all that moves, and its brightness; every direction of the same variance
-    bands       `cnn_encoder.banded_layout`, as `together` brought to scale
-    louder      the same as `ContrastiveObjective` asks for it: every column in units of its deviation, the
-                lower frequencies the louder
+    together    `cnn_encoder.layout`: all that moves, and its brightness; whitened to equal variances
+    bands       `cnn_encoder.banded_layout`, whitened likewise
+    louder      the same as `ContrastiveObjective` uses it: every column in units of its standard deviation,
+                lower frequencies weighted higher
 
-MLP probes on sticky-random play, tested on other episodes: R2 of every position, and the ghosts' mean.
+MLP probes on sticky-random play, tested on other episodes: R2 of every position, and the mean of the ghosts'.
 """
 
 import argparse
@@ -32,7 +32,7 @@ TARGETS = ("together", "bands", "louder")
 
 
 def target(name: str, play: FreshPlay) -> Tensor:
-    """Of the whole stretches of some play, one after the other: float32 (N, F)."""
+    """The target for all complete stretches of the play, one after the other: float32 (N, F)."""
     frames = torch.from_numpy(play.frames())
     stretches = frames[: len(frames) // STRETCH * STRETCH].unflatten(0, (-1, STRETCH))
     banded = [
@@ -43,7 +43,7 @@ def target(name: str, play: FreshPlay) -> Tensor:
 
 
 def to_scale(name: str, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both by the statistics of the first."""
+    """Both scaled by the statistics of the first."""
     if name == "louder":
         scale = RunningScale(train.shape[1], floor=0.05)
         weights = loudness(FREQUENCIES).repeat(BANDS)
@@ -53,7 +53,7 @@ def to_scale(name: str, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def positions(play: FreshPlay, count: int) -> StateLabels:
-    """The places of what moves, fruit aside, which hardly ever is to be seen."""
+    """The positions of what moves, except fruit, which is hardly ever visible."""
     assert play.state is not None
     names, values, in_play = play.state
     kept = [i for i, name in enumerate(names) if name.endswith(("_x", "_y")) and "fruit" not in name]
@@ -61,7 +61,7 @@ def positions(play: FreshPlay, count: int) -> StateLabels:
 
 
 def scores(stage: Stage, train: StateLabels, test: StateLabels, config: MLPProbeConfig) -> str:
-    """R2 by variable; several enemies' is one mean."""
+    """R2 by variable; that of several enemies as one mean."""
     found = {row.variable: row.mlp_r2 for row in retention([stage], train, test, config)}
     ghosts = [found.pop(name) for name in list(found) if name.count("_") > 1]
     texts = [f"{name} {r2:.3f}" for name, r2 in found.items()]

@@ -2,13 +2,13 @@
 
     uv run python apps/wm/benchmarks/picture_targets.py [--games ms_pacman breakout] [--frames 24000]
 
-An embedding that is asked to hold a target linearly holds, at best, its 384 principal directions. Targets:
+An embedding trained to hold a target linearly holds, at best, its 384 principal directions. Targets:
 
     pixels      the frame
     coarse      the frame, averaged over squares of 2 x 2 pixels
     profiles    `cnn_encoder.picture`: how much of each brightness every row and column holds
 
-Every column in units of its standard deviation. Plain sticky-random play; the test is on episodes of another
+Every column is in units of its standard deviation. Plain sticky-random play; tested on episodes of another
 seed, without the frames that were seen before, as in `wm probe --f1`.
 """
 
@@ -40,7 +40,7 @@ TARGETS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def principal(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both on the 384 directions of most variance in the first."""
+    """Both projected onto the 384 directions of largest variance in the first."""
     mean, deviation = train.mean(0), train.std(0)
     unit = deviation + 0.3 * deviation[deviation > 0].median()
     train, test = (train - mean) / unit, (test - mean) / unit
@@ -49,7 +49,7 @@ def principal(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def target(name: str, frames: Tensor, background: Tensor) -> Tensor:
-    """A target of frames, uint8 (N, 84, 84) -> float32 (N, F)."""
+    """A target for frames, uint8 (N, 84, 84) -> float32 (N, F)."""
     return torch.cat([TARGETS[name](part, background) for part in frames.split(CHUNK)])
 
 

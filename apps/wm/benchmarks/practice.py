@@ -1,13 +1,13 @@
-"""One round's practice over and over: what a setting of dreams or learning is worth, without whole runs.
+"""One round's practice, repeated: what a setting of dreams or learning is worth, without whole runs.
 
     uv run python apps/wm/benchmarks/practice.py RUN --round 6 --repeats 3 --try dream.temperature=1.5
 
-The agent of the round before practises in the round's own world model as the run's settings say, and once
-more with each `--try` (settings with spaces between), every time from `--repeats` other seeds of the dreams;
-predictors, codes and play are the run's. Each agent plays the same whole games as it would be evaluated, and
-so does the one that they all begin with. Prints mean return and standard error of each, and of all that
-practised alike. Writes nothing to the run. How far repeats of one setting lie apart is what a setting has to
-beat: two whole runs show less (docs/log.md).
+The agent of the round before practises in the round's own world model with the run's settings, and again with
+each `--try` (settings separated by spaces), each time with `--repeats` different seeds of the dreams;
+predictors, codes and play are the run's. Each agent, and the one they all start from, plays the same whole
+games under the conditions of evaluation. Prints mean return and standard error of each agent, and of all with
+the same settings. Writes nothing to the run. The spread between repeats of one setting is what a setting has
+to beat; two whole runs show less (docs/log.md).
 """
 
 import argparse
@@ -37,30 +37,30 @@ from wm.windows import load_all_tokens
 
 @dataclass(frozen=True)
 class Practised(Layout):
-    """The places of a round, but for its agent."""
+    """The files of a round, except its agent's."""
 
     file: Path = Path()
 
     @property
     def agent(self) -> Path:
-        """Weights of an agent of the benchmark's own."""
+        """Weights of the benchmark's own agent."""
         return self.file
 
 
 @dataclass(frozen=True)
 class Repeat(Context):
-    """A round's practice with other dreams, which leaves its checkpoints elsewhere."""
+    """A round's practice with other dreams, whose checkpoints go elsewhere."""
 
     number: int = 0
     scratch: Path = Path()
 
     @property
     def first_batch(self) -> int:
-        """Of contexts and dreams: far from the run's own, and from other repeats'."""
+        """Number of the first batch of contexts and dreams: far from the run's own and other repeats'."""
         return super().first_batch + ((self.number + 1) << 24)
 
     def checkpoint(self, part: str = "") -> Path:
-        """Where none is found."""
+        """A path at which no checkpoint is found."""
         return self.scratch / f"{part}.pt"
 
 
@@ -105,7 +105,7 @@ class Practice:
         self.reporter = Reporter(console)
 
     def agent(self, index: int) -> Agent:
-        """The agent of a round, with the predictors of the one that is repeated."""
+        """The agent of a round, with the predictors of the round that is repeated."""
         config, _ = open_run(self.root)
         agent, judge = (
             load_agent(layout_of_round(self.root, config, each).agent) for each in (index, self.index)
@@ -115,7 +115,7 @@ class Practice:
         return agent.to(self.device)
 
     def practise(self, config: RunConfig, number: int) -> Agent:
-        """The agent of the round before after the round's practice, in dreams of this number."""
+        """The agent of the round before, after the round's practice in the dreams of repeat ``number``."""
         layout = layout_of_round(self.root, config, self.index)
         with tempfile.TemporaryDirectory() as scratch:
             context = Repeat(
@@ -134,7 +134,7 @@ class Practice:
         return agent.eval()
 
     def play(self, config: RunConfig, agent: Agent) -> tuple[str, str]:
-        """Mean return of whole games and its standard error; of several games, of all their episodes."""
+        """Mean return of whole games and its standard error; with several games, over all their episodes."""
         returns = []
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / "agent.safetensors"

@@ -1,19 +1,19 @@
-"""What limits the agent? The same actor-critic in the real game, on other states than a run's tokens.
+"""What limits the agent? The same actor-critic in the real game, on states other than a run's tokens.
 
     uv run python apps/wm/benchmarks/substitution.py RUN [--sources ram tokens] [--batches 150]
 
-Each batch is what a dream of the run would be: `train.agent.batch_size` stretches of `dream.horizon` steps,
-learned from with the run's own settings. Only where it comes from differs: the real emulator instead of the
-world model, true rewards and ends instead of predicted ones, and as the state
+Each batch is like one of the run's dreams: `train.agent.batch_size` stretches of `dream.horizon` steps,
+trained on with the run's own settings. Only its source differs: the real emulator instead of the world model,
+true rewards and ends instead of predicted ones, and as the state one of
 
     ram        every annotated RAM variable and its change since the step before, scaled to about one
     embedding  the run's encoder
     tokens     the run's encoder and quantizer: what its agent sees
-    supervised tokens of an encoder trained on the RAM labels of 100,000 steps, by a quantizer of its own
+    supervised tokens of an encoder trained on the RAM labels of 100,000 steps, with its own quantizer
 
-If `tokens` learns like `ram`, the tokens hold what it takes and the dream is the limit; if not, the tokens
-are. Prints the mean reward of a step over every tenth of the batches, and the mean return of the episodes
-that ended meanwhile.
+If `tokens` learns like `ram`, the tokens hold what is needed and the dream is the limit; if not, the tokens
+are. Prints the mean reward per step over each tenth of the batches, and the mean return of the episodes that
+ended during it.
 """
 
 import argparse
@@ -46,11 +46,11 @@ SOURCES = ("ram", "supervised", "embedding", "tokens")
 LABELLED_STEPS = 100_000
 ENVS = 16
 CPU = torch.device("cpu")
-Step = tuple[Tensor, Tensor, np.ndarray, np.ndarray]  # features, actions, and what the action before brought
+Step = tuple[Tensor, Tensor, np.ndarray, np.ndarray]  # features, actions; rewards, ends of the last actions
 
 
 class Player:
-    """Draws actions from the actor as it is now, and keeps what it saw."""
+    """Draws actions from the actor as it is at each call."""
 
     def __init__(self, actor: Actor, mask: Tensor, seed: int) -> None:
         self.actor, self.mask = actor, mask
@@ -63,7 +63,7 @@ class Player:
 
 
 def supervised(run: RunAtHand, game: str, background: Tensor, seed: int) -> tuple[Encoder, HRVQ]:
-    """The run's encoder and quantizer as they are when trained on labels."""
+    """Encoder and quantizer with the run's settings, the encoder trained on labels."""
     with fresh_play(run, game, LABELLED_STEPS, seed=seed, name="train") as labelled:
         encoder = train_supervised(run, labelled, background, seed=seed)
         quantizer = HRVQ(run.config.hrvq)
@@ -130,7 +130,7 @@ def from_ram(config: RunConfig, game: str, player: Player) -> Iterator[Step]:
 def batches(
     steps: Iterator[Step], size: int, horizon: int, mask: Tensor
 ) -> Iterator[tuple[ImaginedBatch, list[float]]]:
-    """Real play cut into stretches, as a dream's trajectories; with the returns of episodes just ended."""
+    """Real play cut into stretches, like dreams; with the returns of episodes just ended."""
     score, returns = np.zeros(ENVS), []
     last = next(steps)
     over = last[3]
@@ -142,7 +142,7 @@ def batches(
                 following = next(steps)
                 actions.append(last[1])
                 rewards.append(torch.from_numpy(following[2]))
-                # The step after an end starts another episode: nothing goes on into it.
+                # The step after an end starts another episode: nothing continues into it.
                 continues.append(torch.from_numpy((~(following[3] | over)).astype(np.float32)))
                 features.append(following[0])
                 score += following[2]
@@ -156,7 +156,7 @@ def batches(
 
 
 def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int, seed: int) -> None:
-    """Train an agent on one kind of state and print how it goes."""
+    """Train an agent on one kind of state and print its progress."""
     torch.manual_seed(seed)
     mask = torch.from_numpy(action_mask(game))
     codes = config.predictor.feature_dim

@@ -1,22 +1,22 @@
-"""What carries over between games: a run of each game begun with what a run of the others has learned.
+"""What carries over between games: a run of each game started from what a run of the others has learned.
 
     uv run python apps/wm/benchmarks/transfer.py [--games pong breakout ms_pacman] [--steps 120000]
 
-For each game a run of the other games goes as far as its world model. Then the game itself is learned from so
-many steps of its play, in runs that differ only in what they begin with:
+For each game, a run of the other games goes as far as its world model. Then the game itself is trained on,
+with each number of steps in `--steps`, in runs that differ only in what they start from:
 
     scratch     nothing
     encoder     the encoder of the other games, kept as it is, and new codes
     hrvq        encoder and codes of the other games, kept as they are
     worldmodel  the same, and their world model, trained on
-    trained     the encoder of the other games, trained on for half of the steps, and new codes
-    short       nothing, and a quarter of the encoder's steps; as far as the codes
-    tuned       the encoder of the other games, trained on for as many steps, and new codes; as far as these
+    trained     the encoder of the other games, trained further for half of the steps, and new codes
+    short       nothing, and a quarter of the encoder's steps; only to the codes
+    tuned       the encoder of the other games, trained further as long as `short`, and new codes; to these
 
-All are of the preset `tiny` with one training seed. Prints a table for each game and number of steps: what of
-the state survives (`wm probe`: R2 and mean error in RAM pixels of an MLP probe, on episodes of another seed),
-how well the world model predicts validation episodes, and what the agent scores. Runs that are finished are
-only read, so the same command goes on after a stop, and single runs may be made side by side beforehand:
+All use the preset `tiny` with one training seed. Prints a table for each game and number of steps: how much
+of the state survives (`wm probe`: R2 and mean error in RAM pixels of an MLP probe, on episodes of another
+seed), how well the world model predicts validation episodes, and what the agent scores. Finished runs are
+only read, so the same command continues after a stop, and single runs may be made in parallel beforehand:
 
     OMP_NUM_THREADS=1 uv run python apps/wm/benchmarks/transfer.py --only pong-120000-scratch-0
 """
@@ -84,7 +84,7 @@ def train(
 
 
 def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: list[str]) -> Path:
-    """The run of a game begun in one way, trained and probed; its directory."""
+    """Train and probe the run of a game started in one way; returns its directory."""
     directory, source = out / f"{game}-{steps}-{variant}-{seed}", None
     stages: list[str | None] = [None]
     if variant in TO_THE_CODES:
@@ -94,7 +94,7 @@ def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: lis
         for needed in ("collect", "encoder", "hrvq", "worldmodel"):
             train(source, others, 0, stage=needed)
         stages = ["start", *stages] if variant in TO_THE_CODES else stages
-    # The decoder only draws, and nothing here is looked at.
+    # The decoder only draws pictures, and none are looked at here.
     overrides = [f"collect.num_steps={steps}", "train.decoder.steps=10", *VARIANTS[variant]]
     for stage in stages:
         train(directory, [game], seed, stage=stage, start=source, overrides=overrides)
@@ -105,7 +105,7 @@ def learn(out: Path, game: str, steps: int, variant: str, seed: int, others: lis
 
 
 def rows(directory: Path, game: str) -> Iterator[tuple[str, str]]:
-    """Name and value of everything shown of a run."""
+    """Name and value of everything shown about a run."""
     stages = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))["stages"]
     probed = json.loads((directory / "probe.json").read_text(encoding="utf-8"))["games"][game]["retention"]
     retained = {(row["stage"], row["variable"]): row for row in probed}
@@ -147,7 +147,7 @@ def numbers(values: list[float], digits: int) -> str:
 
 
 def print_table(title: str, columns: dict[str, dict[str, str]]) -> None:
-    """Markdown, a column a variant."""
+    """Markdown, a column per variant."""
     print(f"\n### {title}\n\n| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name in next(iter(columns.values())):
         print(f"| {name} | {' | '.join(column.get(name, '') for column in columns.values())} |")

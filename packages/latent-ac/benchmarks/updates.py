@@ -1,16 +1,16 @@
-"""What the agent adds to a world model's dream, in milliseconds, against a plain implementation.
+"""What the agent adds to a world model's dream, in milliseconds, compared with a plain implementation.
 
     uv run python packages/latent-ac/benchmarks/updates.py [--batch 64 256] [--width 512] [--device cuda]
 
-Update: forward, backward, AdamW and slow critic on one dream. The plain peer calls actor, critic and slow
+Update: forward, backward, AdamW and slow critic on one dream. The plain form calls actor, critic and slow
 critic step by step, builds dense two-hot targets, and averages its slow critic one tensor at a time. Ours is
 timed on the same vectors and on the codes they are made of. All start from one agent, and their first losses
-are compared, so they compute the same thing.
+are compared to show that they compute the same thing.
 
-Dream: choosing the actions of one dream step by step, then predicting rewards and continuations: as plain,
-step by step on vectors; as ours, on codes, with the predictions in one pass at the end.
+Dream: choosing the actions of one dream step by step, and predicting rewards and continuations: the plain
+form step by step, on vectors; ours in one pass at the end, on vectors and on codes.
 
-Contestants alternate in one process, so noise falls on all; ratios are medians over rounds.
+Contestants alternate in one process, so noise affects all of them; ratios are medians over rounds.
 """
 
 import argparse

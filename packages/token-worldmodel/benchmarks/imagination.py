@@ -1,7 +1,7 @@
-"""Dreaming with this package and with the plain peers, in turn: imagined steps a second and their ratio.
+"""Dreaming with this package and with the plain forms, in turn: imagined steps per second and their ratio.
 
-Only the dreamt steps are timed, not the reading of the context: every form reads that in one pass, and
-the plain one is spared it by a cache of noise.
+Only the dreamed steps are timed, not the reading of the context: with a cache that is a single pass, and the
+plain cache skips it by holding noise.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 def our_seconds(
     model: WorldModel, tokens: torch.Tensor, actions: torch.Tensor, horizon: int, dtype: torch.dtype
 ) -> float:
-    """Seconds of one imagined step: from the second call of the policy to the last."""
+    """Seconds per imagined step, from the first call of the policy to the last."""
     calls = []
 
     def policy(tokens: torch.Tensor, state: torch.Tensor) -> torch.Tensor:

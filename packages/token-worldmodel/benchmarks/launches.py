@@ -1,7 +1,7 @@
-"""Whole dreams on a GPU: the plain cache, this package, and the same recorded as one CUDA graph, in turn.
+"""Whole dreams on a GPU, in turn: the plain cache, this package, and this package recorded as a CUDA graph.
 
-Prints imagined steps a second and their ratio to the first form. Reading the context counts for this package
-and not for the plain form, whose cache holds noise.
+Prints imagined steps per second and their ratio to the first form's. Reading the context counts for this
+package but not for the plain form, whose cache holds noise.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def main() -> None:
         for round_ in range(args.rounds + 3):
             for name, form in forms.items():
                 seconds = timed(lambda form=form, t=tokens, a=actions: form(t, a), device)
-                if round_ >= 3:  # warm by then, and recorded
+                if round_ >= 3:  # by then it is warm, and recorded
                     best[name] = min(best[name], seconds)
         for name, seconds in best.items():
             steps = batch * args.horizon / seconds
@@ -64,7 +64,7 @@ def act(tokens: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds until the device has done it."""
+    """Seconds until the device has finished."""
     finish = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     finish()
     began = time.perf_counter()

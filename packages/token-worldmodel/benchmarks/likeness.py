@@ -1,11 +1,11 @@
-"""What a world model gains on held-out episodes if alike codes learn together, and dreams of such a model.
+"""What a world model gains on held-out episodes if similar codes learn together, and how its dreams do.
 
     uv run python packages/token-worldmodel/benchmarks/likeness.py RUN/tokens/pong.safetensors \
         --codes RUN/hrvq.safetensors --rows 20000
 
-Two models are trained alike from one seed, one of them within `alike_codes_learn_together`; with ``--rows``
-on the first rows only, whose split is the beginning of the whole split. Both are scored on all held-out
-episodes.
+Two models are trained with the same settings and seed, one of them within `alike_codes_learn_together`; with
+``--rows`` only on the first rows, which are split as they are in the whole file. Both are scored on all
+held-out episodes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
     tensors = load_file(args.codes)
     levels = next(iter(games.values())).num_levels
     codebooks = [tensors[f"codebooks.{level}"] for level in range(levels)]
-    codes = tuple(len(codebook) for codebook in codebooks)  # also those that these tokens never show
+    codes = tuple(len(codebook) for codebook in codebooks)  # including codes that never occur in these tokens
     draws = {"length": args.length, "seed": args.seed}
     held_out = TokenSampler(games, batch_size=DREAMS, split="validation", **draws)
     for together in (False, True):

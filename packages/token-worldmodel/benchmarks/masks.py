@@ -1,4 +1,4 @@
-"""What each mask predicts of held-out episodes after the same short training, on token files of your own."""
+"""How well each mask predicts held-out episodes after the same short training, on token files of your own."""
 
 import argparse
 from dataclasses import fields
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, *, steps: int | None, windows: int, length: int) -> None:
-    """What a comparison of small models needs to know."""
+    """Options shared by the comparisons of small models."""
     parser.add_argument("files", type=Path, nargs="+", help="token artifacts, one per game")
     if steps is not None:
         parser.add_argument("--steps", type=int, default=steps)
@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int | None, windows: 
 
 
 def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **changes: Any) -> WorldModel:
-    """An untrained model for the games' tokens; with the codes that they show, unless told of more."""
+    """An untrained model for the games' tokens, with the codes that occur in them unless told of more."""
     values = {
         "num_levels": next(iter(games.values())).num_levels,
         "num_codes": 1 + max(int(trajectories.tokens.max()) for trajectories in games.values()),
@@ -81,7 +81,7 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
 
 
 def part(trajectories: TokenTrajectories, rows: slice) -> TokenTrajectories:
-    """Some of the rows."""
+    """A slice of the rows."""
     columns = {f.name: getattr(trajectories, f.name)[rows].copy() for f in fields(trajectories)}
     for flag in ("terminated", "truncated"):
         columns[flag][-1:] = False  # the final observation that follows may be cut off
@@ -99,7 +99,7 @@ def fit(model: WorldModel, train: TokenSampler, steps: int) -> None:
 def take_step(
     objective: WorldModelObjective, optimizer: torch.optim.Optimizer, batch: TokenBatch, rate: float
 ) -> float:
-    """One step at a learning rate; returns the loss before it."""
+    """One optimiser step at a learning rate; returns the loss before it."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,10 +1,10 @@
-"""What noise on the tokens read in training does to predictions, and to dreams, of held-out episodes.
+"""What noise on the input tokens in training does to predictions and dreams of held-out episodes.
 
     uv run python packages/token-worldmodel/benchmarks/noise.py TOKENS.safetensors --shares 0 0.05 0.1 0.2
 
-For each share a model is trained alike; then its predictions are scored with the true past, and dreams of the
-actions really played, after four real steps, are compared with what happened: agreement of L0 by horizon.
-With one share and different `--loss-weights` it compares those.
+For each share a model is trained with otherwise equal settings. Its predictions are scored given the true
+past, and its dreams, under the actions really played after four real steps, are compared with what happened:
+agreement of L0 by horizon. Run it with one share and different `--loss-weights` to compare those.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def print_dream(model: WorldModel, batch: TokenBatch, *, temperature: float, seed: int) -> None:
-    """How often L0 of dreams of the windows is right, by horizon, under the actions really played."""
+    """Print how often L0 is right in dreams of the windows under the actions really played, by horizon."""
     random = torch.Generator().manual_seed(seed)
     dream = replay(model, batch.tokens, batch.actions, CONTEXT, generator=random, temperature=temperature)
     found = token_fidelity(dream.tokens, batch.tokens[:, CONTEXT - 1 :])

@@ -1,13 +1,13 @@
-"""What overlapping windows do to a validation score, and how few passes it takes to get there.
+"""What overlapping windows do to a validation score, and how few passes it takes to reach it.
 
     uv run python packages/token-worldmodel/benchmarks/overlap.py \\
         pong.safetensors breakout.safetensors --rows 10000 --passes 50
 
-A tenth of each game's episodes is held out. Of the windows of the other episodes, one at every row, a tenth
-is held out too: its rows are all in windows that are trained on. The same model is scored on both, beside
-copying the step before, and in the end by how many steps it has read before the one it foresees: what little
-context leaves open is learned by heart in no number of passes. A pass is as many rows read as there are rows
-to train on.
+A tenth of each game's episodes is held out. Of the windows of the other episodes, one beginning at every row,
+a tenth is held out too, but all of their rows are in windows that are trained on. The same model is scored on
+both, next to copying the step before, and at the end also by how many steps it has read before the one it
+predicts: what a short context leaves open is not memorised in any number of passes. A pass reads as many rows
+as there are rows to train on.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from token_worldmodel.sampler import split_episodes, window_starts
 
 
 def windows_of(sampler: TokenSampler, games: list[TokenTrajectories]) -> list[np.ndarray]:
-    """Those to train on, those held out among them, and of held-out episodes: (N, 2), game and first row."""
+    """Windows to train on, held out among these, and of held-out episodes: (N, 2), game and first row."""
     kinds: list[list[np.ndarray]] = [[], [], []]
     for game, trajectories in enumerate(games):
         starts = window_starts(trajectories.episode_ids, sampler.length)
@@ -43,7 +43,7 @@ def windows_of(sampler: TokenSampler, games: list[TokenTrajectories]) -> list[np
 
 
 def score(model: WorldModel, sampler: TokenSampler, windows: np.ndarray) -> str:
-    """Accuracy of each level beside copying, on up to 256 windows drawn once for all."""
+    """Accuracy of each level next to copying, on up to 256 windows, the same at every call."""
     picked = windows[np.random.default_rng(2).permutation(len(windows))[:256]]
     parts = np.array_split(picked, math.ceil(len(picked) / 32))
     return "  ".join(
@@ -55,7 +55,7 @@ def score(model: WorldModel, sampler: TokenSampler, windows: np.ndarray) -> str:
 
 @torch.no_grad()
 def by_context(model: WorldModel, sampler: TokenSampler, windows: np.ndarray) -> str:
-    """Accuracy of each level by the number of steps read before, on up to 1024 windows drawn once for all."""
+    """Accuracy of each level by the number of steps read before, on up to 1024 windows, always the same."""
     picked = windows[np.random.default_rng(2).permutation(len(windows))[:1024]]
     right = torch.zeros(model.config.num_levels, sampler.length - 1)
     for some in np.array_split(picked, math.ceil(len(picked) / 32)):

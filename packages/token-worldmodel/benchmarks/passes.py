@@ -1,11 +1,11 @@
-"""How often little play may be read before a model learns it by heart: held-out episodes after each pass.
+"""How many passes over little play a model can make before it memorises it: scores on held-out episodes.
 
     uv run python packages/token-worldmodel/benchmarks/passes.py \\
         pong.safetensors --rows 10000 --passes 5 10 20 40 --dropout 0.1
 
-The first `--rows` rows are trained on, whole episodes of the `--held-out` rows after them are the test. For
-each number of passes a model is trained anew, with a cosine of its own. A pass is as many rows read as there
-are rows to train on.
+The first `--rows` rows are for training, whole episodes of the `--held-out` rows after them for testing. For
+each number of passes a model is trained from scratch, with its own cosine schedule. A pass reads as many rows
+as there are rows to train on.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The peers: the same network written plainly, with the same weights and none of the package's tricks.
+"""The baselines: the same network written plainly, with the same weights and none of the package's tricks.
 
-A dense mask and PyTorch's attention over every position, and the usual key-value cache that keeps every
-position and reads one at a time.
+It has a dense mask and PyTorch's attention over every position, and the usual key-value cache, which keeps
+every position and reads one at a time.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def add_size(parser: argparse.ArgumentParser) -> None:
-    """Options for the size of both models; by default the reference's."""
+    """Options for the size of both models; by default that of the reference model."""
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=6)
@@ -97,7 +97,7 @@ class PlainWorldModel(nn.Module):
 
     @torch.no_grad()
     def dream_cached(self, tokens: Tensor, horizon: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Dream one step a ``next``, with a cache of every position; the context's is noise, of its size."""
+        """Dream one step per ``next``, with a cache of every position; for the context it holds noise."""
         c = self.config
         batch, context, levels = tokens.shape
         shape = (batch, c.num_heads, (context + horizon + 1) * c.step_size, c.dim // c.num_heads)
@@ -134,7 +134,7 @@ class PlainWorldModel(nn.Module):
 
     @torch.no_grad()
     def dream_rerun(self, tokens: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-        """One step by reading the whole window again for each token; tokens (B, C, L), actions (B, C)."""
+        """Dream one step, reading the whole window again for each token; tokens (B, C, L), actions (B, C)."""
         tokens = F.pad(tokens, (0, 0, 0, 1))
         actions = F.pad(actions, (0, 1))
         for level in range(self.config.num_levels):

@@ -1,4 +1,4 @@
-"""Training steps of this package and of the plain network, in turn: windows a second and their ratio."""
+"""Training steps of this package and of the plain network, in turn: windows per second and their ratio."""
 
 import argparse
 import time

@@ -1,4 +1,4 @@
-"""Checks shared by the configurations: one sentence with the name, the value and what is allowed."""
+"""Checks shared by the configurations; errors give the name, the value and what is allowed."""
 
 import math
 from numbers import Integral, Real
@@ -14,7 +14,7 @@ def require(condition: bool, name: str, value: Any, allowed: str) -> None:
 
 
 def number(value: Any) -> float:
-    """The value, or NaN, which no range holds, in place of what is no number."""
+    """The value as a float; NaN, which is in no range, if it is not a number."""
     return float(value) if isinstance(value, Real) else math.nan
 
 
@@ -26,7 +26,7 @@ def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def require_counts(config: Any, *names: str) -> None:
     """Raise a ValueError unless these settings are whole numbers of at least 1; then keep them as ``int``.
 
-    JSON does not take NumPy's integers, such as gymnasium's ``env.action_space.n``.
+    JSON does not accept NumPy's integers, such as gymnasium's ``env.action_space.n``.
     """
     for name in names:
         value = getattr(config, name)
@@ -43,7 +43,7 @@ def require_bins(num_bins: int, limit: float) -> None:
 
 
 def require_network(config: Any) -> None:
-    """Turn JSON's lists of widths back into tuples, then check the sizes every network of the package has."""
+    """Turn JSON's lists of widths back into tuples, then check the sizes that all networks here have."""
     for name in ("hidden", "feature_blocks"):
         widths = getattr(config, name)
         whole = isinstance(widths, tuple | list) and all(

@@ -1,4 +1,4 @@
-"""The policy: features to logits over the 18 actions of ALE, limited to those a game allows."""
+"""The policy: from features to logits over actions (ALE's 18 by default), limited to those a game allows."""
 
 import math
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class ActorConfig:
         num_actions: number of actions A; 18 is ALE's full set.
         hidden: widths of the hidden layers.
         feature_blocks: widths of feature blocks to scale to unit root mean square, for instance
-            (384, 384, 384), one a level; empty to take the features as they are.
-        output_gain: scale of the output layer at the start; small, so that play begins near uniform.
+            (384, 384, 384), one per level; empty to use the features as they are.
+        output_gain: initial scale of the output layer; small, so that the policy starts near uniform.
     """
 
     feature_dim: int = 1152
@@ -77,9 +77,9 @@ class Actor(nn.Module):
         Args:
             features: (..., F).
             action_mask: bool (A,) or broadcastable to (..., A).
-            generator: source of the draw, on the features' device.
+            generator: source of randomness, on the features' device.
             temperature: divides the logits before the draw; below 1 is greedier. At 0 nothing is drawn: the
-                most probable action is taken, the lowest id of equals.
+                most probable action is taken, with ties going to the lowest id.
 
         Raises:
             ValueError: the mask does not fit, or the temperature is neither 0 nor a finite number of at
@@ -97,32 +97,32 @@ class Actor(nn.Module):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Actions as by ``act``, and the log-probability each was chosen with, both (...): what PPO keeps.
+        """Actions as by ``act``, and the log-probability of each choice, both (...): what PPO needs.
 
         Raises:
-            ValueError: as ``act``, and the temperature is 0.
+            ValueError: as for ``act``, or the temperature is 0.
         """
-        # The log-probability is that of the draw, from logits divided by the temperature.
+        # The log-probability is that of the actual draw, from logits divided by the temperature.
         require(temperature != 0, "temperature", temperature, "a finite number of at least 1e-6, or use act")
         logits = self(features, action_mask)
         actions = categorical.sample(logits, generator=generator, temperature=temperature)
         return actions, categorical.log_prob(logits / temperature, actions)
 
     def on_codes(self, tables: Sequence[Tensor]) -> "CodePolicy":
-        """The policy with its present weights, for states given as tokens; for a whole dream at a time.
+        """The policy with its present weights, for states given as tokens; make one for each dream.
 
-        It chooses what ``act`` would from ``CodeFeatures(tokens, tables)``, several times faster: the wide
-        first layer is multiplied out here, once (see ``latent_ac.features``).
+        It chooses what ``act`` would choose from ``CodeFeatures(tokens, tables)``, several times faster: the
+        wide first layer is multiplied out once, here (see ``latent_ac.features``).
 
         Args:
-            tables: L tensors (K_l, D_l) whose chosen rows, side by side, are the features, or begin them.
+            tables: L tensors (K_l, D_l) whose chosen rows, side by side, are the features or their beginning.
         """
         return CodePolicy(self.mlp.on_codes(tables))
 
 
 @dataclass(frozen=True, slots=True)
 class CodePolicy:
-    """A policy over tokens with the weights an actor had, made by ``Actor.on_codes``."""
+    """A policy over tokens, with an actor's weights at the time ``Actor.on_codes`` made it."""
 
     outputs: MLPOnCodes  # tokens (..., L), state -> unmasked logits (..., A)
 

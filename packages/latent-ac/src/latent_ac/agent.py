@@ -19,8 +19,8 @@ KIND = "agent"
 class Agent(nn.Module):
     """Actor, critic and the two predictors, all for the same number of actions.
 
-    Actor and critic see the features whole. The predictors may be narrower: then they see the codes alone, or
-    the beginning of features that are vectors, and can be trained where no state is known.
+    Actor and critic see all features. The predictors may be narrower: then they see only the codes, or the
+    beginning of features that are vectors, and can be trained where no state is known.
 
     Args:
         actor: configuration of the actor.
@@ -63,14 +63,14 @@ class Agent(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Expected rewards and continuation probabilities of whole trajectories, float32 (H, B) each.
 
-        One pass over all steps at once: a dream need not ask for them while it runs.
+        One pass over all steps at once: they are not needed while a dream runs.
 
         Args:
-            features: (H+1, B, F) as the actor's; no more of them is read than the predictors know.
+            features: (H+1, B, F), as for the actor; only the part that the predictors see is used.
             actions: int64 (H, B).
             transform: of the rewards, inside the expectation (see ``RewardPredictor.forward``): a reward of 7
-                with probability 0.1 has an expected clipped reward of 0.1; clipping the expected 0.7 leaves
-                0.7.
+                with probability 0.1 has an expected clipped reward of 0.1, whereas clipping the expected 0.7
+                leaves 0.7.
 
         Raises:
             ValueError: the shapes do not fit, or the transform is unknown.
@@ -92,7 +92,7 @@ def save_agent(path: str | Path, agent: Agent) -> None:
     """Write the agent's weights and configurations to one safetensors file of kind "agent".
 
     Raises:
-        ValueError: it is no plain ``Agent``, which ``load_agent`` could not make again.
+        ValueError: the agent is not a plain ``Agent``, so ``load_agent`` could not rebuild it.
     """
     weights = plain_weights(agent, Agent)
     config = {
@@ -104,7 +104,7 @@ def save_agent(path: str | Path, agent: Agent) -> None:
 
 
 def load_agent(path: str | Path) -> Agent:
-    """Read an agent, on the CPU and in eval mode; the file is all it needs.
+    """Read an agent, on the CPU and in eval mode; the file is all that is needed.
 
     Raises:
         ValueError: the file is missing, damaged or of another kind, or its weights do not fit its settings.

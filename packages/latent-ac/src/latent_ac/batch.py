@@ -1,4 +1,4 @@
-"""Imagined trajectories to learn from, and whether they fit an actor."""
+"""Imagined trajectories to learn from, and the check that they fit an actor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -20,13 +20,13 @@ class ImaginedBatch:
         features: (H+1, B, F), the states, the last one reached but not acted in.
         actions: int64 (H, B).
         rewards: float32 (H, B), what each action brought, before reward_transform.
-        continues: float32 (H, B) in [0, 1], the probability that the episode goes on after it.
+        continues: float32 (H, B) in [0, 1], the probability that the episode continues after it.
         action_mask: bool (A,) or (B, A), true where allowed.
         log_probs: (H, B), of the actions under the policy that chose them; PPO needs it.
         returns: (H, B), fixed targets of the critic.
         advantages: (H, B), fixed and scaled.
-        percentiles: (2,), of the returns, by which they were scaled; ``ActorCriticObjective.minibatches``
-            fills all three.
+        percentiles: (2,), of the returns, by which the advantages were scaled.
+            ``ActorCriticObjective.minibatches`` fills these last three.
     """
 
     features: Features
@@ -44,10 +44,10 @@ class ImaginedBatch:
         return self._map(lambda name, tensor: tensor.to(device))
 
     def trajectories(self, index: Tensor) -> Self:
-        """The trajectories numbered by ``index``, int64 (b,)."""
+        """The trajectories selected by ``index``, int64 (b,)."""
 
         def pick(name: str, tensor: Any) -> Any:
-            if len(tensor.shape) == 1:  # of all trajectories alike
+            if len(tensor.shape) == 1:  # the same for all trajectories
                 return tensor
             return tensor[index] if name == "action_mask" else tensor[:, index]
 
@@ -59,9 +59,9 @@ class ImaginedBatch:
 
 
 def require_fit(batch: ImaginedBatch, config: ActorConfig, *, needs_log_probs: bool) -> None:
-    """Raise ValueError unless the batch is one for an actor of this config.
+    """Raise ValueError unless the batch fits an actor of this config.
 
-    Its values are asked on a CPU only, and once: parts of a batch have been looked at as a whole.
+    Its values are checked on a CPU only, and only once: minibatches have been checked as a whole batch.
     """
     steps, size = batch.actions.shape if batch.actions.ndim == 2 else (0, 0)
     if not steps or not size or batch.actions.dtype != torch.int64:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Calibration(NamedTuple):
-    """Quality of a classifier's probabilities on N examples of C classes; NaN where nothing can be said."""
+    """Quality of a classifier's probabilities on N examples of C classes; NaN where undefined."""
 
     recall: Tensor  # (C,) share of the examples of class c whose most probable class is c
     precision: Tensor  # (C,) share of the examples called c that are of class c
@@ -17,7 +17,7 @@ class Calibration(NamedTuple):
 
 
 def confusion_matrix(called: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts, float32 (C, C): row the true class, column the called class; from int64 (N,) twice."""
+    """Counts, float32 (C, C): rows are true, columns called (predicted) classes; both given as int64 (N,)."""
     classes = torch.arange(num_classes, device=labels.device)
     # A product of one-hots: unlike bincount, deterministic on CUDA and without synchronisation.
     true_one_hot = (labels.flatten().unsqueeze(-1) == classes).double()
@@ -35,7 +35,7 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: in
     """sum_b (n_b / N) |mean confidence in b - share correct in b| over equal bins of [0, 1], 0-d.
 
     Naeini et al., 2015; Guo et al., 2017 (https://arxiv.org/abs/1706.04599, eq. 3). Both inputs are (N,);
-    of no examples it is NaN.
+    without examples it is NaN.
 
     Raises:
         ValueError: the shapes do not fit, or there is no bin.
@@ -55,12 +55,12 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, num_bins: in
 def calibration(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Calibration:
     """Measure probabilities (N, C) against the true classes, int64 (N,).
 
-    With classes as rare as a point in Pong the error of the most probable class says little: it is made of
-    the common class alone. ``class_ece`` looks at each class's own probability (Nixon et al., 2019,
+    With classes as rare as a point in Pong the error of the most probable class says little: it reflects the
+    common class alone. ``class_ece`` looks at each class's own probability (Nixon et al., 2019,
     https://arxiv.org/abs/1904.01685).
 
     Raises:
-        ValueError: the shapes do not fit, or a label is no class.
+        ValueError: the shapes do not fit, or a label is not a class.
     """
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
         raise ValueError(

@@ -18,15 +18,15 @@ def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
     """Mask of the allowed actions, bool (num_actions,), from their ids.
 
     Raises:
-        ValueError: no action is allowed, an id is outside 0..num_actions-1, or what is given is a mask.
+        ValueError: no action is allowed, an id is outside 0..num_actions-1, or a mask is given instead.
     """
     if not isinstance(actions, Iterable):
         raise ValueError(f"actions are {actions!r}; give a list of ids, one or more")
     given = list(actions)
-    if any(map(_is_truth_value, given)):  # which would pass for the id 0 or 1
+    if any(map(_is_truth_value, given)):  # they would pass for the ids 0 and 1
         raise ValueError("actions are truth values, so a mask already; use it as a bool tensor, or give ids")
     try:
-        ids = sorted({operator.index(action) for action in given})  # elements of an array or tensor as well
+        ids = sorted({operator.index(action) for action in given})  # also elements of an array or tensor
     except TypeError as error:
         raise ValueError(f"actions are {given!r}; give whole numbers") from error
     require(
@@ -48,11 +48,11 @@ def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
     """Logits (..., A) in float32 with -inf where ``mask``, bool (A,) or broadcastable to (..., A), is false.
 
     Raises:
-        ValueError: the mask is not bool or does not fit the logits, or a row of it allows no action. That is
-            asked on a CPU only; on an accelerator it gives NaN.
+        ValueError: the mask is not bool or does not fit the logits, or a row of it allows no action. The
+            last is checked on a CPU only; on an accelerator it gives NaN.
     """
     states, actions = logits.shape[:-1], logits.shape[-1]
-    # One more dimension in the mask would choose for every state as many times as there are masks.
+    # With one more dimension, the mask would make every state choose as many times as there are masks.
     fits = mask.ndim <= logits.ndim and all(
         rows in (1, of) for rows, of in zip(mask.shape[:-1][::-1], states[::-1], strict=False)
     )
@@ -87,7 +87,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def log_prob_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """``log_prob`` and ``entropy`` from one softmax; the two (...) tensors a policy loss needs."""
+    """``log_prob`` and ``entropy`` from one softmax; the two (...) tensors that a policy loss needs."""
     _check_actions(logits, actions)
     log_probs = logits.log_softmax(-1)
     chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
@@ -102,7 +102,7 @@ def _entropy(log_probs: Tensor) -> Tensor:
 def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
     """KL(pi || other) = sum_a pi(a) (log pi(a) - log other(a)) in nats, (..., A) twice -> (...).
 
-    Both logits are of the same mask: an action that neither allows adds nothing.
+    Both logits must have the same mask: an action that neither allows adds nothing.
     """
     log_probs = logits.log_softmax(-1)
     difference = log_probs - other.log_softmax(-1)  # NaN where both are -inf, so it goes before the product
@@ -122,7 +122,7 @@ def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: fl
 
     argmax_a (logits_a / temperature + g_a) with g_a ~ Gumbel(0, 1) is an exact draw (Gumbel, 1954; Maddison
     et al., 2014) and, unlike ``torch.multinomial``, needs no synchronisation with an accelerator. At
-    temperature 0 nothing is drawn: the most probable action is taken, the lowest id of equals.
+    temperature 0 nothing is drawn: the most probable action is taken, with ties going to the lowest id.
 
     Raises:
         ValueError: the temperature is neither 0 nor a finite number of at least 1e-6.
@@ -141,7 +141,7 @@ def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: fl
 
 
 def _check_actions(logits: Tensor, actions: Tensor) -> None:
-    """Raise ValueError unless actions are one a row: gather takes fewer, and the rest would be broadcast."""
+    """Raise ValueError unless there is one action per row: gather accepts fewer, and they would broadcast."""
     if actions.shape != logits.shape[:-1]:
         raise ValueError(
             f"actions {tuple(actions.shape)} do not fit logits {tuple(logits.shape)}; give (...) and (..., A)"

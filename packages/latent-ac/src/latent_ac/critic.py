@@ -23,7 +23,7 @@ class CriticConfig:
         hidden: widths of the hidden layers.
         feature_blocks: as in ``ActorConfig``.
         head: "two_hot", a categorical over symexp-spaced bins; "normal", a Gaussian with learned mean and
-            deviation; "mse", a Gaussian of unit variance, that is half the squared error.
+            deviation; "mse", a Gaussian of unit variance, whose loss is half the squared error.
         num_bins: bins of the two-hot head, odd.
         limit: largest return of the two-hot head in symlog units; 10 is a return of 22,025.
     """
@@ -84,7 +84,7 @@ class Critic(nn.Module):
         """Negative log-likelihood in nats of ``returns`` (...) under ``outputs`` (..., N), per element.
 
         The constant ln(2 pi) / 2 of the Gaussian heads is left out. A two-hot target has no likelihood of
-        its own: its loss is the cross-entropy of the two-hot weights. No gradient enters ``returns``.
+        its own: its loss is the cross-entropy of the two-hot weights. No gradient flows into ``returns``.
 
         Raises:
             ValueError: there is not one return for each row of outputs.
@@ -121,7 +121,7 @@ class SlowTarget(nn.Module):
 
     @torch.no_grad()
     def forward(self, features: Features) -> Tensor:
-        """What the slow copy says; no gradient flows."""
+        """The output of the slow copy, without gradients."""
         output: Tensor = self.module(features)
         return output
 

@@ -1,14 +1,14 @@
-"""Features that are codes: rows chosen from small tables, one table a level, instead of wide vectors.
+"""Features that are codes: rows chosen from small tables, one table per level, instead of wide vectors.
 
 Where a state is L tokens and its features are their codes side by side, the first layer of a network needs
 no wide product at all. With W = [W_1 ... W_L],
 
     W [C_1[k_1], ..., C_L[k_L]] = sum_l (C_l W_l^T)[k_l],
 
-so each table is multiplied by its part of the weights once a batch, and every state only gathers and adds L
-rows. The result is the same, and so is the gradient; at 3 levels of 256 codes of width 384 the layer costs
-what 256 states would cost, however many there are. Whatever else is known of a state, such as a world model's
-hidden state, follows its codes as a vector and is multiplied as vectors are.
+so each table is multiplied by its part of the weights once per batch, and every state only gathers and adds
+L rows. Result and gradient are the same; with 3 levels of 256 codes of width 384 the layer costs what 256
+states would cost, however many there are. Whatever else is known about a state, such as a world model's
+hidden state, follows its codes as a vector and is multiplied as usual.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class CodeFeatures:
     Attributes:
         tokens: int64 (..., L), the row of each level's table.
         tables: L tensors (K_l, D_l), for instance the codebooks of a residual quantizer.
-        state: (..., S), more features that follow the codes, for instance a world model's state; or none.
+        state: (..., S), more features that follow the codes, for instance a world model's state; or None.
 
     Raises:
         ValueError: there is not one table for each level of the tokens, or not one state for each token.
@@ -60,7 +60,7 @@ class CodeFeatures:
 
     @property
     def codes(self) -> Self:
-        """The same without the state."""
+        """The same features without the state."""
         return replace(self, state=None)
 
     def __getitem__(self, index: Any) -> Self:
@@ -78,7 +78,7 @@ class CodeFeatures:
         )
 
     def detach(self) -> Self:
-        """The same features, of which no gradient reaches tables and state."""
+        """The same features, with no gradient to tables and state."""
         return replace(
             self,
             tables=[table.detach() for table in self.tables],
@@ -107,11 +107,11 @@ class FeatureLinear(nn.Linear):
     def forward(self, features: Features) -> Tensor:
         """(..., in_features) -> (..., out_features).
 
-        Features of another dtype are cast to the weights'. So are tables and state, so that few states, which
-        are made dense, give what many do.
+        Features of another dtype are cast to the weights' dtype. So are tables and state, so that few states,
+        which are made dense, give the same result as many.
 
         Raises:
-            ValueError: the features are of another width, or what ``project`` and ``gather`` refuse.
+            ValueError: the features have another width, or ``project`` or ``gather`` rejects them.
         """
         if isinstance(features, Tensor):
             if features.shape[-1] != self.in_features:
@@ -120,13 +120,13 @@ class FeatureLinear(nn.Linear):
                 )
             return super().forward(features.to(self.weight.dtype))
         if features.tokens[..., 0].numel() < sum(table.shape[0] for table in features.tables):
-            # Fewer states than codes: no gain by the tables.
+            # Fewer states than codes: the tables gain nothing.
             return self.forward(features.dense())
         projected = self.project(features.tables)
         return self.gather(projected, features.tokens, features.tables, features.state)
 
     def project(self, tables: Sequence[Tensor]) -> Tensor:
-        """C_l W_l^T of every level, one below the other: (sum of K_l, out_features).
+        """C_l W_l^T of every level, stacked: (sum of K_l, out_features).
 
         Raises:
             ValueError: together the tables are wider than ``in_features``.
@@ -147,7 +147,7 @@ class FeatureLinear(nn.Linear):
 
         Raises:
             ValueError: the tables' widths and the state's do not sum to ``in_features``, the tokens are not
-                int64 with one for each table, or one is no row of its table (checked on a CPU only: on a
+                int64 with one for each table, or one is not a row of its table (checked on a CPU only: on a
                 GPU the check would wait for the device).
         """
         _check_tokens(tokens, tables)
@@ -169,7 +169,7 @@ class FeatureLinear(nn.Linear):
 
 
 def _check_tokens(tokens: Tensor, tables: Sequence[Tensor]) -> None:
-    """Raise ValueError for a token that is no row of its level's table: it would be some other row."""
+    """Raise ValueError for a token that is not a row of its level's table: it would pick some other row."""
     if tokens.dtype != torch.int64 or tokens.shape[-1:] != (len(tables),):
         raise ValueError(
             f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; "

@@ -16,10 +16,10 @@ def weighted_mean(x: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def reinforce_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor | None = None) -> Tensor:
-    """-mean[ A_t log pi(a_t|s_t) ], 0-d (Williams, 1992); no gradient enters the advantages.
+    """-mean[ A_t log pi(a_t|s_t) ], 0-d (Williams, 1992); no gradient flows into the advantages.
 
     Args:
-        log_probs: of the chosen actions under the policy that learns, (...).
+        log_probs: of the chosen actions under the policy being trained, (...).
         advantages: (...), for instance (G_t - v_t) / S.
         weights: (...), how much each step counts; None for equally.
 
@@ -31,7 +31,7 @@ def reinforce_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor | None
 
 
 class PPOLoss(NamedTuple):
-    """Loss of PPO and two signs of how far the policy has moved, all 0-d."""
+    """Loss of PPO and two measures of how far the policy has moved, all 0-d."""
 
     loss: Tensor
     approx_kl: Tensor  # mean of (ratio - 1) - log ratio, http://joschu.net/blog/kl-approx.html
@@ -51,9 +51,9 @@ def ppo_loss(
     ``reinforce_loss``.
 
     Args:
-        log_probs: of the chosen actions under the policy that learns, (...).
+        log_probs: of the chosen actions under the policy being trained, (...).
         behaviour_log_probs: under the policy that chose them, (...).
-        advantages: (...); no gradient enters them.
+        advantages: (...); no gradient flows into them.
         clip: width of the trust region, above 0.
         weights: (...), how much each step counts; None for equally.
 
@@ -66,7 +66,7 @@ def ppo_loss(
     require(clip > 0, "clip", clip, "a number above 0")
     advantages = advantages.detach()
     log_ratio = log_probs - behaviour_log_probs.detach()
-    if weights is not None:  # what does not count may be filled with anything, whose exponential is infinite
+    if weights is not None:  # steps of weight 0 may hold anything, even what has an infinite exponential
         log_ratio = log_ratio.masked_fill(weights == 0, 0.0)
     ratio = log_ratio.exp()
     surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
@@ -77,7 +77,7 @@ def ppo_loss(
 
 
 def _check(**given: Tensor | None) -> None:
-    """Raise ValueError for shapes that differ: broadcast, steps would be counted several times."""
+    """Raise ValueError for shapes that differ: broadcasting would count steps several times."""
     shapes = {name: tuple(tensor.shape) for name, tensor in given.items() if tensor is not None}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

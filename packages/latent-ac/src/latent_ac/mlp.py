@@ -1,4 +1,4 @@
-"""The one network shape of this package: linear, layer norm, SiLU, repeated, and a linear output."""
+"""The kind of network this package uses: linear, layer norm and SiLU, repeated, then a linear output."""
 
 import copy
 import itertools
@@ -22,7 +22,7 @@ def linear(
 ) -> FeatureLinear:
     """A linear layer with weights N(0, gain^2 / in_features), truncated at two deviations, and zero bias.
 
-    Drawn on the CPU, so that a generator makes the same ones wherever the program makes its tensors.
+    Drawn on the CPU, so that a generator gives the same weights whatever the default device is.
     """
     layer: FeatureLinear = nn.utils.skip_init(FeatureLinear, in_features, out_features, bias=bias)
     with torch.no_grad():
@@ -40,7 +40,7 @@ class FeatureNorm(nn.Module):
     """Scale each block of the features to unit root mean square; without blocks, pass them on unchanged.
 
     The levels of a residual quantizer shrink from coarse to fine, and what decides an action (a ball, a
-    paddle) is often in the fine ones; scaled alike, a network hears every level equally from its first step.
+    paddle) is often in the fine ones; scaled alike, all levels weigh the same from the first training step.
 
     Args:
         blocks: the widths of consecutive blocks, summing to the feature width; empty for no scaling.
@@ -76,7 +76,7 @@ class FeatureNorm(nn.Module):
         """The same for features that are codes: each level's table, row by row.
 
         Raises:
-            ValueError: the blocks are not the levels.
+            ValueError: the blocks do not match the levels.
         """
         if not self.blocks:
             return tables
@@ -89,10 +89,10 @@ class FeatureNorm(nn.Module):
         return [_unit_rms(table) for table in tables]
 
     def normalize_state(self, state: Tensor | None) -> Tensor | None:
-        """The same for what follows the codes, (..., S): the last block.
+        """The same for the state that follows the codes, (..., S): the last block.
 
         Raises:
-            ValueError: the last block is not the state.
+            ValueError: the last block does not match the state.
         """
         if not self.blocks or state is None:
             return state
@@ -109,7 +109,7 @@ def _unit_rms(x: Tensor) -> Tensor:
 
 
 def hidden_stack(sizes: Sequence[int], generator: torch.Generator | None) -> nn.Sequential:
-    """Layers sizes[0] -> sizes[1] -> ...: each linear (its bias is the norm's), layer norm, SiLU."""
+    """Layers sizes[0] -> sizes[1] -> ...: each linear (the norm has the bias), layer norm, SiLU."""
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
         layers += [linear(before, after, bias=False, generator=generator), nn.LayerNorm(after), nn.SiLU()]
@@ -120,7 +120,7 @@ class MLP(nn.Module):
     """(..., in_features) -> (..., out_features), hidden layers with layer norm and SiLU.
 
     Args:
-        output_gain: scale of the output layer at the start; 0 gives outputs of exactly zero.
+        output_gain: initial scale of the output layer; 0 gives outputs of exactly zero.
     """
 
     def __init__(
@@ -145,14 +145,14 @@ class MLP(nn.Module):
         return output
 
     def on_codes(self, tables: Sequence[Tensor]) -> "MLPOnCodes":
-        """This network as a function of tokens, for its weights now."""
+        """This network as a function of tokens, with its present weights."""
         return MLPOnCodes(self, tables)
 
 
 class MLPOnCodes:
-    """An MLP as it was when this was made, as a function of tokens.
+    """An MLP as a function of tokens, with its weights at the time this was made.
 
-    The tables are taken through the first layer once, here; a call then costs the later layers only.
+    The tables pass through the first layer once, here; a call then gathers rows and runs the later layers.
     """
 
     @torch.no_grad()
@@ -165,7 +165,7 @@ class MLPOnCodes:
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, state: Tensor | None = None) -> Tensor:
-        """Tokens int64 (..., L) and, if it follows the codes, the state (..., S) -> (..., out_features)."""
+        """Tokens int64 (..., L) and, if the features have one, the state (..., S) -> (..., out_features)."""
         state = self._norm.normalize_state(state)
         x = self._first.gather(self._projected, tokens, self._tables, state)
         for layer in self._rest:

@@ -18,38 +18,38 @@ from latent_ac.returns import ReturnNormalizer, lambda_returns, survival
 from latent_ac.rewards import transform_rewards
 
 ALGORITHMS = ("reinforce", "ppo")
-REWARD_TRANSFORMS = ("clip", "symlog", "raw")  # not "sign": that of an expected reward means nothing
+REWARD_TRANSFORMS = ("clip", "symlog", "raw")  # not "sign": that of an expected reward is meaningless
 SLOW_TARGETS = ("returns", "regularizer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentConfig:
-    """How actor and critic learn. The defaults are DreamerV3's unless a reason stands beside them.
+    """How actor and critic learn. The defaults are DreamerV3's unless a reason is given.
 
     Attributes:
-        algorithm: "reinforce", one step on a fresh dream; "ppo", several on the same dream.
+        algorithm: "reinforce", one step on each dream; "ppo", several on each.
         gamma: discount.
-        lambda_: mixture of the lambda-return.
-        entropy_coef: weight of the entropy bonus, beside advantages scaled to a return range of at most 1.
-        uniform_coef: weight of KL(uniform || pi), in the same unit; 0 for none. Where the probability of an
-            action has gone to nothing, the gradients of policy loss and entropy have gone with it; that of
-            this term has not (log barrier; Agarwal et al., 2021, https://arxiv.org/abs/1908.00261, sec. 5).
-        anchor_coef: weight c of KL(pi || anchor), in the same unit; 0 for none. However long it practises, pi
-            comes to rest at anchor * exp(A / c), for its own scaled advantages A and with neither of the
-            terms above (mirror descent; Geist et al., 2019, https://arxiv.org/abs/1901.11275).
-        critic_coef: weight of the critic's loss; it shares no parameter with the actor's.
+        lambda_: lambda of the lambda-return.
+        entropy_coef: weight of the entropy bonus; advantages are scaled to a return range of at most 1.
+        uniform_coef: weight of KL(uniform || pi), in the same units; 0 for none. Where the probability of an
+            action has vanished, so have the gradients of policy loss and entropy, but not that of this term
+            (log barrier; Agarwal et al., 2021, https://arxiv.org/abs/1908.00261, sec. 5).
+        anchor_coef: weight c of KL(pi || anchor), in the same units; 0 for none. However long it trains, pi
+            settles at anchor * exp(A / c), normalised, for its own scaled advantages A and with neither of
+            the terms above (mirror descent; Geist et al., 2019, https://arxiv.org/abs/1901.11275).
+        critic_coef: weight of the critic's loss, which shares no parameters with the actor's.
         reward_transform: "clip", "symlog" or "raw", applied to the rewards of the batch (see
-            ``transform_rewards``); clip, so that one entropy_coef serves every game.
+            ``transform_rewards``); "clip" by default, so that one entropy_coef serves every game.
         slow_decay: share of the slow critic kept at each step.
         slow_target: "returns", the slow critic bootstraps the returns (steadier; the default); "regularizer",
-            the critic itself does, and is drawn towards its slow copy (DreamerV3).
+            the critic itself does, and is pulled towards its slow copy (DreamerV3).
         slow_coef: weight of that pull; only for "regularizer".
-        return_decay: share of the return percentiles kept at each dream.
+        return_decay: share of the return percentiles kept per dream.
         ppo_epochs: passes over one dream; only for "ppo", as are the next two.
         ppo_minibatches: parts a dream is cut into, by trajectory, in each pass.
         ppo_clip: width of the trust region.
-        center_advantages: take their mean, over the steps still played, off a dream's advantages, as PPO
-            often does. Where critics hoped too much, agents played worse with it.
+        center_advantages: subtract from a dream's advantages their mean over the steps still played, as is
+            common in PPO. Where critics were too optimistic, agents played worse with it.
     """
 
     algorithm: str = "reinforce"
@@ -91,24 +91,24 @@ class ActorCriticObjective(nn.Module):
 
     The loss is policy loss - entropy_coef H(pi) + uniform_coef KL(uniform || pi) + anchor_coef
     KL(pi || anchor) + critic_coef critic loss, each a mean over the steps of the batch weighted by the
-    probability that they are still played. Actor and critic learn on the features as they are given: no
-    gradient goes on into them (DreamerV3), so a batch that was made once may be stepped on several times.
+    probability that they are still played. Actor and critic take the features as given: no gradient
+    flows into them (DreamerV3), so several steps can be taken on one batch.
 
     REINFORCE takes one optimiser step on each dream. PPO takes ``steps_per_batch``: loop over
     ``minibatches(batch, generator=...)``, which fixes returns and advantages once, unless the batch has its
     own, and yields every minibatch of every epoch (for REINFORCE just the batch, so one loop serves both).
-    Calling the objective several times on a whole dream works as well; the returns are then computed anew
-    each time.
+    Calling the objective several times on a whole dream works as well; returns are then computed anew each
+    time.
 
     Args:
         actor: the policy to train.
         critic: the value function to train.
-        config: how.
-        anchor: the policy that ``anchor_coef`` holds the actor near, of which a copy is kept. For instance
-            the actor as it is: if it collected the world model's newest play, the dream is true there.
+        config: how to train them.
+        anchor: the policy that ``anchor_coef`` keeps the actor close to; a copy is kept. For instance the
+            actor as it is now: if it collected the world model's newest play, dreams are accurate near it.
 
     Raises:
-        ValueError: ``anchor_coef`` without an anchor, or an anchor of other features or actions.
+        ValueError: ``anchor_coef`` without an anchor, or an anchor for other features or actions.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ActorCriticObjective(nn.Module):
         self.actor = actor
         self.critic = critic
         self.config = config
-        # A copy: the anchor is to stay where it is if it is this actor, and may learn elsewhere if it is not.
+        # A copy: if the anchor is this actor, it must stay as it is; if not, it may be trained elsewhere.
         self.anchor = None if anchor is None else copy.deepcopy(anchor).requires_grad_(False)
         self.slow_critic = SlowTarget(critic, config.slow_decay)
         self.normalizer = ReturnNormalizer(config.return_decay)
@@ -140,11 +140,11 @@ class ActorCriticObjective(nn.Module):
         """The batches to step on, ``steps_per_batch`` of them; PPO's with returns and advantages fixed.
 
         Args:
-            batch: one dream. Returns and advantages that it has stay as they are.
+            batch: one dream. Returns and advantages that it already has are kept.
             generator: a CPU generator that shuffles the trajectories anew for each epoch.
 
         Raises:
-            ValueError: there are fewer trajectories than minibatches, or what ``forward`` refuses.
+            ValueError: there are fewer trajectories than minibatches, or ``forward`` rejects the batch.
         """
         require_fit(batch, self.actor.config, needs_log_probs=self.config.algorithm == "ppo")
         if self.config.algorithm == "reinforce":
@@ -168,9 +168,9 @@ class ActorCriticObjective(nn.Module):
         """Loss, 0-d, and metrics, 0-d each, on one batch.
 
         Raises:
-            ValueError: the shapes of the batch do not fit, or PPO was given no ``log_probs``; or (asked on a
-                CPU only: on a GPU it would wait for the device) an action is out of range or not allowed,
-                rewards or ``log_probs`` are not finite, or ``continues`` are no probabilities.
+            ValueError: the shapes of the batch do not fit, or PPO was given no ``log_probs``; or (checked on
+                a CPU only: on a GPU it would wait for the device) an action is out of range or not allowed,
+                rewards or ``log_probs`` are not finite, or ``continues`` are not probabilities.
         """
         require_fit(batch, self.actor.config, needs_log_probs=self.config.algorithm == "ppo")
         config, states = self.config, batch.features[:-1].detach()
@@ -181,7 +181,7 @@ class ActorCriticObjective(nn.Module):
         returns, advantages, percentiles = batch.returns, batch.advantages, batch.percentiles
         assert returns is not None
         assert advantages is not None
-        if percentiles is None:  # of targets that were made elsewhere
+        if percentiles is None:  # the targets were made elsewhere
             percentiles = self.normalizer.percentiles
         weights = survival(batch.continues.detach())
 
@@ -244,7 +244,7 @@ class ActorCriticObjective(nn.Module):
 
     @torch.no_grad()
     def _with_targets(self, batch: ImaginedBatch, values: Tensor) -> ImaginedBatch:
-        """The batch with returns and advantages; ``values`` (H, B): the critic's, of the states acted in."""
+        """The batch with returns and advantages; ``values`` (H, B): the critic's, for the states acted in."""
         config = self.config
         if config.slow_target == "returns":
             bootstrap = torch.cat((values[:1], self.slow_critic(batch.features[1:])))
@@ -253,9 +253,9 @@ class ActorCriticObjective(nn.Module):
         rewards = transform_rewards(batch.rewards, config.reward_transform)
         returns = lambda_returns(rewards, batch.continues, bootstrap, config.gamma, config.lambda_)
         weights = survival(batch.continues)
-        # What follows an end is not there, whatever it is filled with.
+        # Steps after an end do not count, whatever they are filled with.
         observed = self.normalizer.observe(returns.masked_fill(weights == 0, torch.nan))
-        if self.training:  # a batch that is only looked at must not be committed by the next step
+        if self.training:  # in eval mode a batch is only looked at, and must not be committed
             self._observed = observed
         advantages = (returns - values) / self.normalizer.scale(observed)
         if config.center_advantages:

@@ -29,11 +29,11 @@ class TransitionBatch:
 
 
 class PredictorObjective(nn.Module):
-    """objective(batch) -> (loss, metrics): reward and continue cross-entropy, rare classes weighted up.
+    """objective(batch) -> (loss, metrics): reward and continue cross-entropy, with rare classes weighted up.
 
     Class frequencies, and the confusion behind the metrics ``*_recall_*`` and ``*_precision_*``, are moving
-    averages over recent batches, committed by ``after_step``. Recall or precision of a class that has not
-    been seen, or called, is NaN.
+    averages over recent batches, committed by ``after_step``. Recall of a class not yet seen, or
+    precision of one never predicted, is NaN.
 
     Args:
         reward: the reward predictor to train.
@@ -81,7 +81,7 @@ class PredictorObjective(nn.Module):
         called = predictor.class_probabilities(logits).argmax(-1)
         counts = confusion_matrix(called, predictor.classes(targets), predictor.num_classes)
         confusion = self.decay * self.get_buffer(f"{name}_confusion") + counts
-        if self.training:  # a batch that is only looked at must not be committed by the next step
+        if self.training:  # in eval mode a batch is only looked at, and must not be committed
             self._pending[name] = confusion
         recall, precision = recall_and_precision(confusion)
         metrics = {f"{name}_accuracy": counts.diagonal().sum() / counts.sum()}
@@ -97,7 +97,7 @@ class PredictorObjective(nn.Module):
             if name in self._pending:
                 confusion = self._pending.pop(name)
                 self.get_buffer(f"{name}_confusion").copy_(confusion)
-                # One example of every class, so that a class not seen yet has a finite weight.
+                # Plus one example of every class, so that a class not yet seen has a finite weight.
                 predictor.set_class_frequencies(confusion.sum(1) + 1)
 
 
@@ -107,13 +107,13 @@ def evaluate_predictors(
 ) -> dict[str, float]:
     """Calibration of both predictors over all transitions of ``batches``.
 
-    For each: recall, precision and expected calibration error of every class, the overall error, and the
-    bias, the mean prediction minus the mean truth (of signs for a sign head): with a positive reward bias
-    dreams are too optimistic. A recall or precision of 0/0 is NaN. A two-hot head calls a reward that is
-    nearer to 0 than to the first bin beside it zero.
+    For each: recall, precision, expected calibration error and count of every class, the overall calibration
+    error, and the bias, the mean prediction minus the mean truth (of signs for a sign head): with a positive
+    reward bias dreams are too optimistic. A recall or precision of 0/0 is NaN. A two-hot head classifies as
+    zero a reward that is nearer to 0 than to the first bin next to it.
 
     Raises:
-        ValueError: there are no batches, or one that ``PredictorObjective`` would refuse.
+        ValueError: there are no batches, or one that ``PredictorObjective`` would reject.
     """
     seen: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {"reward": [], "continue": []}
     for batch in batches:
@@ -157,7 +157,7 @@ def _check(batch: TransitionBatch) -> None:
     if not shape.numel():
         raise ValueError("the batch holds no transitions; give one or more")
     if batch.actions.device.type != "cpu" or torch.compiler.is_compiling():
-        return  # on a GPU the look would wait for the device
+        return  # on a GPU the check would wait for the device
     if not batch.rewards.isfinite().all():  # the sign of NaN is 0: it would be learned as no reward
         raise ValueError("rewards of the transitions hold NaN or infinity; give finite numbers")
     if not ((batch.continues >= 0) & (batch.continues <= 1)).all():

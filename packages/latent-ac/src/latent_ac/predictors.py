@@ -1,7 +1,7 @@
-"""What a transition of the dream brings: its reward, and whether the episode goes on.
+"""What a transition of the dream brings: its reward, and whether the episode continues.
 
-Both are one kind of network: (features_t, action_t, features_(t+1)) to a categorical over a few scalars, the
-support. The reward's support is (-1, 0, 1) or symexp-spaced bins, the continuation's (0, 1).
+Both are one kind of network, from (features_t, action_t, features_(t+1)) to a categorical over a few scalars,
+the support. The reward's support is (-1, 0, 1) or symexp-spaced bins, the continuation's (0, 1).
 """
 
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class PredictorConfig:
         reward_head: "sign", three classes -1, 0, 1 (for rewards the learner clips); "two_hot", a categorical
             over symexp-spaced bins (when the size of a reward matters).
         num_bins, limit: bins of the two-hot head and its largest reward in symlog units.
-        class_balance: from 0, every transition weighs the same, to 1, every class does (negative, zero and
-            positive reward; end and continuation). A class of frequency f weighs in proportion to
-            f ** -class_balance; of a two-hot head negative and positive rewards are one class. Predictions
-            stay calibrated whatever its value.
+        class_balance: from 0 (every transition weighs the same) to 1 (every class does: negative, zero and
+            positive reward; end and continuation). Transitions of a class of frequency f are weighted in
+            proportion to f ** -class_balance; for a two-hot head negative and positive rewards are one class.
+            Predictions stay calibrated whatever its value.
     """
 
     feature_dim: int = 1152
@@ -58,16 +58,17 @@ class PredictorConfig:
 
     @property
     def knows_signs_only(self) -> bool:
-        """Whether the reward head predicts the signs of rewards, not how much they are."""
+        """Whether the reward head predicts only the signs of rewards, not their sizes."""
         return self.reward_head == "sign"
 
 
 class TransitionPredictor(nn.Module):
-    """(features_t, action_t, features_(t+1)) -> a categorical over ``support``, whose points fall in classes.
+    """(features_t, action_t, features_(t+1)) -> a categorical over ``support``, with points in classes.
 
     Rare classes are weighted up in the loss by w_c, which makes the network learn q(c|x) ~ p(c|x) w_c;
-    reading it subtracts log w_c from the logits again, so predictions are calibrated and only the effort is
-    balanced (the same identity as in logit adjustment: Menon et al., 2021, https://arxiv.org/abs/2007.07314).
+    ``probabilities`` subtracts log w_c from the logits again, so predictions are calibrated and only the
+    training effort is balanced (the same identity as in logit adjustment: Menon et al., 2021,
+    https://arxiv.org/abs/2007.07314).
     """
 
     support: Tensor
@@ -85,11 +86,11 @@ class TransitionPredictor(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.class_sizes = support_class.bincount().tolist()  # the support is sorted: classes are stretches
+        self.class_sizes = support_class.bincount().tolist()  # the support is sorted: classes are ranges
         self.num_classes = len(self.class_sizes)
         width = config.hidden[0]
         self.norm = FeatureNorm(config.feature_blocks)
-        # Three addends of one first layer: the wide (features, action, next features) row is never built.
+        # The first layer as three addends: the wide (features, action, next features) row is never built.
         self.now = linear(config.feature_dim, width, bias=False, gain=0.7, generator=generator)
         self.next = linear(config.feature_dim, width, bias=False, gain=0.7, generator=generator)
         action_rows = linear(config.num_actions, width, bias=False, gain=1.0, generator=generator)
@@ -117,11 +118,11 @@ class TransitionPredictor(nn.Module):
         return (self.probabilities(logits) * self.support).sum(-1)
 
     def logits(self, features: Features, actions: Tensor, next_features: Features) -> Tensor:
-        """Unadjusted logits over the support, float32 (..., N): what the weighted loss is taken on.
+        """Unadjusted logits over the support, float32 (..., N), for the weighted loss.
 
         Raises:
-            ValueError: the features are of another width, the three are not of one shape, or the actions not
-                int64 ids below ``num_actions``.
+            ValueError: the features have another width, the leading shapes of the three differ, or the
+                actions are not int64 ids below ``num_actions``.
         """
         _check_actions(actions, self.config.num_actions)
         if not features.shape[:-1] == next_features.shape[:-1] == actions.shape:
@@ -149,8 +150,8 @@ class TransitionPredictor(nn.Module):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Class-weighted cross-entropy in nats per transition, (..., N) and (...) -> (...).
 
-        Each of a target's two points weighs as its own class does: only so is q(c|x) ~ p(c|x) w_c where a
-        small reward lies between zero and the first point above it.
+        Each of a target's two points has the weight of its own class: only then does q(c|x) ~ p(c|x) w_c hold
+        where a small reward lies between zero and the first point above it.
         """
         weights = self.class_log_weights[self.support_class].exp()
         return two_hot_nll(weights * logits.log_softmax(-1), targets, self.support)
@@ -160,7 +161,7 @@ class TransitionPredictor(nn.Module):
         """Set the loss weights from class frequencies or counts, (C,), all positive.
 
         w_c is proportional to f_c ** -class_balance, scaled so that the mean weight of a transition is 1. A
-        two-hot head takes f_negative + f_positive for both.
+        two-hot head uses f_negative + f_positive for both.
 
         Raises:
             ValueError: there is not one for each class, or (checked on a CPU only) not all are finite and
@@ -173,13 +174,13 @@ class TransitionPredictor(nn.Module):
             raise ValueError(
                 f"frequencies {given}; give one, above 0, for each of {', '.join(self.class_names)}"
             )
-        frequencies = frequencies.to(self.class_log_weights)  # first: a sum of float16 would overflow
+        frequencies = frequencies.to(self.class_log_weights)  # cast first: a sum of float16 would overflow
         frequencies = frequencies / frequencies.sum()
         log_weights = -self.config.class_balance * self._balanced(frequencies).log()
         self.class_log_weights.copy_(log_weights - (frequencies * log_weights.exp()).sum().log())
 
     def _balanced(self, frequencies: Tensor) -> Tensor:
-        """The frequency that each class is weighed by, (C,) -> (C,)."""
+        """The frequency by which each class is weighted, (C,) -> (C,)."""
         return frequencies
 
 
@@ -198,16 +199,16 @@ class RewardPredictor(TransitionPredictor):
     ) -> Tensor:
         """E[transform(r)], float32 (...): by default the expected reward itself.
 
-        The sign head only knows signs, so what it expects is the transformed sign: the sign itself, but for
-        "symlog", which takes it times ln 2.
+        The sign head knows only signs, so this is the expectation of the transformed sign: the sign itself,
+        except that "symlog" multiplies it by ln 2.
 
         Args:
             features: of the state the action was chosen in, (..., F).
             actions: int64 (...).
             next_features: of the state it led to, (..., F).
-            transform: one of ``transform_rewards``; it is taken inside the expectation, point by point of the
-                support. Between two points "clip" is not what it is on a line: a reward of 1 that is certain
-                is expected as .975 with 255 bins, .90 with 101.
+            transform: one of ``transform_rewards``, applied inside the expectation to each point of the
+                support. Between two points "clip" is not exact: a certain reward of 1 has an expectation of
+                .975 with 255 bins, .90 with 101.
         """
         return self.expected(self.logits(features, actions, next_features), transform)
 
@@ -218,13 +219,13 @@ class RewardPredictor(TransitionPredictor):
     def _balanced(self, frequencies: Tensor) -> Tensor:
         if self.config.knows_signs_only:
             return frequencies
-        # Bins that no target has touched keep some probability, far out and in both directions alike: with a
-        # weight of its own for each direction these would not cancel, and a bin is worth up to 22,025.
+        # Bins that no target has touched keep some probability, far out and in both directions alike: if each
+        # direction had its own weight these would not cancel, and a bin is worth up to 22,025.
         negative, zero, positive = frequencies
         return torch.stack((negative + positive, zero, negative + positive))
 
     def targets(self, rewards: Tensor) -> Tensor:
-        """What a head is to predict of raw rewards, same shape: signs for a sign head, else themselves."""
+        """The targets for raw rewards, same shape: for a sign head their signs, else the rewards."""
         return rewards.sign() if self.config.knows_signs_only else rewards
 
     def classes(self, targets: Tensor) -> Tensor:
@@ -237,7 +238,7 @@ class RewardPredictor(TransitionPredictor):
 
 
 class ContinuePredictor(TransitionPredictor):
-    """Probability that the episode goes on after a transition; classes 0 and 1 are end and continuation."""
+    """Probability that the episode continues after a transition; classes 0 and 1 are end and continuation."""
 
     class_names = ("end", "continue")
 
@@ -245,7 +246,7 @@ class ContinuePredictor(TransitionPredictor):
         super().__init__(config, torch.tensor([0.0, 1.0]), torch.tensor([0, 1]), generator=generator)
 
     def classes(self, targets: Tensor) -> Tensor:
-        """0 or 1; a fractional target counts as the nearer."""
+        """0 or 1; a fractional target counts as the nearer one."""
         return (targets > 0.5).long()
 
 

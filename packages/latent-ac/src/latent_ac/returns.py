@@ -20,7 +20,7 @@ def lambda_returns(
 
     Args:
         rewards: r_t, what the action at t brought, (T, B).
-        continues: c_t in [0, 1], the probability that the episode goes on after that action, (T, B).
+        continues: c_t in [0, 1], the probability that the episode continues after that action, (T, B).
         values: v_t of the states at 0..T, (T+1, B); the first is not used.
         gamma: discount in [0, 1].
         lambda_: mixture in [0, 1].
@@ -37,7 +37,7 @@ def lambda_returns(
         )
     values = values.float()
     discount = gamma * continues.float()
-    # G_t = constant_t + factor_t G_(t+1): one fused multiply-add a step.
+    # G_t = constant_t + factor_t G_(t+1): one fused multiply-add per step.
     constant = torch.addcmul(rewards.float(), discount, values[1:], value=1 - lambda_).unbind(0)
     factor = (lambda_ * discount).unbind(0)
     running = values[-1]
@@ -57,11 +57,11 @@ def survival(continues: Tensor) -> Tensor:
 class ReturnNormalizer(nn.Module):
     """Scale of returns: the moving average of their 5th to 95th percentile range, never below ``minimum``.
 
-    S = max(minimum, EMA(P95 - P5)), and an advantage is divided by S (DreamerV3, eq. 7). Percentiles, since
-    a few outliers should not flatten all the rest; the floor, since where rewards are rare a return's range
-    is mostly noise and must not be blown up to one.
+    S = max(minimum, EMA(P95 - P5)), and an advantage is divided by S (DreamerV3, eq. 7). Percentiles,
+    because a few outliers should not flatten all the rest; the floor, because where rewards are rare the
+    range of returns is mostly noise and must not be scaled up to one.
 
-    ``observe`` changes nothing; ``update`` commits what it returned. So evaluating a loss leaves the
+    ``observe`` changes nothing; ``update`` commits what ``observe`` returned. So evaluating a loss leaves the
     normaliser as it was.
     """
 
@@ -83,14 +83,14 @@ class ReturnNormalizer(nn.Module):
         self.decay = decay
         self.minimum = minimum
         self.register_buffer("quantiles", torch.tensor([low, high], dtype=torch.float32), persistent=False)
-        # NaN is "nothing seen": the first batch is then taken whole rather than averaged with a zero.
+        # NaN means "nothing seen yet": the first batch then counts in full, not averaged with a zero.
         self.register_buffer("percentiles", torch.full((2,), torch.nan, dtype=torch.float32))
 
     @torch.no_grad()
     def observe(self, returns: Tensor) -> Tensor:
-        """The two averaged percentiles, float32 (2,), as they will be once ``returns`` are counted in.
+        """The two averaged percentiles, float32 (2,), as they will be with ``returns`` included.
 
-        Those that are NaN do not count.
+        Returns that are NaN do not count.
         """
         seen = torch.nanquantile(returns.detach().float().flatten(), self.quantiles.float()).to(
             self.percentiles

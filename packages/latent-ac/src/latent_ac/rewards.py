@@ -13,10 +13,10 @@ def transform_rewards(rewards: Tensor, transform: str) -> Tensor:
     """Rewards as the learner sees them, float32, same shape.
 
     "clip" limits them to [-1, 1] (Mnih et al., 2015), "sign" keeps -1, 0 or 1, "symlog" is
-    sign(r) ln(|r| + 1), "raw" leaves them.
+    sign(r) ln(|r| + 1), "raw" leaves them unchanged.
 
-    The sign of an expected reward is not the expected sign: 0.01 would become 1. Use "sign" on rewards that
-    were seen; on a predictor's expectation use "clip", which leaves the sign head's output as it is, or ask
+    The sign of an expected reward is not the expected sign: 0.01 would become 1. Use "sign" on observed
+    rewards; on a predictor's expectation use "clip", which leaves the sign head's output unchanged, or ask
     the predictor itself for the transformed expectation.
 
     Raises:

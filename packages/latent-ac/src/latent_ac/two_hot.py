@@ -23,7 +23,7 @@ def symexp(x: Tensor) -> Tensor:
 def symexp_bins(num_bins: int, limit: float) -> Tensor:
     """Bins, float32 (num_bins,), spaced evenly between -limit and limit in symlog space.
 
-    Exactly antisymmetric around a bin at exactly 0, for which ``num_bins`` must be odd.
+    Exactly antisymmetric around a bin at exactly 0, so ``num_bins`` must be odd.
 
     Raises:
         ValueError: ``num_bins`` is even or below 3, or ``limit`` is not above 0 or above 80.
@@ -56,8 +56,8 @@ def two_hot_cross_entropy(logits: Tensor, values: Tensor, bins: Tensor) -> Tenso
 
 
 def two_hot_nll(log_probs: Tensor, values: Tensor, bins: Tensor) -> Tensor:
-    """-sum_j weight_j log_probs_j: (..., N), (...) -> (...); two are gathered, no dense target is built."""
-    if values.shape != log_probs.shape[:-1]:  # gather would take fewer
+    """-sum_j weight_j log_probs_j: (..., N), (...) -> (...); gathers two terms, builds no dense target."""
+    if values.shape != log_probs.shape[:-1]:  # gather would accept fewer
         raise ValueError(
             f"values {tuple(values.shape)} do not fit logits {tuple(log_probs.shape)}; "
             "give (...) and (..., N)"
@@ -74,4 +74,4 @@ def expectation(probabilities: Tensor, bins: Tensor) -> Tensor:
     """
     half = len(bins) // 2
     difference = probabilities[..., half + 1 :] - probabilities[..., :half].flip(-1)
-    return (difference * bins[half + 1 :]).sum(-1)  # not a matmul: autocast would take that to bfloat16
+    return (difference * bins[half + 1 :]).sum(-1)  # not a matmul: autocast would run that in bfloat16

@@ -1,4 +1,4 @@
-"""Masked attention, in the form each device runs fastest.
+"""Masked attention, in the form that is fastest on each device.
 
 Shape legend: B batch, H heads, T steps, S slots of a step, N positions, Q queries, K keys, E head width,
 X = B * H.
@@ -25,7 +25,7 @@ def attend(qkv_BN3HE: Tensor, plan: Plan) -> Tensor:
 
 
 def attend_few(q_BHQE: Tensor, k_BHKE: Tensor, v_BHKE: Tensor, bias_QK: Tensor) -> Tensor:
-    """The same for a few queries at a play's end, as (B, Q, H * E); -inf in ``bias`` hides a key."""
+    """The same for the last few queries of a sequence, as (B, Q, H * E); -inf in ``bias_QK`` hides a key."""
     if q_BHQE.device.type == "cpu":
         q, k, v = (x.flatten(0, 1) for x in (q_BHQE, k_BHKE, v_BHKE))  # (X, Q, E), (X, K, E) twice
         scores = torch.baddbmm(bias_QK, q, k.transpose(1, 2), alpha=1.0 / math.sqrt(q.shape[-1]))
@@ -39,7 +39,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """PyTorch's own attention under a mask.
 
     Not cuDNN's, which PyTorch prefers on Hopper: under a mask its gradients may be NaN at lengths such as 192
-    (https://github.com/pytorch/pytorch/issues/196678), and it trusts a mask's rows to be aligned.
+    (https://github.com/pytorch/pytorch/issues/196678), and it assumes that a mask's rows are aligned.
     """
     with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -48,9 +48,10 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 class _BlockAttention(torch.autograd.Function):
     """Attention as batched products, block by block, over the keys each block can see.
 
-    PyTorch's fused CPU kernel computes every score the mask then removes, and is slow in bfloat16. Here
-    a block of queries meets only its visible keys, and its scores stay in the CPU's cache. Queries, keys
-    and values come and go as the one tensor that the linear layers around attention make and take.
+    PyTorch's fused CPU kernel also computes the scores that the mask then removes, and is slow in bfloat16.
+    Here each block of queries is multiplied only with the keys visible to it, and its scores stay in the
+    CPU's cache. Queries, keys and values come in, and their gradients go out, as the one tensor that the
+    linear layer before attention produces.
     """
 
     @staticmethod
@@ -77,7 +78,7 @@ class _BlockAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        if torch.is_grad_enabled():  # by create_graph: what follows would come out wrong, not fail
+        if torch.is_grad_enabled():  # with create_graph: what follows would be silently wrong
             raise RuntimeError("this attention has no second derivatives on a CPU; leave create_graph out")
         (grad,) = grads
         batch, length, heads, width = grad.shape
@@ -92,7 +93,7 @@ class _BlockAttention(torch.autograd.Function):
             dout = _by_head(grad[:, block.queries, None])
             _add(dvalues, block, torch.bmm(weight.transpose(1, 2), dout))
             dweight = torch.bmm(dout, _seen(values, block).transpose(1, 2))
-            # Softmax's gradient, w (dw - sum(w dw)), and that of the scale.
+            # The gradient of softmax, w (dw - sum(w dw)), and of the scale.
             dscores = torch._softmax_backward_data(dweight, weight, -1, weight.dtype)
             dscores *= 1.0 / math.sqrt(width)
             dquery = torch.bmm(dscores, _seen(keys, block))
@@ -112,7 +113,7 @@ def _by_head(x_BTSHE: Tensor) -> Tensor:
 
 
 def _seen(keys: Sequence[Tensor], block: Block) -> Tensor:
-    """What a block sees of lasting and passing keys (or values), both (X, ., E), as (X, K, E)."""
+    """The lasting and passing keys (or values), both (X, ., E), that a block sees, as (X, K, E)."""
     lasting, passing = keys
     return torch.cat([lasting[:, block.lasting], passing[:, block.passing]], 1)
 

@@ -1,6 +1,6 @@
-"""Reading the model one pass at a time, remembering only what later positions can read.
+"""Running the model one pass at a time, keeping only what later positions can see.
 
-Shape legend: as in `model`; n new positions, M remembered ones.
+Shape legend: as in `model`.
 """
 
 from functools import cache
@@ -15,16 +15,17 @@ from .model import WorldModel
 
 
 class CachedReader:
-    """A batch of plays being read by a world model `for_inference`.
+    """Reads a batch of sequences with a world model made by `for_inference`.
 
-    Keys and values live in one buffer per layer, sized for the whole play when the reader is built: two
-    entries a step for L0 and the action, and for the finer tokens as many steps as anything looks back
-    (`entry_table`). A pass attends to the whole buffer under a bias that hides what is not to be seen: the
-    buffer is one contiguous operand of a matrix product, its filled part is not, and shapes never change.
+    Keys and values live in one buffer per layer, sized for the whole sequence when the reader is built: two
+    entries per step for L0 and the action, and room for the finer tokens of as many steps as any position
+    looks back (`entry_table`). A pass attends to the whole buffer under a bias that hides what must not be
+    seen: unlike its filled part, the buffer is one contiguous operand of a matrix product, and shapes never
+    change.
     """
 
     def __init__(self, model: WorldModel, batch_size: int, num_steps: int) -> None:
-        """Make room for ``num_steps`` steps of ``batch_size`` plays; ``model`` comes from `for_inference`."""
+        """Make room for ``batch_size`` sequences of ``num_steps`` steps. `for_inference` makes ``model``."""
         config, weight = model.config, model.blocks[0].qkv.weight
         self.model = model
         self.num_steps = num_steps
@@ -41,10 +42,10 @@ class CachedReader:
         return 2 * sum(keys.nbytes for keys in self._keys)
 
     def read_steps(self, tokens: Tensor, actions: Tensor) -> Tensor:
-        """Read whole steps at once, from the play's beginning: tokens (B, T, L), actions (B, T).
+        """Read whole steps at once, from the sequence's beginning: tokens (B, T, L), actions (B, T).
 
         Returns:
-            The output after the last action, (B, D); float32, or float64 of a float64 model.
+            The output after the last action, (B, D); float32, or float64 for a float64 model.
         """
         model, num_steps = self.model, tokens.shape[1]
         num_positions = num_steps * model.config.step_size
@@ -52,7 +53,7 @@ class CachedReader:
         entries, positions, seen = kept_positions(model.config, num_steps, self.num_steps, tokens.device)
         unbiased = self._bias.new_zeros(1, len(seen))
         hidden = []
-        # A few plays at a time, so that the activations stay small.
+        # A few sequences at a time, so that the activations stay small.
         rows_at_once = max(1, 2**14 // num_positions)
         for start in range(0, tokens.shape[0], rows_at_once):
             rows = slice(start, start + rows_at_once)
@@ -72,10 +73,10 @@ class CachedReader:
         return torch.cat(hidden)
 
     def read(self, ids: list[Tensor], first_slot: int) -> Tensor:
-        """Read the next positions of the current step in one pass; the action's ends the step.
+        """Read the next positions of the current step in one pass; the action ends the step.
 
         Args:
-            ids: one int64 (B,) for each slot from ``first_slot`` on: tokens, and last of all the action.
+            ids: one int64 (B,) for each slot from ``first_slot`` on: tokens and, if read too, the action.
             first_slot: 0 for L0, up to L for the action.
 
         Returns:
@@ -100,15 +101,15 @@ class CachedReader:
         return model.norm(x[:, 0])
 
 
-# Without a limit, because they are small and a recorded dream goes on reading those it was recorded with.
+# Cached without limit: the tensors are small, and a recorded dream keeps reading those of its recording.
 @cache
 def kept_positions(
     config: WorldModelConfig, num_steps: int, room: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a context of ``num_steps`` steps in a buffer for ``room``: the entries it fills, the positions that
-    they keep, and the positions that its last one sees; int64 (E,), (E,) and (K,).
+    """For a context of ``num_steps`` steps in a buffer for ``room`` steps: the entries it fills, the position
+    kept in each of them, and the positions that its last position sees; int64 (E,), (E,) and (K,).
     """
-    # Of positions that share an entry, the latest stays.
+    # Of the positions that share an entry, the latest is kept.
     latest = {e: p for p, e in enumerate(entry_table(config, room)[:num_steps].flatten().tolist())}
     seen = visibility(config, num_steps, torch.device("cpu"))[-1].nonzero()[:, 0]
     return (
@@ -122,8 +123,8 @@ def kept_positions(
 def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
     """Where in the buffer each slot of each step is kept, int64 (num_steps, S) on the CPU.
 
-    L0 and the action of every step first; then the finer tokens of the last few steps, the newest over
-    the oldest.
+    L0 and the action of every step come first, then the finer tokens of the last few steps, the newest
+    overwriting the oldest.
     """
     finer = config.num_levels - 1
     memory = min(detail_reach(config, num_steps) + 1, num_steps)
@@ -134,7 +135,7 @@ def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
 
 @cache
 def cache_bias(config: WorldModelConfig, num_steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What a pass adds to its scores over the buffer, (num_steps, S, entries): 0 where it sees, else -inf.
+    """The bias on a pass's scores over the buffer, (num_steps, S, entries): 0 where visible, else -inf.
 
     Row (t, s) is slot s of step t.
     """

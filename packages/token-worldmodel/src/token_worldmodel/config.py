@@ -1,4 +1,4 @@
-"""The one configuration of the world model."""
+"""The configuration of the world model."""
 
 import math
 from dataclasses import dataclass
@@ -13,36 +13,36 @@ _WEIGHTS = {0: 1.0, 1: 0.5}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorldModelConfig:
-    """Shape of a `WorldModel`; the defaults are the reference model of 11 million parameters.
+    """Configuration of a `WorldModel`; the defaults are the reference model of 11 million parameters.
 
     A step of play is ``num_levels + 1`` positions: its tokens from coarse (L0) to fine, then the action.
     """
 
     num_levels: int = 3
     num_codes: int | tuple[int, ...] = 256
-    """Codes of every level, or one number per level."""
+    """Codes per level: one number for all levels, or one for each."""
     num_actions: int = 18
     max_steps: int = 64
-    """Longest window, in steps; a dream's context and horizon together fit in it."""
+    """Longest window, in steps; a dream's context and horizon together must fit in it."""
     dim: int = 384
     num_layers: int = 6
     num_heads: int = 6
     ffn_dim: int = 1536
     dropout: float = 0.0
-    """On the embedding and on each residual branch."""
+    """Applied to the embedding and to each residual branch."""
     token_noise: float = 0.0
-    """Mean share of the tokens that chance replaces in what the model reads in training, not in what it is to
-    predict: in a dream it reads its own mistakes, and should have seen some before (`model.add_noise`)."""
+    """Mean share of the input tokens that are replaced at random in training; targets are not. In a dream the
+    model reads its own mistakes, and should have seen some before (`model.add_noise`)."""
     mask: Mask = "hierarchical"
-    """``causal``: every position sees all before it. ``hierarchical``: all but that the finer tokens of
-    a step never see the finer tokens of earlier steps."""
+    """``causal``: every position sees all before it. ``hierarchical``: likewise, except that the finer tokens
+    of a step never see the finer tokens of earlier steps."""
     detail: Detail = "last"
     """Under the hierarchical mask, which earlier steps' finer tokens L0 and the action see: all (``past``),
-    those of the step just before (``last``), or none, knowing them through earlier actions only. What
-    nothing sees a dream need not remember: ``last`` and ``none`` halve its cache."""
+    those of the step just before (``last``), or none (``none``), in which case only the earlier actions pass
+    them on. A dream need not keep what nothing sees: ``last`` and ``none`` halve its cache."""
     loss_weights: tuple[float, ...] = ()
-    """Weight of each level's cross-entropy, coarse to fine; one is that of all levels, and none given stands
-    for 1.0, 0.5, and 0.1 for the others."""
+    """Weight of each level's cross-entropy, coarse to fine. A single weight holds for all levels; none means
+    1.0, 0.5, and 0.1 for all further levels."""
 
     def __post_init__(self) -> None:
         """Turn JSON's lists back into tuples and fill in the weights, then check every value."""
@@ -96,15 +96,15 @@ class WorldModelConfig:
 
 
 def whole(value: Any, *, least: int = 1) -> bool:
-    """Whether a value is a whole number, NumPy's too, of at least this."""
+    """Whether a value is a whole number, Python's or NumPy's, of at least ``least``."""
     return isinstance(value, Integral) and int(value) >= least
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy integer, such as gymnasium's ``env.action_space.n``, as an ``int``, which JSON takes."""
+    """A NumPy integer, such as gymnasium's ``env.action_space.n``, as an ``int``, which JSON accepts."""
     return int(value) if isinstance(value, Integral) else value
 
 
 def _number(value: Any) -> float:
-    """The value, or NaN, which no range holds, in place of what is no number."""
+    """The value as a float; NaN, which is in no range, if it is not a number."""
     return float(value) if isinstance(value, Real) else math.nan

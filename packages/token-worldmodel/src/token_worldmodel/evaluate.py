@@ -1,7 +1,7 @@
-"""How good the predictions are, beside baselines that cannot be mistaken for skill.
+"""How good the predictions are, compared with baselines that need no skill.
 
-Most tokens repeat from one frame to the next, so accuracy alone flatters. Every number here is over the
-steps of a window that have one before them, so that model and baselines answer for the same tokens.
+Most tokens repeat from one frame to the next, so accuracy alone flatters. Every number here covers the steps
+of a window that have a step before them, so that model and baselines are scored on the same tokens.
 """
 
 import math
@@ -19,7 +19,7 @@ NUM_BINS = 15
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LevelEvaluation:
-    """One level's predictions; cross-entropies in nats, the rest fractions. NaN where nothing was seen."""
+    """One level's scores: cross-entropies in nats, else fractions. NaN where there is nothing to score."""
 
     count: int
     cross_entropy: float
@@ -29,16 +29,16 @@ class LevelEvaluation:
     copy_cross_entropy: float
     """Of the best mixture of that repetition and a uniform guess among the other codes."""
     unigram_accuracy: float
-    """Of always saying the commonest code."""
+    """Of always predicting the most common code."""
     unigram_cross_entropy: float
-    """Of the codes' frequencies in the very data evaluated: no unigram can do better."""
+    """Of the codes' frequencies in the evaluated data itself: no unigram can do better."""
     changed_fraction: float
     changed_accuracy: float
-    """Where the token differs from the step before; copying is right nowhere there."""
+    """Where the token differs from the step before; copying is never right there."""
     changed_cross_entropy: float
     changed_unigram_accuracy: float
     changed_copy_cross_entropy: float
-    """Of the mixture above, which has to guess there."""
+    """Of the mixture above, which can only guess there."""
     changed_unigram_cross_entropy: float
     calibration_error: float
     """Expected difference between confidence and accuracy, in 15 equal bins of confidence
@@ -49,21 +49,21 @@ class LevelEvaluation:
 def evaluate(
     model: WorldModel, batches: Iterable[TokenBatch], games: Sequence[str] | None = None
 ) -> dict[str, tuple[LevelEvaluation, ...]]:
-    """Score the model's predictions on windows, such as `TokenSampler.sweep` gives.
+    """Score the model's predictions on windows, such as those of `TokenSampler.sweep`.
 
     Args:
-        model: left as it is; dropout is off.
+        model: not changed; dropout is off.
         batches: windows of at least two steps.
         games: names by ``game_index``; the indices themselves by default.
 
     Returns:
-        Under each game's name, and under ``all``, one `LevelEvaluation` per level, coarse to fine. Those of
-        ``all`` are means over what was seen, in which each game has its own baselines and its own
-        calibration: a unigram of all games together would not know which of them it is in, as the model does.
+        One `LevelEvaluation` per level, coarse to fine, under each game's name and under ``all``. Those of
+        ``all`` are means over the tokens of all games, with each game's own baselines and calibration: a
+        unigram of all games together would not know which game it is in, as the model does.
 
     Raises:
-        ValueError: no batches, windows of one step, a game without a name, or a name that two games have or
-            that stands for the sum of all.
+        ValueError: no batches, windows of one step, a game without a name, two games of the same name, or a
+            game named ``all``.
     """
     if games is not None and "all" in games:
         raise ValueError("a game is named 'all', which stands for the sum of all games; rename it")
@@ -92,7 +92,7 @@ def evaluate(
 
 
 class _Tally:
-    """Running sums of one level of one game; float64, on the device of the data."""
+    """Running sums for one level of one game; float64, on the device of the data."""
 
     def __init__(self, num_codes: int, device: torch.device) -> None:
         # Rows: tokens that stayed, tokens that changed. Columns: count, right, cross-entropy.
@@ -102,7 +102,7 @@ class _Tally:
         self.bins = torch.zeros(NUM_BINS, 3, dtype=torch.float64, device=device)
 
     def add(self, logits: Tensor, target: Tensor, previous: Tensor) -> None:
-        """Count logits (B, T, K), their targets and the tokens a step before them, int64 (B, T)."""
+        """Add logits (B, T, K), their targets and the tokens one step before these, both int64 (B, T)."""
         log_probs = torch.log_softmax(logits, -1).flatten(0, 1)
         target, previous = target.flatten(), previous.flatten()
         top, guess = log_probs.max(-1)
@@ -111,7 +111,7 @@ class _Tally:
         one = torch.ones_like(cross_entropy)
         self.sums.index_add_(0, changed, torch.stack([one, right, cross_entropy], -1).double())
         self.codes.index_put_((changed, target), one.double(), accumulate=True)
-        bin_index = (top.exp() * NUM_BINS).long().clamp(0, NUM_BINS - 1)  # NaN as well
+        bin_index = (top.exp() * NUM_BINS).long().clamp(0, NUM_BINS - 1)  # for NaN as well
         self.bins.index_add_(0, bin_index, torch.stack([one, top.exp(), right], -1).double())
 
     def result(self) -> LevelEvaluation:
@@ -140,13 +140,13 @@ class _Tally:
 
 
 def _over_games(games: Sequence[LevelEvaluation]) -> LevelEvaluation:
-    """One level of several games: the mean of each number, by how many tokens of each game it is of."""
+    """One level over several games: each number's mean, weighted by the tokens it covers in each game."""
     counts = [game.count for game in games]
     changed = [round(game.count * game.changed_fraction) if game.count else 0 for game in games]
 
     def mean(name: str) -> float:
         weights = changed if name.startswith("changed_") and name != "changed_fraction" else counts
-        # A game that has none of them has NaN there.
+        # A game without such tokens has NaN there.
         total = math.fsum(w * getattr(game, name) for w, game in zip(weights, games, strict=True) if w)
         return _ratio(total, sum(weights))
 

@@ -1,7 +1,7 @@
 """How long a dream stays true: the same actions in the dream and in the real game, compared step by step.
 
-What a recording holds is what the game did with those actions, so real windows are the reference. Every
-number stands beside that of copying the last real step, which knows nothing of the actions.
+A recording holds what the game did under those actions, so real windows are the reference. Every number comes
+with that of copying the last real step, a baseline that ignores the actions.
 
 Shape legend: B windows, C context steps, H horizon, L levels, F values of a step.
 """
@@ -21,9 +21,9 @@ class TokenFidelity:
     """Agreement of dreamed tokens with real ones; row h - 1 is horizon h."""
 
     agreement: Tensor  # float32 (H, L): fraction of equal tokens
-    copy_agreement: Tensor  # float32 (H, L): the same of the last real step before the dream
-    changed_agreement: Tensor  # float32 (H, L): where the real token has changed since; NaN if it never has
-    useful_horizon: tuple[int, ...]  # per level: how many first horizons beat copying
+    copy_agreement: Tensor  # float32 (H, L): the same for copying the last real step
+    changed_agreement: Tensor  # float32 (H, L): where the real token differs from that step; NaN if nowhere
+    useful_horizon: tuple[int, ...]  # per level: horizons that beat copying, up to the first that does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +31,18 @@ class ValueFidelity:
     """Mean absolute error of values read from a dream (rewards, probes); row h - 1 is horizon h."""
 
     error: Tensor  # float32 (H, F)
-    copy_error: Tensor  # float32 (H, F): of the values of the last real step
-    useful_horizon: tuple[int, ...]  # per value: how many first horizons beat copying
+    copy_error: Tensor  # float32 (H, F): the same for copying the values of the last real step
+    useful_horizon: tuple[int, ...]  # per value: horizons that beat copying, up to the first that does not
 
 
 @dataclass(frozen=True, slots=True)
 class EventFidelity:
-    """Whether what happened within the horizon, at whichever step, happens in the dream as well."""
+    """Whether an event that happened at any step of the horizon happens in the dream as well."""
 
-    happened: int  # windows in which it really did
+    happened: int  # windows in which it really happened
     recall: float  # share of those whose dream has it too; NaN if there are none
-    dreamed: float  # share of all dreams that have it: what chance would foresee
-    precision: float  # share of those dreams in whose window it happened; NaN if there are none
+    dreamed: float  # share of all dreams that have it: the recall expected by chance
+    precision: float  # share of the dreams with it in whose window it happened; NaN if there are none
 
 
 def replay(
@@ -55,7 +55,7 @@ def replay(
     temperature: float | Sequence[float] = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Dream:
-    """Dream on from the first ``context`` steps of real windows with the actions that were really played.
+    """Continue the first ``context`` steps of real windows as dreams, with the actions really played.
 
     Args:
         model: as in `imagine`, as are the keyword arguments.
@@ -67,7 +67,7 @@ def replay(
         A dream of H steps; its tokens compare with ``tokens[:, context - 1:]``.
 
     Raises:
-        ValueError: a context that leaves nothing to dream, and whatever `imagine` refuses.
+        ValueError: a context that leaves nothing to dream, or whatever `imagine` rejects.
     """
     if tokens.ndim != 3 or actions.shape != tokens.shape[:2] or not 1 <= context < tokens.shape[1]:
         raise ValueError(
@@ -88,7 +88,7 @@ def replay(
 
 
 def replay_policy(actions: Tensor) -> Policy:
-    """A policy that plays the columns of actions (B, H) one after the other, once, whatever it sees.
+    """A policy that plays the columns of actions (B, H) once, one after the other, whatever it sees.
 
     It raises ValueError when they are used up.
     """
@@ -109,7 +109,7 @@ def token_fidelity(dreamed: Tensor, real: Tensor) -> TokenFidelity:
     """Compare dreamed with real tokens, both int64 (B, H + 1, L); index 0 is the last real step of both.
 
     Raises:
-        ValueError: different shapes, nothing dreamed, or another step 0.
+        ValueError: different shapes, nothing dreamed, or different tokens at index 0.
     """
     if dreamed.shape != real.shape or real.ndim != 3 or real.shape[1] < 2 or not len(real):
         raise ValueError(
@@ -134,11 +134,11 @@ def value_fidelity(dreamed: Tensor, real: Tensor, last: Tensor) -> ValueFidelity
 
     Args:
         dreamed: (B, H, F), such as rewards, continuation, or a probe's reading of the dreamed state.
-        real: (B, H, F), the same of what really happened.
+        real: (B, H, F), the same values as they really were.
         last: (B, F), the real values at the last step before the dream.
 
     Raises:
-        ValueError: shapes that do not belong together, or nothing to compare.
+        ValueError: shapes that do not fit together, or nothing to compare.
     """
     fits = dreamed.ndim == 3 and dreamed.shape == real.shape and last.shape == (len(real), real.shape[-1])
     if not fits or not real.numel():
@@ -152,7 +152,7 @@ def value_fidelity(dreamed: Tensor, real: Tensor, last: Tensor) -> ValueFidelity
 
 
 def event_fidelity(dreamed: Tensor, real: Tensor) -> EventFidelity:
-    """Compare where something happens, such as a lost point, in dreams and in the windows they replay.
+    """Compare in which dreams, and in which windows they replay, an event such as a lost point happens.
 
     Args:
         dreamed: bool (B, H), whether it happens at each dreamed step.
@@ -178,5 +178,5 @@ def event_fidelity(dreamed: Tensor, real: Tensor) -> EventFidelity:
 
 
 def useful_horizon(better: Tensor) -> tuple[int, ...]:
-    """How many of the first horizons beat copying without a gap, for each column of bool (H, F)."""
+    """How many horizons beat copying before the first that does not, for each column of bool (H, F)."""
     return tuple(better.long().cumprod(0).sum(0).tolist())

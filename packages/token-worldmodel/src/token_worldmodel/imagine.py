@@ -1,4 +1,4 @@
-"""Dreaming: playing on from real contexts inside the world model.
+"""Dreaming: continuing real contexts inside the world model.
 
 Shape legend: B dreams, C context steps, H horizon, L levels, D width.
 """
@@ -19,12 +19,12 @@ Policy = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Dream:
-    """An imagined trajectory; index 0 is the last real step, ``actions[:, h]`` leads from step h to h + 1.
+    """Imagined trajectories; index 0 is the last real step, ``actions[:, h]`` leads from step h to h + 1.
 
     Attributes:
         tokens: int64 (B, H + 1, L).
         actions: int64 (B, H).
-        states: float32 (B, H + 1, D), known at each step before its action: `WorldModelOutput.state`.
+        states: float32 (B, H + 1, D), `WorldModelOutput.state`: known at each step before its action.
         log_probs: float32 (B, H, L), of ``tokens[:, 1:]`` under the model, at temperature 1; -inf where a
             high temperature drew a code whose probability is 0 in float32.
     """
@@ -36,7 +36,7 @@ class Dream:
 
     @property
     def hidden(self) -> Tensor:
-        """(B, H, D): after each action, `WorldModelOutput.hidden`; the state of the step it leads to."""
+        """(B, H, D): `WorldModelOutput.hidden` after each action, the state of the step it leads to."""
         return self.states[:, 1:]
 
 
@@ -52,23 +52,23 @@ def imagine(
     temperature: float | Sequence[float] = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Dream:
-    """Dream ``horizon`` steps on from each context, the policy choosing the actions.
+    """Dream ``horizon`` steps from each context, with the policy choosing the actions.
 
     Every position is computed once, and what no later position reads is not kept. A step takes L passes:
     one for each level but the finest, and one for the finest token and the action together.
 
     Args:
-        model: left as it is; dropout is off in a dream.
+        model: not changed; dropout is off in a dream.
         tokens: int64 (B, C, L), the contexts, oldest step first. Context and horizon together are at most
-            ``max_steps``; a short context dreams faster.
+            ``max_steps``; dreams from a short context are faster.
         actions: int64 (B, C - 1), those between the context steps.
-        policy: called once a step with tokens (B, L) and state (B, D), returns actions (B,).
+        policy: called once per step with tokens (B, L) and state (B, D); returns actions (B,).
         horizon: steps to dream, H.
         generator: source of the tokens' randomness, on the model's device. May be None if every level is at
             temperature 0.
         temperature: divides the logits before sampling; one number, or one per level. At 0 the likeliest
             token is taken.
-        dtype: of the matrix products. By default autocast's where it is on, else the matrices'.
+        dtype: of the matrix products. By default autocast's where it is on, else that of the matrices.
             torch.bfloat16 is several times faster where the hardware has it.
 
     Raises:
@@ -90,7 +90,7 @@ def imagine(
             log_probs=torch.empty(batch_size, horizon, num_levels, dtype=torch.float32, device=device),
         )
         dream.tokens[:, 0] = tokens[:, -1]
-        # All the randomness of the dream, drawn at once: one number a token, used or not.
+        # All the randomness of the dream, drawn at once: one number per token, used or not.
         shape = (horizon if any(temperatures) else 0, num_levels, batch_size)
         draws = torch.rand(shape, generator=generator, dtype=torch.float32, device=device)
         if num_context > 1:
@@ -123,17 +123,17 @@ def imagine(
                 dream.log_probs[:, h, level] = probs.gather(-1, token[:, None])[:, 0]
                 if level < num_levels - 1:
                     output = reader.read([token], level)
-        dream.log_probs.log_()  # once for all: until here they are the probabilities
+        dream.log_probs.log_()  # once at the end: until here these are probabilities
     return dream
 
 
 def choose(probs: Tensor, draws: Tensor) -> Tensor:
-    """Sample from probabilities (B, K) by uniform draws (B,) from [0, 1); int64 (B,), without waiting.
+    """Sample from probabilities (B, K) by uniform draws (B,) from [0, 1); int64 (B,), without a GPU wait.
 
-    The code is the first whose cumulated probability exceeds the draw.
+    The code is the first whose cumulative probability exceeds the draw.
     """
     cumulated = probs.cumsum(-1)
-    # The last sum may be off 1 by rounding; scaling the draw by it keeps every code's share.
+    # The last sum may differ from 1 by rounding; scaling the draw by it keeps every code's share.
     passed = cumulated <= draws[:, None] * cumulated[:, -1:]
     return passed.sum(-1).clamp_(max=probs.shape[-1] - 1)
 

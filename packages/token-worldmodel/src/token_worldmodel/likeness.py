@@ -1,4 +1,4 @@
-"""Codes that stand for nearly the same are nearly equally likely: a world model need not learn that."""
+"""Codes that stand for nearly the same thing are nearly equally likely: a world model need not learn that."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from .model import WorldModel
 
 
 class _Likeness(nn.Module):
-    """W + C P: a row of its own for each code, and one that follows from what the code stands for."""
+    """W + C P: for each code a row of its own, plus one computed from the code's vector."""
 
     vectors: Tensor
 
@@ -32,24 +32,24 @@ class _Likeness(nn.Module):
 
 @contextmanager
 def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -> Iterator[None]:
-    """Train the model within this context, and what is learned of a code is learned of those like it.
+    """Within this context, what the model learns about one code also updates similar codes.
 
-    To a cross-entropy the codes of a level are names: that one of them came says nothing of its neighbours.
+    Cross-entropy treats the codes of a level as names: that one occurred says nothing about its neighbours.
     But they are vectors, and many stand for moments that differ by a pixel. Within the context the weights of
     a level's head are W + C P, with C the codes (K, E), centred and of length 1 on average, and P (E, D)
-    learned, from zero: a step along P moves the rows of all codes by what they have in common. At its end the
-    sum takes W's place, so that the model is what it was in function, size and speed. A copy made within the
-    context keeps both parts, and can be used and saved after it.
+    learned, starting from zero: a step along P moves the rows of all codes by what they have in common. When
+    the context ends, the sum takes W's place: the model keeps its function, at its original size and speed. A
+    copy made within the context keeps both parts, and can be used and saved afterwards.
 
-    Make optimiser and objective within the context, because the model has other parameters there.
+    Create optimiser and objective within the context, because the model has other parameters there.
 
     Args:
         model: its heads are changed in place.
-        codebooks: (K, E) of each level, K as the model has it. Copied: later changes do not count.
+        codebooks: (K, E) for each level, K as in the model. Copied: later changes have no effect.
 
     Raises:
-        ValueError: codebooks of other sizes than the model's or not finite, or the model is in such a context
-            already.
+        ValueError: the codebooks do not fit the model's levels or are not finite, or the model is already in
+            such a context.
     """
     if any(parametrize.is_parametrized(head) for head in model.heads):
         raise ValueError("the model's heads are parametrized already; leave that context before this one")
@@ -65,8 +65,8 @@ def alike_codes_learn_together(model: WorldModel, codebooks: Sequence[Tensor]) -
         yield
     finally:
         for head in model.heads:
-            if parametrize.is_parametrized(head):  # some are not where a codebook was refused
+            if parametrize.is_parametrized(head):  # some are not if a codebook was rejected
                 shared, weight = type(head), type(head).weight
                 parametrize.remove_parametrizations(head, "weight", leave_parametrized=True)
-                # That took it from the class, which copies made in the context have as well.
+                # That removed it from the class, which is also that of copies made in the context.
                 shared.weight = weight

@@ -1,4 +1,4 @@
-"""Who sees whom: the attention mask, and the plan that spends no work on what nobody sees."""
+"""Which positions see which: the attention mask, and a plan that spends no work on what nothing sees."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from .config import WorldModelConfig
 
-# A block costs a few small copies and saves the products above the diagonal: they balance at 16 steps.
+# A block costs a few small copies and saves products above the diagonal; the two balance at 16 steps.
 STEPS_OF_A_BLOCK = 16
 
 
 def visibility(config: WorldModelConfig, num_steps: int, device: torch.device | None = None) -> Tensor:
     """Which positions each position may attend to, as bool (N, N) with N = num_steps * step_size.
 
-    Row = query, column = key. Positions run step by step, inside a step from L0 to the finest level and
-    then the action. The finer levels (L1 and on) are called detail.
+    Row = query, column = key. Positions run step by step, within a step from L0 to the finest level
+    and then the action. The finer levels (L1 and on) are called detail.
     """
     position = torch.arange(num_steps * config.step_size, device=device)
     step, slot = position // config.step_size, position % config.step_size
@@ -30,7 +30,7 @@ def visibility(config: WorldModelConfig, num_steps: int, device: torch.device | 
 
 
 def detail_reach(config: WorldModelConfig, num_steps: int) -> int:
-    """How many steps back any position sees detail."""
+    """How many steps back, at most, a position sees detail."""
     if config.mask == "causal":
         return num_steps
     return {"none": 0, "last": 1, "past": num_steps}[config.detail]
@@ -40,8 +40,8 @@ def detail_reach(config: WorldModelConfig, num_steps: int) -> int:
 class Block:
     """Consecutive queries, the keys that at least one of them sees, and what to add to their scores.
 
-    Lasting keys, which every later step sees, are counted apart from the passing ones, which only the next
-    few do: so a block sees a slice of each.
+    Lasting keys, which every later step sees, are kept apart from passing ones, which only the next few steps
+    see, so that a block sees one slice of each.
     """
 
     queries: slice
@@ -52,7 +52,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A window's attention: the whole mask for fused kernels, or its blocks for products on a CPU."""
+    """How to compute a window's attention: the mask for fused kernels and, on a CPU, blocks for products."""
 
     num_steps: int
     visible: Tensor  # (N, N) bool
@@ -61,7 +61,7 @@ class Plan:
     blocks: tuple[Block, ...]
 
 
-@cache  # small, and a recorded dream goes on reading the one it was recorded with
+@cache  # without limit: plans are small, and a recorded dream keeps reading its own
 def attention_plan(config: WorldModelConfig, num_steps: int, device: torch.device) -> Plan:
     """The plan for windows of ``num_steps`` steps on a device."""
     with torch.inference_mode(False):  # a gradient may need it later
@@ -82,7 +82,7 @@ def _blocks(config: WorldModelConfig, visible: Tensor, lasting: slice, passing: 
     plan = []
     for start in range(0, num_steps, STEPS_OF_A_BLOCK):
         stop = min(start + STEPS_OF_A_BLOCK, num_steps)
-        first = max(start - detail_reach(config, num_steps), 0)  # step whose detail is still seen
+        first = max(start - detail_reach(config, num_steps), 0)  # first step whose detail is seen
         queries = slice(start * size, stop * size)
         seen = visible[queries].unflatten(1, (num_steps, size))
         seen = torch.cat([seen[:, :stop, lasting].flatten(1), seen[:, first:stop, passing].flatten(1)], 1)

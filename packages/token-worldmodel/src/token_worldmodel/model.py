@@ -1,6 +1,6 @@
-"""The transformer over interleaved tokens and actions, and its file.
+"""The transformer over interleaved tokens and actions, and how it is saved.
 
-Shape legend: B batch, T steps, L levels, S = L + 1 positions of a step, N = T * S positions, D width,
+Shape legend: B batch, T steps, L levels, S = L + 1 positions per step, N = T * S positions, D width,
 H heads, E = D / H, K_l codes of level l.
 """
 
@@ -24,37 +24,37 @@ from .masks import attention_plan
 
 @dataclass(frozen=True, slots=True)
 class WorldModelOutput:
-    """What the world model says about a window.
+    """The output of the world model for a window.
 
-    ``logits[0][:, t]`` predicts ``tokens[:, t + 1, 0]``, from the action of step t. For a finer level l,
-    ``logits[l][:, t]`` predicts ``tokens[:, t, l]``, from the token of level l - 1 of the same step.
+    ``logits[0][:, t]`` predicts ``tokens[:, t + 1, 0]``, at the action of step t. For a finer level l,
+    ``logits[l][:, t]`` predicts ``tokens[:, t, l]``, at the token of level l - 1 of the same step.
     """
 
     logits: tuple[Tensor, ...]  # per level (B, T, K_l)
-    hidden: Tensor  # (B, T, D): after the action of step t, what the next step is predicted from
+    hidden: Tensor  # (B, T, D): output after the action of step t, from which L0 of the next is predicted
 
     @property
     def state(self) -> Tensor:
-        """(B, T, D): what is remembered before the action of step t is chosen.
+        """(B, T, D): what the model remembers before the action of step t is chosen.
 
-        It is ``hidden`` of the step before, and zeros at the window's first step. With the step's tokens
-        it is all a policy may know: the pair (h, z) of Dreamer (https://arxiv.org/abs/2301.04104).
+        It is ``hidden`` of the step before, and zeros at the window's first step. Together with the step's
+        tokens it is all a policy may know: the pair (h, z) of Dreamer (https://arxiv.org/abs/2301.04104).
         """
         return F.pad(self.hidden[:, :-1], (0, 0, 1, 0))
 
 
 def after_first(logits: Tensor, level: int) -> Tensor:
-    """Of a level's logits (B, T, K), those that predict ``tokens[:, 1:, level]``, (B, T - 1, K).
+    """The part of a level's logits (B, T, K) that predicts ``tokens[:, 1:, level]``, (B, T - 1, K).
 
-    L0 is predicted by the action of the step before, so its logits stand there; a finer token is predicted
-    within its own step. The window's first step is left out: nothing predicts its L0, and it has no step
-    before it to be compared with.
+    L0 is predicted at the action of the step before, which is where its logits are; a finer token is
+    predicted within its own step. The window's first step is left out: nothing predicts its L0, and there is
+    no step before it to compare with.
     """
     return logits[:, :-1] if level == 0 else logits[:, 1:]
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm transformer layer in two halves, so that attention between them can be any form."""
+    """A pre-norm transformer layer in two halves, so that any form of attention fits between them."""
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ class TransformerBlock(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values of x (B, N, D), as (B, N, 3, H, E)."""
-        # The cast does nothing in training; a model `for_inference` may hold narrower matrices than x.
+        # The cast does nothing in training; a model from `for_inference` may have narrower matrices than x.
         normed = self.attention_norm(x).to(self.qkv.weight.dtype)
         return self.qkv(normed).unflatten(-1, (3, self.num_heads, -1))
 
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Add to x (B, N, D) what was attended (B, N, D), then the feed-forward branch."""
+        """Add to x (B, N, D) the projected attention output (B, N, D), then the feed-forward branch."""
         x = x + self._drop(self.projection(attended))
         normed = self.ffn_norm(x).to(self.expand.weight.dtype)
         return x + self._drop(self.contract(F.gelu(self.expand(normed))))
@@ -102,7 +102,7 @@ class WorldModel(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """GPT-2's scheme: normal 0.02, and residual branches shrunk by the number of layers."""
+        """GPT-2's scheme: normal of deviation 0.02, on residual branches divided by sqrt(2 * layers)."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -118,7 +118,7 @@ class WorldModel(nn.Module):
             actions: int64 (B, T), the action chosen after seeing the tokens of its step.
 
         Raises:
-            ValueError: a shape, a token or an action that is not this model's.
+            ValueError: a shape, token or action that does not fit this model.
         """
         check_window(self.config, tokens, actions)
         num_steps = tokens.shape[1]
@@ -151,18 +151,18 @@ class WorldModel(nn.Module):
         return F.dropout(x, self.config.dropout, self.training).flatten(1, 2)
 
     def predict(self, x: Tensor, level: int) -> Tensor:
-        """Logits (..., K_level) from the normed outputs (..., D) of the slot before that level."""
+        """Logits (..., K_level) from the normalised output (..., D) of the slot before that level."""
         head = self.heads[level]
-        return head(x.to(head.bias.dtype))  # The weight may be a sum yet to be made (`likeness`).
+        return head(x.to(head.bias.dtype))  # The weight may be a sum computed on access (`likeness`).
 
 
 def add_noise(tokens: Tensor, codes: Sequence[int], share: float) -> Tensor:
-    """Tokens int64 (B, T, L), some of them replaced by any code of their level.
+    """Tokens int64 (B, T, L), some of them replaced by random codes of their level.
 
-    Each window has a rate of its own, drawn evenly from 0 to twice ``share``, so that some windows stay
-    nearly clean. A model trained on true tokens alone has never seen a mistake, and in a dream takes its
-    first one for the truth; Bengio et al. (2015, https://arxiv.org/abs/1506.03099) mix in the model's own, at
-    the cost of sampling them.
+    Each window has its own rate, drawn uniformly from 0 to twice ``share``, so that some windows stay nearly
+    clean. A model trained on true tokens alone has never seen a mistake, and in a dream takes its first one
+    for the truth; Bengio et al. (2015, https://arxiv.org/abs/1506.03099) mix in the model's own predictions
+    instead, at the cost of sampling them.
     """
     rate = 2 * share * torch.rand(len(tokens), 1, 1, device=tokens.device)
     chance = torch.stack([torch.randint(k, tokens.shape[:2], device=tokens.device) for k in codes], -1)
@@ -170,7 +170,7 @@ def add_noise(tokens: Tensor, codes: Sequence[int], share: float) -> Tensor:
 
 
 def check_window(config: WorldModelConfig, tokens: Tensor, actions: Tensor) -> None:
-    """Raise ValueError unless tokens (B, T, L) and actions (B, T) are a window for this configuration."""
+    """Raise ValueError unless tokens (B, T, L) and actions (B, T) form a window that fits this model."""
     if tokens.ndim != 3 or tokens.shape[2] != config.num_levels:
         raise ValueError(
             f"tokens have shape {tuple(tokens.shape)}; "
@@ -195,8 +195,8 @@ def check_window(config: WorldModelConfig, tokens: Tensor, actions: Tensor) -> N
 def check_range(ids: Tensor, count: int, name: str) -> None:
     """Raise ValueError unless all ids are in 0..count-1.
 
-    Checked on a CPU only: on a GPU the check would wait for the device, and the embedding itself stops an id
-    out of range. Nor is it part of a compiled model, which must not look at values.
+    Checked on a CPU only: on a GPU the check would wait for the device, and the embedding itself rejects an
+    id out of range. It is left out of a compiled model too, which must not look at values.
     """
     if ids.device.type == "cpu" and ids.numel() and not torch.compiler.is_compiling():
         low, high = (int(bound) for bound in torch.aminmax(ids))
@@ -205,16 +205,16 @@ def check_range(ids: Tensor, count: int, name: str) -> None:
 
 
 def matrix_dtype(model: WorldModel) -> torch.dtype:
-    """Type of the matrices, which a model `for_inference` may hold narrower than its other parameters."""
+    """Dtype of the matrices, which a model from `for_inference` may have narrower than other parameters."""
     return model.blocks[0].qkv.weight.dtype
 
 
 def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     """The model for inference: no dropout, no gradients, its matrices in ``dtype``.
 
-    Embeddings, norms and the residual stream are float32, or float64 where ``dtype`` is. What needs no cast
-    is shared with the model, not copied, and changes as the model is trained on: copy the model first to keep
-    it as it is. A model that is like this already is returned as it is.
+    Embeddings, norms and the residual stream are float32, or float64 if ``dtype`` is. What needs no cast is
+    shared with the model, not copied, and changes if the model is trained further: copy the model first to
+    prevent that. A model that is already in this form is returned unchanged.
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper gives weights other names
     rest = torch.promote_types(dtype, torch.float32)
@@ -230,20 +230,20 @@ def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     copies: dict[int, Any] = {id(model.config): model.config}
     for name, parameter in model.named_parameters():
         copies[id(parameter)] = nn.Parameter(parameter.detach().to(kinds[name]), requires_grad=False)
-    # A copy of the modules that finds every parameter already copied: nothing is initialised twice.
+    # This copies the modules and finds every parameter already copied: nothing is initialised twice.
     return copy.deepcopy(model, copies).eval()
 
 
 def save_worldmodel(path: str | Path, model: WorldModel) -> None:
-    """Write one file, all that `load_worldmodel` needs: the weights in float32, and the configuration.
+    """Write all that `load_worldmodel` needs to one file: the weights in float32, and the configuration.
 
     Raises:
-        ValueError: it is no plain `WorldModel`, which `load_worldmodel` could not make again.
+        ValueError: the model is not a plain `WorldModel`, so `load_worldmodel` could not rebuild it.
     """
     known = plain_weights(model, WorldModel)
     weights = {name: t for name, t in known.items() if ".parametrizations." not in name}
     for level, head in enumerate(model.heads):
-        weights[f"heads.{level}.weight"] = head.weight.float()  # a sum while alike codes learn together
+        weights[f"heads.{level}.weight"] = head.weight.float()  # a sum within `alike_codes_learn_together`
     save_artifact(path, weights, kind="worldmodel", config=asdict(model.config))
 
 
@@ -251,7 +251,7 @@ def load_worldmodel(path: str | Path) -> WorldModel:
     """The model a `save_worldmodel` file holds, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: not a readable file of a world model, or weights that do not fit its configuration.
+        ValueError: not a readable world model file, or weights that do not fit its configuration.
     """
     tensors, config = load_artifact(path, kind="worldmodel")
     return with_weights(path, lambda: WorldModel(WorldModelConfig(**config)), tensors)

@@ -1,4 +1,4 @@
-"""What the world model is trained on."""
+"""The loss that the world model is trained on."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from .sampler import TokenBatch
 
 
 class WorldModelObjective(nn.Module):
-    """The weighted sum of each level's cross-entropy, with the numbers that keep it honest beside it."""
+    """The weighted sum of the levels' cross-entropies, with metrics that put it into perspective."""
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
@@ -18,17 +18,17 @@ class WorldModelObjective(nn.Module):
     def forward(self, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and metrics of a batch of windows.
 
-        L0 of a window's first step has nothing to be predicted from and no loss. The action of an episode's
-        final row is a filler; it can only be the window's last, from which nothing is predicted.
+        L0 of a window's first step cannot be predicted from anything, so it has no loss. The action of an
+        episode's final row is a filler; it can only be a window's last, from which nothing is predicted.
 
         Returns:
-            The loss, float32 scalar, and for each level l (0-d tensors): ``cross_entropy_l`` in nats,
-            and over all steps but the window's first ``accuracy_l``, ``copy_accuracy_l`` (of repeating the
-            step before) and ``changed_accuracy_l`` (on tokens that differ from the step before; NaN if
+            The loss, float32 scalar, and 0-d metrics: ``loss`` and, for each level l, ``cross_entropy_l`` in
+            nats and, over all steps but the window's first, ``accuracy_l``, ``copy_accuracy_l`` (of repeating
+            the step before) and ``changed_accuracy_l`` (on tokens that differ from the step before; NaN if
             there are none).
 
         Raises:
-            ValueError: windows of one step, from which no L0 is predicted, or none.
+            ValueError: windows of one step, from which no L0 is predicted, or no windows.
         """
         if len(batch.tokens) < 1 or batch.tokens.shape[1] < 2:
             raise ValueError(
@@ -42,7 +42,7 @@ class WorldModelObjective(nn.Module):
             zip(self.model.config.loss_weights, output.logits, strict=True)
         ):
             predicted, target = align(logits, batch.tokens, level)
-            # Of a bfloat16 model's logits it would be bfloat16; a loss is float32.
+            # From a bfloat16 model's logits it would be bfloat16; the loss must be float32.
             cross_entropy = F.cross_entropy(predicted.float().flatten(0, 1), target.flatten())
             loss = loss + weight * cross_entropy
             metrics |= _accuracies(logits.detach(), batch.tokens[..., level], level)
@@ -51,11 +51,11 @@ class WorldModelObjective(nn.Module):
         return loss, metrics
 
     def after_step(self) -> None:
-        """Nothing follows an optimiser step here."""
+        """Do nothing: there is nothing to update after an optimiser step."""
 
 
 def align(logits: Tensor, tokens: Tensor, level: int) -> tuple[Tensor, Tensor]:
-    """Predictions of a level and the tokens they are of: L0 is predicted from the step before.
+    """Predictions of a level and their targets: L0 is predicted from the step before.
 
     Args:
         logits: (B, T, K), `WorldModelOutput.logits` of the level.
@@ -68,7 +68,7 @@ def align(logits: Tensor, tokens: Tensor, level: int) -> tuple[Tensor, Tensor]:
 
 
 def _accuracies(logits: Tensor, tokens: Tensor, level: int) -> dict[str, Tensor]:
-    """Accuracy beside that of copying the last step, from logits (B, T, K) and tokens (B, T) of a level."""
+    """Accuracy next to that of copying the last step, from logits (B, T, K) and tokens (B, T) of a level."""
     target, previous = tokens[:, 1:], tokens[:, :-1]
     right = after_first(logits, level).argmax(-1) == target
     changed = target != previous

@@ -1,4 +1,4 @@
-"""What learns the weights: AdamW, or Muon for the matrices inside the blocks and AdamW for the rest."""
+"""Optimizers: AdamW, or Muon for the matrices inside the blocks and AdamW for the rest."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -42,7 +42,7 @@ def make_optimizer(
     """AdamW in the groups of `parameter_groups`, or `MuonAdamW`.
 
     Raises:
-        ValueError: another kind, or whatever these two refuse.
+        ValueError: an unknown kind, or whatever these two reject.
     """
     if kind not in ("adamw", "muon"):
         raise ValueError(f"kind is {kind!r}; choose adamw or muon")
@@ -57,18 +57,18 @@ class MuonAdamW(torch.optim.Optimizer):
     Muon steps along the orthogonal matrix nearest to the gradient's momentum, so that no direction is learned
     slowly because others have larger gradients (Jordan et al., 2024,
     https://kellerjordan.github.io/posts/muon). Its steps are scaled to the root mean square of AdamW's (Liu
-    et al., 2025, https://arxiv.org/abs/2502.16982, eq. 4), so one learning rate serves both. To it
-    a block's queries, keys and values are one matrix, as they are in the model.
+    et al., 2025, https://arxiv.org/abs/2502.16982, eq. 4), so one learning rate serves both. It treats
+    a block's queries, keys and values as one matrix, as the model does.
 
     Args:
         model: its parameters; embeddings, heads, norms and biases are AdamW's, in the groups of
             `parameter_groups`.
-        lr: of every group; each has its own ``"lr"`` for a schedule to set.
-        weight_decay: of matrices, in both.
+        lr: learning rate of every group; each has its own ``"lr"`` for a schedule to set.
+        weight_decay: of the matrices, in both optimizers.
         betas: AdamW's.
 
     Raises:
-        ValueError: a negative decay, or the blocks have nothing to learn.
+        ValueError: a negative decay, or no matrix in the blocks requires a gradient.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class MuonAdamW(torch.optim.Optimizer):
         return [*self.adamw.param_groups, *self.muon.param_groups]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything, for a copy; PyTorch's own optimizers keep groups and state alone.
+        """All attributes, for a copy; PyTorch's own optimizers keep only groups and state.
 
-        But not the ``step`` that a scheduler puts on the instance: in a copy it would step the original.
+        All but the ``step`` that a scheduler puts on the instance: in a copy it would step the original.
         """
         return {name: value for name, value in self.__dict__.items() if name != "step"}
 
@@ -104,14 +104,14 @@ class MuonAdamW(torch.optim.Optimizer):
         """Only the model's own groups are accepted.
 
         Raises:
-            ValueError: it is another group.
+            ValueError: it is any other group.
         """
         if not any(param_group is own for own in self._groups()):
             raise ValueError("MuonAdamW learns the parameters of one model; give those of others to AdamW")
         super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Step both, on the gradients there are or those ``closure`` makes; returns the closure's loss."""
+        """Step both, on the present gradients or those ``closure`` computes; returns the closure's loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -128,7 +128,7 @@ class MuonAdamW(torch.optim.Optimizer):
         """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: it is another optimizer's; nothing is changed then.
+            ValueError: it is another optimizer's state; nothing is changed then.
         """
         if state_dict.keys() != {"adamw", "muon"}:
             raise ValueError(f"the state holds {', '.join(state_dict)}; give the state of a MuonAdamW")

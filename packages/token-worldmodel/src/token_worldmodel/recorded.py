@@ -1,8 +1,8 @@
 """One launch instead of thousands: a dream recorded as a CUDA graph.
 
-A dream of 15 steps is some thousand kernels of a few microseconds each, and a GPU waits for Python between
-them. Their order never changes, only the numbers do, so it can be recorded once and launched whole (Nguyen et
-al., 2021, https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs).
+A dream of 15 steps is thousands of kernels of a few microseconds each, and the GPU waits for Python between
+them. Their order never changes, only the numbers do, so a dream can be recorded once and launched whole
+(Nguyen et al., 2021, https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs).
 """
 
 import warnings
@@ -22,19 +22,19 @@ class Recorded:
 
     On a CPU, or without inputs, the function itself is called.
 
-    The first call with inputs of some shapes (under the autocast of the call) runs the function, the second
-    records it, and from then on a call copies its inputs into those of the recording and launches it. Results
-    are the same: random numbers too, which are drawn as the generators are seeded at the call.
+    The first call with inputs of given shapes and dtypes, under given autocast settings, runs the function;
+    the second records it; from then on a call copies its inputs into those of the recording and launches it.
+    Results are the same, including random numbers, which follow the generators' state at the call.
 
-    What the function reads besides its inputs is read where it lay in memory: weights changed in place are
-    seen, a tensor put in another's place is not. It may not look at values (``item``, ``nonzero``, a boolean
-    mask as an index), nor move tensors to or from the CPU: what cannot be recorded is run as it is, with a
-    warning.
+    Whatever else the function reads is read from where it was in memory: weights changed in place are seen, a
+    tensor that replaces another is not. The function must not look at values (``item``, ``nonzero``, a
+    boolean mask as an index), nor move tensors to or from the CPU: one that cannot be recorded is run as it
+    is, with a warning.
 
     Args:
-        function: tensors, all on one device, to a tuple of tensors, without gradients; such as one that calls
-            `imagine` and gives the dream's tensors.
-        generators: those that the function draws from.
+        function: from tensors, all on one device, to a tuple of tensors, without gradients; for instance one
+            that calls `imagine` and returns the dream's tensors.
+        generators: all those that the function draws from.
     """
 
     def __init__(self, function: Function, *generators: torch.Generator) -> None:
@@ -42,22 +42,22 @@ class Recorded:
         self._recordings: dict[tuple[object, ...], _Recording | None] = {}
         self._recordable = True
 
-    @torch.inference_mode(False)  # where no recording could be written to later
+    @torch.inference_mode(False)  # in which later calls could not write to a recording
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What the function returns, in tensors that no later call overwrites."""
         if not (inputs and self._recordable and all(can_record(x.device) for x in inputs)):
             return self.function(*inputs)
-        # What autocast made of the products is in the recording, so under another it needs one of its own.
+        # A recording fixes what autocast does to the products, so each autocast setting needs its own.
         device = inputs[0].device.type
         precision = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         kind = (precision, *((x.shape, x.dtype, x.device) for x in inputs))
-        if kind not in self._recordings:  # libraries set themselves up in a first call: it cannot be recorded
+        if kind not in self._recordings:  # libraries initialise in a first call, which cannot be recorded
             self._recordings[kind] = None
             return self.function(*inputs)
         recording = self._recordings[kind]
         if recording is None:
-            # A recording that fails leaves the generators in it.
+            # A recording that fails leaves the generators attached to it.
             generators = (*self.generators, torch.cuda.default_generators[inputs[0].device.index])
             before = [generator.clone_state() for generator in generators]
             try:
@@ -81,8 +81,8 @@ class Recorded:
             warnings.simplefilter("ignore")  # newer versions of torch find the generators by themselves
             for generator in self.generators:
                 graph.register_generator_state(generator)
-        # A stream records its own device alone, and the inputs' need not be the current one. The outer stream
-        # is the one to come back to: older versions of torch stay in that of a recording that failed.
+        # A stream records only its own device, and that of the inputs need not be the current one. The outer
+        # context restores the stream: after a failed recording, older versions of torch stay in its stream.
         device = inputs[0].device
         with (
             torch.cuda.stream(torch.cuda.current_stream(device)),
@@ -102,26 +102,26 @@ class _Recording:
 
 
 def can_record(device: torch.device) -> bool:
-    """Whether tensors of this device can be worked on by a recording."""
+    """Whether work on this device can be recorded."""
     return device.type == "cuda"
 
 
-@cache  # one for all recordings of a device, because cuBLAS keeps a workspace for every stream
+@cache  # one per device for all recordings, because cuBLAS keeps a workspace for every stream
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
 def _put_back(generator: torch.Generator, state: torch.Generator) -> None:
-    """Give a generator a state that it had."""
+    """Put a generator back into an earlier state."""
     try:
         generator.graphsafe_set_state(state)
-    except NotImplementedError:  # one of the CPU: no recording holds it, but it may have been drawn from
+    except NotImplementedError:  # a CPU generator: not part of a recording, but it may have been drawn from
         generator.set_state(state.get_state())
 
 
 @contextmanager
 def _no_cast_remembered() -> Iterator[None]:
-    """Autocast keeps what it has cast until it ends: a recording must cast anew, weights having changed."""
+    """Turn off autocast's cache of casts: a recording must cast anew each time, because weights change."""
     remembered = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

@@ -20,7 +20,7 @@ class TokenBatch:
 
     Attributes:
         tokens: int64 (B, T, L).
-        actions: int64 (B, T), chosen after the tokens of its step.
+        actions: int64 (B, T), chosen after seeing the tokens of their step.
         rewards: float32 (B, T), raw, brought by the action.
         terminated, truncated: bool (B, T), likewise.
         final: bool (B, T), an episode's last row, whose action is a filler.
@@ -38,7 +38,7 @@ class TokenBatch:
     game_index: Tensor
 
     def to(self, device: torch.device | str | None) -> Self:
-        """The batch on ``device``; from the CPU to a GPU by pinned memory, without waiting."""
+        """The batch on ``device``; from the CPU to a GPU through pinned memory, without waiting."""
         if device is None:
             return self
         pinned = torch.device(device).type == "cuda" and self.tokens.device.type == "cpu"
@@ -52,14 +52,14 @@ class TokenBatch:
 def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: int) -> np.ndarray:
     """Which rows belong to validation episodes, bool (N,). Windows overlap, so a split by window would leak.
 
-    Episodes are decided in their order, each by the rows so far alone, so the split of longer trajectories
-    agrees with that of their beginning. An episode validates with probability ``fraction * (1 + lacking /
-    mean)``, where ``lacking`` is how many of the rows before it validation is short of and ``mean`` their
-    mean episode length. The first episode trains; if no other validates, the second does, and trains once a
-    later one does: what has trained never validates later.
+    Episodes are assigned in order, each only by the rows before it, so longer trajectories are split as their
+    beginning is. An episode is held out with probability ``fraction * (1 + lacking / mean)``, where
+    ``lacking`` is the number of rows by which validation falls short so far, and ``mean`` the mean length of
+    the episodes so far. The first episode is trained on; if no other is held out, the second is, and goes to
+    training once a later one is held out: what was trained on is never held out later.
 
     Raises:
-        ValueError: the fraction is not between 0 and 1, or the seed no whole number from 0 on.
+        ValueError: the fraction is not between 0 and 1, or the seed is not a whole number of at least 0.
     """
     _check_fraction(validation_fraction)
     _check_seed(seed)
@@ -79,9 +79,9 @@ def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: in
 
 
 class TokenSampler:
-    """Draws windows from the trajectories of one game or several, in stated proportions.
+    """Draws windows from the trajectories of one game or several, in given proportions.
 
-    A window is drawn uniformly from all that fit in an episode of the split; the game first, by weight.
+    The game is drawn first, by weight, then a window, uniformly from all that fit in an episode of the split.
     """
 
     def __init__(
@@ -105,18 +105,18 @@ class TokenSampler:
             length: steps of a window, T.
             batch_size: windows of a batch, B.
             weights: how often each game is drawn, relative to the others; equally by default.
-            seed: of the split and of the batches. Repetitions that are to share a split take the same seed
-                and batches of other numbers.
+            seed: of the split and of the batches. Repetitions that should share a split take the same seed
+                and batches with other step numbers.
             split: episodes to draw from.
-            validation_fraction: share of each game's rows that whole episodes of it validate on; none do if
-                there is a single episode.
-            newest: by game, the first row of what was played last.
-            newest_share: of the windows, drawn from those rows; the others are drawn from all rows. If the
-                split has no window there, all windows are drawn from all rows.
+            validation_fraction: share of each game's rows that is held out for validation, in whole episodes;
+                none if there is a single episode.
+            newest: by game, the first row of the newest play.
+            newest_share: share of the windows that is drawn from those rows; the rest is drawn from all rows.
+                If the split has no window there, all windows are drawn from all rows.
             device: where batches go.
 
         Raises:
-            ValueError: no window fits, or an argument out of its range.
+            ValueError: no window fits, or an argument is out of its range.
         """
         if not (whole(length) and whole(batch_size)):
             raise ValueError(
@@ -194,12 +194,12 @@ class TokenSampler:
     ) -> Iterator[TokenBatch]:
         """Windows ``stride`` rows apart, over all episodes of the split, game by game; for evaluation.
 
-        By default they are as far apart as they are long: none overlap, and an episode's last rows may be in
-        none.
+        By default they are as far apart as they are long: they do not overlap, and an episode's last rows may
+        be in none of them.
 
         Args:
             limit: at most this many batches of each game, spread evenly from its first to its last.
-            newest_only: only windows of the rows that ``newest`` names; of a game it does not name, all.
+            newest_only: only windows that begin in the rows ``newest`` names; all of a game it omits.
 
         Raises:
             ValueError: ``limit`` or ``stride`` is below 1; raised once the first batch is asked for.
@@ -213,7 +213,7 @@ class TokenSampler:
                 yield self.gather(np.full(len(rows), game), rows).to(self.device)
 
     def swept(self, stride: int | None = None, *, newest_only: bool = False) -> list[np.ndarray]:
-        """First rows of the windows that ``sweep`` goes through, int64, one array a game.
+        """First rows of the windows that ``sweep`` goes through, int64, one array per game.
 
         Raises:
             ValueError: ``stride`` is below 1.

@@ -1,4 +1,4 @@
-"""The world model's state in the real game, for a policy that acts on what dreams have shown it."""
+"""The world model's state in the real game, for a policy that was trained on it in dreams."""
 
 import copy
 
@@ -10,27 +10,27 @@ from .model import WorldModel, check_range, for_inference, matrix_dtype
 
 
 class StateTracker:
-    """Follows a batch of real plays and gives each one's state before its next action.
+    """Follows a batch of plays (episodes in progress) and returns the state of each before its next action.
 
-    The state is the one a dream of ``context`` steps begins with: that of a window of the last ``context``
-    steps. A window that slides moves every position in it, so it is read anew each step; what a
-    play costs is its context, not its length.
+    The state is the one that a dream from ``context`` real steps begins with: that of a window of the last
+    ``context`` steps. When the window slides, every position in it changes, so it is read anew at each step:
+    the cost per step depends on the context, not on the length of the play.
     """
 
     @torch.inference_mode(False)
     def __init__(
         self, model: WorldModel, batch_size: int, context: int, dtype: torch.dtype | None = None
     ) -> None:
-        """Begin ``batch_size`` plays.
+        """Prepare to follow ``batch_size`` plays.
 
         Args:
-            model: taken as it is now; later training does not reach the tracker.
-            batch_size: plays, B.
-            context: steps of the window, the observed one included; 1 to ``max_steps``.
-            dtype: of the matrix products, under autocast too; the matrices' by default.
+            model: copied as it is now; later training does not affect the tracker.
+            batch_size: number of plays, B.
+            context: steps of the window, including the observed one; 1 to ``max_steps``.
+            dtype: of the matrix products, under autocast too; by default that of the matrices.
 
         Raises:
-            ValueError: a context the model cannot read.
+            ValueError: a context the model cannot read, or a batch size below 1.
         """
         config = model.config
         if not (whole(context) and context <= config.max_steps):
@@ -46,31 +46,31 @@ class StateTracker:
 
     @property
     def batch_size(self) -> int:
-        """How many plays are followed."""
+        """Number of plays that are followed."""
         return len(self._lengths)
 
-    @torch.inference_mode(False)  # what is kept must be writable in the next call, in whatever mode that is
+    @torch.inference_mode(False)  # what is kept must be writable in the next call, whatever its mode
     @torch.no_grad()
     def observe(self, tokens: Tensor, begins: Tensor) -> Tensor:
-        """See the next step of every play.
+        """Observe the next step of every play.
 
         Args:
             tokens: int64 (B, L).
-            begins: bool (B,), plays of which this is the first step; their past is forgotten.
+            begins: bool (B,), true for plays whose first step this is; their past is forgotten.
 
         Returns:
             float32 (B, D), the state: zeros for a play that begins.
 
         Raises:
-            ValueError: other shapes or types, tokens the model does not know, or a play that goes on and was
-                not told its last action; nothing has changed then.
+            ValueError: wrong shapes or dtypes, tokens out of the model's range, or a play that continues
+                although its last action was not given; nothing is changed then.
         """
         config, plays = self._model.config, self.batch_size
         _check("tokens are", tokens, torch.int64, (plays, config.num_levels))
         _check("begins is", begins, torch.bool, (plays,))
         for level, codes in enumerate(config.codes):
             check_range(tokens[:, level], codes, f"tokens of level {level}")
-        if not self._acted and not bool(begins.all()):  # looked at only then: a GPU is not waited for
+        if not self._acted and not bool(begins.all()):  # in this order, so as not to wait for a GPU
             missing = (
                 "call act between two observes" if self._seen else "begins is true at a play's first step"
             )
@@ -86,7 +86,7 @@ class StateTracker:
         self._lengths = now + 1
         if context == 1:
             return torch.zeros(plays, config.dim, dtype=torch.float32, device=now.device)
-        # What stands behind a shorter play's last step is in its future, and so unseen.
+        # What follows a shorter play's last step in the window is its future, and so not seen.
         with torch.autocast(now.device.type, enabled=False):  # The model has its types already.
             hidden = self._model(self._tokens[:, :-1], self._actions[:, :-1]).hidden.float()
         past = hidden[torch.arange(len(now), device=now.device), (now - 1).clamp(min=0)]
@@ -95,11 +95,11 @@ class StateTracker:
     @torch.inference_mode(False)
     @torch.no_grad()
     def act(self, actions: Tensor) -> None:
-        """Tell the actions int64 (B,) chosen at the step last observed.
+        """Take note of the actions, int64 (B,), chosen at the step last observed.
 
         Raises:
-            ValueError: nothing has been observed, another shape or type, or an action that the model does not
-                know.
+            ValueError: nothing has been observed yet, a wrong shape or dtype, or an action out of the model's
+                range.
         """
         if not self._seen:
             raise ValueError("no step has been observed yet; call observe before act")
@@ -111,7 +111,7 @@ class StateTracker:
 
 def _check(what: str, given: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     wanted = f"{str(dtype).removeprefix('torch.')} {shape}"
-    if not isinstance(given, Tensor):  # an array of NumPy has shape and type as well, and they may look right
+    if not isinstance(given, Tensor):  # a NumPy array has a shape and a dtype too, and they may look right
         raise ValueError(f"{what} of type {type(given).__name__}; give a torch tensor, {wanted}")
     if given.shape != shape or given.dtype != dtype:
         raise ValueError(f"{what} {given.dtype} {tuple(given.shape)}; give {wanted}")

@@ -1,4 +1,4 @@
-"""Token trajectories: the columns of a game's tokens, and their file."""
+"""Token trajectories: a game's tokens, actions and rewards as columns, and their file."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,7 +18,7 @@ COLUMNS = {
     "episode_ids": np.int32,
     "lives": np.uint8,
 }
-"""Type of each column in a file, as docs/artifacts.md has them."""
+"""Dtype of each column in a file, as documented in docs/artifacts.md."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +29,8 @@ class TokenTrajectories:
     its reward 0 and its flags false.
 
     Raises:
-        ValueError: the columns do not belong together, hold what their types cannot, or flag an end on a
-            final observation.
+        ValueError: the columns do not fit together, hold values that their dtypes cannot, or flag an end
+            elsewhere than at an episode's last action.
     """
 
     tokens: np.ndarray  # int16 (N, L)
@@ -42,7 +42,7 @@ class TokenTrajectories:
     lives: np.ndarray  # uint8 (N,), when the row's tokens were seen
 
     def __post_init__(self) -> None:
-        """Accept tensors and any integer type; check that the columns belong together."""
+        """Accept tensors and any integer type; check that the columns fit together."""
         for field in fields(self):
             column = np.asarray(getattr(self, field.name))
             if column.dtype != COLUMNS[field.name]:
@@ -70,13 +70,13 @@ class TokenTrajectories:
         last_action = np.append(final[1:], False)
         for name in ("terminated", "truncated"):
             ends = getattr(self, name)
-            # Nothing is learned from a final observation's action: the end would be lost.
+            # Nothing is learned from a final observation's action: an end flagged there would be lost.
             if (late := ends & final).any():
                 raise ValueError(
                     f"{name}[{int(late.argmax())}] is set on the last row of its episode, a final "
                     "observation that brings nothing; set it on the row before, whose action ended it"
                 )
-            # Windows would run on into what came after, as if the action had led there.
+            # Windows would continue into what came after, as if the action had led there.
             if (early := ends & ~last_action).any():
                 raise ValueError(
                     f"{name}[{int(early.argmax())}] is set before its episode's last action; give what comes "
@@ -89,7 +89,7 @@ class TokenTrajectories:
 
     @property
     def num_levels(self) -> int:
-        """Tokens of a row."""
+        """Tokens per row."""
         return self.tokens.shape[1]
 
     @property
@@ -112,9 +112,9 @@ def save_tokens(
     """Write trajectories as a ``tokens`` artifact; ``config`` says how the tokens were made.
 
     Raises:
-        ValueError: ``config`` is nothing that JSON can hold.
+        ValueError: ``config`` cannot be written as JSON.
     """
-    # Copied: safetensors refuses two columns that are one array, such as nothing terminated nor truncated.
+    # Copied: safetensors rejects columns that share memory, such as one array of False for both end flags.
     columns = {name: np.array(getattr(trajectories, name), order="C") for name in COLUMNS}
     tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
     save_artifact(path, tensors, kind="tokens", config=config or {})
@@ -124,7 +124,7 @@ def load_tokens(path: str | Path) -> TokenTrajectories:
     """Read a ``tokens`` artifact.
 
     Raises:
-        ValueError: not a readable tokens file, or columns missing or not belonging together.
+        ValueError: not a readable tokens file, or columns that are missing or do not fit together.
     """
     tensors, _ = load_artifact(path, kind="tokens")
     missing = sorted(COLUMNS.keys() - tensors.keys())
