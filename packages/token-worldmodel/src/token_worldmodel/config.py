@@ -19,15 +19,21 @@ class WorldModelConfig:
     """
 
     num_levels: int = 3
+    """Tokens per step, L."""
     num_codes: int | tuple[int, ...] = 256
     """Codes per level: one number for all levels, or one for each."""
     num_actions: int = 18
+    """Actions to choose among; 18 is ALE's full set."""
     max_steps: int = 64
     """Longest window, in steps; a dream's context and horizon together must fit in it."""
     dim: int = 384
+    """Width of the transformer."""
     num_layers: int = 6
+    """Transformer blocks."""
     num_heads: int = 6
+    """Attention heads per block; must divide ``dim``."""
     ffn_dim: int = 1536
+    """Hidden width of each block's feed-forward network."""
     dropout: float = 0.0
     """Applied to the embedding and to each residual branch."""
     token_noise: float = 0.0
