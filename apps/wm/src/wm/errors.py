@@ -1,4 +1,4 @@
-"""Failures become a sentence and an exit code, here only: 2 for what a user can cause, 130 for Ctrl-C."""
+"""The one place where failures become a sentence and an exit code: 2 for user errors, 130 for Ctrl-C."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ _REMEDY = "fix it or give another path, and run the command again"
 
 @contextmanager
 def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Show errors of use as one sentence on stderr, without a traceback. Defects of ours keep theirs.
+    """Show user errors as one sentence on stderr, without a traceback. Bugs keep their traceback.
 
-    A command that is interrupted says that it will go on, if ``resumes`` then says so.
+    An interrupted command says that it can be resumed, if ``resumes`` then returns true.
     """
     try:
         yield
@@ -26,12 +26,12 @@ def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[
             raise typer.Exit(2) from None
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)):
             raise
-        # Python 3.11 wraps what is raised while a class is made, as in the midst of an import.
+        # Python 3.11 wraps what is raised while a class is created, for example during an import.
         goes_on = "; the same command goes on from here; play that was being collected starts over"
         _say(f"interrupted{goes_on if resumes() else ''}")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        raise  # who reads, such as `head`, has had enough; typer ends the command without a word
+        raise  # the reader, such as `head`, has stopped reading; typer ends the command silently
     except (ValueError, OSError, SafetensorError) as error:
         if isinstance(error, SafetensorError) and "(os error " not in str(error):
             raise
