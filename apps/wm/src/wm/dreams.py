@@ -70,7 +70,7 @@ class Dreamer:
         dtype = autocast_dtype(precision, self.device)
         self.model = for_inference(model, dtype or torch.float32)  # cast once, not for each dream
         self.rng = torch.Generator(self.device)
-        # Not a bound method, which would make a reference cycle: the recording's memory goes with this object.
+        # Not a bound method, which would be a reference cycle: the recording's memory goes with this object.
         play = partial(_play, self.model, agent.actor, quantizer, config, dtype, self.rng)
         self._imagine = Recorded(play, self.rng)
         self._parts: Iterator[ImaginedBatch] = iter(())
