@@ -201,8 +201,8 @@ class Manifest:
     def record(self, stage: str, record: StageRecord) -> None:
         """Add a finished stage and write the manifest.
 
-        A file belongs to the stage that wrote it last: stages that wrote any of the same files before (as with
-        another number of rounds or other shards) are forgotten, and run again if they are part of the run.
+        A file belongs to the stage that wrote it last: stages that wrote one of the same files before (as
+        with another number of rounds or shards) are forgotten, and run again if they are part of the run.
         """
         record.finished = datetime.now(UTC).isoformat(timespec="seconds")
         record.versions = package_versions() | {"python": platform.python_version()}
