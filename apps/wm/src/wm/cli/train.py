@@ -1,4 +1,4 @@
-"""`wm train`: from nothing to an agent with a score."""
+"""`wm train`: from scratch to an agent with a score."""
 
 from pathlib import Path
 from typing import Annotated
