@@ -11,7 +11,7 @@ SELECTED = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50)
 
 
 def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
-    """A row per quantity, a column per horizon; each cell: the dream, next to a copy of the last real step."""
+    """A row per quantity, a column per horizon; each cell: the dream next to a copy of the last real step."""
     protocol, found = result["protocol"], result["games"][game]
     horizons = [h for h in SELECTED if h <= protocol["horizon"]]
     if horizons[-1] != protocol["horizon"]:

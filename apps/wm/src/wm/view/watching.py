@@ -165,7 +165,7 @@ class DreamedGame:
         )
 
     def beginnings(self) -> Iterator[WatchedDream]:
-        """Dreams yet to begin: ``dream.context`` real steps of validation episodes, drawn uniformly at random.
+        """Dreams yet to begin: ``dream.context`` real steps of a validation episode, uniformly at random.
 
         Raises:
             ValueError: no validation episode is long enough.
