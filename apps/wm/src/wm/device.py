@@ -63,7 +63,7 @@ def has_bfloat16(device: torch.device) -> bool:
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The dtype to autocast to, ``None`` for plain float32.
 
-    ``auto`` is bfloat16 where the hardware has it, else float16 on CUDA (with a scaler), else float32.
+    ``auto`` is bfloat16 where the hardware supports it, else float16 on CUDA (with a scaler), else float32.
     """
     if precision == "auto":
         if has_bfloat16(device):

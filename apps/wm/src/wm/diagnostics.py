@@ -167,7 +167,7 @@ def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
             "train the agent longer or lower agent.entropy_coef",
         )
     error, spread = diagnostics.value_error, diagnostics.return_spread
-    # Returns with hardly any spread come from dreams in which nothing happens: a small error is none then.
+    # Returns with hardly any spread come from dreams in which nothing happens: a small error is fine.
     if error is not None and spread is not None and error > max(spread, 0.05):
         yield Hint(
             "the critic is off",
@@ -189,8 +189,7 @@ def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[Hin
 
 
 def remarks_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str]:
-    """The hints to give after a stage: after training an agent, about it; after play, about the agent that
-    played.
+    """The hints to give after a stage: about the agent it trained, or about the agent that played in it.
 
     After training an agent, also how well the previous round's predictors did on the play it trained on.
     """

@@ -210,7 +210,7 @@ class _Checkpoint:
             state = torch.load(self.path, map_location=device, weights_only=True)
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
-            if state["scaler"]:  # empty if begun in bfloat16, on a GPU that supports it
+            if state["scaler"]:  # empty if started in bfloat16, on a GPU that supports it
                 self.scaler.load_state_dict(state["scaler"])
             return int(state["step"]), state.get("tail", {})
         except Exception as error:

@@ -55,10 +55,10 @@ def outdated(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> 
 def what_changes(
     before: dict[str, Any], config: RunConfig, stages: Sequence[Stage], manifest: Manifest
 ) -> Iterator[str]:
-    """Which of a run's settings change, and which finished stages run again as a result; a round's play takes
-    that of all later rounds with it.
+    """Which of a run's settings change, and which finished stages run again as a result; collecting a round
+    anew deletes the play of all later rounds.
 
-    Nothing if nothing changes. It is said because a preset replaces even settings that were chosen with care.
+    Nothing if nothing changes. Said because a preset replaces even settings that were chosen with care.
 
     Args:
         before: the run's settings as in its file; those that it lacks have their defaults.

@@ -39,7 +39,7 @@ def import_into_run(
         console.print(f"{directory} keeps the settings it was begun with; --preset is for a new run")
     require_writable(directory)
     with only_writer(directory):
-        before = _begun(layout)  # read again: another import may have begun the run in between
+        before = _begun(layout)  # read again: another import may have created the run meanwhile
         begun = before is not None
         config = _with_game(before, game, preset, 0)
         if not begun:

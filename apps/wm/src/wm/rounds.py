@@ -1,4 +1,4 @@
-"""A run's rounds: where each is stored, and whose agent is the run's."""
+"""A run's rounds: where each is stored, and which one's agent is the run's."""
 
 import json
 from pathlib import Path

@@ -179,7 +179,8 @@ class StartConfig:
             trained from scratch. Codes fitted to other games suit a new one badly, so by default only the
             encoder is taken.
         encoder_steps: optimiser steps for which the encoder taken is trained further; any codes taken then
-            follow it. 0 keeps encoder and codes as they are. World model and agent always train further.
+            follow it. 0 keeps encoder and codes as they are. World model and agent, if taken, are always
+            trained further.
     """
 
     run: str = ""
@@ -206,7 +207,7 @@ class FitConfig:
         accumulation: batches whose gradients are averaged for one optimiser step.
         learning_rate: peak learning rate, reached after ``warmup`` steps.
         schedule: after the warm-up, a cosine decay to a tenth of the peak, or constant at the peak.
-        weight_decay: of AdamW; only on matrices in stages that tell them apart.
+        weight_decay: only on matrices in stages that tell them apart.
         betas: decay rates of AdamW's moments.
         clip: gradient norm above which the gradient is clipped; 0 for no clipping.
         precision: arithmetic of the forward pass; ``auto`` is bfloat16 where the hardware supports it.
@@ -294,7 +295,7 @@ class RoundsConfig:
         epsilon: share of its actions replaced by random ones, so that it sees what it would not seek out.
         encoder_steps: optimiser steps for which a later round trains the encoder further; the quantizer then
             follows the new embeddings and all play is tokenised again. 0 keeps both as they are after round
-            0, and only new play is tokenised: cheaper, and adequate where random play has seen all there is.
+            0, and only new play is tokenised: cheaper, and right where random play has seen all there is.
         encoder_rounds: how many of the later rounds, from the first of them on, do so. When tokens change,
             the world model and the agent lose much of what they know, so tokens should settle early.
         worldmodel_steps: optimiser steps of the world model in each later round, continuing from its weights;

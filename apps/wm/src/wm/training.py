@@ -111,7 +111,7 @@ def train_run(
 
 
 def _touched(stages: Sequence[Stage], asked: Stage | None) -> Sequence[Stage]:
-    """The stages whose artifacts may be replaced: a round's play takes that of all later rounds with it."""
+    """The stages whose artifacts may be replaced: collecting a round anew deletes later rounds' play."""
     if asked is None:
         return stages
     later = stages[stages.index(asked) + 1 :]

@@ -129,7 +129,7 @@ class Windows:
     tokens: Tensor  # int64 (B, C + H, L)
     actions: Tensor  # int64 (B, C + H)
     rewards: Tensor  # float32 (B, C + H)
-    continues: Tensor  # float32 (B, C + H): 1 while the episode goes on
+    continues: Tensor  # float32 (B, C + H): 1 while the episode continues
     rows: Tensor  # int64 (B, C + H)
 
 

@@ -23,7 +23,7 @@ from wm.stage import Context, Made, Stage
 from wm.windows import SPLITS, load_all_tokens, newest_windows, token_sampler
 
 # Rows in a transition. With longer windows the transition at an episode's end, and with it the end itself,
-# would be drawn less often than the others, by a factor of the length.
+# would be drawn less often than the others, by a factor of the window's length.
 TRANSITION = 2
 VALIDATION_BATCHES = 20
 

@@ -61,8 +61,8 @@ def run(context: Context) -> Made:
 
 
 def require_sources(config: RunConfig, layout: Layout) -> None:
-    """Raise ValueError if a game of a run that plays nothing itself has no recording, or if one that is to be
-    played has one.
+    """Raise ValueError if a run that plays nothing itself lacks a game's recording, or if there is one
+    of a game that is to be played.
     """
     for directory in map(layout.data, config.games):
         if config.collect.policy != "imported":

@@ -23,7 +23,7 @@ _PRESSED = re.compile(rb"\x1b[\[O]([ABCD])|\x1b\[[0-9;]*[~A-Z]|([\x00-\x7f])")
 
 
 class HalfBlocks:
-    """A frame as text: each character shows two pixels, the upper in its text colour, the lower behind it.
+    """A frame as text: each character shows two pixels, the upper as its colour, the lower as its background.
 
     Args:
         frame: uint8 (H, W), H even.

@@ -42,7 +42,7 @@ class WatchedDream:
         tokens: int64 (C + H, L).
         actions: int64 (C + H - 1,), those between the steps: C - 1 taken in the game, the rest in the dream.
         rewards: float32 (H,), predicted for each dreamed action.
-        continues: float32 (H,), predicted probability that the game goes on after it.
+        continues: float32 (H,), predicted probability that the game continues after it.
     """
 
     real: NDArray[np.uint8]
@@ -109,7 +109,7 @@ class Imagination:
         return tokens, actions
 
     def judge(self, tokens: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted rewards and probabilities that the game goes on, float32 (H,) each, on the CPU.
+        """Predicted rewards and probabilities that the game continues, float32 (H,) each, on the CPU.
 
         Args:
             tokens: int64 (1, H + 1, L).
