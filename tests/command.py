@@ -1,4 +1,4 @@
-"""The `wm` command called in this process, settings that make a whole run take seconds, and a run at hand."""
+"""Runs the `wm` command in this process; settings that make a whole run take seconds; a run at hand."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A whole run on the real emulator, as small as it can be, shared by the tests that only look at one."""
+"""A whole run on the real emulator, as small as possible, shared by the tests that only read one."""
 
 import pytest
 from command import train

@@ -1,4 +1,4 @@
-"""What is called while something else runs."""
+"""Keeps what a method was called with while something else runs."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,12 +1,12 @@
-"""Commands of `wm` on a GPU that is only pretended: `python pretend_gpu.py train --run RUN ';' dream RUN`.
+"""`wm` commands on a simulated GPU: `python pretend_gpu.py train --run RUN ';' dream RUN`.
 
-A machine without a GPU cannot show that every tensor is where the next operation wants it. Here the device
-is one whose tensors say that they are elsewhere, hold their values on the CPU, and refuse to meet a tensor of
-the CPU, as CUDA's do. All that is done with them happens for real, so what depends on values works too.
+A machine without a GPU cannot show that every tensor is where the next operation needs it. The device here
+has tensors that report another device, hold their values on the CPU, and refuse to be combined with CPU
+tensors, as CUDA's do. All operations on them are really carried out, so code that depends on values works.
 
-PyTorch lets none but real devices have a name of their own, so this one takes the name "meta": the only one
+PyTorch lets only real devices have a name of their own, so this one takes the name "meta": the only one
 whose gradients run on the CPU's thread. What would need the hardware (autocast, pinned memory, fused
-optimisers, generators) is replaced by the CPU's. It is for a process of its own, as it changes torch.
+optimisers, generators) is replaced by the CPU's. Run it in a process of its own, as it changes torch.
 """
 
 import contextlib

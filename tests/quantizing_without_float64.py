@@ -1,4 +1,4 @@
-"""hrvq on a pretended GPU that has no float64, as Apple's; for a process of its own, as it changes torch."""
+"""hrvq on a simulated GPU without float64, like Apple's; run in a process of its own, as it changes torch."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Dreams from a recording, on a pretended GPU, beside the same dreams without; for a process of its own."""
+"""Dreams with and without a recording, compared on a simulated GPU; run in a process of its own."""
 
 import copy
 from types import SimpleNamespace

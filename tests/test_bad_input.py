@@ -1,4 +1,4 @@
-"""What a user can do wrong: exit code 2, one sentence that helps, no traceback, nothing lost."""
+"""User errors: exit code 2, one helpful sentence, no traceback, nothing lost."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Many runs, one table; the aggregates by hand."""
+"""Many runs, one table; the aggregates against values computed by hand."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Benchmarks run, at a size that says nothing, so that published numbers can be made again."""
+"""The benchmarks run, at a size too small to be meaningful, so that published numbers can be remade."""
 
 import runpy
 import sys

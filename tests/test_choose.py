@@ -1,4 +1,4 @@
-"""A run that lets its last rounds' agents play and keeps the best, by the real command at a tiny size."""
+"""A run that lets its last rounds' agents play and keeps the best, with the real command at a tiny size."""
 
 import json
 import shutil

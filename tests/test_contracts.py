@@ -1,4 +1,4 @@
-"""What holds across packages: copies that must agree, borders that nothing crosses."""
+"""Contracts across packages: copies that must agree, boundaries that nothing crosses."""
 
 import importlib
 import os

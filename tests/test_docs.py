@@ -1,4 +1,4 @@
-"""What the documents say is true: their code runs, their commands exist, their links lead somewhere."""
+"""The documents are correct: their code runs, their commands exist, their links lead somewhere."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Predictions beside baselines, on validation episodes."""
+"""Predictions next to baselines, on validation episodes."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Dreams held against the real game, on the real emulator."""
+"""Dreams compared with the real game, on the real emulator."""
 
 import io
 import json

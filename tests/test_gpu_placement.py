@@ -1,4 +1,4 @@
-"""Every tensor is where the next operation wants it: the commands on a pretended GPU."""
+"""Every tensor is where the next operation needs it: the commands on a simulated GPU."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Validation episodes validate: no stage learns from them, and the numbers called validation are theirs."""
+"""Validation episodes are held out: no stage trains on them, and validation metrics are computed on them."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""An agent that sees the world model's state beside the tokens: in dreams, and in the real game."""
+"""An agent that sees the world model's state besides the tokens: in dreams, and in the real game."""
 
 import numpy as np
 import pytest

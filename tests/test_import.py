@@ -1,4 +1,4 @@
-"""A recording made here, of a game that no emulator has, becomes a trained run."""
+"""A synthetic recording, of a game that no emulator has, becomes a trained run."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A run that is stopped goes on by the same command and ends like one that was not."""
+"""A run that was stopped resumes with the same command and ends like one that was not stopped."""
 
 import os
 import shutil

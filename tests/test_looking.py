@@ -1,4 +1,4 @@
-"""Commands that look at runs, at one that is whole and at those that lack something."""
+"""Commands that read runs, on a complete one and on incomplete ones."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`wm play`: keys, pixels, the dream that goes on, and the command in a terminal of its own."""
+"""`wm play`: keys, pixels, continuing the dream, and the command in a terminal of its own."""
 
 import io
 import os

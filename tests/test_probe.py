@@ -1,4 +1,4 @@
-"""State retention on the real emulator; numbers are small here, their shape and their laws are not."""
+"""State retention on the real emulator, at a tiny size: the values mean little, but shapes and laws hold."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Collecting in rounds, by the real command on the real emulator at a tiny size."""
+"""Collecting in rounds, with the real command on the real emulator at a tiny size."""
 
 import json
 import math

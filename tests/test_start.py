@@ -1,4 +1,4 @@
-"""A run that begins with another's trained parts, by the real command on the real emulator at a tiny size."""
+"""A run that starts from another's trained parts, with the real command and emulator at a tiny size."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""What a run has learned, as Python gets it."""
+"""A trained run's policy, as loaded from Python."""
 
 import json
 import subprocess

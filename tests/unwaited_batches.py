@@ -1,4 +1,4 @@
-"""Batches come to a pretended GPU, and steps are taken, without waiting for it; for a process of its own."""
+"""A simulated GPU gets its batches and takes its steps without being waited for; run in its own process."""
 
 from types import SimpleNamespace
 

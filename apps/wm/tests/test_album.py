@@ -1,4 +1,4 @@
-"""Tokens drawn from recorded frames, by codes and frames made up."""
+"""Tokens drawn from recorded frames, with made-up codes and frames."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The tables of `wm bench`, whatever the terminal's width."""
+"""The tables of `wm bench`, at any terminal width."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the terminal is told."""
+"""What is printed to the terminal."""
 
 import io
 

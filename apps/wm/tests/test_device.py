@@ -1,4 +1,4 @@
-"""Devices by their names."""
+"""Choosing devices by name."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Each sign of trouble by numbers that show it, and by numbers that do not."""
+"""Each sign of trouble, with numbers that show it and numbers that do not."""
 
 import io
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Batches of imagined play, as a learner gets them."""
+"""Batches of imagined play, as the learner receives them."""
 
 from types import SimpleNamespace
 from typing import Any

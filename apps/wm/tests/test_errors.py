@@ -1,4 +1,4 @@
-"""What a user sees of an error: a sentence and an exit code; of a defect, all of it."""
+"""What a user sees of an error: a sentence and an exit code; of a bug, the whole traceback."""
 
 import errno
 

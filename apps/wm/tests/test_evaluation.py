@@ -1,4 +1,4 @@
-"""What is said of scores, by episodes made up."""
+"""What is reported about scores, with made-up episodes."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is compared with what, step by step: a dream's numbers and the game's, by hand."""
+"""What is compared with what, step by step: a dream's numbers and the game's, worked out by hand."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Ctrl-C as the system sends it, to this process."""
+"""Ctrl-C, sent to this process as the system sends it."""
 
 import os
 import signal

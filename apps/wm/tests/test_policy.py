@@ -1,4 +1,4 @@
-"""How the run's policy chooses, by hand: what it thinks of each action is made up."""
+"""How the run's policy chooses, worked out by hand: its preferences among actions are made up."""
 
 from types import SimpleNamespace
 

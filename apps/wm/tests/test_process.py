@@ -1,4 +1,4 @@
-"""What glibc does with freed memory is seen in page faults: memory given back is faulted in again."""
+"""What glibc does with freed memory shows in page faults: memory that was returned is faulted in again."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""Stages in their order, with stages that do nothing but write a file."""
+"""Stages run in order, tested with stages that only write a file."""
 
 import io
 from dataclasses import replace

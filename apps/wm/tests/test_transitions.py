@@ -1,4 +1,4 @@
-"""What the reward and continue predictors learn from: every transition as often as every other."""
+"""What the reward and continue predictors train on: all transitions, equally often."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The wm app: a command, and in Python what a run has learned (`load_policy`)."""
+"""The wm app: a command, and a function to use a trained policy from Python (`load_policy`)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["load_policy"]
 
 
 def __getattr__(name: str) -> Any:
-    """What ``__all__`` names, imported when it is asked for: it takes PyTorch, and `wm --help` should not."""
+    """Import what ``__all__`` names on first use: it needs PyTorch, which `wm --help` should not load."""
     if name in __all__:
         from wm import trained
 

@@ -5,7 +5,7 @@ import signal
 
 
 def main() -> None:
-    """Run the command. Ctrl-C while it is still imported ends it without a traceback."""
+    """Run the command. Ctrl-C while it is still being imported ends it without a traceback."""
     heard = signal.getsignal(signal.SIGINT)
     if heard is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))

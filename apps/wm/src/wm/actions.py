@@ -5,11 +5,11 @@ from atari_data import NUM_ACTIONS, action_mask, games
 
 
 def allowed_actions(game: str, actions: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Bool (18,): the minimal set of a game of ALE; of any other, the actions that its recording holds.
+    """Bool (18,): an ALE game's minimal action set; for any other game, the actions in its recording.
 
     Args:
         actions: uint8 (N,), of all recorded rows.
-        final: bool (N,), rows whose action is a filler.
+        final: bool (N,), rows whose action is only a placeholder.
     """
     if game in games():
         return action_mask(game)

@@ -1,4 +1,4 @@
-"""A run's trained parts, frozen and on a device."""
+"""Loads a run's trained parts, frozen and on a device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ def require_parts(layout: Layout, *parts: str) -> None:
 
 
 def _whole_rounds(root: Path) -> list[int]:
-    """Numbers of the earlier rounds that have made all that any command reads, in order."""
+    """Numbers of the earlier rounds that have everything that any command reads, in order."""
     parts = ("encoder", "hrvq", "worldmodel", "agent")
     folders = (root / "rounds").glob("[0-9][0-9]*")
     numbers = sorted(int(path.name) for path in folders if path.name.isdecimal())
@@ -44,7 +44,7 @@ def _whole_rounds(root: Path) -> list[int]:
 
 
 def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:
-    """The part as its package reads it.
+    """The part, as its package loads it.
 
     Raises:
         ValueError: the run has not made it yet, or its file is damaged.
@@ -55,7 +55,7 @@ def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:
 
 
 def _loaded_of_game(layout: Layout, game: str, name: str, load: Callable[[Path], Part]) -> Part:
-    """The same of what is one file a game: ``tokens`` or ``embeddings``."""
+    """The same for what is stored as one file per game: ``tokens`` or ``embeddings``."""
     path: Path = getattr(layout, name)(game)
     if not path.is_file():
         raise ValueError(f"{game}: there are no {name} of it yet; {train_command(layout.root)} makes them")
@@ -65,7 +65,7 @@ def _loaded_of_game(layout: Layout, game: str, name: str, load: Callable[[Path],
 
 @contextmanager
 def _remedy(layout: Layout) -> Iterator[None]:
-    """What is to be done where a file of the run is damaged."""
+    """Adds to an error what to do about a damaged file of the run."""
     try:
         yield
     except ValueError as error:
@@ -74,10 +74,10 @@ def _remedy(layout: Layout) -> Iterator[None]:
 
 
 def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], object]) -> list[str]:
-    """Those of the games that the run's encoder has seen; the others are named.
+    """Those of the games that the run's encoder has seen; ``say`` is told of the others.
 
     Raises:
-        ValueError: it has seen none of them, or its file is missing or damaged.
+        ValueError: the encoder has seen none of them, or its file is missing or damaged.
     """
     backgrounds = known_backgrounds(layout)
     unseen = [game for game in games if game not in backgrounds]
@@ -101,10 +101,10 @@ def known_backgrounds(layout: Layout) -> dict[str, Tensor]:
 
 
 def frozen_encoder(layout: Layout, device: torch.device) -> tuple[Encoder, dict[str, Tensor]]:
-    """The run's encoder, in the arithmetic that embeds fastest, and the background of each game it has seen.
+    """The run's encoder, in the precision that embeds fastest, and the background of each game it has seen.
 
     Raises:
-        ValueError: the run has none yet, or its file is damaged, as with all below.
+        ValueError: the run has none yet, or its file is damaged; the same goes for the functions below.
     """
     encoder, backgrounds = _loaded(layout, "encoder", load_encoder)
     encoder = frozen(encoder).to(device, resolve_precision("auto", device))
@@ -127,7 +127,7 @@ def frozen_agent(layout: Layout, device: torch.device) -> Agent:
 
 
 def frozen_decoder(layout: Layout, device: torch.device) -> Decoder:
-    """What draws for the run."""
+    """The run's decoder, for drawing frames."""
     return frozen(_loaded(layout, "decoder", load_decoder)).to(device)
 
 
@@ -151,10 +151,10 @@ def embeddings_of(layout: Layout, game: str) -> Tensor:
 
 
 def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajectories:
-    """The game's tokens, as a world model will read them.
+    """The game's tokens, checked to be ones that a world model can read.
 
     Raises:
-        ValueError: the file is missing or damaged, or its tokens are not the model's.
+        ValueError: the file is missing or damaged, or its tokens do not fit the model.
     """
     trajectories = tokens_of(layout, game)
     highest = trajectories.tokens.max(0, initial=-1)
@@ -163,10 +163,10 @@ def known_tokens(layout: Layout, game: str, model: WorldModel) -> TokenTrajector
 
 
 def frames_of(layout: Layout, game: str, tokens: TokenTrajectories) -> FrameStore:
-    """The frames that the tokens stand for, row for row.
+    """The frames that the tokens were made from, row for row.
 
     Raises:
-        ValueError: they stand for other frames than the run has now.
+        ValueError: they were made from other frames than the run has now.
     """
     store = layout.frames(game)
     same = len(store) == len(tokens) and all(
@@ -181,7 +181,7 @@ def frames_of(layout: Layout, game: str, tokens: TokenTrajectories) -> FrameStor
 
 
 def require_known(model: WorldModel, codes: Sequence[int], path: Path) -> None:
-    """Say so if a world model cannot read tokens. On a GPU, nothing later would say it in words.
+    """Check that a world model can read tokens; on a GPU, no later error would explain it in words.
 
     Args:
         model: the world model that will read them.
@@ -189,7 +189,7 @@ def require_known(model: WorldModel, codes: Sequence[int], path: Path) -> None:
         path: the tokens' file.
 
     Raises:
-        ValueError: the model has other levels, or fewer codes.
+        ValueError: the model has another number of levels, or fewer codes.
     """
     known = model.config.codes
     if len(codes) != len(known) or any(of > to for of, to in zip(codes, known, strict=True)):

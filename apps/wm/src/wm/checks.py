@@ -1,4 +1,4 @@
-"""Checks shared by the configurations: one sentence with the name, the value and what is allowed."""
+"""Checks shared by the configurations; each error names the setting, its value and what is allowed."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ def require_value(holds: bool, name: str, value: object, allowed: str) -> None:
 
 
 def require_within(config: Any, least: float, *names: str, most: float = math.inf) -> None:
-    """Raise ValueError unless these settings of ``config`` lie between the two, both included."""
+    """Raise ValueError unless these settings of ``config`` lie between ``least`` and ``most``, inclusive."""
     allowed = f"at least {least}" if most == math.inf else f"{least} to {most}"
     for name in names:
         value = getattr(config, name)

@@ -13,18 +13,18 @@ from wm.device import send
 
 
 class ClipSampler:
-    """Draws stretches of consecutive steps from training episodes, of every game as many, or one more.
+    """Draws stretches of consecutive steps from training episodes, equally many per game, give or take one.
 
     Args:
         stores: frames by game.
         backgrounds: float32 (84, 84) by game.
-        length: steps of a stretch, T.
-        batch_size: stretches of a batch, S.
+        length: steps per stretch, T.
+        batch_size: stretches per batch, S.
         seed: of the batches.
-        validates: episode ids (N,) -> bool (N,), which rows are left to validation.
-        newest: by game, the first row of what was played last.
-        newest_share: of the stretches, drawn from those rows, the others from all; without a training
-            stretch among them, all are.
+        validates: episode ids (N,) -> bool (N,), which rows are held out for validation.
+        newest: by game, the first row of the newest play.
+        newest_share: share of the stretches drawn from the newest play, the others from all play; if the
+            newest has no training stretch, all are drawn from all play.
         device: where batches go.
 
     Raises:
@@ -64,7 +64,7 @@ class ClipSampler:
 
     @property
     def num_clips(self) -> int:
-        """Stretches that touch every training row about once."""
+        """Number of stretches that cover every training row about once."""
         return max(1, sum(map(len, self._starts)) // self._length)
 
     def batch(self, step: int) -> ClipBatch:

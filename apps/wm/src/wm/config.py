@@ -1,4 +1,4 @@
-"""Everything a run is made from: the packages' own configurations, and the app's beside them."""
+"""A run's whole configuration: the packages' own configuration classes together with the app's."""
 
 import os
 import tomllib
@@ -37,8 +37,8 @@ from wm.sections import (
 )
 from wm.settings import flatten, merge, structure, unstructure
 
-# Settings younger than runs that may be about, at the values that leave those as they are. A stage's
-# fingerprint leaves them out there, so that a new version of the software makes no finished run stale.
+# Settings added when runs already existed, at the values that reproduce those runs. A stage's fingerprint
+# omits a setting at this value, so that a new version of the software makes no finished run stale.
 YOUNGER: dict[type, dict[str, Any]] = {
     AgentConfig: {"uniform_coef": 0.0, "anchor_coef": 0.0, "center_advantages": False},
     ContrastiveConfig: {"layout_bands": 0, "shift": 0},
@@ -49,21 +49,21 @@ YOUNGER: dict[type, dict[str, Any]] = {
 }
 
 RESERVED = ("all", "train", "validation", "peak_memory_gib")
-"""What stands beside the games in a stage's numbers."""
+"""Keys that appear next to the games' names in a stage's metrics."""
 
 MOST_CODES = 2**15
-"""Of a level: files hold tokens as int16, which a higher code would turn into another."""
+"""Largest number of codes per level: files store tokens as int16, in which a higher code would overflow."""
 
 PRESETS = ("tiny", "hour", "reference", "atari100k", "atari100k_cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One run, whole.
+    """The complete configuration of one run.
 
     Args:
-        games: ALE names, or those that recordings were imported under; in this order everywhere.
-        seed: everything random in the run follows from it.
+        games: ALE names, or the names that recordings were imported under; this order is used everywhere.
+        seed: seed of everything random in the run.
     """
 
     games: tuple[str, ...] = ("pong",)
@@ -119,7 +119,7 @@ class RunConfig:
             self.windows.length <= longest,
             f"windows.length is {self.windows.length}; it must be at most worldmodel.max_steps = {longest}",
         )
-        # Each place in a window has its embedding: those beyond the training windows are never trained.
+        # Each position in a window has an embedding; those beyond the training windows are never trained.
         require(
             dreamed <= self.windows.length,
             f"dream.context + dream.horizon is {dreamed}; it must be at most windows.length = "
@@ -148,21 +148,21 @@ class RunConfig:
 
     @property
     def dreams_in_signs(self) -> bool:
-        """Whether a dream's rewards count as signs: ALE's rewards are whole numbers, so clipped ones are."""
+        """Whether a dream's rewards are signs; clipping does this too, as ALE's rewards are whole numbers."""
         return self.predictor.reward_head == "sign" or self.agent.reward_transform == "clip"
 
     def validates(self, episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Which rows validate, whole episodes of them: bool (N,), the same in every stage."""
+        """Which rows belong to the validation episodes: bool (N,), the same in every stage."""
         return split_episodes(episode_ids, self.collect.validation_fraction, self.seed)
 
     def in_round(self, index: int) -> "RunConfig":
-        """The settings of one round's stages, as of a run of its own that plays its share of the steps.
+        """The settings of one round's stages, as for a run of its own that plays its share of the steps.
 
-        Of its ``rounds``, ``encoder_steps`` are this round's, 0 if encoder and codes stay as they are, and
-        ``renew`` holds its number if it begins anew, else nothing.
+        In its ``rounds``, ``encoder_steps`` is the round's own number, 0 if encoder and codes are kept, and
+        ``renew`` holds the round's index if it trains from scratch, else nothing.
 
-        What only counts in later rounds is at its default in round 0, so that changing it leaves that round's
-        artifacts as they are.
+        Settings that only matter in later rounds have their defaults in round 0, so that changing them leaves
+        that round's artifacts valid.
         """
         rounds, train = self.rounds, self.train
         if index == 0:
@@ -202,7 +202,7 @@ class RunConfig:
 
 
 def _with_steps(fit: FitConfig, steps: int) -> FitConfig:
-    """``fit`` with this many steps; unchanged for 0."""
+    """``fit`` with this many steps; unchanged if 0."""
     return replace(fit, steps=steps or fit.steps)
 
 
@@ -210,7 +210,7 @@ def read_preset(name: str) -> dict[str, Any]:
     """The settings of a preset that ships with the app, or of a TOML file.
 
     Raises:
-        ValueError: there is no such preset or file, or it is no TOML.
+        ValueError: there is no such preset or file, or it is not valid TOML.
     """
     if name in PRESETS:
         return tomllib.loads((files("wm") / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
@@ -223,12 +223,12 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def preset_file(name: str) -> Path | None:
-    """The file of a preset of one's own, None of one that ships with the app."""
+    """The path of a preset given as a file; None for one that ships with the app."""
     return None if name in PRESETS else Path(name)
 
 
 def require_own_name(preset: str) -> None:
-    """Raise ValueError for a file named like a preset that ships with the app: runs would be named alike."""
+    """Raise ValueError for a file named like a preset that ships with the app: run names would clash."""
     file = preset_file(preset)
     if file is not None and file.name.removesuffix(".toml") in PRESETS:
         raise ValueError(
@@ -237,14 +237,14 @@ def require_own_name(preset: str) -> None:
 
 
 def default_preset(device: torch.device) -> str:
-    """What is trained where no preset is named."""
+    """The preset to use when none is named."""
     return "atari100k" if device.type == "cuda" else "tiny"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dictionary."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML ({error}); fix it") from error
 
@@ -252,14 +252,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_run(path: Path) -> dict[str, Any]:
     """The configuration of a run as a dictionary.
 
-    One that was written before a setting existed was made without it, whatever a new one begins with.
+    A setting added after the file was written gets the value that reproduces the run, not today's default.
     """
     return merge(deepcopy(_before_younger(RunConfig)), read_toml(path))
 
 
 @cache
 def _before_younger(section: type) -> dict[str, Any]:
-    """The settings of `YOUNGER`, section by section as a file has them."""
+    """The settings of `YOUNGER`, nested by section as in a file."""
     settings = dict(YOUNGER.get(section, {}))
     for name, kind in get_type_hints(section).items():
         if isinstance(kind, type) and is_dataclass(kind) and (inner := _before_younger(kind)):
@@ -268,7 +268,7 @@ def _before_younger(section: type) -> dict[str, Any]:
 
 
 def build_config(base: dict[str, Any], *changes: dict[str, Any], file: Path | None = None) -> RunConfig:
-    """The configuration that ``base``, of ``file`` if given, with ``changes`` laid over it describes.
+    """The configuration given by ``base`` (read from ``file``, if given) with ``changes`` laid over it.
 
     Sizes that follow from others (the quantizer's width from the encoder's, the world model's levels from the
     quantizer's, the agent's features from both) are derived here, so that one setting changes them all.
@@ -279,7 +279,7 @@ def build_config(base: dict[str, Any], *changes: dict[str, Any], file: Path | No
     try:
         return _built(base, asked)
     except ValueError as error:
-        if file is not None and _refused(base) == str(error):  # whatever was laid over it
+        if file is not None and _refused(base) == str(error):  # with or without the changes
             raise ValueError(f"{error} (in {file})") from error
         raise
 
@@ -296,7 +296,7 @@ def _built(base: dict[str, Any], asked: dict[str, Any]) -> RunConfig:
 
 
 def _refused(data: dict[str, Any]) -> str | None:
-    """Why settings describe no run by themselves; None if they do."""
+    """Why these settings are invalid by themselves; None if they are valid."""
     try:
         _built(data, {})
     except ValueError as error:
@@ -305,7 +305,7 @@ def _refused(data: dict[str, Any]) -> str | None:
 
 
 def _weights_of_any_levels(data: dict[str, Any]) -> dict[str, Any]:
-    """``loss_weights`` as they were given, if for any number of levels: a run has them for its own."""
+    """``loss_weights`` in a form for any number of levels, where those of a run are for another number."""
     weights = section_of(data, "worldmodel").get("loss_weights", [])
     levels = section_of(data, "hrvq").get("levels", HRVQConfig(dim=1).levels)
     if not isinstance(weights, list) or len(weights) in (0, 1, levels):
@@ -317,10 +317,10 @@ def _weights_of_any_levels(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
-    """A section of settings, empty where there is none.
+    """A section of the settings, empty if there is none.
 
     Raises:
-        ValueError: the name has a value instead.
+        ValueError: there is a value of this name instead of a section.
     """
     section = data.get(name, {})
     if not isinstance(section, dict):
@@ -329,7 +329,7 @@ def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
-    """(section, key, what it follows from, value) of every size that is not free."""
+    """(section, key, what it follows from, value) of every size that is derived from others."""
     encoder = structure(EncoderConfig, section_of(data, "encoder"), "encoder")
     sizes = merge(section_of(data, "hrvq"), {"dim": encoder.embedding_dim})
     quantizer = structure(HRVQConfig, sizes, "hrvq")
@@ -354,10 +354,9 @@ def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
 
 
 def nearest_preset(config: RunConfig) -> tuple[str, dict[str, Any]]:
-    """The preset that ships with the app and has most of these settings, and those that differ from it.
+    """The shipped preset that is closest to these settings, and the settings that differ from it.
 
-    Games and seed are left aside, and so is what follows from other settings. Settings are named as for
-    ``--set``: ``train.agent.steps``.
+    Games, seed and derived settings are ignored. Settings are named as for ``--set``: ``train.agent.steps``.
     """
     given = unstructure(config)
     aside = {"games", "seed"} | {f"{section}.{key}" for section, key, *_ in _derived(given)}
@@ -381,7 +380,7 @@ def load_config(path: Path) -> RunConfig:
     """The resolved configuration of a run.
 
     Raises:
-        ValueError: the file is missing (then this is no run) or does not describe a run.
+        ValueError: the file is missing (so the directory holds no run) or does not describe a run.
     """
     if not path.is_file():
         raise ValueError(
@@ -397,7 +396,7 @@ def save_config(path: Path, config: RunConfig) -> None:
 
 
 def run_name(games: Sequence[str], preset: str, seed: int) -> str:
-    """``<games>-<preset>-<seed>``, of a preset's name or file."""
+    """``<games>-<preset>-<seed>``, where ``preset`` is a name or a file."""
     return f"{'+'.join(games)}-{os.path.basename(preset).removesuffix('.toml')}-{seed}"
 
 

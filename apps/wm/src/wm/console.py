@@ -1,4 +1,4 @@
-"""The terminal that commands speak to."""
+"""The terminal that commands print to."""
 
 import math
 import shlex
@@ -16,7 +16,7 @@ WIDTH_WITHOUT_TERMINAL = 160  # tables are not folded there
 
 
 class Terminal(Console):
-    """Sentences are the terminal's to wrap, so that a command in them can be pasted; tables are fitted."""
+    """Leaves sentences for the terminal to wrap, so that a command in them can be pasted; fits tables."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """As `Console.print`."""
@@ -26,16 +26,16 @@ class Terminal(Console):
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Text comes out as it is: brackets, numbers and :x: in it, as in the name of a run, are no markup.
+    """A console that prints text as it is: brackets, numbers and :x:, as in a run's name, are not markup.
 
-    With ``stderr`` it is for what went wrong, so that what a command prints can be piped on.
+    With ``stderr`` it is for errors and warnings, so that what a command prints can be piped on.
     """
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else WIDTH_WITHOUT_TERMINAL
     return Terminal(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
 
 
 def text_table(*columns: str, title: str | None = None) -> Table:
-    """A table of words, which are folded where the terminal is too narrow for them."""
+    """A table of text, which is folded if the terminal is too narrow for it."""
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -43,13 +43,13 @@ def text_table(*columns: str, title: str | None = None) -> Table:
 
 
 class NumbersTable(Table):
-    """A table whose first columns are words, on the left, and the rest numbers, on the right.
+    """A table whose first columns are text, left-aligned, and the rest numbers, right-aligned.
 
-    Where the terminal is too narrow for all of them, it is drawn as several, each with the words: no number
-    is ever folded or cut short.
+    If the terminal is too narrow for all of them, it is drawn as several tables that each repeat the text
+    columns: no number is ever folded or truncated.
 
     Args:
-        words: how many columns are words.
+        words: number of text columns.
     """
 
     def __init__(self, title: str, *columns: str, words: int = 1) -> None:
@@ -59,7 +59,7 @@ class NumbersTable(Table):
             self.add_column(column, justify="left" if index < words else "right", overflow="fold")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Its parts that fit side by side, under one title and above one caption."""
+        """The parts that fit the width, under one title and above one caption."""
         parts = self._parts(console, options)
         if len(parts) == 1:
             yield from super().__rich_console__(console, options)
@@ -74,7 +74,7 @@ class NumbersTable(Table):
             yield table
 
     def _parts(self, console: Console, options: ConsoleOptions) -> list[list[Column]]:
-        """The columns of each table that is drawn: the words, and as many numbers as fit beside them."""
+        """The columns of each table that is drawn: the text, and as many numbers as fit next to it."""
 
         def width(column: Column) -> int:
             name = Measurement.get(console, options, column.header).minimum  # folds between its words
@@ -94,32 +94,32 @@ class NumbersTable(Table):
 
 
 def command(*words: str | Path) -> str:
-    """A command between backquotes that a shell takes as it stands, whatever is in its paths."""
+    """A command in backquotes, quoted so that it can be pasted into a shell, whatever is in its paths."""
     return f"`{shlex.join(map(str, words))}`"
 
 
 def train_command(run: str | Path) -> str:
-    """The command that trains this run, or trains it on."""
+    """The command that trains this run, or resumes it."""
     return command("wm", "train", "--run", run)
 
 
 def depth_name(level: int) -> str:
-    """The levels up to this one: L0, L0-1 and so on."""
+    """The name of the levels up to this one: L0, L0-1 and so on."""
     return f"L0-{level}" if level else "L0"
 
 
 def shown(value: float | None, form: str) -> str:
-    """A number in this format, such as ``.1%``; "?" if it is unknown: NaN, which a manifest keeps as null."""
+    """A number in this format, such as ``.1%``; "?" for None or NaN (which a manifest stores as null)."""
     return "?" if value is None or not math.isfinite(value) else format(value, form)
 
 
 def counted(number: int, what: str) -> str:
-    """So many of something, in the plural unless it is one."""
+    """A number and what is counted, in the plural unless it is one."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def spans(numbers: Iterable[int]) -> str:
-    """Rising whole numbers in short: 1, 2, 3 and 8 as "1-3, 8"."""
+    """Increasing whole numbers in short form: 1, 2, 3 and 8 as "1-3, 8"."""
     found: list[list[int]] = []
     for number in numbers:
         if found and number == found[-1][-1] + 1:

@@ -15,10 +15,10 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name. ``'auto'``: CUDA if there is one, else CPU.
+    """The device of this name. ``'auto'``: a CUDA GPU if there is one, else the CPU.
 
-    A GPU named by its number becomes the current one: what torch is asked without naming a device, such as
-    whether there is bfloat16, it asks that one, and the first keeps no memory for this process.
+    A GPU given by number becomes the current device: what torch is asked without a device, such as whether
+    bfloat16 is supported, then refers to it, and this process holds no memory on the first GPU.
 
     Raises:
         ValueError: the device is unknown or not on this machine.
@@ -36,7 +36,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def named_device(name: str) -> torch.device | None:
-    """The device of this name on whichever machine; None for ``'auto'``.
+    """The device of this name, whether or not this machine has it; None for ``'auto'``.
 
     Raises:
         ValueError: the device is unknown.
@@ -47,7 +47,7 @@ def named_device(name: str) -> torch.device | None:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N") from error
-    # torch keeps the number in a byte, so that a large one would be another device.
+    # torch stores the number in a byte, so that a large one would mean another device.
     if device.type not in ("cpu", "cuda") or (device.index is not None and str(device) != name):
         raise ValueError(f"unknown device {name!r}; allowed: auto, cpu, cuda, cuda:N")
     return device
@@ -63,7 +63,7 @@ def has_bfloat16(device: torch.device) -> bool:
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The dtype to autocast to, ``None`` for plain float32.
 
-    ``auto`` is bfloat16 where the hardware has it, else float16 on CUDA (with a scaler), else float32.
+    ``auto`` is bfloat16 where the hardware supports it, else float16 on CUDA (with a scaler), else float32.
     """
     if precision == "auto":
         if has_bfloat16(device):
@@ -81,7 +81,7 @@ def autocast(dtype: torch.dtype | None, device: torch.device) -> contextlib.Abst
 
 @contextlib.contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, one thread for torch inside: small batches need no more, emulators do."""
+    """On a CPU, give torch one thread inside: small batches need no more, and emulators need the others."""
     if device.type != "cpu":
         yield
         return
@@ -118,7 +118,7 @@ def frozen(module: M) -> M:
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Begin to measure anew, where that can be done: a CPU process keeps its peak for life."""
+    """Reset the measurement where that is possible: a CPU process keeps its peak for its lifetime."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 

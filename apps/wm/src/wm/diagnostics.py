@@ -1,4 +1,4 @@
-"""Signs of trouble in the loop of collecting and dreaming, each with a plain hint."""
+"""Signs of trouble in the loop of collecting and dreaming, each with a hint."""
 
 from collections.abc import Iterable, Iterator
 from statistics import fmean
@@ -12,12 +12,12 @@ from wm.rounds import chooses, round_suffix
 from wm.run import Manifest
 from wm.stage import Stage
 
-# A share of fewer rewards says little: a round's held-out play may have one or two.
+# The recall of fewer rewards says little: a round's held-out play may have only one or two.
 ENOUGH = 10
 
 
 class Foreseen(NamedTuple):
-    """How many of some rewards the predictor told: their number, and its recall, None where not known."""
+    """Rewards of one sign: how many there are, and the predictor's recall of them, None if unknown."""
 
     number: float = 0
     recall: float | None = None
@@ -35,24 +35,24 @@ class Hint(NamedTuple):
 
 
 class RoundDiagnostics(NamedTuple):
-    """What one round's agent promised in its dreams, and what play brought. Absent numbers are None.
+    """What one round's agent expected in its dreams, and what real play brought. Unknown numbers are None.
 
     Args:
         steps: real agent steps per game collected so far.
         collected_return: mean return of the whole episodes that the round collected, by game.
-        collected_games: how many these were. Of few, the short ones alone may have come to an end.
-        imagined_reward: mean reward of a dreamed step, all games together.
-        real_reward: mean reward of a real step by this round's agent: of the next round's collecting, or of
-            the whole games after the last round. In the unit of the dream: where that has only the signs of
-            rewards, the mean sign, which whole games tell only if every reward is 1 or -1.
-        entropy: of the policy, as a share of that of uniform play.
+        collected_games: number of these episodes. If there are few, perhaps only short ones have ended.
+        imagined_reward: mean reward per dreamed step, over all games.
+        real_reward: mean reward per real step of this round's agent: in the next round's collected play, or,
+            for the last round, in the whole games after it. In the unit of the dream: if the dream has only
+            the signs of rewards, the mean sign, which whole games reveal only if every reward is 1 or -1.
+        entropy: of the policy, as a share of the uniform policy's.
         value_error: mean error of the critic on imagined returns.
         return_spread: of the imagined returns, from the 5th to the 95th percentile.
-        foreseen: the negative and the positive rewards of episodes held out.
-        new_foreseen: those of the next round's play, before that was learned from; None where the codes moved
-            in between, and without a next round.
-        cross_entropy: of L0 in nats, on what the world model is trained on and on episodes held out.
-        new_cross_entropy: of L0 on the next round's play; None as ``new_foreseen``.
+        foreseen: the negative and the positive rewards in held-out episodes.
+        new_foreseen: those in the next round's play, before training on it; None if the codes changed in
+            between, or if there is no next round.
+        cross_entropy: of L0 in nats, on the world model's training play and on held-out episodes.
+        new_cross_entropy: of L0 on the next round's play; None in the same cases as ``new_foreseen``.
     """
 
     round: int
@@ -71,7 +71,7 @@ class RoundDiagnostics(NamedTuple):
 
 
 def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnostics]:
-    """Those of every round whose agent is trained, but for rounds of other games than the run's."""
+    """Diagnostics of every round with a trained agent, except rounds of other games than the run's."""
     found = []
     for index in range(config.rounds.count):
         suffix, after = (round_suffix(each, config.rounds.count) for each in (index, index + 1))
@@ -81,7 +81,7 @@ def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnos
         if collected is None or model is None or agent is None:
             break
         if collected.unseen(config.games) or model.unseen(config.games):
-            continue  # the games were changed since
+            continue  # the games have been changed since
         last = index + 1 == config.rounds.count
         real = _whole_games(config, manifest, index) if last else _collected(config, manifest, after)
         train, predictors = agent.metrics["train"], agent.metrics["predictors"]
@@ -93,7 +93,7 @@ def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnos
                 steps=first.get("steps_in_all", first["steps"]),
                 collected_return={game: collected.metrics[game]["mean_return"] for game in config.games},
                 collected_games={game: collected.metrics[game]["episodes"] for game in config.games},
-                # Squashed rewards have a unit in which play is not counted.
+                # Squashed rewards are in a unit that real play is not measured in.
                 imagined_reward=train.get("reward") if config.agent.reward_transform != "symlog" else None,
                 real_reward=real,
                 entropy=train.get("entropy_fraction"),
@@ -112,7 +112,7 @@ def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnos
 
 
 def hints_by_round(found: Iterable[RoundDiagnostics]) -> Iterator[str]:
-    """A line for each trouble with the rounds that have it, and the numbers of the last of these."""
+    """A line per kind of trouble: the rounds that have it, and the numbers of the last of these."""
     by_trouble: dict[str, dict[int, Hint]] = {}
     for diagnostics in found:
         for hint in hints(diagnostics):
@@ -123,7 +123,7 @@ def hints_by_round(found: Iterable[RoundDiagnostics]) -> Iterator[str]:
 
 
 def hints(diagnostics: RoundDiagnostics) -> list[Hint]:
-    """What is wrong, and what usually helps; empty if nothing is."""
+    """What is wrong, and what usually helps; empty if nothing is wrong."""
     return [
         *_play_hints(diagnostics),
         *_training_hints(diagnostics),
@@ -132,7 +132,7 @@ def hints(diagnostics: RoundDiagnostics) -> list[Hint]:
 
 
 def _play_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
-    """What real play tells of the dream."""
+    """Hints from comparing the dream with real play."""
     imagined, real = diagnostics.imagined_reward, diagnostics.real_reward
     # A tenth of a point in a hundred steps is noise in any game.
     if imagined is not None and real is not None and imagined - real > 0.5 * abs(real) + 0.001:
@@ -145,7 +145,7 @@ def _play_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
 
 
 def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
-    """What training tells of the world model and the agent."""
+    """Hints from the training of world model and agent."""
     learned, held_out = diagnostics.cross_entropy
     if learned is not None and held_out is not None and held_out > 2 * learned:
         yield Hint(
@@ -167,7 +167,7 @@ def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
             "train the agent longer or lower agent.entropy_coef",
         )
     error, spread = diagnostics.value_error, diagnostics.return_spread
-    # Returns of hardly any spread are those of dreams in which nothing happens: then a small error is none.
+    # Returns with hardly any spread come from dreams in which nothing happens: a small error is fine.
     if error is not None and spread is not None and error > max(spread, 0.05):
         yield Hint(
             "the critic is off",
@@ -178,7 +178,7 @@ def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
 
 
 def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[Hint]:
-    """What the rewards of some play tell of the predictor."""
+    """Hints from the predictor's recall of the rewards in some play."""
     for name, (count, recall) in zip(("lost", "won"), foreseen or (), strict=False):
         if count >= ENOUGH and recall is not None and recall < 0.2:
             yield Hint(
@@ -189,15 +189,15 @@ def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[Hin
 
 
 def remarks_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[str]:
-    """The hints a finished stage gives rise to: an agent's of its training, play's of the agent before.
+    """The hints to give after a stage: about the agent it trained, or about the agent that played in it.
 
-    An agent's stage also tells what the predictors before it foresaw of the play it learns from.
+    After training an agent, also how well the previous round's predictors did on the play it trained on.
     """
     diagnostics = {found.round: found for found in read_diagnostics(config, manifest)}
     if stage.base == "agent" and stage.round in diagnostics:
         before = diagnostics.get(stage.round - 1)
         foreseen = _foresight_hints(before.new_foreseen if before else None)
-        # Of its training only: play that there may be was the agent's that it replaced.
+        # About its training only: any play recorded so far is by the agent that it replaces.
         return [str(hint) for hint in (*foreseen, *_training_hints(diagnostics[stage.round]))]
     last = _last_play(config)
     about = stage.round if stage.name == last else stage.round - 1
@@ -207,7 +207,7 @@ def remarks_after(stage: Stage, config: RunConfig, manifest: Manifest) -> list[s
 
 
 def diagnostics_table(config: RunConfig, found: Iterable[RoundDiagnostics]) -> Table:
-    """A line for each round, its hints below."""
+    """A table with a row for each round."""
     reward = "reward sign" if config.dreams_in_signs else "reward"
     table = NumbersTable(
         "Round by round",
@@ -248,14 +248,14 @@ def diagnostics_table(config: RunConfig, found: Iterable[RoundDiagnostics]) -> T
 
 
 def _on_new_play(manifest: Manifest, name: str) -> dict[str, Any]:
-    """What a stage measured of its round's play before it learned from it; empty if it did not."""
+    """What a stage measured on its round's play before training on it; empty if it measured nothing."""
     record = manifest.stages.get(name)
     found: dict[str, Any] = {} if record is None else record.metrics.get("new_play", {})
     return found
 
 
 def _foreseen(predictors: dict[str, Any]) -> tuple[Foreseen, Foreseen]:
-    """Of negative and of positive rewards, from what was measured of the predictors."""
+    """For negative and for positive rewards, from the predictors' metrics."""
     negative, positive = (
         Foreseen(predictors[f"reward_count_{sign}"], predictors[f"reward_recall_{sign}"])
         for sign in ("negative", "positive")
@@ -264,7 +264,7 @@ def _foreseen(predictors: dict[str, Any]) -> tuple[Foreseen, Foreseen]:
 
 
 def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | None:
-    """Mean reward of a collected step, in the unit of the dream."""
+    """Mean reward per collected step, in the unit of the dream; None if unknown."""
     record, key = manifest.stages.get("collect" + suffix), "mean_reward"
     if config.dreams_in_signs:
         key = "mean_reward_sign"
@@ -279,9 +279,9 @@ def _last_play(config: RunConfig) -> str:
 
 
 def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | None:
-    """Mean reward of a step of the last round's agent, in the unit of the dream, where returns tell it.
+    """Mean reward per step of the last round's agent, in the unit of the dream; None if returns do not tell.
 
-    Its games are those in which it was a candidate, else the evaluation.
+    The games are those it played as a candidate, or else those of the evaluation.
     """
     record, collected = manifest.stages.get(_last_play(config)), manifest.stages.get("collect")
     if record is None or collected is None or collected.unseen(config.games):

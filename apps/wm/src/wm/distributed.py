@@ -1,8 +1,8 @@
 """Data-parallel training: the same `wm train` in every process that ``torchrun`` starts.
 
-Process 0 leads: it alone collects, writes and speaks. Stages marked ``parallel`` are run by all; each takes
-its slice of every batch, and torch's DistributedDataParallel averages the gradients, so that the step is that
-of one process with the whole batch.
+Process 0 leads: it alone collects, writes and prints. Stages marked ``parallel`` are run by all processes;
+each takes its slice of every batch, and torch's DistributedDataParallel averages the gradients, so that the
+step equals that of one process with the whole batch.
 """
 
 import os
@@ -26,14 +26,14 @@ _PATIENCE = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of one training: ``rank`` of this one, and how many there are."""
+    """The processes that train together: the ``rank`` of this one, and how many there are."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def share(self, batch: B) -> B:
@@ -65,7 +65,7 @@ class Team:
         return DistributedDataParallel(module, device_ids=ids)
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process; all must ask."""
+        """Whether ``flag`` is true in any process; all must call this."""
         if self.size == 1:
             return flag
         answer = torch.tensor(int(flag))
@@ -73,11 +73,11 @@ class Team:
         return bool(answer)
 
     def as_leader_says(self, flag: bool) -> bool:
-        """The leader's flag; all must ask."""
+        """The leader's ``flag``; all must call this."""
         return self.any(flag and self.leads)
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have come here."""
         self.any(False)
 
 
@@ -107,6 +107,6 @@ def join(device: torch.device) -> tuple[Team, torch.device]:
 
 
 def leave() -> None:
-    """Part from the team; does nothing alone."""
+    """Leave the team; does nothing for a process alone."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""`wm doctor`: is everything here, and does one step of every stage work?"""
+"""`wm doctor`: is everything installed, and does one step of every stage work?"""
 
 import platform
 import shutil

@@ -16,14 +16,14 @@ from wm.sections import DreamConfig
 
 
 def agent_state(state: Tensor, config: DreamConfig) -> Tensor | None:
-    """The world model's state (..., D) as actor and critic see it, of length about 1, or None."""
+    """The world model's state (..., D) as actor and critic see it, scaled to a norm of about 1, or None."""
     return state / math.sqrt(state.shape[-1]) if config.hidden_state else None
 
 
 class Dreamer:
-    """Dreams on from real contexts with the policy as it is now, for the learner it makes.
+    """Continues real contexts as dreams with the current policy, for the learner that it creates.
 
-    ``reward_transform`` is taken inside the predictor's expectation (`Agent.predict`); ``learner`` takes
+    ``reward_transform`` is applied inside the predictor's expectation (`Agent.predict`); ``learner`` applies
     none.
 
     Args:
@@ -32,9 +32,9 @@ class Dreamer:
         agent: its actor chooses, its predictors judge; only ``learner`` changes it.
         masks: bool (games, 18), the actions each game allows.
         contexts: draws real windows of ``config.context`` + 1 steps.
-        learning: how actor and critic learn. With ``anchor_coef`` the policy stays near what it is now: on
-            play of its own the dream is truest. (Where the codes have moved since, it is a little off the
-            policy that played: docs/decisions/0014-alive-and-near.md.)
+        learning: how actor and critic learn. With ``anchor_coef`` the policy stays near the initial one:
+            dreams are most accurate near that policy's own play. (If the codes have changed since, it differs
+            slightly from the policy that played: docs/decisions/0014-alive-and-near.md.)
         first_batch: index of the batch of contexts at step 0.
 
     Attributes:
@@ -70,13 +70,13 @@ class Dreamer:
         dtype = autocast_dtype(precision, self.device)
         self.model = for_inference(model, dtype or torch.float32)  # cast once, not for each dream
         self.rng = torch.Generator(self.device)
-        # Not a method of this object: the recording's memory should be free again as soon as this is.
+        # Not a bound method, which would be a reference cycle: the recording's memory goes with this object.
         play = partial(_play, self.model, agent.actor, quantizer, config, dtype, self.rng)
         self._imagine = Recorded(play, self.rng)
         self._parts: Iterator[ImaginedBatch] = iter(())
 
     def batch(self, step: int) -> ImaginedBatch:
-        """The batch of an optimiser step: a fresh dream, or for PPO the next part of the dream under way."""
+        """The batch of an optimiser step: a fresh dream, or for PPO the next part of the current dream."""
         if step % self.learner.steps_per_batch == 0:
             index = self.first_batch + step
             shuffle = generator(self.seed, "minibatches", index)
@@ -85,7 +85,7 @@ class Dreamer:
 
     @torch.no_grad()
     def dream(self, index: int) -> ImaginedBatch:
-        """Imagine one trajectory from each context of a batch, by the actor, judged by the predictors."""
+        """Imagine one trajectory from each context of a batch: the actor acts, the predictors judge."""
         context = self.contexts.batch(index)
         mask = self.masks[context.game_index]
         self.rng.manual_seed(derive_seed(self.seed, "dream", index))
@@ -113,7 +113,7 @@ def _play(
     actions: Tensor,
     mask: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Tokens, actions and states of dreams that go on from contexts, by the actor as it is now."""
+    """Tokens, actions and states of dreams that continue the contexts, with the current actor."""
     on_codes = actor.on_codes(quantizer.codebooks)
 
     def policy(tokens: Tensor, state: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Failures become a sentence and an exit code, here only: 2 for what a user can cause, 130 for Ctrl-C."""
+"""The one place where failures become a sentence and an exit code: 2 for user errors, 130 for Ctrl-C."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,11 +15,12 @@ _REMEDY = "fix it or give another path, and run the command again"
 
 @contextmanager
 def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Show errors of use as one sentence on stderr, without a traceback. Defects of ours keep theirs.
+    """Show user errors as one sentence on stderr, without a traceback. Bugs keep their traceback.
 
-    Many of these are ValueErrors too, so ``WM_TRACEBACK=1`` in the environment shows the traceback of any.
+    An internal ValueError looks like a user's mistake too, so ``WM_TRACEBACK=1`` in the environment shows
+    the traceback of any error.
 
-    A command that is interrupted says that it will go on, if ``resumes`` then says so.
+    An interrupted command says that it can be resumed, if ``resumes`` then returns true.
     """
     try:
         yield
@@ -29,12 +30,12 @@ def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[
             raise typer.Exit(2) from None
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)):
             raise
-        # Python 3.11 wraps what is raised while a class is made, as in the midst of an import.
+        # Python 3.11 wraps what is raised while a class is created, for example during an import.
         goes_on = "; the same command goes on from here; play that was being collected starts over"
         _say(f"interrupted{goes_on if resumes() else ''}")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        raise  # who reads, such as `head`, has had enough; typer ends the command without a word
+        raise  # the reader, such as `head`, has stopped reading; typer ends the command silently
     except (ValueError, OSError, SafetensorError) as error:
         foreign = isinstance(error, SafetensorError) and "(os error " not in str(error)
         if foreign or os.environ.get("WM_TRACEBACK"):

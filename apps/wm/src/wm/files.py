@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all."""
+"""Files that are written completely or not at all."""
 
 import hashlib
 import json
@@ -11,17 +11,17 @@ from typing import Any
 
 
 def require_place(path: Path) -> None:
-    """Say before the work, not after it, that a file cannot be written.
+    """Check before the work, not after it, that a file can be written.
 
     Raises:
-        ValueError: what is there is no file to replace, or its directory cannot be made or written to.
+        ValueError: the path holds something other than a file, or its directory cannot be made or written to.
     """
     try:
-        _partial(path).lstat()  # the longer name
+        _partial(path).lstat()  # the longer of the two names
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except OSError as error:  # too long a name, say
+    except OSError as error:  # for example too long a name
         raise ValueError(f"{path}: {error.strerror}; choose another place") from None
     if path.is_dir():
         raise ValueError(f"{path} is a directory; give a file")
@@ -36,14 +36,14 @@ def require_place(path: Path) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to: it takes its place if the block ends well, and goes if not."""
+    """A temporary file next to ``path``: it replaces ``path`` if the block succeeds and is deleted if not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        if error.filename in (None, partial, str(partial)):  # none of a write to a full disk
+        if error.filename in (None, partial, str(partial)):  # None after a write to a full disk
             error.filename = str(path)
         raise
     finally:
@@ -51,7 +51,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def _partial(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
+    """The temporary path that a file is written to first."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
@@ -62,7 +62,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON value; NaN and infinities, which JSON does not know, become null."""
+    """Write a JSON value; NaN and infinities, which JSON does not have, become null."""
     write_text(path, json.dumps(_finite(value), indent=1) + "\n")
 
 

@@ -1,6 +1,6 @@
-"""The training loop, once, for every stage that takes gradient steps.
+"""The one training loop, used by every stage that takes gradient steps.
 
-A batch is a function of its index and the random state is set anew from (seed, stage, step) at every step, so
+A batch is a function of its index, and the random state is reset from (seed, stage, step) at every step, so
 a checkpoint needs the weights, the optimiser and one integer, and a resumed run equals an uninterrupted one.
 """
 
@@ -43,21 +43,22 @@ def fit(
 ) -> dict[str, float]:
     """Train ``objective`` on ``batches(index)``.
 
-    It is an ``nn.Module`` that maps a batch to its loss (0-d) and metrics, with a method ``after_step()`` for
-    whatever follows an optimiser step, such as a moving average.
+    ``objective`` is an ``nn.Module`` that maps a batch to its loss (0-d) and metrics, with a method
+    ``after_step()`` for whatever follows an optimiser step, such as a moving average.
 
-    Goes on from ``checkpoint`` if it is there and writes it now and then, at an interruption too. The caller
+    Resumes from ``checkpoint`` if it exists, and writes it from time to time and on interruption. The caller
     deletes it once the stage's artifact is written. Steps come in groups of ``group`` that belong together
-    (the minibatches of one dream); a checkpoint, and so a stop, waits for the end of a group. Each process of
-    a ``team`` takes its slice of every batch; the first writes and logs. ``epoch_size`` is what
-    ``FitConfig.resolve_steps`` asks for; ``optimizer`` is AdamW of all parameters unless another is given.
-    ``setting`` names the settings that ``config`` is of, such as ``train.agent``, if a user can set them.
+    (the minibatches of one dream); a checkpoint, and therefore a stop, waits for the end of a group. Each
+    process of a ``team`` takes its slice of every batch; the first writes and logs. ``epoch_size`` is the
+    argument of ``FitConfig.resolve_steps``; ``optimizer`` is AdamW over all parameters by default.
+    ``setting`` names the section that ``config`` comes from, such as ``train.agent``, if a user can set it.
 
     Returns:
         The logged metrics, averaged over the last tenth of the steps.
 
     Raises:
-        ValueError: the loss is no longer finite; the last good checkpoint is kept, for the same settings.
+        ValueError: the loss or its gradient is no longer finite; the last good checkpoint is kept, and only
+            the same settings can use it.
     """
     total = config.resolve_steps(epoch_size)
     dtype = autocast_dtype(config.precision, device)
@@ -125,7 +126,7 @@ def fit(
                 raise KeyboardInterrupt
     if team.leads:
         state.save(step, tail)
-    if team.any(interrupted()):  # while the last steps were saved: no further step asks
+    if team.any(interrupted()):  # it came during the final save: no later step checks
         raise KeyboardInterrupt
     return {name: _mean(values) for name, values in tail.items() if name != "learning_rate"}
 
@@ -144,7 +145,7 @@ def _require_finite(values: Iterable[Tensor], stage: str, step: int, setting: st
 
 
 def _mean(values: list[float]) -> float:
-    """Mean of the values that are not NaN; recall, say, is NaN in a batch without a lost point."""
+    """Mean of the values that are not NaN; recall, for example, is NaN in a batch without a lost point."""
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
 
@@ -175,7 +176,7 @@ def compiled(module: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """What a training loop needs to go on, and the file that keeps it."""
+    """What a training loop needs to resume, and the file that stores it."""
 
     path: Path
     objective: nn.Module
@@ -183,7 +184,7 @@ class _Checkpoint:
     scaler: torch.amp.GradScaler
 
     def save(self, step: int, tail: dict[str, list[float]]) -> None:
-        """Write all as it is before ``step``, with the metrics that are averaged at the end."""
+        """Write the state before ``step``, and the metrics that are averaged at the end."""
         state = {
             "step": step,
             "tail": tail,
@@ -198,10 +199,10 @@ class _Checkpoint:
             partial.write_bytes(buffer.getbuffer())
 
     def restore(self) -> tuple[int, dict[str, list[float]]]:
-        """Put all back as it was: the step to go on at, 0 without a file, and the metrics so far.
+        """Restore the state; returns the step to resume at (0 without a file) and the metrics so far.
 
         Raises:
-            ValueError: the file is damaged, or of another objective.
+            ValueError: the file is damaged, or belongs to another objective.
         """
         if not self.path.exists():
             return 0, {}
@@ -209,7 +210,7 @@ class _Checkpoint:
             state = torch.load(self.path, map_location="cpu", weights_only=True)  # not on a GPU twice
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
-            if state["scaler"]:  # empty if begun in bfloat16, on a GPU that has it
+            if state["scaler"]:  # empty if started in bfloat16, on a GPU that supports it
                 self.scaler.load_state_dict(state["scaler"])
             return int(state["step"]), state.get("tail", {})
         except (torch.OutOfMemoryError, MemoryError):

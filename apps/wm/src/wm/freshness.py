@@ -1,6 +1,6 @@
-"""Which stages are up to date: made from the settings and the inputs that there are now.
+"""Which stages are up to date: made from the current settings and inputs.
 
-``config`` is the whole run's everywhere. ``run.Manifest`` knows what each stage was made from.
+``config`` is always the whole run's. ``run.Manifest`` knows what each stage was made from.
 """
 
 import json
@@ -13,17 +13,17 @@ from wm.settings import flatten, unstructure
 from wm.stage import Stage
 
 NAMED = 4
-"""Stages that are named of those that run again."""
+"""How many of the stages that run again are named."""
 
 
 def stale_inputs(name: str, stages: Sequence[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
-    """The stages that this one is made from, however indirectly, that are not up to date, in order."""
+    """The direct and indirect inputs of a stage that are not up to date, in order."""
     made_from = inputs_of(name, stages)
     return stale([stage for stage in stages if stage.name in made_from], config, manifest)
 
 
 def inputs_of(name: str, stages: Sequence[Stage]) -> set[str]:
-    """The stages that this one is made from, however indirectly."""
+    """The direct and indirect inputs of a stage, as names of stages."""
     by_name = {stage.name: stage for stage in stages}
     needed, found = list(by_name[name].needs), set[str]()
     while needed:
@@ -35,8 +35,8 @@ def inputs_of(name: str, stages: Sequence[Stage]) -> set[str]:
 
 
 def stale(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
-    """Those of the stages that are not up to date: whose artifacts are not all there, or not made from the
-    inputs and settings that there are now.
+    """Those of the stages that are not up to date: their artifacts are not all there, or were not made from
+    the current inputs and settings.
     """
     return [
         stage.name for stage in stages if not _fits(stage, config, manifest) or manifest.check(stage.name)
@@ -44,9 +44,9 @@ def stale(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> lis
 
 
 def outdated(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> list[str]:
-    """Those of the stages that have run, but with other settings or inputs than there are now.
+    """Those of the stages that have run, but with other settings or inputs than the current ones.
 
-    Those, too, that were begun anew and stopped, or whose inputs were. Asks the manifest, not the files.
+    Includes stages that were restarted and then stopped, or whose inputs were. Asks the manifest, not files.
     """
     ran = manifest.stages.keys() | manifest.set_aside.keys()
     return [stage.name for stage in stages if stage.name in ran and not _fits(stage, config, manifest)]
@@ -55,15 +55,15 @@ def outdated(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> 
 def what_changes(
     before: dict[str, Any], config: RunConfig, stages: Sequence[Stage], manifest: Manifest
 ) -> Iterator[str]:
-    """What a run is given instead of its own settings, and which finished stages run again for that: with a
-    round's play goes that of all rounds after it.
+    """Which of a run's settings change, and which finished stages run again as a result; collecting a round
+    anew deletes the play of all later rounds.
 
-    Nothing if nothing is changed: a preset given to a run replaces even what was set with care.
+    Nothing if nothing changes. Said because a preset replaces even settings that were chosen with care.
 
     Args:
-        before: the run's settings as its file has them; those that it lacks are at their defaults.
-        config: those it is given.
-        stages: those that are to run, in order.
+        before: the run's settings as in its file; those that it lacks have their defaults.
+        config: the new settings.
+        stages: the stages that are to run, in order.
     """
     defaults, new = (flatten(unstructure(each)) for each in (RunConfig(), config))
     old = defaults | flatten(before)
@@ -89,7 +89,7 @@ def what_changes(
 
 
 def _fits(stage: Stage, config: RunConfig, manifest: Manifest) -> bool:
-    """Whether the manifest has the stage, made from these settings and the inputs it has now."""
+    """Whether the manifest has the stage, made from these settings and its current inputs."""
     record = manifest.stages.get(stage.name)
     if record is None or not manifest.stages.keys() >= set(stage.needs):
         return False

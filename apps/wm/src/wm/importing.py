@@ -1,4 +1,4 @@
-"""What `wm import` does: a recording becomes the data of a run, which `wm train` then goes on with."""
+"""What `wm import` does: a recording becomes the data of a run, which `wm train` then trains on."""
 
 import shutil
 from pathlib import Path
@@ -22,32 +22,32 @@ def import_into_run(
     columns: dict[str, Path | None],
     console: Console,
 ) -> None:
-    """Add a recording of ``game`` to the run in ``directory``, made by ``preset`` where there is none.
+    """Add a recording of ``game`` to the run in ``directory``, made from ``preset`` if there is none.
 
     Args:
-        preset: of a new run only; None is ``tiny``.
+        preset: only for a new run; None is ``tiny``.
         columns: the optional files of :func:`atari_data.import_recording`, by their names.
 
     Raises:
-        ValueError: whatever does not fit in the recording, or a run that collects its own play.
+        ValueError: something in the recording does not fit, or the run collects its own play.
     """
     layout = Layout(directory)
     known_run = _begun(layout)
-    _with_game(known_run, game, preset, 0)  # a bad name or preset shows before anything is written
+    _with_game(known_run, game, preset, 0)  # a bad name or preset is reported before anything is written
     if known_run is not None and preset is not None:
         read_preset(preset)
         console.print(f"{directory} keeps the settings it was begun with; --preset is for a new run")
     require_writable(directory)
     with only_writer(directory):
-        before = _begun(layout)  # looked at again: another import may have begun the run in between
+        before = _begun(layout)  # read again: another import may have created the run meanwhile
         begun = before is not None
         config = _with_game(before, game, preset, 0)
         if not begun:
-            save_config(layout.config, config)  # killed from here on, the same command goes on
+            save_config(layout.config, config)  # if killed from here on, the same command resumes
         manifest = Manifest(layout)
         known = manifest.stages.get("collect")
         try:
-            manifest.forget(["collect"])  # there is more to read, or will be before anyone asks
+            manifest.forget(["collect"])  # there is more to read, or will be before anything reads it
             result = import_recording(layout.data(game), frames, actions, game=game, **columns)
         except BaseException:
             if known is not None:
@@ -74,7 +74,7 @@ def import_into_run(
 
 
 def _begun(layout: Layout) -> RunConfig | None:
-    """The configuration of the run, None where there is none yet; a run that plays is refused."""
+    """The configuration of the run, None if there is no run yet; ValueError for a run that plays itself."""
     if not layout.config.exists():
         return None
     config = load_config(layout.config)
@@ -91,6 +91,6 @@ def _with_game(config: RunConfig | None, game: str, preset: str | None, steps: i
     base = read_preset(preset or "tiny") if config is None else unstructure(config)
     games = [game] if config is None else list(dict.fromkeys([*config.games, game]))
     most = max(100, steps, 0 if config is None else config.collect.num_steps)
-    # No agent can play on in a recording, so there is one round.
+    # No agent can add play to a recording, so there is one round.
     changes = {"games": games, "collect": {"policy": "imported", "num_steps": most}, "rounds": {"count": 1}}
     return build_config(base, changes)

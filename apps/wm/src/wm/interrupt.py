@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one stops a command in order, a second one ends it on the spot."""
+"""Ctrl-C: the first one stops a command in an orderly way, the second one ends it at once."""
 
 import os
 import signal
@@ -13,18 +13,18 @@ from wm.errors import INTERRUPTED
 
 @contextmanager
 def stop_on_ctrl_c() -> Iterator[None]:
-    """Around a command: Ctrl-C raises `KeyboardInterrupt` once, from then on it ends the process at once.
+    """Around a command: the first Ctrl-C raises `KeyboardInterrupt`, later ones end the process at once.
 
-    Raised a second time, `KeyboardInterrupt` would fall between the lines that handle the first. Files are
-    renamed into place, so leaving at any line loses nothing that was written. Where the signal is ignored,
-    as in a shell's background jobs, it stays so.
+    A second `KeyboardInterrupt` could be raised inside the code that handles the first. Files are renamed
+    into place, so exiting at any line loses nothing that was written. Where the signal is ignored, as in a
+    shell's background jobs, it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
     try:
         yield
     finally:
-        # Python takes a moment to end; nothing is left to stop then, and Ctrl-C would show a traceback.
+        # Python takes a moment to exit; nothing is left to stop by then, and Ctrl-C would show a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -39,10 +39,10 @@ def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM wait for the end of a step, so that what is saved is a whole step's state.
+    """Ctrl-C and SIGTERM wait for the end of a step, so that the state that is saved is that of a whole step.
 
-    Yields a function that tells whether one has arrived; a second Ctrl-C is immediate. Off the main thread,
-    where Python delivers no signals, it never tells of one; of a signal that is ignored neither.
+    Yields a function that tells whether a signal has arrived; a second one takes effect immediately. Outside
+    the main thread, where Python delivers no signals, it always returns False; ignored signals do not count.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -20,7 +20,7 @@ from wm.run import Layout, Manifest, StageRecord
 from wm.stage import Stage
 from wm.stages import stages_of
 
-FEW = 3  # so many changed settings are named in a list of runs
+FEW = 3  # up to this many changed settings are named in a list of runs
 NOT_YET, OUT_OF_DATE, MISSING, ALTERED = "not yet", "out of date", "files missing", "altered"
 
 
@@ -49,14 +49,14 @@ def list_runs(directory: Path, console: Console) -> None:
 
 
 def _summary(layout: Layout) -> tuple[str, ...]:
-    """What `wm runs` says of a run, after its name."""
+    """What `wm runs` says about a run, after its name."""
     config, manifest = load_config(layout.config), Manifest(layout)
     stages = stages_of(config)
     wrong = _faults(stages, config, manifest, hashed=False)  # of a copied run that would take minutes
     left = len(wrong)
     last = max((record.finished for record in manifest.stages.values()), default="")
     scores = manifest.stages["evaluate"].metrics.get("games", {}) if "evaluate" in manifest.stages else {}
-    scores = {game: scores[game] for game in config.games if game in scores}  # not of games it had before
+    scores = {game: scores[game] for game in config.games if game in scores}  # not of former games
     returns = ", ".join(
         f"{game} {shown(s['agent']['mean'], '.1f')} ({shown(s['random']['mean'], '.1f')})"
         for game, s in scores.items()
@@ -79,7 +79,7 @@ def _summary(layout: Layout) -> tuple[str, ...]:
 def _faults(
     stages: Sequence[Stage], config: RunConfig, manifest: Manifest, *, hashed: bool
 ) -> dict[str, str]:
-    """What is wrong with stages, by their names; nothing of those that are up to date."""
+    """What is wrong with stages, by name; stages that are up to date are left out."""
     old, faults = set(outdated(stages, config, manifest)), {}
     for name in (stage.name for stage in stages):
         if name not in manifest.stages:
@@ -96,7 +96,7 @@ def _faults(
 
 
 def _when(finished: str) -> str:
-    """A time of the manifest, to the minute."""
+    """A time from the manifest, to the minute."""
     return f"{datetime.fromisoformat(finished):%Y-%m-%d %H:%M} UTC"
 
 
@@ -144,7 +144,7 @@ def _changes(changed: dict[str, Any]) -> list[str]:
 
 
 def _artifact_lines(record: StageRecord, root: Path) -> list[tuple[str, str, str]]:
-    """Name, size and sha256 of each artifact, if it is there; the many shards of a directory on one line."""
+    """Name, size and sha256 of each artifact, if it exists; the many shards of a directory on one line."""
     lines = []
     for name, group in groupby(sorted(record.artifacts), lambda path: re.sub(r"shard-\d+", "shard-*", path)):
         paths = list(group)

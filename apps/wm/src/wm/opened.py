@@ -1,4 +1,4 @@
-"""A run at hand: what every stage gets, and every command that reads one."""
+"""An open run: what every stage is given, and every command that reads a run."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from wm.run import Layout
 
 @dataclass(frozen=True)
 class RunAtHand:
-    """A run's settings and the places of one of its rounds, where to compute, and whom to tell."""
+    """A run's settings, the layout of one of its rounds, the device to compute on, and the reporter."""
 
     config: RunConfig
     layout: Layout
@@ -21,21 +21,21 @@ class RunAtHand:
 
     @property
     def console(self) -> Console:
-        """Of the one who watches."""
+        """The reporter's console."""
         return self.reporter.console
 
 
 @dataclass(frozen=True)
 class OpenedRun(RunAtHand):
-    """A run opened to be read (`opening.open_to_read`).
+    """A run opened for reading (`opening.open_to_read`).
 
     Args:
-        index: of the round, if one was asked for; None for the run's final parts.
+        index: number of the round, if one was asked for; None for the run's final parts.
     """
 
     index: int | None = None
 
     @property
     def suffix(self) -> str:
-        """Of the names of what is made from a round that was asked for, so that no other takes its place."""
+        """Suffix of the names of files made from a round asked for, so that they replace no others."""
         return "" if self.index is None else f"-round-{self.index}"

@@ -1,4 +1,4 @@
-"""A run opened to be read, with a word on what is out of date in it."""
+"""Opens a run for reading, and says what is out of date in it."""
 
 from pathlib import Path
 
@@ -18,18 +18,18 @@ from wm.stages import stages_of
 def open_to_read(
     root: Path, console: Console, *, device_name: str = "auto", index: int | None = None
 ) -> OpenedRun:
-    """Open a run for reading, and warn where its parts may not be those that are expected.
+    """Open a run for reading, and warn if its parts may not be the expected ones.
 
-    Stages that are out of date ran before settings or inputs changed, as `wm train STAGE` may leave them; and
-    until a run that chooses has chosen, its parts are the last round's.
+    Stages are out of date if settings or inputs have changed since they ran, as `wm train STAGE` may leave
+    them. And until a run that chooses a round has done so, its parts are the last round's.
 
     Args:
         device_name: as `device.pick_device` takes it.
-        index: of the round whose parts are to be read; None for the run's final ones.
+        index: number of the round whose parts are to be read; None for the run's final parts.
 
     Raises:
-        ValueError: it is no run, its configuration, manifest or choice is damaged, or it has no such round,
-            or the machine no such device.
+        ValueError: it is not a run; its configuration, manifest or choice is damaged; it has no such round;
+            or the machine has no such device.
     """
     config = load_config(Layout(root).config)
     stages = [stage for stage in stages_of(config) if stage.name != "evaluate"]  # nothing is made from it

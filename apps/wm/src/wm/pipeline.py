@@ -34,7 +34,7 @@ def run_stages(
         stages: those of a whole run, in order.
         context: the settings and the layout of the whole run.
         only: name of the one stage to run.
-        remarks: what is worth saying once a stage is done.
+        remarks: what to say once a stage is done.
 
     Raises:
         ValueError: a stage that ``only`` needs has not run, or an artifact is not what its stage wrote.
@@ -57,8 +57,8 @@ def run_stages(
 
 
 def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence[str]) -> None:
-    """Raise ValueError unless the artifacts of all stages that it needs are there, of all these games, of the
-    same play and of whatever settings.
+    """Raise ValueError unless the artifacts of all stages that it needs are there, for all these games and
+    from the same play, whatever their settings.
     """
     for need in stage.needs:
         if need not in manifest.stages or manifest.check(need):
@@ -79,7 +79,7 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence
 
 
 def _of_other_play(stage: Stage, manifest: Manifest) -> list[str]:
-    """Those of its round's inputs that were made of other frames than it reads: no row of them fits."""
+    """Those of its round's inputs that were made from other frames than it reads, so that no row matches."""
     _, suffix = split_name(stage.name)
     if f"collect{suffix}" not in stage.needs:
         return []
@@ -98,14 +98,14 @@ def _of_other_play(stage: Stage, manifest: Manifest) -> list[str]:
 
 
 def take_back(stages: Iterable[Stage], config: RunConfig, manifest: Manifest) -> None:
-    """Take back what stages had made before they were begun anew and stopped, where it fits again."""
+    """Restore what stages had made before they were restarted and then stopped, where it fits again."""
     for stage in stages:
         if stage.name in manifest.set_aside and manifest.stages.keys() >= set(stage.needs):
             manifest.reinstate(stage.name, stage_fingerprint(stage, config, manifest))
 
 
 def _context(stage: Stage, whole: Context, manifest: Manifest) -> Context:
-    """The context of a stage whose inputs are there, in its round."""
+    """The context, in its round, of a stage whose inputs are there."""
     root, config = whole.layout.root, whole.config
     return replace(
         whole,
@@ -119,7 +119,7 @@ def _context(stage: Stage, whole: Context, manifest: Manifest) -> Context:
 
 
 def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
-    """Whether there was anything to do."""
+    """Run a stage unless it is up to date; returns whether it ran."""
     if not whole.team.leads:
         return _follow(stage, whole, manifest)
     require_inputs(stage, manifest, whole.layout.root, whole.config.games)
@@ -154,7 +154,7 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
 
 
 def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
-    """What the stage made, and its seconds, those before an interruption counted."""
+    """What the stage made, and the seconds it took, including those before an interruption."""
     spent = context.checkpoint("seconds").with_suffix(".json")
     before = float(json.loads(spent.read_text(encoding="utf-8"))) if spent.exists() else 0.0
     began = time.monotonic()
@@ -170,7 +170,7 @@ def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
 
 
 def _import_compiler() -> None:
-    """PyTorch imports it with the first optimizer, and ends the process if a Ctrl-C comes meanwhile."""
+    """PyTorch imports it with the first optimizer, and a Ctrl-C during that import would end the process."""
     with deferred_interrupt() as interrupted:
         import_module("torch._dynamo")
         if interrupted():
@@ -178,7 +178,7 @@ def _import_compiler() -> None:
 
 
 def _read(stage: Stage, context: Context, manifest: Manifest) -> list[str]:
-    """The stages whose artifacts it reads: where an earlier round's agent was chosen, that round's."""
+    """The stages whose artifacts it reads: those of an earlier round if that round's agent was chosen."""
     chosen = None if stage.continues else context.layout.earlier_round
     of_round = {need: f"{need}-{chosen}" for need in stage.needs}
     # What reads an earlier round's artifacts by their name, as `choose` does, reads those of the last beside.
@@ -187,9 +187,9 @@ def _read(stage: Stage, context: Context, manifest: Manifest) -> list[str]:
 
 
 def _follow(stage: Stage, whole: Context, manifest: Manifest) -> bool:
-    """What a process that does not lead has to do: its part of a parallel stage, or to wait."""
+    """What a process that does not lead does: its part of a parallel stage, or wait."""
     runs = whole.team.as_leader_says(False)
-    manifest.read()  # the leader may have taken back what was set aside
+    manifest.read()  # the leader may have restored what was set aside
     if not runs:
         return False
     if stage.parallel:

@@ -1,4 +1,4 @@
-"""Policies for the real game: a trained run's, and chance."""
+"""Policies for the real game: a trained run's, and random ones."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from wm.sections import CollectConfig, DreamConfig, EvaluateConfig, RoundsConfig
 
 
 class Memory:
-    """The world model's state of every real play.
+    """The world model's state in every game being played.
 
-    Plays are followed in the groups in which they are asked about, which must not change (see
-    ``atari_data.play``); a group goes by its first play's number.
+    Environments are tracked in the groups in which they are asked about, which must not change (see
+    ``atari_data.play``); a group is identified by the number of its first environment.
     """
 
     def __init__(self, model: WorldModel, config: DreamConfig) -> None:
@@ -34,13 +34,13 @@ class Memory:
         self._trackers: dict[int, StateTracker] = {}
 
     def observe(self, env_ids: np.ndarray, observations: np.ndarray, tokens: Tensor) -> Tensor | None:
-        """The state (B, D) as the actor sees it, now that each play shows ``tokens`` int64 (B, L).
+        """The state (B, D) as the actor sees it, once each environment shows ``tokens`` int64 (B, L).
 
         Raises:
-            ValueError: a play is met after its first frame, or another number of plays than before.
+            ValueError: a group is first asked about after a game's first frame, or its size changes.
         """
         group, plays = int(env_ids[0]), len(tokens)
-        # Nothing came before an episode's first frame.
+        # At an episode's first frame, the three frames before it are black.
         begins = torch.from_numpy(~observations[:, :-1].any(axis=(1, 2, 3))).to(tokens.device)
         if group not in self._trackers:
             if not bool(begins.all()):
@@ -58,21 +58,21 @@ class Memory:
         return agent_state(tracker.observe(tokens, begins), self._config)
 
     def act(self, env_ids: np.ndarray, actions: Tensor) -> None:
-        """What was chosen, int64 (B,)."""
+        """Take note of the actions chosen, int64 (B,)."""
         self._trackers[int(env_ids[0])].act(actions)
 
 
 @dataclass
 class RunPolicy:
-    """Callable: observations uint8 (B, 4, 84, 84), env ids -> actions int64 (B,), ids of all 18 actions.
+    """Callable: observations uint8 (B, 4, 84, 84), env ids -> actions int64 (B,), ids among all 18 actions.
 
-    Without env ids the observations are of environments 0 to B - 1.
+    Without env ids, the observations are those of environments 0 to B - 1.
 
     Args:
-        memory: follows the world model's state, for an actor that sees it.
-        temperature: of the choice among the game's own actions; 0 is greedy.
-        epsilon: share of the actions that are drawn evenly from the game's own instead.
-        rng: source of the choice, on the device of all else.
+        memory: tracks the world model's state, for an actor that sees it.
+        temperature: of sampling among the game's own actions; 0 is greedy.
+        epsilon: share of the actions drawn uniformly at random from the game's own instead.
+        rng: source of randomness, on the same device as everything else.
     """
 
     encoder: Encoder
@@ -119,11 +119,11 @@ def policy_of(
     seed: int,
     device: torch.device,
 ) -> RunPolicy:
-    """The policy that a run's artifacts make in ``game``.
+    """The policy for ``game`` that a run's artifacts make up.
 
     Args:
-        dream: says whether the actor sees the world model's state, and how far back that remembers.
-        play: has the temperature and the share of random actions: as evaluated, or as the agent collects.
+        dream: says whether the actor sees the world model's state, and how many steps back that covers.
+        play: gives the temperature and the share of random actions: for evaluation, or for collecting.
 
     Raises:
         ValueError: an artifact is missing or damaged, or the run's encoder has no background of the game.
@@ -147,7 +147,7 @@ def policy_of(
 
 
 def _own_actions(layout: Layout, game: str) -> NDArray[np.bool_]:
-    """Bool (18,): the actions that the policy has practised with."""
+    """Bool (18,): the actions that the policy was trained with."""
     if game in ale_games():
         return action_mask(game)
     recorded = tokens_of(layout, game)
@@ -155,28 +155,28 @@ def _own_actions(layout: Layout, game: str) -> NDArray[np.bool_]:
 
 
 def random_policy(config: CollectConfig, game: str, seed: int, num_envs: int) -> Policy:
-    """The random policy that a run collects with; one whose play was imported is measured on sticky play."""
+    """The random policy that a run collects with; a run of imported play is measured on sticky play."""
     if config.policy == "random":
         return RandomPolicy(game, seed, num_envs)
     return StickyRandomPolicy(game, seed, num_envs, repeat=config.repeat)
 
 
 class RecordedPolicy:
-    """A policy that remembers what it chose, and can choose it again."""
+    """A policy that records its actions, and can repeat them."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._chosen: dict[int, list[int]] = defaultdict(list)
 
     def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The policy's answer, noted."""
+        """The policy's actions, recorded."""
         actions = self._policy(observations, env_ids)
         for env, action in zip(env_ids.tolist(), actions.tolist(), strict=True):
             self._chosen[env].append(action)
         return actions
 
     def again(self) -> Policy:
-        """A policy that gives the same answers in the same order, and the first of all when they run out."""
+        """A policy that repeats each environment's actions in order, and its first one once they run out."""
         asked: dict[int, int] = defaultdict(int)
 
         def policy(observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What this process asks of the system: to keep freed memory, and to open many files."""
+"""What this process asks of the operating system: to keep freed memory, and to open many files."""
 
 import ctypes
 
@@ -9,24 +9,24 @@ _OPEN_FILES = 10_240  # the most that macOS allows
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for whoever asks next, instead of giving it back to the system.
+    """Let glibc keep freed memory for reuse, instead of returning it to the system.
 
-    A training step on a CPU frees its activations and asks for as much again; given back in between, every
-    page is cleared by the kernel and faulted in anew, up to a sixth of the step. The process's peak is
-    hardly higher, but it stays there. Other C libraries are left as they are.
+    A training step on a CPU frees its activations and the next one allocates as much again. If the memory is
+    returned in between, the kernel clears every page and faults it in again, which takes up to a sixth of the
+    step. The process's peak is hardly higher, but memory use stays there. Other C libraries are left alone.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    mallopt(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)  # below it, memory comes from the heap, which can keep it
+    mallopt(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)  # below it, blocks come from the heap, which can be kept
     mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
 def allow_many_open_files() -> None:
-    """Raise this process's limit of open files to what the system allows it.
+    """Raise this process's limit on open files to what the system allows.
 
-    Every shard that is read keeps one open, and some systems begin with 256.
+    Every shard being read keeps a file open, and some systems start at 256.
     """
     try:
         import resource

@@ -1,4 +1,4 @@
-"""The table at the end of a run: every stage's numbers beside a baseline."""
+"""The table at the end of a run: every stage's numbers next to a baseline."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -24,7 +24,7 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
     for stage in stages_of(config):
         name = stage.name
         record, rows = manifest.stages.get(name), _STAGE_ROWS.get(stage.base)
-        # Of all rounds the last one's stages, which have plain names; of one that is asked for, itself.
+        # The last round's stages, which have plain names, or only the one that is asked for.
         if name != (only or stage.base) or record is None or rows is None:
             continue
         if stage.base in BY_GAME and record.unseen(config.games):
@@ -97,7 +97,7 @@ def _hrvq(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
 
 
 def _decoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
-    """The error of drawing a frame from the first levels, and from the embedding itself."""
+    """The errors of frames drawn from the first levels, and from the embedding itself."""
     levels = [depth_name(level) for level in range(config.hrvq.levels)]
     depths = " / ".join([*levels, "embedding"])
     kinds = (("rmse", "error (gray levels)"), ("foreground_rmse", "error off the background"))
@@ -110,7 +110,7 @@ def _decoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
 
 
 def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
-    """Accuracy beside copy-last, and on changed tokens, where copying is always wrong."""
+    """Accuracy next to copy-last's, and on changed tokens, where copying is always wrong."""
     for game in config.games:
         for level, m in enumerate(metrics["validation"][game]):
             where = f"{game}: L{level}"

@@ -1,4 +1,4 @@
-"""What long work tells: a bar or a line now and then, ``metrics.jsonl``, TensorBoard, Weights & Biases."""
+"""Progress of long work: a bar or occasional lines, ``metrics.jsonl``, TensorBoard, Weights & Biases."""
 
 import json
 import math
@@ -23,7 +23,7 @@ class Sink(Protocol):
         """Take the metrics of one step."""
 
     def close(self) -> None:
-        """Flush and let go."""
+        """Flush and close."""
 
 
 class TensorBoardSink:
@@ -40,7 +40,7 @@ class TensorBoardSink:
             self.writer.add_scalar(f"{stage}/{name}", value, step)
 
     def close(self) -> None:
-        """Flush and let go."""
+        """Flush and close."""
         self.writer.close()
 
 
@@ -64,7 +64,7 @@ class WandbSink:
         self.run.log({f"{stage}/{name}": value for name, value in metrics.items()} | {f"{stage}/step": step})
 
     def close(self) -> None:
-        """Flush and let go."""
+        """Flush and close."""
         self.run.finish()
 
 
@@ -80,7 +80,7 @@ def require_sinks(names: Iterable[str]) -> None:
 
 
 def make_sinks(names: Sequence[str], directory: Path, config: dict[str, Any]) -> list[Sink]:
-    """The sinks asked for by ``--log``, which :func:`require_sinks` has checked; they write to a run."""
+    """The sinks asked for by ``--log``, checked by :func:`require_sinks`; they write to a run's directory."""
     sinks: list[Sink] = []
     if "tensorboard" in names:
         sinks.append(TensorBoardSink(directory))
@@ -90,9 +90,9 @@ def make_sinks(names: Sequence[str], directory: Path, config: dict[str, Any]) ->
 
 
 class Task:
-    """One piece of long work: a bar on a terminal, a line every few seconds without one.
+    """One piece of long work: a bar on a terminal, otherwise a line every few seconds.
 
-    ``text`` is what stands behind the numbers.
+    ``text`` is shown after the numbers.
     """
 
     def __init__(self, console: Console, name: str, total: int, done: int, bar: Progress | None) -> None:
@@ -119,7 +119,7 @@ class Task:
             self._line()
 
     def finish(self) -> None:
-        """It has ended well: without a bar a last line says how."""
+        """To be called when the work is done: without a bar, it prints a last line."""
         if self._bar is None:
             self._line()
 
@@ -157,10 +157,10 @@ class Reporter:
         task.finish()
 
     def _bar(self) -> AbstractContextManager[Progress | None]:
-        """Where a terminal can show one."""
+        """A progress bar, if the terminal can show one."""
         if not self.console.is_terminal:
             return nullcontext()
-        # In a narrow terminal the metrics are cut short, and never how far the work is.
+        # In a narrow terminal the metrics are truncated, but never the progress.
         whole = [Column(no_wrap=True) for _ in range(5)]
         return Progress(
             TextColumn("{task.description:<12}", table_column=whole[0]),
@@ -174,7 +174,7 @@ class Reporter:
         )
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float], task: Task | None = None) -> None:
-        """Write the metrics of a step; NaN and infinities are written as null, which JSON knows."""
+        """Write the metrics of a step; NaN and infinities, which JSON does not have, are written as null."""
         if task is not None:
             task.text = "  ".join(f"{name} {_short(value)}" for name, value in list(metrics.items())[:4])
         if self._path is not None:
@@ -186,7 +186,7 @@ class Reporter:
             sink.write(stage, step, metrics)
 
     def close(self) -> None:
-        """Flush the sinks and let go of them."""
+        """Flush and close the sinks."""
         for sink in self._sinks:
             sink.close()
 

@@ -1,4 +1,4 @@
-"""A run's rounds: where each lies, and whose agent is the run's."""
+"""A run's rounds: where each is stored, and which one's agent is the run's."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from wm.run import Layout
 
 
 def candidate_rounds(config: RunConfig) -> list[int]:
-    """Numbers of the rounds whose agents a run chooses among, in order; one if there is nothing to choose."""
+    """Numbers of the rounds whose agents a run chooses among, in order; the last if there is no choice."""
     count = config.rounds.count
     return list(range(count))[-min(config.choose.rounds, count) :]
 
@@ -20,38 +20,38 @@ def chooses(config: RunConfig) -> bool:
 
 
 def round_suffix(index: int, count: int) -> str:
-    """What the stages of a round add to their names: nothing in the last of ``count`` rounds."""
+    """The suffix that a round adds to its stages' names: empty in the last of ``count`` rounds."""
     return "" if index == count - 1 else f"-{index}"
 
 
 def split_name(stage: str) -> tuple[str, str]:
-    """A stage's plain name, and what its round adds: ``("agent", "-0")``, in the last ``("agent", "")``."""
+    """A stage's plain name and its round's suffix: ``("agent", "-0")``, in the last ``("agent", "")``."""
     base, dash, index = stage.partition("-")
     return base, dash + index
 
 
 def open_run(root: Path) -> tuple[RunConfig, Layout]:
-    """The settings of a run, and the places of what its commands read.
+    """The settings of a run, and the layout of what its commands read.
 
     Raises:
-        ValueError: it is no run, or its configuration or its choice is damaged.
+        ValueError: it is not a run, or its configuration or its choice is damaged.
     """
     config = load_config(Layout(root).config)
     return config, final_layout(root, config)
 
 
 def layout_of_round(root: Path, config: RunConfig, index: int) -> Layout:
-    """The places of what a round made."""
+    """The layout of a round's artifacts."""
     return Layout(root, index if index < config.rounds.count - 1 else None)
 
 
 def round_of(layout: Layout, config: RunConfig) -> int:
-    """The number of the round whose places these are."""
+    """The number of the round that a layout belongs to."""
     return config.rounds.count - 1 if layout.earlier_round is None else layout.earlier_round
 
 
 def final_layout(root: Path, config: RunConfig) -> Layout:
-    """The places of the run's agent and all it was made from: of the chosen round, else of the last."""
+    """The layout of the run's agent and all it was made from: the chosen round's, or else the last one's."""
     choice = read_choice(root, config)
     return Layout(root) if choice is None else layout_of_round(root, config, choice["round"])
 
@@ -70,11 +70,11 @@ def read_choice(root: Path, config: RunConfig) -> dict[str, Any] | None:
         index, _ = choice["round"], choice["agent_steps"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and `wm train` chooses again") from error
-    # Of no candidate, it is of the same run with other rounds.
+    # A round that is no candidate was chosen when the run had other rounds.
     return choice if index in candidate_rounds(config) else None
 
 
 def steps_choosing(choice: dict[str, Any] | None, game: str) -> int:
-    """Real steps of a game that were played to choose by; an older choice has one number for all games."""
+    """Real steps of a game played for the choice; older files have one number for all games."""
     steps: dict[str, int] | int = 0 if choice is None else choice["agent_steps"]
     return steps if isinstance(steps, int) else steps.get(game, 0)

@@ -1,4 +1,4 @@
-"""A run directory: where each artifact lies, and the manifest that says what made it."""
+"""A run directory: where each artifact is, and the manifest that says what made it."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ MANIFEST_SCHEMA = 1
 class Layout:
     """The paths of a run.
 
-    What the last round made lies at the run's root; what an earlier one made, under ``rounds/NN``. Real
-    play lies together, round after round, and is stored once.
+    The last round's artifacts are at the run's root, an earlier round's under ``rounds/NN``. Real play is
+    stored once, with all rounds together in order.
     """
 
     root: Path
@@ -31,12 +31,12 @@ class Layout:
 
     @property
     def place(self) -> Path:
-        """Where the round's own artifacts lie."""
+        """Where the round's own artifacts are."""
         return self.root if self.earlier_round is None else self.root / "rounds" / f"{self.earlier_round:02d}"
 
     @property
     def start(self) -> "Layout":
-        """The places of what the run began with of another one's."""
+        """The layout of the parts that the run took over from another run."""
         return Layout(self.root / "start")
 
     def data(self, game: str) -> Path:
@@ -44,7 +44,7 @@ class Layout:
         return self.root / "data" / game
 
     def frames(self, game: str) -> FrameStore:
-        """The game's real play up to this round."""
+        """The game's real play up to and including this round."""
         rounds = None if self.earlier_round is None else self.earlier_round + 1
         return FrameStore.open(self.data(game), rounds=rounds)
 
@@ -57,7 +57,7 @@ class Layout:
         return self.place / "tokens" / f"{game}.safetensors"
 
     def checkpoint(self, stage: str) -> Path:
-        """Where a stage under way keeps what it needs to go on."""
+        """Where an unfinished stage keeps what it needs to resume."""
         return self.root / "checkpoints" / f"{stage}.pt"
 
     @property
@@ -72,7 +72,7 @@ class Layout:
 
     @property
     def decoder(self) -> Path:
-        """View-only decoder weights; there is one, of the run's final round."""
+        """View-only decoder weights; there is only one decoder, of the run's final round."""
         return self.root / "decoder.safetensors"
 
     @property
@@ -112,11 +112,11 @@ class Layout:
 
 
 def require_writable(directory: Path) -> None:
-    """Make the directory, or say why not.
+    """Create the directory, or say why that is not possible.
 
     Raises:
-        ValueError: a file or a link to nowhere is in the way, or it is a directory of something else.
-        PermissionError: nothing may be written there.
+        ValueError: a file or a dangling link is in the way, or the directory holds something else than a run.
+        PermissionError: the directory is not writable.
     """
     if directory.is_symlink() and not directory.exists():
         raise ValueError(
@@ -136,7 +136,7 @@ def require_writable(directory: Path) -> None:
 
 
 def remove_leftovers(root: Path) -> None:
-    """Delete the unfinished files of processes that were killed; for who has the run to himself."""
+    """Delete the unfinished files of processes that were killed; only for the sole writer of the run."""
     for pattern in (".*.safetensors.*.tmp", ".*.pt.*.tmp"):
         for path in root.rglob(pattern):
             path.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ def remove_leftovers(root: Path) -> None:
 
 @dataclass
 class StageRecord:
-    """What the manifest keeps of a finished stage.
+    """What the manifest keeps about a finished stage.
 
     Args:
         fingerprint: hash of the stage's settings, seed and input artifacts.
@@ -164,8 +164,8 @@ class StageRecord:
     versions: dict[str, str] = field(default_factory=dict)
 
     def unseen(self, games: Iterable[str]) -> list[str]:
-        """Those of the games that a stage whose numbers are by game (`stage.BY_GAME`) has none of."""
-        by_game = self.metrics.get("validation", self.metrics)  # the world model's are of its validation
+        """Those of the games that are missing in the metrics of a stage of `stage.BY_GAME`."""
+        by_game = self.metrics.get("validation", self.metrics)  # the world model's are under its validation
         return [game for game in games if game not in by_game]
 
 
@@ -180,7 +180,7 @@ class Manifest:
         self.read()
 
     def read(self) -> None:
-        """Take what the file says now.
+        """Read the file as it is now.
 
         Raises:
             ValueError: it is damaged, or written by a newer version.
@@ -208,8 +208,8 @@ class Manifest:
     def record(self, stage: str, record: StageRecord) -> None:
         """Add a finished stage and write the manifest.
 
-        A file is of the stage that wrote it last: stages that wrote one of the same files before (which
-        rounds of another number or with other shards do) are forgotten, and run again if they are of the run.
+        A file belongs to the stage that wrote it last: stages that wrote one of the same files before (as
+        with another number of rounds or shards) are forgotten, and run again if they are part of the run.
         """
         record.finished = datetime.now(UTC).isoformat(timespec="seconds")
         record.versions = package_versions() | {"python": platform.python_version()}
@@ -222,13 +222,13 @@ class Manifest:
         self._write()
 
     def begin(self, stage: str) -> None:
-        """A stage runs: it has made nothing yet, and what it made before is set aside."""
+        """Note that a stage starts: the record of what it made before, if any, is set aside."""
         if stage in self.stages:
             self.set_aside[stage] = self.stages.pop(stage)
             self._write()
 
     def reinstate(self, stage: str, fingerprint: str) -> bool:
-        """Take back what a stage made before it was begun anew and stopped, if it fits and is still there."""
+        """Restore what a stage made before it was restarted and then stopped, if it fits and still exists."""
         record = self.set_aside.get(stage)
         if record is None or record.fingerprint != fingerprint:
             return False
@@ -247,7 +247,7 @@ class Manifest:
         self._write()
 
     def forget(self, stages: Iterable[str]) -> None:
-        """Drop records, so that these stages run again, whatever they made."""
+        """Drop records, so that these stages run again, whatever they have made."""
         known = [stage for stage in stages if stage in self.stages or stage in self.set_aside]
         for stage in known:
             self.stages.pop(stage, None)
@@ -270,9 +270,9 @@ class Manifest:
     def check(self, stage: str, *, hashed: bool = True) -> list[str]:
         """Artifacts of a recorded stage that are missing. Changed ones are an error.
 
-        Hashing gigabytes takes seconds, so a file of recorded size and time is taken as unchanged, and the
-        time of one that had to be hashed is noted: a copied run has other times everywhere. Without
-        ``hashed`` the size alone tells.
+        Hashing gigabytes takes seconds, so a file with the recorded size and time counts as unchanged. The
+        time of a file that had to be hashed is noted: in a copied run all times differ. With ``hashed``
+        false, the size alone decides.
 
         Raises:
             ValueError: an artifact is not what the stage wrote (truncated, replaced, edited).
@@ -298,7 +298,7 @@ class Manifest:
         return missing
 
     def keep_notes(self) -> None:
-        """Write down the times that ``check`` has noted, if there are any; for who has the run to himself."""
+        """Write down the times that ``check`` has noted, if any; only for the sole writer of the run."""
         if self._noted:
             self._write()
 

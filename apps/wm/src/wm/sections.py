@@ -1,4 +1,4 @@
-"""The app's own settings: one dataclass for each table of a run's TOML that no package owns."""
+"""The app's own settings: one dataclass per table of a run's TOML that no package defines."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -10,14 +10,14 @@ from wm.device import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
-    """Real play, per game.
+    """Collecting real play, per game.
 
     Args:
         num_steps: agent steps (actions; four frames each).
         num_envs: emulators stepped together.
         policy: ``random`` draws from the game's own actions; ``sticky_random`` repeats its last action with
             probability ``repeat``, and so gets further from the start; ``imported`` plays nothing, because
-            the play was put there by `wm import`, and may be of a game that is not one of ALE's.
+            `wm import` has already put the play there, and the game need not be one of ALE's.
         protocol: name of the emulator's protocol.
         validation_fraction: share of the rows, in whole episodes, held out from all training; nothing is held
             out if there is only one episode.
@@ -43,10 +43,10 @@ class QuantizeConfig:
     """Fitting the quantizer to frozen embeddings.
 
     Args:
-        epochs: passes over them, for each level.
-        refine: passes after these that move all levels together (`HRVQ.fit`): the error of all levels falls,
-            that of the first ones alone rises. Codes that continue from another round are not refined again;
-            `hrvq.joint` keeps them refined.
+        epochs: passes over the embeddings, per level.
+        refine: further passes that move all levels together (`HRVQ.fit`): the error with all levels falls,
+            that with the first ones alone rises. Codes that continue from another round are not refined
+            again; `hrvq.joint` keeps them refined.
         batch_size: vectors in a batch.
     """
 
@@ -61,13 +61,13 @@ class QuantizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowConfig:
-    """Stretches of real play that a batch is made of, in steps.
+    """Lengths of the stretches of real play that make up a batch, in steps.
 
     Args:
-        clip: consecutive steps whose moments the encoder learns to tell apart, at least 4.
-        length: steps of a world model window.
-        game_weights: relative weights with which world model, predictors and dreams draw from the run's
-            games, in their order; equal by default.
+        clip: consecutive steps in a clip, whose moments the encoder learns to tell apart; at least 4.
+        length: steps in a world model window.
+        game_weights: relative weights with which the world model, the predictors and the dreams sample the
+            run's games, in the order of ``games``; equal by default.
     """
 
     clip: int = 40
@@ -83,15 +83,15 @@ class WindowConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DreamConfig:
-    """What the agent practises in.
+    """The dreams that the agent practises in.
 
     Args:
         context: real steps before a dream starts.
-        horizon: imagined steps of a dream.
-        temperature: of the dreamed tokens; 0 is greedy.
-        life_loss_ends: whether a lost life counts as the end, so that the agent learns to keep its lives.
-        hidden_state: whether actor and critic see, besides the tokens, the world model's state: its summary
-            of earlier steps. In the real game the world model then has to read along.
+        horizon: imagined steps per dream.
+        temperature: of sampling the dreamed tokens; 0 is greedy.
+        life_loss_ends: whether losing a life counts as the end, so that the agent learns to keep its lives.
+        hidden_state: whether actor and critic see not only the tokens but also the world model's state, its
+            summary of earlier steps. In the real game the world model then has to run alongside the agent.
     """
 
     context: int = 8
@@ -106,7 +106,7 @@ class DreamConfig:
 
     @property
     def memory(self) -> int:
-        """Steps the world model reads back in the real game: as many as in the middle of a dream."""
+        """How many steps back the world model sees in the real game: as many as in the middle of a dream."""
         return self.context + self.horizon // 2
 
 
@@ -115,13 +115,13 @@ class EvaluateConfig:
     """Play in the real game at the end of training.
 
     Args:
-        episodes: whole episodes per game, for the agent and for the random agent.
+        episodes: whole episodes per game, for the agent and the random agent each.
         num_envs: emulators stepped together.
-        temperature: of the agent's choice among actions; 0 is greedy.
-        epsilon: share of the agent's actions drawn uniformly at random instead. A policy that is certain of
-            a move that changes nothing waits for ever: in Breakout it may never serve. Dopamine and SPR use
-            0.001.
-        max_frames: emulated frames after which an episode is cut; 108000 (30 minutes) is the standard.
+        temperature: of the agent's action sampling; 0 is greedy.
+        epsilon: share of the agent's actions replaced by uniformly random ones. Without these, a policy that
+            is certain of a move that changes nothing is stuck forever: in Breakout it may never serve.
+            Dopamine and SPR use 0.001.
+        max_frames: emulated frames after which an episode is cut off; 108000 (30 minutes) is the standard.
     """
 
     episodes: int = 30
@@ -138,7 +138,7 @@ class EvaluateConfig:
         require_within(self, 100, "max_frames")
 
     def changed(self, **asked: Any) -> Self:
-        """With what is asked for; None leaves a value as it is."""
+        """A copy with the values asked for; None leaves a value as it is."""
         return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
 
@@ -148,10 +148,11 @@ class ChooseConfig:
 
     Args:
         rounds: number of rounds, counted back from the last, whose agents play so that the best one is
-            chosen and evaluated (at most all rounds); 1 takes the last agent without such play.
+            chosen and evaluated (at most all rounds); 1 takes the last agent without any such play.
         episodes: whole games that each of them plays, at ``evaluate.temperature``, from seeds that neither
-            training nor evaluation uses. They are real play beyond ``collect.num_steps``, and are counted.
-        max_frames: emulated frames after which a game is cut.
+            training nor evaluation uses. They are real play in addition to ``collect.num_steps``, and are
+            counted as such.
+        max_frames: emulated frames after which a game is cut off.
     """
 
     rounds: int = 1
@@ -165,19 +166,21 @@ class ChooseConfig:
 
 Part = Literal["encoder", "hrvq", "worldmodel", "agent"]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""What an agent's play is made by, in the order in which it is trained."""
+"""The parts that an agent's play depends on, in the order in which they are trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
-    """Which trained parts a run takes over from another run, for example of other games.
+    """Which trained parts a run takes over from another run, for example one of other games.
 
     Args:
-        run: directory of that run; empty to begin with nothing.
-        parts: how far along the pipeline its trained parts are taken (``hrvq``: encoder and codes); the rest
-            begins anew. Codes fitted to other games serve a new one badly, so by default they are new.
-        encoder_steps: optimiser steps by which the encoder taken is trained on, codes that were taken
-            following; 0 keeps encoder and codes as they are. World model and agent are always trained on.
+        run: directory of that run; empty to start from scratch.
+        parts: the last part taken, along the pipeline (``hrvq``: encoder and codes); the later parts are
+            trained from scratch. Codes fitted to other games suit a new one badly, so by default only the
+            encoder is taken.
+        encoder_steps: optimiser steps for which the encoder taken is trained further; any codes taken then
+            follow it. 0 keeps encoder and codes as they are. World model and agent, if taken, are always
+            trained further.
     """
 
     run: str = ""
@@ -198,19 +201,19 @@ class FitConfig:
     """How a stage is optimised.
 
     Args:
-        steps: optimiser steps. 0: the number follows from ``epochs``.
-        epochs: passes over the training rows, where ``steps`` is 0.
+        steps: optimiser steps; with 0 their number follows from ``epochs``.
+        epochs: passes over the training rows; only used if ``steps`` is 0.
         batch_size: stretches, windows or dreams in a batch.
-        accumulation: batches whose gradients are summed before a step.
-        learning_rate: peak rate of AdamW, reached after ``warmup`` steps.
-        schedule: what follows the warm-up: a cosine to a tenth of the peak, or the constant peak.
-        weight_decay: AdamW's, on matrices only where the stage tells them apart.
-        betas: AdamW's moments' decay.
-        clip: largest norm of the gradient; 0 for none.
-        precision: arithmetic of the forward pass; ``auto`` is bfloat16 where the hardware has it.
+        accumulation: batches whose gradients are averaged for one optimiser step.
+        learning_rate: peak learning rate, reached after ``warmup`` steps.
+        schedule: after the warm-up, a cosine decay to a tenth of the peak, or constant at the peak.
+        weight_decay: only on matrices in stages that tell them apart.
+        betas: decay rates of AdamW's moments.
+        clip: gradient norm above which the gradient is clipped; 0 for no clipping.
+        precision: arithmetic of the forward pass; ``auto`` is bfloat16 where the hardware supports it.
         log_every: steps between lines of metrics.
-        compile: put the step through torch.compile. Compiling takes a minute or two, and on a CPU it gains
-            nothing (0.98 of the speed without, the 11M world model in bfloat16).
+        compile: run the step through torch.compile. Compiling takes a minute or two, and on a CPU it gains
+            nothing (0.98 of the uncompiled speed, for the 11M world model in bfloat16).
     """
 
     steps: int = 1000
@@ -236,7 +239,7 @@ class FitConfig:
         require_value(decays, "betas", list(self.betas), "numbers of at least 0 and below 1")
 
     def resolve_steps(self, epoch_size: int) -> int:
-        """Optimiser steps, where an epoch has ``epoch_size`` batch items (rows, windows)."""
+        """Number of optimiser steps, if an epoch has ``epoch_size`` batch items (rows, windows)."""
         if self.steps:
             return self.steps
         return max(1, math.ceil(self.epochs * epoch_size / (self.batch_size * self.accumulation)))
@@ -253,13 +256,14 @@ class FitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelFitConfig(FitConfig):
-    """The same for the world model.
+    """How the world model is optimised: the same settings, and two of its own.
 
     Args:
         alike_codes: whether what is learned about a code also updates similar codes. Tokens are then
             predicted better, but agents play Pong worse (docs/decisions/0012-likeness.md).
         optimizer: ``adamw``, or ``muon`` for the matrices inside the blocks, which predicts better after the
-            same number of steps, each a little longer (docs/decisions/0017-muon.md). Both use one rate.
+            same number of steps, each of them a little slower (docs/decisions/0017-muon.md). Both use the
+            same learning rate.
     """
 
     alike_codes: bool = False
@@ -279,36 +283,38 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundsConfig:
-    """Collecting again with the policy learned so far, and going on from there.
+    """Rounds of collecting with the policy learned so far and of training further.
 
-    ``collect.num_steps`` is what the whole run may play; round 0 plays ``first_steps`` of it by
-    ``collect.policy``, the others share the rest evenly and play by the agent.
+    ``collect.num_steps`` is the budget of the whole run: round 0 plays ``first_steps`` of it with
+    ``collect.policy``; the later rounds share the rest equally and play with the agent.
 
     Args:
-        count: rounds of collecting and training; 1 is no loop, and nothing else here counts.
+        count: rounds of collecting and training; 1 means no loop, and no other setting here matters.
         first_steps: agent steps of round 0, per game.
-        temperature: of the agent's choice when it collects; 0 is greedy.
-        epsilon: share of its actions that are random instead, so that it sees what it would not seek.
-        encoder_steps: optimiser steps by which a later round trains the encoder on; the quantizer then
-            follows the new embeddings and all play is tokenised again. 0 keeps both from round 0, and
-            only new play is tokenised: cheaper, and right where random play has seen what there is to see.
-        encoder_rounds: how many of the later rounds do so, the first ones. Tokens that move cost the world
-            model and the agent much of what they know, so they should come to rest early.
-        worldmodel_steps: optimiser steps of the world model in each later round, from its weights so far;
+        temperature: of the agent's action sampling when it collects; 0 is greedy.
+        epsilon: share of its actions replaced by random ones, so that it sees what it would not seek out.
+        encoder_steps: optimiser steps for which a later round trains the encoder further; the quantizer then
+            follows the new embeddings and all play is tokenised again. 0 keeps both as they are after round
+            0, and only new play is tokenised: cheaper, and right where random play has seen all there is.
+        encoder_rounds: how many of the later rounds, from the first of them on, do so. When tokens change,
+            the world model and the agent lose much of what they know, so tokens should settle early.
+        worldmodel_steps: optimiser steps of the world model in each later round, continuing from its weights;
             predictor_steps, agent_steps: likewise.
         finish: the last round takes this many times these steps. Nothing is collected after it and its agent
-            is the one that is scored, whereas earlier agents only have to produce the next play.
+            is the one that is scored, whereas earlier agents only have to collect the next play.
         agent_decay: learning rate of actor and critic in the last round, as a share of
-            ``train.agent.learning_rate``; it falls evenly from round to round. With 1 it stays constant.
-        anneal: whether the learning rate of actor and critic falls in the last round, as a cosine to a tenth,
-            whatever ``train.agent.schedule`` is before (a stable phase and a decay: Hu et al. 2024, MiniCPM).
-            Their steps are noisy; at a constant rate the last policy is one of many that they pass through.
-        newest_share: of what encoder, codes, world model and predictors learn from, and of the dreams'
-            contexts, from the newest round; the rest from all play.
-        renew: numbers of later rounds in which encoder, codes, world model, predictors and agent begin anew
-            and learn from all play so far. Those that go on bear the marks of the first random play.
+            ``train.agent.learning_rate``; it falls linearly from round to round. With 1 it stays constant.
+        anneal: whether the learning rate of actor and critic decays in the last round, as a cosine to a
+            tenth, whatever ``train.agent.schedule`` is in earlier rounds (a stable phase, then a decay: Hu et
+            al. 2024, MiniCPM). Their updates are noisy: at a constant rate the final policy is just one of
+            many that they pass through.
+        newest_share: share of the training data of encoder, codes, world model and predictors, and of the
+            dreams' contexts, drawn from the newest round; the rest is drawn from all play.
+        renew: numbers of later rounds in which encoder, codes, world model, predictors and agent are trained
+            from scratch on all play so far. Parts that are only trained further keep traces of the first
+            random play.
         renew_encoder_steps: optimiser steps of the encoder in such a round; renew_worldmodel_steps,
-            renew_agent_steps: likewise, whatever ``finish`` says; predictors take those of round 0.
+            renew_agent_steps: likewise, regardless of ``finish``; predictors take as many as in round 0.
     """
 
     count: int = 1

@@ -16,7 +16,7 @@ def structure(cls: type[T], data: dict[str, Any], where: str = "") -> T:
 
     Raises:
         ValueError: an unknown key (the nearest known one is suggested), a missing one, or a value of the
-            wrong type; every message names the full key. Range checks are the dataclass's own.
+            wrong type; every message names the full key. Checking ranges is up to the dataclass.
     """
     if not isinstance(data, dict):
         raise ValueError(f"{where} is a section with keys of its own; got {data!r}")
@@ -44,7 +44,7 @@ def structure(cls: type[T], data: dict[str, Any], where: str = "") -> T:
 def unstructure(value: Any, but: Mapping[type, Mapping[str, Any]] = types.MappingProxyType({})) -> Any:
     """The inverse of :func:`structure`; tuples become lists.
 
-    Left out are the fields named in ``but``, by their dataclass, where they have the value given there.
+    The fields named in ``but``, by their dataclass, are left out where they have the value given there.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         idle = but.get(type(value), {})
@@ -60,7 +60,7 @@ def unstructure(value: Any, but: Mapping[type, Mapping[str, Any]] = types.Mappin
 def parse_override(text: str, takes: str = "--set takes section.key=value") -> dict[str, Any]:
     """``'worldmodel.num_layers=4'`` to ``{'worldmodel': {'num_layers': 4}}``; the value is read as TOML.
 
-    A value that is no TOML (a bare word) is taken as a string. ``takes`` is what an error names as right.
+    A value that is not TOML (a bare word) is taken as a string. ``takes`` is the right form, for errors.
 
     Raises:
         ValueError: there is no ``=``, or a part of the key is empty.
@@ -91,7 +91,7 @@ def flatten(data: dict[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, table by table; neither argument is altered."""
+    """``base`` with ``changes`` laid over it, table by table; neither argument is modified."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)

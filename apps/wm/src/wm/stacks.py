@@ -1,4 +1,4 @@
-"""Observations a batch at a time, as an encoder reads them."""
+"""Observations in batches, as an encoder reads them."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,6 @@ BATCH = 512
 
 
 def batches_of_stacks(store: FrameStore, rows: NDArray[np.integer]) -> Iterator[NDArray[np.uint8]]:
-    """The observations at ``rows``, uint8 (B, 4, 84, 84) at a time."""
+    """The observations at ``rows``, in batches uint8 (B, 4, 84, 84)."""
     for start in range(0, len(rows), BATCH):
         yield store.stacks(rows[start : start + BATCH])

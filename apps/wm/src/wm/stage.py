@@ -24,7 +24,7 @@ BY_GAME = ("collect", "encoder", "hrvq", "worldmodel", "decoder")
 
 @dataclass(frozen=True)
 class Context(RunAtHand):
-    """What a stage gets: the run with the settings and the places of the stage's round.
+    """What a stage is given: the run, with the settings and the layout of the stage's round.
 
     Args:
         team: the processes that run the stage together.
@@ -43,24 +43,24 @@ class Context(RunAtHand):
         return derive_seed(self.config.seed, *names)
 
     def generator(self, *names: str | int) -> torch.Generator:
-        """A generator on the CPU, of that seed."""
+        """A generator on the CPU, with that seed."""
         return generator(self.config.seed, *names)
 
     @property
     def first_batch(self) -> int:
-        """Index of the round's first batch: each round draws from its own part of every stream."""
+        """Index of the round's first batch: each round draws from its own part of every random stream."""
         return self.round << 32
 
     @property
     def previous(self) -> Layout | None:
-        """The places of the round before, None in round 0."""
+        """The layout of the round before, None in round 0."""
         return Layout(self.layout.root, self.round - 1) if self.round else None
 
     def known(self, part: str) -> Path | None:
-        """The weights of a part (``encoder``, ``hrvq`` ...) that the stage goes on from, None for new ones.
+        """The weights of a part (``encoder``, ``hrvq`` ...) to continue from, None to start from scratch.
 
-        They are those of the round before, or in round 0 of the run that this one starts from. A round of
-        ``rounds.renew`` begins anew.
+        They are those of the round before or, in round 0, those of the run that this one starts from. A round
+        of ``rounds.renew`` starts from scratch.
         """
         if self.config.rounds.renew:
             return None
@@ -70,7 +70,7 @@ class Context(RunAtHand):
         return None if layout is None else Path(getattr(layout, part))
 
     def checkpoint(self, part: str = "") -> Path:
-        """Where the stage (or a part of it) keeps its state while under way; other settings, another file."""
+        """Where the unfinished stage (or a part of it) keeps its state; other settings use another file."""
         name = f"{self.stage}-{part}" if part else self.stage
         return self.layout.checkpoint(f"{name}-{self.fingerprint[:12]}")
 
@@ -92,7 +92,7 @@ class Context(RunAtHand):
                 stage's. Its settings are ``train.NAME``.
 
         Raises:
-            ValueError: as of :func:`wm.fit.fit`, and that the device has no room for a batch.
+            ValueError: as for :func:`wm.fit.fit`, or the device has no memory for a batch.
         """
         base, suffix = split_name(self.stage)
         section = name or base
@@ -116,12 +116,12 @@ class Context(RunAtHand):
             raise self.out_of_memory(f"train.{section}.batch_size") from error
 
     def out_of_memory(self, setting: str | None) -> ValueError:
-        """What to say where the device had no room; ``setting`` is what would need less if it were lower."""
+        """The error for a device out of memory; lowering ``setting`` would reduce the memory needed."""
         lower = f"lower {setting}, or free some" if setting else "free some"
         return ValueError(f"stage {self.stage} ran out of memory on {self.device}; {lower}")
 
     def remembered(self, part: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What ``make`` gives, as JSON keeps it; a stage that was stopped finds the parts it had made."""
+        """What ``make`` returns, as stored in JSON; a stage that was stopped reuses the parts it had made."""
         path = self.checkpoint(part).with_suffix(".json")
         if not path.exists():
             write_text(path, json.dumps(make()))
@@ -145,12 +145,12 @@ class Stage:
         needs: the stages whose artifacts it reads.
         settings: the part of the configuration that its artifacts depend on.
         run: does the work.
-        continues: the stages of the round before whose artifacts it reads; empty if the stage comes once,
-            after the last round, for what is made of the run's final agent.
-        parallel: whether all processes of a team run it; those that do not lead make nothing.
-        size: the setting that says how much is on the device at once, of a stage that trains by no
-            `Context.fit`.
-        round: its round.
+        continues: the stages of the round before whose artifacts it reads; empty if the stage runs only once,
+            after the last round, with the run's final agent.
+        parallel: whether all processes of a team run it; only the leader writes anything.
+        size: the setting that determines how much is on the device at once, for a stage that does not train
+            with `Context.fit`.
+        round: number of its round.
     """
 
     name: str
@@ -168,15 +168,15 @@ class Stage:
         return split_name(self.name)[0]
 
     def config(self, whole: RunConfig) -> RunConfig:
-        """The settings of its round, of those of the whole run."""
+        """The settings of its round, from those of the whole run."""
         return whole.in_round(self.round) if self.continues else whole
 
 
 def in_rounds(stages: Sequence[Stage], count: int) -> tuple[Stage, ...]:
     """The stages of a run of ``count`` rounds, in order.
 
-    Stages that continue come in every round. In the last they keep their names, so that ``agent`` is the
-    trained agent of any run; in an earlier one the number of the round is added: ``agent-0``.
+    Stages that continue run in every round. In the last round they keep their names, so that ``agent`` is the
+    trained agent of any run; in an earlier one the round's number is appended: ``agent-0``.
     """
     return tuple(
         _in_round(stage, index, count)

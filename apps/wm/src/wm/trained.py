@@ -1,4 +1,4 @@
-"""What a run has learned, for Python: from its directory to actions."""
+"""A run's policy for use in Python: from the run's directory to actions."""
 
 from pathlib import Path
 
@@ -17,27 +17,27 @@ def load_policy(
     seed: int = 0,
     device: str = "auto",
 ) -> RunPolicy:
-    """The policy that a run has learned, to be asked for actions.
+    """The policy that a run has learned, as a function from observations to actions.
 
-    It is what `wm eval` plays: observations uint8 (B, 4, 84, 84), the newest four frames, oldest first and
-    those before an episode's first black, give actions int64 (B,), ids of ALE's 18. So it fits
-    ``atari_data.play_episodes`` and ``collect``, and an environment of Gymnasium with
-    ``full_action_space=True``. On stderr it says what in the run is out of date.
+    It is the policy that `wm eval` plays with: it takes observations uint8 (B, 4, 84, 84), the newest four
+    frames, oldest first, black before an episode's first frame, and returns actions int64 (B,), ids of ALE's
+    18 actions. So it fits ``atari_data.play_episodes`` and ``collect``, and a Gymnasium environment with
+    ``full_action_space=True``. On stderr, `load_policy` says what in the run is out of date.
 
-    With ``dream.hidden_state`` in the run the policy also has a memory: every call must then be about the
+    If the run sets ``dream.hidden_state``, the policy also has a memory: every call must then be about the
     same games, from their first frames on and once per step. It raises ValueError where it detects otherwise.
 
     Args:
         run: the directory, as made by `wm train`.
-        game: one of the run's games; it may be left out where there is only one.
-        index: number of the round whose agent it is, 0 the first; None for the run's final one.
-        temperature: of the choice, 0 is greedy; None for the run's ``evaluate.temperature``.
-        epsilon: share of actions drawn evenly instead; None for the run's ``evaluate.epsilon``.
-        seed: of the choice.
+        game: one of the run's games; it may be left out if there is only one.
+        index: number of the round whose agent to use, 0 the first; None for the run's final one.
+        temperature: of action sampling, 0 is greedy; None for the run's ``evaluate.temperature``.
+        epsilon: share of actions drawn uniformly at random instead; None for the run's ``evaluate.epsilon``.
+        seed: of the policy's random choices.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ValueError: it is no run or has no such game, round or device, a part is missing or damaged, or
+        ValueError: it is not a run or has no such game, round or device, a part is missing or damaged, or
             ``temperature`` or ``epsilon`` is out of range.
     """
     opened = open_to_read(Path(run), make_console(stderr=True), device_name=device, index=index)

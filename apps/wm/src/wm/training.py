@@ -54,20 +54,20 @@ def train_run(
     overrides: Sequence[str] = (),
     logs: Sequence[str] = (),
 ) -> None:
-    """Train a run from nothing, or go on with one.
+    """Train a run from scratch, or resume one.
 
-    A run that exists keeps its configuration, whether it is named or found under the name it would be given;
-    a preset given anew replaces it, but for that its play is imported, and for the games and the seed unless
-    a file of one's own names them; other options change it. A run that starts from another's parts has that
-    one's configuration, unless a preset is given.
+    An existing run keeps its configuration, whether it is named or found under its default name. A preset
+    replaces it, except that imported play stays imported, and that games and seed stay unless the preset is a
+    user's own file that names them; the other options change it. A run that starts from another run's parts
+    takes that run's configuration, unless a preset is given.
 
     Raises:
-        ValueError: whatever in the arguments, the configuration or the run's files is not as it must be.
+        ValueError: something in the arguments, the configuration or the run's files is invalid.
     """
     team, device = join(pick_device(device_name))
     if not team.leads:
         console = Console(quiet=True)
-        team.wait()  # until the run's directory and configuration are there
+        team.wait()  # until the run's directory and configuration exist
     changes = _changes(games, seed, start, overrides)
     config, layout = _resolve(preset, directory, start, changes, default_preset(device))
     start_stage.check(config, layout)
@@ -83,7 +83,7 @@ def train_run(
             if asked is None or asked.base == "collect":
                 require_sources(config, layout)
             require_sinks(logs)
-            # What may be refused is refused before the configuration is replaced.
+            # Everything that may be refused is checked before the configuration is replaced.
             before = read_run(layout.config) if layout.config.exists() else unstructure(config)
             save_config(layout.config, config)
             remove_leftovers(layout.root)
@@ -105,13 +105,13 @@ def train_run(
         leave()
     print_report(config, manifest, console, only=only)
     evaluated = manifest.stages.get("evaluate")
-    played = evaluated is None or evaluated.metrics["games"]  # of a recording alone there is no game to play
+    played = evaluated is None or evaluated.metrics["games"]  # a run of recordings alone has no game to play
     if played and "agent" in manifest.stages and not stale_inputs("evaluate", stages, config, manifest):
         console.print(f"{command('wm', 'eval', layout.root)} plays more episodes")
 
 
 def _touched(stages: Sequence[Stage], asked: Stage | None) -> Sequence[Stage]:
-    """The stages whose artifacts may be replaced: with a round's play goes that of all rounds after it."""
+    """The stages whose artifacts may be replaced: collecting a round anew deletes later rounds' play."""
     if asked is None:
         return stages
     later = stages[stages.index(asked) + 1 :]
@@ -121,10 +121,10 @@ def _touched(stages: Sequence[Stage], asked: Stage | None) -> Sequence[Stage]:
 def _changes(
     games: Sequence[str] | None, seed: int | None, start: Path | None, overrides: Sequence[str]
 ) -> dict[str, Any]:
-    """What the command's options change of the settings.
+    """The settings that the command's options change.
 
     Raises:
-        ValueError: an override is none, or says what an option says.
+        ValueError: an override is malformed, or sets what an option sets too.
     """
     changes: dict[str, Any] = {}
     for text in overrides:
@@ -135,12 +135,12 @@ def _changes(
         if key in changes:
             raise ValueError(f"{key} is given by --{key} and by --set {key}; give one of them")
         changes[key] = value
-    # In full, because the same name from another directory is another run.
+    # As an absolute path, because the same name in another directory is another run.
     return changes if start is None else merge(changes, {"start": {"run": str(start.resolve())}})
 
 
 def _require_fit_here(config: RunConfig, team: Team, device: torch.device) -> None:
-    """Raise ValueError now, not an hour from now, where a stage could not be trained as its settings ask."""
+    """Raise ValueError now, not an hour from now, if a stage cannot be trained as its settings ask."""
     for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
         autocast_dtype(fit_config.precision, device)
     batch = config.train.worldmodel.batch_size
@@ -154,7 +154,7 @@ def _require_fit_here(config: RunConfig, team: Team, device: torch.device) -> No
 def _asked(name: str, stages: Sequence[Stage], rounds: int) -> Stage:
     """The stage of this name."""
     by_name = {stage.name: stage for stage in stages}
-    # The last round's stages have plain names; their number is understood too.
+    # The last round's stages have plain names; names with the round's number are accepted too.
     found = by_name.get(name) or by_name.get(name.removesuffix(f"-{rounds - 1}"))
     if found is None:
         near = [repr(known) for known in difflib.get_close_matches(name, by_name, n=1)]
@@ -175,12 +175,12 @@ def _resolve(
     changes: dict[str, Any],
     default: str,
 ) -> tuple[RunConfig, Layout]:
-    """The configuration, and where the run lies."""
+    """The configuration and the layout of the run."""
     if directory is None:
         base, name = _beginning(preset, start, default)
         if preset is not None:
             require_own_name(preset)
-        # Other changes may suit the run that lies there, and not what it was begun with.
+        # The other changes may only be valid with the settings of a run that is already there.
         what = {key: value for key, value in merge(base, changes).items() if key in ("games", "seed")}
         directory = default_directory(build_config(what), name)
     layout = Layout(directory)
@@ -191,14 +191,14 @@ def _resolve(
         base, _ = _beginning(preset, start, default)
         if layout.config.exists():
             kept = _what_it_is_of(read_run(layout.config))
-            # A file of one's own may say itself what the run is of, but not that imported play is to go.
+            # A user's own file may set games and seed, but it cannot replace imported play.
             named = {} if preset in PRESETS else {k: v for k, v in base.items() if k in ("games", "seed")}
             base = merge(merge(base, kept), named)
     return build_config(base, changes, file=file), layout
 
 
 def _what_it_is_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Of a run's configuration what a preset, which says how to train, leaves alone."""
+    """The part of a run's configuration that a preset, which says how to train, leaves unchanged."""
     kept: dict[str, Any] = {key: config[key] for key in ("games", "seed") if key in config}
     collect = section_of(config, "collect")
     if collect.get("policy") == "imported":
@@ -208,7 +208,7 @@ def _what_it_is_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _beginning(preset: str | None, start: Path | None, default: str) -> tuple[dict[str, Any], str]:
-    """What a new run's configuration is made from, and its name."""
+    """What a new run's configuration is based on, and the name of that."""
     if start is not None and preset is None:
         return unstructure(load_config(Layout(start).config)) | {"start": {}}, f"from-{start.resolve().name}"
     name = default if preset is None else preset

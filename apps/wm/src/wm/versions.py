@@ -1,4 +1,4 @@
-"""Which version of what a run was made with. Imports nothing heavy: `wm --version` asks it."""
+"""The versions of the packages that a run is made with. Imports nothing heavy, for `wm --version`."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -16,7 +16,7 @@ PACKAGES = (
 
 
 def package_version(name: str) -> str:
-    """Version of an installed package, "from source" where its folder is merely on the path."""
+    """Version of an installed package, or "from source" if its folder is merely on the path."""
     try:
         return version(name)
     except PackageNotFoundError:

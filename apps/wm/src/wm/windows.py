@@ -1,4 +1,4 @@
-"""Windows of tokens, as every stage that learns from them draws them."""
+"""Windows of tokens, as every stage that trains on tokens samples them."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,12 @@ from token_worldmodel import Split, TokenBatch, TokenSampler, TokenTrajectories,
 
 from wm.stage import Context
 
-# Both are built before training, so that one without a window is reported at once.
+# Samplers of both are built before training, so that a split without any window is reported at once.
 SPLITS: tuple[Split, Split] = ("train", "validation")
 
 
 def load_all_tokens(context: Context) -> dict[str, TokenTrajectories]:
-    """The tokens of every game up to the stage's round."""
+    """The tokens of every game up to and including the stage's round."""
     return {game: load_tokens(context.layout.tokens(game)) for game in context.config.games}
 
 
@@ -30,8 +30,8 @@ def token_sampler(
     batch_size: int,
     split: Split = "train",
 ) -> TokenSampler:
-    """Windows of ``length`` steps from the run's split; in later rounds the newest play has its share, unless
-    they validate.
+    """A sampler of windows of ``length`` steps; in later rounds the newest play gets its share of the
+    training windows.
     """
     config = context.config
     weights = config.windows.game_weights
@@ -58,10 +58,9 @@ def newest_windows(
     batch_size: int,
     limit: int,
 ) -> Iterator[TokenBatch]:
-    """The round's own play, windows and batches as ``TokenSampler.sweep`` has them.
+    """The round's own play, in windows and batches like those of ``TokenSampler.sweep``.
 
-    None in round 0, and none where the codes are others than those of the round before: nothing of that round
-    knows them.
+    Empty in round 0, and if the codes differ from the previous round's: that round's parts do not know them.
     """
     if context.previous is None or context.config.rounds.encoder_steps:
         return iter(())

@@ -1,7 +1,7 @@
 """One number for many games: mean, median and interquartile mean with stratified bootstrap intervals.
 
 After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
-(https://arxiv.org/abs/2108.13264), with the maths of its library, rliable.
+(https://arxiv.org/abs/2108.13264), with the formulas of its library, rliable.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ SEED = 0
 
 
 def aggregate(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Point estimates of normalised scores, one list of seeds a game.
+    """Point estimates of normalised scores, given as one list over seeds per game.
 
-    ``mean`` and ``median`` are over games of each game's mean over seeds; ``iqm`` is the mean of the middle
-    half of all runs, a quarter of them cut off (rounded down) at either end.
+    ``mean`` and ``median`` are taken over games, of each game's mean over seeds; ``iqm`` is the mean of the
+    middle half of all runs, with a quarter of them (rounded down) cut off at either end.
     """
     values, sizes = _joined(scores)
     return {name: float(value[0]) for name, value in _estimates(values[None], sizes).items()}
@@ -26,9 +26,9 @@ def aggregate(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
 def bootstrap(
     scores: Mapping[str, Sequence[float]], *, confidence: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of :func:`aggregate`: seeds are drawn again within each game, games stay.
+    """Percentile intervals of :func:`aggregate`: seeds are resampled within each game, games are fixed.
 
-    With one seed a game nothing varies, and an interval is its point.
+    With one seed per game nothing varies, and each interval is a point.
     """
     values, sizes = _joined(scores)
     rng = np.random.default_rng(SEED)
@@ -57,7 +57,7 @@ def _joined(scores: Mapping[str, Sequence[float]]) -> tuple[np.ndarray, list[int
 
 
 def _estimates(values: np.ndarray, sizes: list[int]) -> dict[str, np.ndarray]:
-    """Each metric of each row of values (R, runs of all games)."""
+    """Each metric, for each row of values (R, runs of all games)."""
     edges = np.cumsum(sizes)[:-1]
     means = np.stack([part.mean(1) for part in np.split(values, edges, axis=1)], 1)
     cut = values.shape[1] // 4

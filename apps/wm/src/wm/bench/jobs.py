@@ -1,6 +1,6 @@
-"""`wm bench --engine submitit`: each run a job, on SLURM where it is there, else a process of this machine.
+"""`wm bench --engine submitit`: each run is a job, on SLURM if available, else a process on this machine.
 
-The jobs share the disk and leave what a run of `wm bench` leaves; whoever waits for them gathers it.
+The jobs share the disk and write what a run of `wm bench` writes; the process that waits for them gathers it.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from wm.console import make_console
 from wm.errors import sentence
 from wm.settings import parse_override
 
-# Unless the user says otherwise; submitit's own limit is minutes.
+# Used unless the user gives others; submitit's own time limit is minutes.
 DEFAULTS = {"timeout_min": 24 * 60}
 
 
 class Run(submitit.helpers.Checkpointable):
-    """One pair as a job. Where the engine takes it off its machine, it is queued again and goes on."""
+    """One pair as a job. If the engine preempts it, it is queued again and resumes."""
 
     def __call__(self, options: BenchOptions, game: str, seed: int, device: str) -> str | None:
-        """Train and play; its files hold what comes of it. Returns what a user can mend, if anything."""
+        """Train and play; the results are in the run's files. Returns an error the user can fix, if any."""
         try:
             run_one(options, game, seed, device, make_console())
         except (ValueError, OSError) as error:
@@ -49,7 +49,7 @@ def run_jobs(
     """
     executor = _executor(options, settings)
     try:
-        with executor.batch():  # on SLURM one array
+        with executor.batch():  # on SLURM, one job array
             jobs = [executor.submit(Run(), options, game, seed, device) for game, seed in pairs]
     except FailedSubmissionError as error:
         raise ValueError(f"the jobs were not accepted: {error}") from error
@@ -89,5 +89,5 @@ def _executor(options: BenchOptions, settings: Sequence[str]) -> submitit.AutoEx
 
 
 def _failure(job: submitit.Job[str | None]) -> str | None:
-    """Why a job that is over made no result."""
+    """Why a finished job gave no result; None if it gave one."""
     return job.result() if job.exception() is None else "it broke off"

@@ -1,4 +1,4 @@
-"""What `wm bench` does: the whole protocol for every game and seed, and one table of all of it."""
+"""What `wm bench` does: the whole protocol for every game and seed, and one table of the results."""
 
 import json
 import shlex
@@ -34,7 +34,7 @@ from wm.training import train_run
 
 RESULT = "bench.json"
 OPTIONS = {"games": "--games", "seed": "--seeds", "evaluate.episodes": "--episodes"}
-"""Settings that an option of the command gives, to all runs or to each its own."""
+"""Settings that the command has an option for, for all runs or for each of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +42,11 @@ class BenchOptions:
     """What to run.
 
     Args:
-        games, seeds: every pair of them is a run.
+        games, seeds: every pair of a game and a seed is a run.
         preset: of all runs.
         out: where the runs and the result go.
-        episodes: played by each trained run, and as many at random: the ``evaluate.episodes`` of all runs.
+        episodes: episodes played by each trained agent, and as many by the random agent:
+            ``evaluate.episodes`` of all runs.
         overrides: settings over the preset, as for `wm train`.
     """
 
@@ -71,15 +72,15 @@ class BenchOptions:
             if any(key in flatten(parse_override(text)) for text in self.overrides):
                 raise ValueError(f"--set {key} is not for `wm bench`; give {option}")
         for game in self.games:
-            self.config(game, self.seeds[0])  # what no run could be made from is refused before the first
+            self.config(game, self.seeds[0])  # invalid settings are refused before the first run
 
     @property
     def pairs(self) -> list[tuple[str, int]]:
-        """Game and seed of each run, as they are run: one seed in every game, then the next."""
+        """Game and seed of each run, in the order of running: one seed in every game, then the next seed."""
         return [(game, seed) for seed, game in product(self.seeds, self.games)]
 
     def directory(self, game: str, seed: int) -> Path:
-        """Where the run of a pair lies."""
+        """The run directory of a pair."""
         return self.out / run_name([game], self.preset, seed)
 
     def config(self, game: str, seed: int) -> RunConfig:
@@ -90,19 +91,19 @@ class BenchOptions:
 
     @property
     def settings(self) -> list[str]:
-        """Over the preset, in every run."""
+        """The settings over the preset in every run."""
         return [f"evaluate.episodes={self.episodes}", *self.overrides]
 
 
 def submit_commands(options: BenchOptions, template: str, device: str) -> list[str]:
-    """One command a run for an engine of the user's, such as ``sbatch --wrap {quoted}``.
+    """One command per run for an engine of the user's own, such as ``sbatch --wrap {quoted}``.
 
     Args:
-        template: text with ``{command}``, or with ``{quoted}``, which is the command as one word of a shell;
-            ``{game}``, ``{seed}`` and ``{name}`` if wanted.
+        template: text with ``{command}``, or with ``{quoted}``, the command as one shell word; ``{game}``,
+            ``{seed}`` and ``{name}`` if wanted.
 
     Raises:
-        ValueError: the template has no command, or something else in braces.
+        ValueError: the template has no field for the command, or an unknown one.
     """
     if "{command}" not in template and "{quoted}" not in template:
         raise ValueError(
@@ -129,10 +130,10 @@ def submit_commands(options: BenchOptions, template: str, device: str) -> list[s
 def bench_as_jobs(
     options: BenchOptions, *, device_name: str, settings: Sequence[str], console: Console
 ) -> None:
-    """Run every pair that has not finished as a job of submitit; :func:`bench` then finds them finished.
+    """Run every pair that has not finished as a submitit job; :func:`bench` then finds them finished.
 
     Raises:
-        ValueError: submitit is not installed, does not take a setting, or a run failed; or the result could
+        ValueError: submitit is not installed, rejects a setting, or a run failed; or the result could
             not be written.
     """
     _require_place(options)
@@ -169,7 +170,7 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
         )
     result = summarise(options, runs)
     print_bench(result, console)
-    # One command of many, each with a part of the pairs, must not overwrite the whole.
+    # One of several commands that each run a part of the pairs must not overwrite the whole result.
     if total > 1:
         if others := runs_beside(options, options.out / RESULT):
             console.print(f"{options.out / RESULT} holds {', '.join(others)} too and stays as it is")
@@ -179,19 +180,19 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
 
 
 def _require_place(options: BenchOptions) -> None:
-    """Say before the first run that the table of several could not be written."""
+    """Check before the first run that the table of several runs can be written."""
     if len(options.pairs) > 1:
         require_place(options.out / RESULT)
 
 
 def runs_beside(options: BenchOptions, path: Path) -> list[str]:
-    """Names of the runs that an earlier result has and this command has not; none where there is none."""
+    """Names of the runs in an earlier result that this command does not have; none without such a result."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         preset, seeds = found["protocol"]["preset"], found["protocol"]["seeds"]
         earlier = [run_name([game], preset, seed) for game in found["scores"] for seed in seeds]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return []  # damaged: what is written now takes its place
+        return []  # missing or damaged: the new result replaces it
     ours = {options.directory(*pair).name for pair in options.pairs}
     return [name for name in earlier if name not in ours]
 
@@ -199,7 +200,7 @@ def runs_beside(options: BenchOptions, path: Path) -> list[str]:
 def run_one(
     options: BenchOptions, game: str, seed: int, device_name: str, console: Console
 ) -> dict[str, Any]:
-    """The scores of one pair, which is trained and plays unless it has."""
+    """The scores of one pair, which is trained and evaluated first unless that has been done."""
     directory = options.directory(game, seed)
     if _finished(options, game, seed):
         console.print(f"{directory.name}: finished before, skipped")
@@ -217,21 +218,21 @@ def run_one(
 
 
 def _finished(options: BenchOptions, game: str, seed: int) -> bool:
-    """Whether the run has these settings and has been evaluated, and all it has made is made by them."""
+    """Whether the run has these settings, has been evaluated, and made everything with these settings."""
     layout, config = Layout(options.directory(game, seed)), options.config(game, seed)
     try:
         if load_config(layout.config) != config:
             return False
         manifest = Manifest(layout)
     except ValueError:
-        return False  # there is none yet, or it is damaged, as training then reports
+        return False  # there is no run yet, or it is damaged, as training then reports
     return "evaluate" in manifest.stages and not outdated(stages_of(config), config, manifest)
 
 
 def _scores(options: BenchOptions, game: str, seed: int) -> dict[str, Any]:
-    """What the stage `evaluate` of the run has found in its game, with the protocol."""
+    """The scores from the run's stage `evaluate` in its game, with the protocol."""
     found = Manifest(Layout(options.directory(game, seed))).stages["evaluate"].metrics
-    # What one of an older version leaves out, or has elsewhere.
+    # Fields that older versions leave out, or store elsewhere.
     protocol = {"epsilon": 0.0} | found["protocol"]
     played = options.config(game, seed).collect.num_steps
     steps = {"agent_steps_collected": played, "agent_steps_choosing": 0}

@@ -24,11 +24,11 @@ from wm.process import allow_many_open_files, keep_freed_memory
 from wm.versions import package_version
 
 RESUMES = ("train", "bench")
-"""Commands that go on where they were stopped."""
+"""Commands that resume where they were stopped."""
 
 
 class Commands(TyperGroup):
-    """All commands: what goes wrong in any of them is told by `friendly_errors`."""
+    """All commands; `friendly_errors` reports what goes wrong in any of them."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -79,7 +79,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def _help(command: Callable[..., None]) -> str:
-    """A command's docstring, a paragraph a line: the terminal breaks lines, not the source."""
+    """A command's docstring with one line per paragraph, so that the terminal wraps it."""
     return "\n\n".join(" ".join(text.split()) for text in (command.__doc__ or "").split("\n\n"))
 
 

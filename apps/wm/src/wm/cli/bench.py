@@ -28,7 +28,7 @@ def bench(
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the runs and the result go.")] = Path("bench"),
     episodes: Annotated[
-        int, typer.Option(min=1, help="Episodes played with each finished run, and at random.")
+        int, typer.Option(min=1, help="Episodes played by each run's agent, and by a random one.")
     ] = 100,
     engine: Annotated[
         Literal["local", "submitit"],
@@ -57,12 +57,14 @@ def bench(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="section.key=value over the preset; may be repeated.", show_default=False),
+        typer.Option(
+            "--set", help="section.key=value, overrides the preset; may be repeated.", show_default=False
+        ),
     ] = None,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train and evaluate every game with every seed, and show the scores beside published ones in one table.
+    """Train and evaluate every game with every seed, and show the scores next to published ones in one table.
 
     Finished runs are skipped and interrupted ones resume. So once another engine has run the commands printed
     by --submit-command, the same command without that option gathers the results.
@@ -88,7 +90,7 @@ def bench(
         raise ValueError(f"--json {json_file} is where the table of all runs is kept; give another file")
     if json_file is not None and submit_command is not None:
         raise ValueError("--json keeps results and --submit-command makes none; give one of them")
-    named_device(device)  # whether it is there is seen where the runs are, which may be another machine
+    named_device(device)  # only its form is checked: the runs may be on another machine
     if preset is None:
         preset = default_preset(pick_device(device))
     options = BenchOptions(

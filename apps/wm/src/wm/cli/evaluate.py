@@ -43,7 +43,7 @@ def evaluate(
     video: Annotated[
         bool,
         typer.Option(
-            "--video", help="Film the best and the median episode, each beside its dream: RUN/videos."
+            "--video", help="Film the best and the median episode, each next to its dream: RUN/videos."
         ),
     ] = False,
     index: RoundOption = None,
@@ -72,7 +72,7 @@ def evaluate(
 
 
 def _only_of_the_game(context: typer.Context) -> None:
-    """Refuse what was asked of play that will not take place: all but what both measurements take."""
+    """Refuse options about play, which will not take place: all but those that both measurements take."""
     of_both = {"run", "stage", "index", "json_file", "device"}
     for name in (name for name in context.params if name not in of_both):
         source = context.get_parameter_source(name)

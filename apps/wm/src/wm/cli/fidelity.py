@@ -37,7 +37,7 @@ def fidelity(
 ) -> None:
     """Replay real actions in dreams and measure how long tokens, rewards and state stay true.
 
-    Every number is shown beside that of copying the last real step. The JSON holds every horizon.
+    Every number is shown next to that of copying the last real step. The JSON holds every horizon.
     """
     from wm.measure.fidelity import FidelityOptions, fidelity_run
     from wm.opening import open_to_read

@@ -53,7 +53,7 @@ def import_recording(
         typer.Option(help="A preset or a TOML file for a new run. Default: tiny.", show_default=False),
     ] = None,
 ) -> None:
-    """Import a recording as the data of a run; `wm train --run RUN` then learns from it.
+    """Import a recording as the data of a run; `wm train --run RUN` then trains on it.
 
     Used again on the same run, it adds a recording: more episodes of a game, or another game.
     """

@@ -11,7 +11,7 @@ from wm.run import Layout, Manifest
 
 
 def a_file(path: Path | None) -> Path | None:
-    """A file to write, refused before the work is done and not after it.
+    """A file to write, checked before the work is done and not after it.
 
     Raises:
         typer.BadParameter: nothing can be written there.
@@ -23,11 +23,11 @@ def a_file(path: Path | None) -> Path | None:
         _require_no_artifact(path.resolve())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    return path.resolve() if path.is_symlink() else path  # what it points to is written, the link stays
+    return path.resolve() if path.is_symlink() else path  # the link's target is written, the link stays
 
 
 def _require_no_artifact(path: Path) -> None:
-    """Raise ValueError where a run keeps what `wm train` has made."""
+    """Raise ValueError if the path is that of a file a run keeps for itself."""
     for root in path.parents:
         if Layout(root).manifest.is_file():
             made = [key for record in Manifest(Layout(root)).stages.values() for key in record.artifacts]
@@ -37,7 +37,7 @@ def _require_no_artifact(path: Path) -> None:
 
 
 def names_of_games(texts: Sequence[str]) -> list[str]:
-    """What `--games` names: several with commas between, the option given more than once, or both.
+    """The names given with `--games`: comma-separated, the option given more than once, or both.
 
     Raises:
         ValueError: a name is empty.
@@ -50,10 +50,10 @@ def names_of_games(texts: Sequence[str]) -> list[str]:
 
 
 def numbers_of_seeds(texts: Sequence[str]) -> list[int]:
-    """What `--seeds` names, written as :func:`names_of_games` are.
+    """The numbers given with `--seeds`, written like the names of :func:`names_of_games`.
 
     Raises:
-        ValueError: one is no whole number.
+        ValueError: one is not a whole number.
     """
     numbers = _parts(texts)
     if not all(number.isascii() and number.isdecimal() for number in numbers):

@@ -14,14 +14,14 @@ def play(
     game: Annotated[
         str | None, typer.Option(help="One of the run's games. Default: its first.", show_default=False)
     ] = None,
-    agent: Annotated[bool, typer.Option("--agent", help="Let the agent start; any move takes over.")] = False,
+    agent: Annotated[bool, typer.Option("--agent", help="Let the agent start; move to take over.")] = False,
     speed: Annotated[
         float, typer.Option(min=0.1, max=60, help="Steps per second; the real game runs at 15.")
     ] = 15.0,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Also keep the last dream as a film, a GIF or an mp4.", show_default=False, callback=a_file
+            help="Also save the last dream as a film, a GIF or an mp4.", show_default=False, callback=a_file
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for the opening frames and the dream.")] = 0,

@@ -1,4 +1,4 @@
-"""`wm probe`: what is left of the state."""
+"""`wm probe`: how much of the game's state each stage keeps."""
 
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +39,7 @@ def probe(
 ) -> None:
     """Measure how much of the game's true state can be read at each stage, from pixels to tokens.
 
-    Probes learn on fresh play with the emulator's RAM and are tested on episodes of another seed.
+    Probes are trained on fresh play with the emulator's RAM and tested on episodes of another seed.
     """
     from wm.measure.probing import ProbeOptions, probe_run
     from wm.opening import open_to_read

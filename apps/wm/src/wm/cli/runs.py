@@ -1,4 +1,4 @@
-"""`wm runs` and `wm show`: what is there."""
+"""`wm runs` and `wm show`: list runs, and show one."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`wm train`: from nothing to an agent with a score."""
+"""`wm train`: from scratch to an agent with a score."""
 
 from pathlib import Path
 from typing import Annotated
@@ -42,7 +42,7 @@ def train(
         Path | None,
         typer.Option(
             "--from",
-            help="Start from the trained encoder of this run, or from more of it (start.parts), and from its "
+            help="Start with the trained encoder of this run, or with more of it (start.parts), and with its "
             "settings. Default: start from scratch.",
             show_default=False,
         ),

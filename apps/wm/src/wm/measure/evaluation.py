@@ -42,7 +42,7 @@ def evaluate_games(
 ) -> dict[str, Any]:
     """Play whole episodes of each of the run's games, as its ``evaluate`` says, by the agent and at random.
 
-    Both play from the same seeds. The agent's play is left in ``recorded``, by game, for `film_games`. What
+    Both play from the same seeds. The agent's play is stored in ``recorded``, by game, for `film_games`. What
     is ``remembered`` under a name is not played again (`Context.remembered`).
 
     Returns:
@@ -54,7 +54,7 @@ def evaluate_games(
     index, choice = round_of(layout, config), read_choice(layout.root, config)
     last = config.rounds.count - 1
     if choice is None or choice["round"] != index:
-        choice, last = None, index  # what later rounds played has no part in this agent
+        choice, last = None, index  # the play of later rounds has no part in this agent
     games: dict[str, Any] = {}
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
@@ -104,7 +104,7 @@ def evaluate_games(
 
 
 def _began_with(config: RunConfig, layout: Layout) -> dict[str, Any] | None:
-    """The run whose parts this one began with, and the real steps that it had played by game."""
+    """The run whose parts this one started from, and the real steps that it had played, by game."""
     record = Manifest(layout).stages.get("start") if config.start.taken else None
     if record is None:
         return None
@@ -113,9 +113,9 @@ def _began_with(config: RunConfig, layout: Layout) -> dict[str, Any] | None:
 
 
 def steps_collected(config: RunConfig, layout: Layout, last: int) -> dict[str, int]:
-    """Agent steps of the real game by game, up to and with round ``last``: what the run has played itself.
+    """Real agent steps by game, up to and including round ``last``: those that the run has played itself.
 
-    The manifest may have stages of more rounds, from before there were fewer.
+    The manifest may have stages of more rounds, if their number has been reduced since.
     """
     manifest, steps = Manifest(layout), dict[str, int]()
     count = config.rounds.count
@@ -133,8 +133,8 @@ def play_whole_games(
 ) -> dict[str, Any]:
     """Summary (``statistics.summarize``) of the episodes, their ``lengths``, and how many the limit ``cut``.
 
-    ``distinct`` counts those that differ in return or length: a greedy policy plays the same game again
-    wherever no chance is in the protocol. ``task`` is what progress says.
+    ``distinct`` counts those that differ in return or length: a greedy policy repeats the same game if
+    nothing in the protocol is random. ``task`` is the name that the progress shows.
     """
     with run.reporter.task(task, episodes) as progress, one_thread(run.device):
         played = play_episodes(
@@ -155,10 +155,11 @@ def play_whole_games(
 def evaluate_run(
     opened: OpenedRun, play: EvaluateConfig, *, seed: int, json_file: Path | None, video: bool
 ) -> None:
-    """What `wm eval` does: play as ``play`` says, print beside published scores, write and film if asked.
+    """What `wm eval` does: play as ``play`` says, print next to published scores, write and film if asked.
 
     Raises:
-        ValueError: the run has no agent, no game of ALE, or, to film with, no decoder or no place for films.
+        ValueError: the run has no agent, no game of ALE, or, if films are asked for, no decoder or no place
+            for them.
     """
     config, layout, console = opened.config, opened.layout, opened.console
     directory = layout.root
@@ -179,5 +180,5 @@ def evaluate_run(
     result["published"] = {game: published_scores(game) for game in result["games"]}
     print_sources(dict.fromkeys(chain.from_iterable(result["published"].values())), console)
     write_result(json_file, result, console)
-    if video:  # last: whatever comes of the films, the scores are there
+    if video:  # last: even if the films fail, the scores are there
         film_games(opened, result, recorded, films)

@@ -1,4 +1,4 @@
-"""The table of a game's scores, beside what others published."""
+"""The table of a game's scores, next to published ones."""
 
 from collections.abc import Iterable, Iterator
 from statistics import fmean
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from wm.console import NumbersTable, counted
 
-REFERENCES = ("Random", "Human")  # the published scores that are of no system, and of no number of steps
+REFERENCES = ("Random", "Human")  # published scores that belong to no system and no number of steps
 
 
 def print_scores(game: str, result: dict[str, Any], console: Console) -> None:
@@ -22,7 +22,7 @@ def print_scores(game: str, result: dict[str, Any], console: Console) -> None:
 
 
 def measured_table(game: str, result: dict[str, Any]) -> Table:
-    """Scores of the agent and of the random agent; an evaluation of an older version does not tell all."""
+    """Scores of the agent and of the random agent; an older version's evaluation may lack some fields."""
     protocol, scores = result["protocol"], result["games"][game]
     collected, choosing = (
         scores.get(name, protocol.get(name)) for name in ("agent_steps_collected", "agent_steps_choosing")
@@ -50,7 +50,7 @@ def measured_table(game: str, result: dict[str, Any]) -> Table:
         table.add_row(
             name,
             f"{score['mean']:.2f}",
-            f"{low:.2f} to {high:.2f}" if episodes > 1 else "",  # of one episode there is none
+            f"{low:.2f} to {high:.2f}" if episodes > 1 else "",  # one episode has none
             f"{score['median']:.1f}",
             f"{score['std']:.1f}" if episodes > 1 else "",
             _normalized(game, score["mean"]),
@@ -82,7 +82,7 @@ def print_sources(systems: Iterable[str], console: Console) -> None:
 
 
 def _beginning(began_with: dict[str, Any] | None) -> Iterator[str]:
-    """Whose play the agent has learned from besides."""
+    """The other run whose play the agent has also learned from, if any."""
     if began_with is not None:
         steps = began_with["steps"]
         played = (
@@ -92,7 +92,7 @@ def _beginning(began_with: dict[str, Any] | None) -> Iterator[str]:
 
 
 def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
-    """What to know of the agent's numbers; an evaluation of an older version does not tell all."""
+    """What to know about the agent's numbers; an older version's evaluation may lack some fields."""
     cut, distinct = score.get("cut", 0), score.get("distinct", episodes)
     if cut:
         yield (

@@ -50,10 +50,11 @@ class FidelityOptions:
     Args:
         horizon: steps to dream; what does not fit in the model's window is cut.
         context: real steps before a dream.
-        windows: dreams of a game.
-        frames: steps of labelled play the state reader learns from; as many, of other episodes, are replayed.
-        reader_steps: of the reader's training, an MLP probe's.
-        temperature: of the dreamed tokens; 0 is greedy.
+        windows: dreams per game.
+        frames: steps of labelled play that the state reader is trained on; as many, of other episodes, are
+            replayed.
+        reader_steps: training steps of the reader, an MLP probe.
+        temperature: of sampling the dreamed tokens; 0 is greedy.
         by_agent: replay the agent's own play instead of random play.
         seed: of the play, the reader and the dreams.
     """
@@ -72,10 +73,10 @@ class FidelityOptions:
 
 
 def fidelity_run(opened: OpenedRun, options: FidelityOptions, *, json_file: Path | None) -> None:
-    """What `wm fidelity` does: play, dream the same, compare, print, write JSON if asked.
+    """What `wm fidelity` does: play, dream the same actions, compare, print, write JSON if asked.
 
     Raises:
-        ValueError: no run, artifacts missing, or no step fits in the model's window.
+        ValueError: no game of ALE, artifacts missing, or no step fits in the model's window.
     """
     config, layout, console = opened.config, opened.layout, opened.console
     require_parts(layout, "encoder", "hrvq", "worldmodel", *(["agent"] if options.by_agent else []))
@@ -128,12 +129,12 @@ class Windows:
     tokens: Tensor  # int64 (B, C + H, L)
     actions: Tensor  # int64 (B, C + H)
     rewards: Tensor  # float32 (B, C + H)
-    continues: Tensor  # float32 (B, C + H): 1 while the episode goes on
+    continues: Tensor  # float32 (B, C + H): 1 while the episode continues
     rows: Tensor  # int64 (B, C + H)
 
 
 class _Fidelity:
-    """One run under comparison."""
+    """The comparison for one run."""
 
     def __init__(self, opened: OpenedRun, model: WorldModel, options: FidelityOptions) -> None:
         self.opened, self.options = opened, options
@@ -149,7 +150,7 @@ class _Fidelity:
             self.agent = frozen_agent(layout, device)
 
     def game(self, game: str) -> dict[str, Any]:
-        """Every number of one game, per horizon."""
+        """All numbers of one game, per horizon."""
         reader = None
         if game in labelled_games():
             with self._play(game, "learn") as play:
@@ -241,7 +242,7 @@ class _Fidelity:
 
     @torch.inference_mode()
     def _values(self, agent: Agent, windows: Windows, dreamed: Tensor) -> dict[str, Any]:
-        """Reward and continuation by the run's predictors, on the dream, against what the game gave."""
+        """Rewards and continuation, predicted by the run's predictors on the dream, against the game's."""
         first = self.context - 1  # its action is the first that is played in the dream
         features = CodeFeatures(dreamed.transpose(0, 1), self.quantizer.codebooks)
         actions = windows.actions[:, first:-1]
@@ -277,9 +278,9 @@ class _Fidelity:
         return self.quantizer.level_embeddings(tokens).flatten(-2)
 
     def _state(self, reader: MLPProbe, play: FreshPlay, windows: Windows, dreamed: Tensor) -> dict[str, Any]:
-        """Mean error of each variable as read from the dream, from the copied last step, from real tokens.
+        """Mean error of each variable as read from the dream, the copied last step, and the real tokens.
 
-        A variable counts in windows where it is in play at the last real step and at the horizon.
+        A variable counts in the windows where it is in play both at the last real step and at the horizon.
         """
         assert play.state is not None
         rows = windows.rows[:, self.context - 1 :]
@@ -301,5 +302,5 @@ class _Fidelity:
 
 
 def masked_error(read: Tensor, real: Tensor, counts: Tensor) -> Tensor:
-    """Mean absolute error (H, V) over the windows that count: three of (B, H, V); NaN where none does."""
+    """Mean absolute error (H, V) over the windows that count; NaN where none does. Arguments: (B, H, V)."""
     return ((read - real).abs() * counts).sum(0) / counts.sum(0)

@@ -1,4 +1,4 @@
-"""What `wm fidelity` prints of a game."""
+"""What `wm fidelity` prints about a game."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ SELECTED = (1, 2, 3, 5, 10, 15, 20, 30, 40, 50)
 
 
 def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
-    """A line a quantity, a column a horizon; each cell is the dream beside copying the last real step."""
+    """A row per quantity, a column per horizon; each cell: the dream next to a copy of the last real step."""
     protocol, found = result["protocol"], result["games"][game]
     horizons = [h for h in SELECTED if h <= protocol["horizon"]]
     if horizons[-1] != protocol["horizon"]:
@@ -37,7 +37,7 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         if name in found:
             values = found[name]
             line(f"{name} error", values["error"], values["copy_error"], 3)
-            # Of what is rare a copy is wrong twice as often as who never expects it.
+            # For rare events, a copy is wrong twice as often as never expecting one.
             line(f"{name} error | of always {constant}", values["error"], values["constant_error"], 3)
     table.add_section()
     state = {

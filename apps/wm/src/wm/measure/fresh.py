@@ -1,4 +1,4 @@
-"""Fresh play for measurements: episodes of a seed that training never used, with the emulator's RAM."""
+"""Fresh play for measurements: episodes with a seed that training never used, with the emulator's RAM."""
 
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class FreshPlay:
     """Rows of play and, where the game's RAM is annotated, the state they show.
 
     Args:
-        store: frames on disk, gone when :func:`fresh_play` ends.
+        store: frames on disk, deleted when :func:`fresh_play` ends.
         state: of every row, on the device asked for; ``None`` for a game without annotations.
         raw: the labels as the emulator stores them, int64 (N, V); ``None`` likewise.
     """
@@ -59,13 +59,13 @@ def fresh_play(
     agent: EvaluateConfig | RoundsConfig | None = None,
     motion: bool = False,
 ) -> Iterator[FreshPlay]:
-    """Play ``num_steps`` steps under the run's protocol; the labels lie on its device.
+    """Play ``num_steps`` steps under the run's protocol; the labels are on its device.
 
     Args:
-        seed: of the play; ``name`` tells several plays of one seed apart, and all from the run's own.
+        seed: of the play; ``name`` distinguishes several plays with one seed, and all from the run's own.
         agent: how the run's agent plays, as evaluated or as it collects; None for the kind of random policy
-            that it collects with.
-        motion: whether the labels say how everything moves, too.
+            that the run collects with.
+        motion: whether the labels also say how everything moves.
     """
     config, device = run.config, run.device
     policy: Policy

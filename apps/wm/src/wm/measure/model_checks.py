@@ -1,6 +1,6 @@
 """Is a trained world model sound? Shapes, dtypes, boundaries, gradients, NaN, and the mask by its effect.
 
-What the model predicts well is another question; these say whether its numbers mean what they should.
+How well the model predicts is another question; these checks say whether its numbers mean what they should.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def check_worldmodel(model: WorldModel, batch: TokenBatch) -> list[Check]:
     training = [module.training for module in model.modules()]
     gradients = [parameter.grad for parameter in model.parameters()]
     model.eval()
-    model.zero_grad(set_to_none=True)  # what is checked is its own
+    model.zero_grad(set_to_none=True)  # so that only the check's own gradients are looked at
     try:
         found = (_outputs, _boundaries, _mask, _gradients)
         return [check for checks in found for check in checks(model, batch)]
@@ -56,7 +56,7 @@ def _boundaries(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
 
 
 def _mask(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
-    """Change one thing at one step, and see which predictions move."""
+    """Change one thing at one step, and see which predictions change."""
     steps, levels = batch.actions.shape[1], model.config.num_levels
     middle = steps // 2
     before = _predictions(model, batch.tokens, batch.actions)
@@ -76,7 +76,7 @@ def _mask(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
             seen = bool(effect[level + 1][middle])
             yield Check(f"L{level} is seen by L{level + 1} of its step", seen, f"step {middle}")
     if model.config.num_actions == 1:
-        return  # there is nothing to change an action to
+        return  # there is no other action to change to
     actions = batch.actions.clone()
     actions[:, middle] = (actions[:, middle] + 1) % model.config.num_actions
     effect = moved(batch.tokens, actions)

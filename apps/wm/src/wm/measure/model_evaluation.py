@@ -1,4 +1,4 @@
-"""`wm eval --stage worldmodel`: the model's predictions on validation episodes, beside baselines."""
+"""`wm eval --stage worldmodel`: the model's predictions on validation episodes, next to baselines."""
 
 import math
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def evaluate_worldmodel(opened: OpenedRun, *, json_file: Path | None) -> None:
     """Check that the model is sound, then sweep the validation windows; print tables, write JSON.
 
     Raises:
-        ValueError: no run, no world model or tokens yet, no window fits in the validation episodes, or the
+        ValueError: no world model or tokens yet, no window fits in the validation episodes, or the
             model is not sound (everything is printed and written first).
     """
     config, layout, device, console = opened.config, opened.layout, opened.device, opened.console
@@ -97,13 +97,13 @@ def _checks_table(checks: list[Check]) -> Table:
 
 
 def held_out_episodes(config: RunConfig, episode_ids: np.ndarray) -> list[int]:
-    """The steps of each validation episode, which is one less than its rows."""
+    """The number of steps of each validation episode, one less than its rows."""
     ids = episode_ids[config.validates(episode_ids)]
     return [int(rows) - 1 for rows in np.unique(ids, return_counts=True)[1]]
 
 
 def _table(game: str, levels: list[dict[str, Any]], lengths: list[int]) -> Table:
-    # A window less than one from an episode's end is in none, nor is the first step of any window.
+    # Not counted are the steps left over at an episode's end, too few for a window, and each window's first.
     title = (
         f"{game}: next tokens on {levels[0]['count']} of the {sum(lengths)} steps of "
         f"{counted(len(lengths), 'validation episode')}"

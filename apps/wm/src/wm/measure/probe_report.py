@@ -1,4 +1,4 @@
-"""What `wm probe` prints of a game."""
+"""What `wm probe` prints about a game."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def print_probe(game: str, found: dict[str, Any], console: Console) -> None:
 
 
 def _retention(game: str, found: dict[str, Any]) -> Table:
-    """A line a variable, a column a stage: R2 of the MLP probe, and its mean error in RAM units."""
+    """A row per variable, a column per stage: R2 of the MLP probe, and its mean error in RAM units."""
     rows = found["retention"]
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     cells = {(row["variable"], row["stage"]): row for row in rows}

@@ -1,6 +1,6 @@
-"""State retention: how much of the game's true state can be read at each stage, beside baselines.
+"""State retention: how much of the game's true state can be read at each stage, next to baselines.
 
-No label enters training, except that of the supervised encoder, which is never used for anything else.
+Labels enter no training but the supervised encoder's, which is never used for anything else.
 """
 
 from collections.abc import Iterator
@@ -50,15 +50,15 @@ VALIDATION_FRACTION = 0.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeOptions:
-    """What to measure and on how much.
+    """What to measure, and on how much play.
 
     Args:
-        frames: steps of play the probes learn from; half as many, of other episodes, are read in the test.
-        steps: of the MLP probe's training.
+        frames: steps of play that the probes are trained on; half as many, of other episodes, are the test.
+        steps: training steps of the MLP probe.
         seed: of the play, the random encoder and the probes.
         supervised: also train the same encoder on the labels, to compare with.
         f1: also follow the AtariARI protocol.
-        by_agent: on the agent's own play, as it collects, instead of random play.
+        by_agent: probe on the agent's own play, as it collects, instead of random play.
         dinov2: local weights of DINOv2 to measure as well.
         dinov2_size: pixels that frames are enlarged to for it, a multiple of 14.
     """
@@ -77,7 +77,7 @@ def probe_run(opened: OpenedRun, options: ProbeOptions, *, json_file: Path | Non
     """What `wm probe` does: play, probe every stage, print, write JSON if asked.
 
     Raises:
-        ValueError: no run, artifacts missing, or none of its games is annotated.
+        ValueError: artifacts are missing, or none of the run's games is annotated.
     """
     config, layout, console = opened.config, opened.layout, opened.console
     known = [game for game in config.games if game in ale_games() and game in labelled_games()]
@@ -121,7 +121,7 @@ def _policy_name(config: RunConfig, options: ProbeOptions) -> str:
 
 
 class _Probe:
-    """One run under measurement."""
+    """The measurement of one run."""
 
     def __init__(self, opened: OpenedRun, options: ProbeOptions) -> None:
         self.opened, self.options = opened, options
@@ -135,7 +135,7 @@ class _Probe:
             self.dinov2 = load_dinov2(options.dinov2, image_size=options.dinov2_size).to(self.device)
 
     def game(self, game: str) -> dict[str, Any]:
-        """Every number of one game."""
+        """All numbers of one game."""
         steps = self.options.frames
         with (
             self._play(game, steps, "learn") as train,
@@ -158,7 +158,7 @@ class _Probe:
             if self.options.f1:
                 try:
                     found["atariari"] = atariari_scores(learned, train, test, self.options.seed)
-                except ValueError as error:  # of too little play; what is measured already is kept
+                except ValueError as error:  # too little play; what has been measured is kept
                     self.reporter.say(f"probe {game}: no F1 scores: {error}")
             return found
 
@@ -229,14 +229,14 @@ class _Probe:
 
 
 def atariari_scores(stages: list[Stage], train: FreshPlay, test: FreshPlay, seed: int) -> dict[str, Any]:
-    """Weighted F1; validation episodes come out of the training play, test episodes from other seeds."""
+    """Weighted F1; validation episodes are taken from the training play, test episodes from other seeds."""
     assert train.raw is not None
     assert test.raw is not None
     assert train.state is not None
     device = train.raw.device
     held_out = split_episodes(train.store.episode_ids, VALIDATION_FRACTION, seed)
     validates = torch.from_numpy(held_out).to(device)
-    # What validates stops the probes and has trained the supervised encoder, so it is not unseen either.
+    # Validation frames stop the probes and have trained the supervised encoder: they are not unseen either.
     unseen = torch.from_numpy(unseen_frames(train.frames(), test.frames())).to(device)
     names = train.state.names[: train.raw.shape[1]]
     scores = {}

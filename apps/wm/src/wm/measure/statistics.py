@@ -1,4 +1,4 @@
-"""Numbers about returns: bootstrap intervals."""
+"""Statistics of returns: bootstrap intervals."""
 
 import numpy as np
 
@@ -10,11 +10,12 @@ SEED = 0
 def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean (Efron 1979). values: float (N,).
 
-    Of few values it is too narrow: of 5 normal ones it holds the true mean in 8 of 10 cases, of 10 in 9.
+    With few values it is too narrow: with 5 normal ones it contains the true mean in 8 of 10 cases, with 10
+    in 9.
     """
     rng = np.random.default_rng(SEED)
     blocks = (rng.choice(values, size=(RESAMPLES // 100, len(values))).mean(1) for _ in range(100))
-    means = np.concatenate(list(blocks))  # the same as at once, which takes 80 kB for each value
+    means = np.concatenate(list(blocks))  # same as all at once, which takes 80 kB per value
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

@@ -1,4 +1,4 @@
-"""The supervised encoder: the run's, trained on the labels, for comparison only."""
+"""The supervised encoder: like the run's, but trained on the labels, for comparison only."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ FIT = FitConfig(steps=0, epochs=8, batch_size=128, learning_rate=1e-3, warmup=20
 
 
 def train_supervised(run: RunAtHand, play: FreshPlay, background: Tensor, *, seed: int) -> Encoder:
-    """An encoder of the run's shape that has learned to tell the labels of ``play``."""
+    """An encoder of the run's shape, trained to predict the labels of ``play``."""
     assert play.state is not None
     state, device = play.state, run.device
     encoder = Encoder(run.config.encoder, generator=generator(seed, "supervised")).to(device)

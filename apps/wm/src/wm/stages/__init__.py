@@ -1,4 +1,4 @@
-"""The stages of a run, in order. Each reads and writes artifacts and reports numbers beside a baseline."""
+"""The stages of a run, in order. Each reads and writes artifacts and reports numbers next to a baseline."""
 
 from wm.config import RunConfig
 from wm.stage import Stage, in_rounds

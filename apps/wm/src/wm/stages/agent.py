@@ -1,4 +1,4 @@
-"""The world model as a gym: reward and continue predictors from play, then actor and critic from dreams."""
+"""Trains reward and continue predictors on real play, then actor and critic in the world model's dreams."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -22,8 +22,8 @@ from wm.dreams import Dreamer
 from wm.stage import Context, Made, Stage
 from wm.windows import SPLITS, load_all_tokens, newest_windows, token_sampler
 
-# Rows of a transition. Longer windows would draw the one at an episode's end, and with it the end itself,
-# more rarely than the others by their length.
+# Rows in a transition. With longer windows the transition at an episode's end, and with it the end itself,
+# would be drawn less often than the others, by a factor of the window's length.
 TRANSITION = 2
 VALIDATION_BATCHES = 20
 
@@ -31,8 +31,8 @@ VALIDATION_BATCHES = 20
 def run(context: Context) -> Made:
     """Train predictors, then actor and critic; save all of them in one file.
 
-    In a later round whose codes are those of the round before, the predictors are also measured before, on
-    the play that is new to them: which of the points that their dreams have led to they foresee.
+    In a later round that keeps the codes of the round before, the predictors are also measured before
+    training, on the play that is new to them: do they predict the rewards that their dreams have led to?
     """
     tokens = load_all_tokens(context)
     quantizer = frozen_quantizer(context.layout, context.device)
@@ -57,7 +57,7 @@ def run(context: Context) -> Made:
 def _learn_to_predict(
     context: Context, agent: Agent, quantizer: HRVQ, tokens: dict[str, TokenTrajectories]
 ) -> dict[str, Any]:
-    """Train the predictors on real transitions; how well they do on those held out."""
+    """Train the predictors on real transitions; returns how well they do on held-out ones."""
     dream, fit_config = context.config.dream, context.config.train.predictors
 
     real, held_out = (
@@ -77,7 +77,7 @@ def _learn_to_predict(
 def _measure(
     context: Context, agent: Agent, quantizer: HRVQ, batches: Iterable[TokenBatch]
 ) -> dict[str, Any]:
-    """How well the predictors do on windows of play; empty without a batch."""
+    """How well the predictors do on windows of play; empty if there are none."""
     ends = context.config.dream.life_loss_ends
     real = [transitions(batch, quantizer, ends) for batch in batches]
     return evaluate_predictors(agent.reward, agent.continue_, real) if real else {}
@@ -120,7 +120,7 @@ def learn_to_play(
 
 
 def _agent(context: Context) -> Agent:
-    """A new agent, or a known one."""
+    """A new agent, or the known one to continue from."""
     known = context.known("agent")
     if known is not None:
         return load_agent(known).to(context.device).train()
@@ -130,7 +130,7 @@ def _agent(context: Context) -> Agent:
 
 
 def transitions(batch: TokenBatch, quantizer: HRVQ, life_loss_ends: bool) -> TransitionBatch:
-    """The real transitions of a batch of windows, side by side; a window never crosses an episode."""
+    """The real transitions of a batch of windows, as one batch; a window never crosses an episode's end."""
     tokens, tables = batch.tokens, quantizer.codebooks
     ended = batch.terminated[:, :-1]
     if life_loss_ends:
@@ -159,7 +159,7 @@ STAGE = Stage(
         config.collect.validation_fraction,
         config.rounds.newest_share,
         *config.rounds.renew,
-        # What such an agent learns from is not what it was in older versions.
+        # Older versions applied the reward transform elsewhere; this makes their agents out of date.
         *(["transform inside"] if config.predictor.reward_head == "two_hot" else []),
     ],
     run,

@@ -1,4 +1,4 @@
-"""The run's agent: the best of the last rounds' in games that are played for nothing else."""
+"""Chooses the run's agent: the best of the last rounds' agents, in games played only for this purpose."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from wm.stage import Context, Made, Stage
 
 
 def run(context: Context) -> Made:
-    """Let each candidate play the same games, and write down whose round it is."""
+    """Let each candidate play the same games, and record the round of the best."""
     config, root = context.config, context.layout.root
     seed = context.seed("choose") % 2**31
     rounds = candidate_rounds(config)
@@ -51,7 +51,7 @@ def run(context: Context) -> Made:
 
 
 def _play(context: Context, layout: Layout, index: int, game: str, seed: int) -> dict[str, Any]:
-    """Returns and lengths of whole games by one round's agent, who plays as in the evaluation."""
+    """Returns and lengths of whole games by one round's agent, playing as in the evaluation."""
     config = context.config
     return play_whole_games(
         context,
@@ -67,11 +67,11 @@ def _play(context: Context, layout: Layout, index: int, game: str, seed: int) ->
 def standings(returns: NDArray[np.float64]) -> NDArray[np.float64]:
     """How good each candidate is over all games, in standard deviations of a game's returns: float64 (C,).
 
-    Games have scores of their own size, so each game's are standardised over all its episodes; then every
-    game counts alike. With one game the order is that of the mean returns.
+    Games differ in the scale of their scores, so each game's returns are standardised over all its episodes;
+    every game then has the same weight. With one game the order is that of the mean returns.
 
     Args:
-        returns: float64 (C, G, E): of C candidates, in G games, E episodes each.
+        returns: float64 (C, G, E), of C candidates in G games with E episodes each.
     """
     centre = returns.mean((0, 2), keepdims=True)
     spread = returns.std((0, 2), keepdims=True)
@@ -81,12 +81,12 @@ def standings(returns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def best(standing: NDArray[np.float64]) -> int:
-    """Index of the highest, of equals the last: it has seen most."""
+    """Index of the highest; among equals the last, which has seen the most play."""
     return int(len(standing) - 1 - np.argmax(standing[::-1]))
 
 
 def with_choice(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:
-    """The stages of a run, with the choice before what is made from the chosen agent."""
+    """The stages of a run, with `choose` before the stages that use the chosen agent."""
     if not chooses(config):
         return tuple(stages)
     rounds = candidate_rounds(config)
@@ -105,7 +105,7 @@ STAGE = Stage(
         config.evaluate.temperature,
         config.evaluate.num_envs,
         config.collect.protocol,
-        *([config.evaluate.epsilon] if config.evaluate.epsilon else []),  # younger than the others
+        *([config.evaluate.epsilon] if config.evaluate.epsilon else []),  # added later than the others
     ],
     run,
     size="evaluate.num_envs",

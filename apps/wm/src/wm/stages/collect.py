@@ -1,4 +1,4 @@
-"""Real play to learn from."""
+"""Collects real play to train on."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from wm.stage import Context, Made, Stage
 
 
 def run(context: Context) -> Made:
-    """Collect every game; rows are exact in number and the same for the same seed.
+    """Collect an exact number of steps of every game, the same ones for the same seed.
 
-    Round 0 starts anew. A later one adds to the play before it, chosen by the agent of the round before. What
-    a round replaces, if it was played before, stays until the new play is whole.
+    Round 0 starts with no play. A later round adds to the play before it, with the previous round's agent. If
+    a round had been played before, its old play stays until the new play is complete.
     """
     config, metrics = context.config.collect, {}
     made: list[Path] = []
@@ -61,8 +61,8 @@ def run(context: Context) -> Made:
 
 
 def require_sources(config: RunConfig, layout: Layout) -> None:
-    """Raise ValueError where a game of a run that plays nothing itself has no recording, or one has that is
-    to be played.
+    """Raise ValueError if a run that plays nothing itself lacks a game's recording, or if there is one
+    of a game that is to be played.
     """
     for directory in map(layout.data, config.games):
         if config.collect.policy != "imported":
@@ -76,7 +76,7 @@ def require_sources(config: RunConfig, layout: Layout) -> None:
 
 
 def _imported(context: Context) -> Made:
-    """Take the recordings that `wm import` has put there as they are."""
+    """Use the recordings that `wm import` has put there, as they are."""
     made, metrics = [], {}
     for game in context.config.games:
         directory = context.layout.data(game)
@@ -99,10 +99,10 @@ def _imported(context: Context) -> Made:
 
 
 def _spare_recording(directory: Path) -> None:
-    """Raise ValueError if play that cannot be had again lies where play is to be collected."""
+    """Raise ValueError if a recording, which cannot be remade, is where play is to be collected."""
     try:
         recorded = FrameStore.open(directory, rounds=1).protocol is None
-    except ValueError:  # nothing is there, or nothing that could be read
+    except ValueError:  # nothing is there, or nothing readable
         return
     if recorded:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a code still shows: a view-only decoder, which no other stage reads."""
+"""Trains a decoder that shows what the codes retain; it is only for viewing, and no other stage reads it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +27,11 @@ from wm.stage import Context, Made, Stage
 
 METRIC_ROWS = 500
 METRIC_BATCH = 128
-FOREGROUND = 10.0  # gray levels from the background
+FOREGROUND = 10.0  # gray levels away from the background
 
 
 def run(context: Context) -> Made:
-    """Train one decoder to draw the newest frame from the levels so far or the embedding; measure each."""
+    """Train one decoder to draw the newest frame from the first levels or the embedding; measure each."""
     config, layout, device = context.config, context.layout, context.device
     quantizer = frozen_quantizer(layout, device)
     _, backgrounds = load_encoder(layout.encoder)
@@ -50,7 +50,7 @@ def run(context: Context) -> Made:
     fit_config = config.train.decoder
 
     def batch(step: int) -> DecoderBatch:
-        """Games equally likely, their training rows too, and every depth of the code."""
+        """Games, their training rows and the depths of the code, each drawn uniformly at random."""
         rng = np.random.default_rng([context.seed("decoder"), step])
         counts = rng.multinomial(fit_config.batch_size, np.full(len(train), 1 / len(train)))
         parts = []
@@ -73,7 +73,7 @@ def run(context: Context) -> Made:
 
 
 def decoder_config(config: RunConfig) -> DecoderConfig:
-    """The decoder that suits a run's encoder; nothing else of it is for a run to set."""
+    """The decoder that fits a run's encoder; a run has no other settings for it."""
     return DecoderConfig(embedding_dim=config.encoder.embedding_dim)
 
 
@@ -88,7 +88,7 @@ class Source:
     quantizer: HRVQ
 
     def batch(self, rows: NDArray[np.integer], depths: NDArray[np.integer]) -> DecoderBatch:
-        """The frames at ``rows``, each from ``depths`` + 1 levels; depth L is the embedding unquantized."""
+        """The frames at ``rows``, each with ``depths`` + 1 levels; depth L is the unquantized embedding."""
         device = self.background.device
         each = torch.arange(len(rows), device=device)
         vectors = self.vectors(rows)[each, send(torch.from_numpy(depths), device)]
@@ -96,7 +96,7 @@ class Source:
         return DecoderBatch(vectors, frames, self.background.expand(len(rows), -1, -1))
 
     def vectors(self, rows: NDArray[np.integer]) -> Tensor:
-        """After each level, then unquantized: float32 (N, L + 1, D) on the quantizer's device."""
+        """Vectors after each level, then unquantized: float32 (N, L + 1, D) on the quantizer's device."""
         index, device = torch.from_numpy(rows), self.background.device
         levels = self.quantizer.level_embeddings(send(self.tokens[index].long(), device))
         return torch.cat([levels.cumsum(-2), send(self.embeddings[index, None], device)], 1)
@@ -104,12 +104,13 @@ class Source:
 
 @torch.inference_mode()
 def errors(decoder: Decoder, source: Source, rows: NDArray[np.integer]) -> dict[str, Any]:
-    """Root mean squared errors in gray levels, over all pixels and over those that leave the background.
+    """Root mean squared errors in gray levels, over all pixels and over those off the background.
 
-    ``rmse`` and ``foreground_rmse`` have an entry after each level and one for the embedding; the same with
-    ``background_`` before it is what drawing nothing but the background costs.
+    ``rmse`` and ``foreground_rmse`` have an entry per level and one for the embedding; prefixed with
+    ``background_``, they are the errors of drawing only the background.
     """
-    # Over all pixels and over the foreground's: (2, L + 2), the background as one more picture; and (2,).
+    # Sums over all pixels and over the foreground's: (2, L + 2), with the background as one more picture; and
+    # the numbers of these pixels: (2,).
     sums, pixels = torch.zeros((), dtype=torch.float64), torch.zeros(2, dtype=torch.int64)
     for start in range(0, len(rows), METRIC_BATCH):
         part = rows[start : start + METRIC_BATCH]

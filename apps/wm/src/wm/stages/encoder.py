@@ -1,4 +1,4 @@
-"""Frames to embeddings: temporal InfoNCE on stretches of play, and every frame embedded."""
+"""Frames to embeddings: trains the encoder by temporal InfoNCE on clips, then embeds every frame."""
 
 import time
 from collections.abc import Iterator
@@ -30,13 +30,13 @@ from wm.windows import newest_rows
 
 METRIC_ROWS = 4000
 METRIC_PAIRS = 20_000
-HEAD_START_STEPS = 100  # of the new heads, where a known encoder is trained on
+HEAD_START_STEPS = 100  # in which only the new heads learn, if a known encoder is trained further
 
 
 def run(context: Context) -> Made:
     """Train one encoder on all games, save it with their backgrounds, embed every frame.
 
-    A known encoder is trained on, or kept.
+    A known encoder is trained further, or kept.
     """
     config, layout, device = context.config, context.layout, context.device
     stores = {game: layout.frames(game) for game in config.games}
@@ -80,7 +80,7 @@ def run(context: Context) -> Made:
 
 
 def _keep(context: Context, known: Path, stores: dict[str, FrameStore]) -> Made:
-    """A known encoder; the embeddings of the round before, if there is one, and those of the frames since."""
+    """Keep a known encoder and the embeddings of the round before, if any; embed only the frames since."""
     encoder, seen = load_encoder(known)
     backgrounds = {game: seen[game] if game in seen else _background(store) for game, store in stores.items()}
     save_encoder(context.layout.encoder, encoder, backgrounds)
@@ -121,7 +121,7 @@ def _embed(
     game: str,
     known: Tensor | None = None,
 ) -> None:
-    """Write the embeddings of all rows; the first of them may be known."""
+    """Write the embeddings of all rows; those of the first rows may already be known."""
     done, began = 0 if known is None else len(known), time.monotonic()
     with context.reporter.task(f"embed {game}", len(store), done) as task:
 
@@ -138,7 +138,7 @@ def _embed(
             num_frames=len(store),
             config={"game": game},
         )
-    if context.previous is not None:  # by far the most of what it costs to have other tokens
+    if context.previous is not None:  # by far the largest cost of changing the tokens
         seconds = time.monotonic() - began
         context.reporter.say(f"{context.stage}: {game}, {len(store) - done} rows embedded in {seconds:.1f} s")
 

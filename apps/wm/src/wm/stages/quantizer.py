@@ -1,4 +1,4 @@
-"""Embeddings to tokens: codebooks fitted to frozen embeddings, and every frame's tokens."""
+"""Embeddings to tokens: fits codebooks to frozen embeddings, then tokenises every frame."""
 
 import time
 from typing import Any
@@ -47,14 +47,14 @@ def run(context: Context) -> Made:
 
 
 def _fit(context: Context, train: Tensor) -> HRVQ:
-    """New codes, by k-means on the embeddings of training rows."""
+    """New codes, by k-means on the embeddings of the training rows."""
     config = context.config
     quantizer = HRVQ(config.hrvq).to(context.device)
     epochs, levels = config.quantize.epochs, config.hrvq.levels
     with context.reporter.task("hrvq", epochs * levels + config.quantize.refine) as task:
 
         def progress(done: FitProgress) -> None:
-            together = done.level == levels  # whose first pass only counts what it begins with
+            together = done.level == levels  # the first such pass only measures the starting point
             which = "all levels" if together else f"level {done.level}"
             task.text = f"{which}  distortion {done.distortion:.4f}"
             task.update(done.level * epochs + done.epoch + (0 if together else 1))
@@ -71,21 +71,21 @@ def _fit(context: Context, train: Tensor) -> HRVQ:
 
 
 def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) -> None:
-    """Move the codes after an encoder that was trained on, by moving averages: a code keeps its meaning.
+    """Let the codes follow an encoder that was trained further, by moving averages: a code keeps its meaning.
 
-    A fit from nothing would give better codes, and a world model that has to start again. As everywhere,
-    ``rounds.newest_share`` of the rows is of the newest play: codes that random play fitted are far from what
-    the agent sees.
+    A fit from scratch would give better codes, but the world model would have to start again. As everywhere,
+    ``rounds.newest_share`` of the rows are from the newest play: codes fitted to random play are far from
+    what the agent sees.
 
     Args:
         train: float32 (N, D), the training rows of all games.
-        recent: bool (N,), which of them are of the newest play.
+        recent: bool (N,), which of them are from the newest play.
     """
     config = context.config
     size, share = config.quantize.batch_size, config.rounds.newest_share
     rng = context.generator(context.stage)
     fresh = recent.nonzero()[:, 0] if recent.any() else torch.arange(len(train))
-    updates = -(-len(train) // size)  # in an epoch
+    updates = -(-len(train) // size)  # per epoch
     quantizer.train()
     with context.reporter.task(context.stage, config.quantize.epochs) as task:
         for epoch in range(config.quantize.epochs):
@@ -93,7 +93,7 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
                 rows = torch.randint(len(train), (size,), generator=rng)
                 newer = fresh[torch.randint(len(fresh), (size,), generator=rng)]
                 rows = torch.where(torch.rand(size, generator=rng) < share, newer, rows)
-                # Of several processes only the first is here.
+                # With several processes, only the first runs this.
                 quantizer.update(train[rows].to(context.device), across_ranks=False)
             task.update(epoch + 1)
     followed = 1 - config.hrvq.decay ** (updates * config.quantize.epochs)
@@ -104,7 +104,7 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
 
 
 def _tokenise(context: Context, quantizer: HRVQ, embeddings: Tensor, game: str) -> Tensor:
-    """Tokens of every row; those of the rounds before are known where encoder and codes were kept."""
+    """Tokens of every row; those of earlier rounds are reused if encoder and codes were kept."""
     known = torch.empty(0, quantizer.config.levels, dtype=torch.int16)
     if context.previous is not None and not context.config.rounds.encoder_steps:
         known = torch.from_numpy(load_tokens(context.previous.tokens(game)).tokens)
@@ -139,7 +139,9 @@ def trajectories(store: FrameStore, tokens: Tensor) -> TokenTrajectories:
 def _health(
     quantizer: HRVQ, embeddings: Tensor, tokens: Tensor, episode_ids: np.ndarray
 ) -> dict[str, list[float]]:
-    """Per level, on validation rows: codes used, perplexity, how often a token stays, explained variance."""
+    """Per level, on validation rows: share of codes used, perplexity, how often a token stays the same,
+    explained variance.
+    """
     tokens, codes = tokens.long(), quantizer.config.codes_per_level
     device = quantizer.codebooks[0].device
     left = distortion(embeddings, quantizer.level_embeddings(tokens.to(device)).cpu())

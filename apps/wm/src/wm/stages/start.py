@@ -16,7 +16,7 @@ from wm.run import Layout, Manifest
 from wm.settings import unstructure
 from wm.stage import Context, Made, Stage
 
-# The settings that a part is made from, by section or one by one: what is taken keeps those it was made with.
+# The settings that a part depends on, as whole sections or single settings: a part taken over keeps its own.
 SETTINGS = {
     "encoder": ("encoder",),
     "hrvq": ("hrvq",),
@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 def run(context: Context) -> Made:
-    """Copy the parts, once: what becomes of the other run later does not reach this one."""
+    """Copy the parts once: later changes to the other run do not affect this one."""
     start, target = context.config.start, context.layout.start
     theirs, source = open_run(Path(start.run).absolute())
     made = [_copy(source.config, target.config)]
@@ -44,11 +44,11 @@ def _copy(source: Path, target: Path) -> Path:
 
 
 def check(config: RunConfig, layout: Layout) -> None:
-    """Whether the run can begin with the parts that it is to begin with, or has begun with.
+    """Check that the run can start from the parts that it is to start from, or has started from.
 
     Raises:
-        ValueError: the other run is none, is this one, lacks a part, made it from other settings or made it
-            before its own changed.
+        ValueError: the other run is not a run, is this run itself, lacks a part, made it with other settings,
+            or made it before its own settings changed.
     """
     start = config.start
     if not start.taken:
@@ -61,7 +61,7 @@ def check(config: RunConfig, layout: Layout) -> None:
     else:
         if Path(start.run).resolve() == layout.root.resolve():
             raise ValueError(f"start.run is {start.run}, this run itself; give another run's directory")
-        # Said in full: it is relative to where the run was begun, which may have been elsewhere.
+        # Absolute, so that errors show the full path: a relative one depends on where `wm` is started.
         theirs, source = open_run(Path(start.run).absolute())
         for part in start.taken:
             path = getattr(source, part)
@@ -77,14 +77,14 @@ def check(config: RunConfig, layout: Layout) -> None:
 
 
 def _require_current(theirs: RunConfig, source: Layout, parts: Sequence[str], run: str) -> None:
-    """Raise ValueError where a part, or what it was made from, is not of the settings that its run has now:
-    these would stand in the new run as if the part had been made from them.
+    """Raise ValueError if a part, or any of its inputs, was made with other settings than its run has now:
+    the new run would list the latter as if the part had been made with them.
     """
     from wm.stages import stages_of  # which imports this module
 
     stages = stages_of(theirs)
     suffix = round_suffix(round_of(source, theirs), theirs.rounds.count)
-    last = parts[-1] + suffix  # the other parts are among what it was made from
+    last = parts[-1] + suffix  # the other parts are among its inputs
     names = inputs_of(last, stages) | {last}
     taken = [stage for stage in stages if stage.name in names]
     if old := outdated(taken, theirs, Manifest(source)):
@@ -99,7 +99,7 @@ def _require_equal(ours: RunConfig, theirs: RunConfig, name: str, part: str, *, 
     mine, other = (unstructure(getattr(config, section)) for config in (ours, theirs))
     for key in [only] if only else sorted(mine.keys() | other.keys()):
         if mine.get(key) != other.get(key):
-            # A run that is there, as of a recording, has settings that hold without --preset too.
+            # An existing run, such as one of a recording, has its own settings even without --preset.
             as_it_has = command("--set", f"{section}.{key}={json.dumps(other.get(key))}")
             way = f"give {as_it_has}" if goes_on else "leave --preset and this setting out"
             less = "" if part == "encoder" else ", or set start.parts to take less"
@@ -110,7 +110,7 @@ def _require_equal(ours: RunConfig, theirs: RunConfig, name: str, part: str, *, 
 
 
 def with_start(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:
-    """The stages of a run, with this one first, if it begins with another run's parts."""
+    """The stages of a run, with this one first if the run starts from another run's parts."""
     taken = config.start.taken
     if not taken:
         return tuple(stages)

@@ -1,4 +1,4 @@
-"""Tokens to a model of the game."""
+"""Tokens to a world model of the game."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -26,10 +26,10 @@ VALIDATION_BATCHES = 40
 
 
 def run(context: Context) -> Made:
-    """Train the world model on windows of the training episodes; measure it on the others.
+    """Train the world model on windows of the training episodes; measure it on the validation episodes.
 
-    In a later round whose codes are those of the round before, it is also measured before, on the play that
-    is new to it: how well it foresees where its dreams have led the policy.
+    In a later round that keeps the codes of the round before, it is also measured before training, on the
+    play that is new to it: how well does it predict the play that its own dreams have led to?
     """
     config, layout, device = context.config, context.layout, context.device
     fit_config, length = config.train.worldmodel, config.windows.length
@@ -78,7 +78,7 @@ def run(context: Context) -> Made:
 
 
 def _measure(context: Context, model: WorldModel, batches: Iterable[TokenBatch]) -> dict[str, Any]:
-    """Every level's predictions by game and of all games; empty without a batch."""
+    """Metrics of every level's predictions, by game and over all games; empty without a batch."""
     config, device = context.config, context.device
     batches = list(batches)
     if not batches:

@@ -1,4 +1,4 @@
-"""Tokens shown by what was recorded, which needs no decoder and shows just what a code stands for."""
+"""Tokens drawn from recorded frames, which needs no decoder and shows exactly what a code stands for."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -14,7 +14,7 @@ from wm.opened import OpenedRun
 from wm.run import Layout
 from wm.view.viewer import Drawer, Viewer
 
-_MOST = 16  # frames in a mean: of more it shows no more
+_MOST = 16  # frames in a mean; more would not show more
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Album:
         codebooks: of each level float32 (K, D).
         tokens: integer (N, L), row for row of the frames.
         store: the frames of the one game it draws.
-        background: float32 (84, 84), drawn where no level is.
+        background: float32 (84, 84), drawn for no level.
     """
 
     codebooks: tuple[Tensor, ...]
@@ -49,7 +49,7 @@ class Album:
         )
 
     def draw(self, tokens: Tensor, game: str) -> Tensor:
-        """As `Drawer.draw`, from what was recorded."""
+        """As `Drawer.draw`, from recorded frames."""
         if game != self.store.game:
             raise ValueError(f"these are frames of {self.store.game}; give its name, not {game}")
         return torch.stack([self._levels(row) for row in tokens.tolist()])
@@ -58,8 +58,8 @@ class Album:
         """One row of tokens after no level and after each, (L + 1, 84, 84)."""
         drawn, rows = [self.background.cpu()], np.arange(len(self.tokens))
         for level, (table, code) in enumerate(zip(self.codebooks, codes, strict=True)):
-            # Of the frames that share the levels above, those of the code asked for; if none has it, of the
-            # code nearest to it.
+            # Of the frames that share the codes of the coarser levels, those with the code asked for; if none
+            # has it, those with the nearest code.
             away = (table - table[code]).square().sum(1).cpu().numpy()[self.tokens[rows, level]]
             rows = rows[away == away.min()]
             some = rows[:: -(-len(rows) // _MOST)]

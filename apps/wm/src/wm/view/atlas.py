@@ -1,4 +1,4 @@
-"""`wm atlas`: what each code stands for, who uses it, and how much of the code the games share."""
+"""`wm atlas`: what each code stands for, which games use it, and how much of the code the games share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from wm.reporter import Reporter
 from wm.run import Layout
 from wm.view.viewer import Viewer
 
-CANDIDATES = 24  # nearest frames among which examples of different moments are looked for
+CANDIDATES = 24  # nearest frames per example, searched for different moments
 APART = 60  # rows; nearer frames of one episode count as one moment
 AT_LEAST = 1e-4  # share of a game's frames that makes it a user of a code
 
@@ -27,10 +27,10 @@ class Code:
     """One code of a level, E examples.
 
     Args:
-        counts: int64 (games,), frames of each game that chose it.
+        counts: int64 (games,), frames of each game that have it.
         games: index of the game of each example, (E,).
         examples: uint8 (E, 84, 84), real frames, the nearest to the code first.
-        drawn: float32 (L + 1, 84, 84), the first example drawn from no level, L0, L0-1 and so on.
+        drawn: float32 (L + 1, 84, 84), the first example drawn from no level, from L0, from L0-1 and so on.
         added: float32 (84, 84), what this code changes in the drawn frame, on average over the examples.
     """
 
@@ -55,7 +55,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How alike the games use each level: see `hrvq.sharing`. L levels, G games."""
+    """How similarly the games use each level: see `hrvq.sharing`. L levels, G games."""
 
     usage: Tensor  # (L, G)
     shared: Tensor  # (L,)
@@ -83,7 +83,7 @@ def read_atlas(
     seed: int,
     reporter: Reporter,
 ) -> Atlas:
-    """Everything of a run's codes, over all collected frames of all its games."""
+    """Everything about a run's codes, over all collected frames of all its games."""
     play = Play.open(layout, games)
     nearest = hrvq.atlas(
         viewer.quantizer,
@@ -180,12 +180,12 @@ class Play:
 
 
 def different(candidates: Tensor, episodes: Tensor, count: int) -> Tensor:
-    """Of rows, best first and -1 for none, the best ``count`` that show different moments.
+    """The best ``count`` of the candidate rows (best first, -1 for none) that show different moments.
 
-    First one of each episode, then others far enough from those chosen, then whatever is left.
+    First the best of each episode, then others far enough from those chosen, then whatever is left.
     """
     rows = [int(row) for row in candidates if row >= 0]
-    first = {int(episodes[row]): row for row in reversed(rows)}  # an episode's nearest is written last
+    first = {int(episodes[row]): row for row in reversed(rows)}  # an episode's best row is stored last
     chosen = [row for row in rows if row in first.values()]
     for row in rows:
         if all(abs(row - other) > APART or episodes[row] != episodes[other] for other in chosen):

@@ -1,4 +1,4 @@
-"""The page of `wm atlas`: one HTML file that needs nothing but itself."""
+"""The page of `wm atlas`: one self-contained HTML file."""
 
 from collections.abc import Iterator, Sequence
 from html import escape

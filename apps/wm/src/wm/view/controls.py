@@ -13,8 +13,8 @@ _TURNED = {"UP": "RIGHT", "DOWN": "LEFT", "RIGHT": "UP", "LEFT": "DOWN"}
 class Controls:
     """Which action the keys pressed so far mean, step by step.
 
-    A terminal tells when a key goes down, again and again while it stays there, and never when it comes up.
-    So a key counts for a few steps, and keys that come within these are held together.
+    A terminal reports when a key goes down, repeatedly while it is held, and never when it is released. So a
+    key press counts for a few steps, and keys pressed within these count as held together.
 
     Args:
         allowed: bool (18,), the game's own actions.
@@ -35,16 +35,16 @@ class Controls:
         self._left[name] = self._hold
 
     def next_action(self) -> int:
-        """The action of the next step, an id of the 18; a step then has passed."""
+        """The action of the next step, an id of the 18; each call counts as one step."""
         action = action_for(list(self._left), self._allowed)
         self._left = {name: left - 1 for name, left in self._left.items() if left > 1}
         return ACTION_NAMES.index(action)
 
 
 def action_for(held: Sequence[str], allowed: set[str]) -> str:
-    """The allowed action that says most of what is held, in doubt the newest of it; NOOP if none does.
+    """The allowed action that covers most of what is held, if in doubt the newest of it; NOOP if none does.
 
-    Where a game's actions have one axis only, the keys of the other move along it too: up is right, which in
+    If a game's actions have only one axis, the keys of the other move along it too: up is right, which in
     Pong is up on the screen.
 
     Args:

@@ -1,4 +1,4 @@
-"""`wm dream`: a dream as a film, each step drawn level by level beside what the agent did and expects."""
+"""`wm dream`: a dream as a film, each step drawn level by level, with the agent's action and predictions."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -41,7 +41,7 @@ def film_run(
 ) -> None:
     """What `wm dream` does: dream, draw, write the film.
 
-    ``recorded`` draws it from recorded frames.
+    With ``recorded``, it is drawn from recorded frames.
 
     Raises:
         ValueError: the run has no such game, agent or decoder, or an artifact is missing or damaged.
@@ -98,7 +98,7 @@ def _picture(
 
 
 def _canvas(levels: int) -> Image.Image:
-    columns = max(levels, 2)  # what stands above and below them needs the room of two
+    columns = max(levels, 2)  # the text above and below needs the width of two
     width = 2 * MARGIN + 84 * BIG + MARGIN + columns * 84 * SMALL + (columns - 1) * GAP
     return Image.new("RGB", (width, HEAD + 84 * BIG + FOOT), PAPER)
 
@@ -116,7 +116,7 @@ def _head(pen: ImageDraw.ImageDraw, width: int, game: str, step: int, context: i
 def _foot(
     pen: ImageDraw.ImageDraw, canvas: Image.Image, dream: WatchedDream, step: int, total: float
 ) -> None:
-    """The action that led here, what it brought, whether the game goes on; then rewards over time."""
+    """The action that led here, its predicted reward, whether the game continues; then rewards over time."""
     context, top = len(dream.real), HEAD + 84 * BIG + 12
     columns = [MARGIN, MARGIN + 190, MARGIN + 320, MARGIN + 450, MARGIN + 580]
     action = ACTION_NAMES[int(dream.actions[step - 1])] if step else "-"
@@ -131,7 +131,7 @@ def _foot(
     for left, (name, value, colour) in zip(columns, cells, strict=False):
         pen.text((left, top), name, FAINT, font(13))
         pen.text((left, top + 16), value, colour, font(20))
-    # The whole dream on one line, the steps so far drawn in.
+    # A time line of the whole dream, with the rewards of the steps so far.
     left, right, middle = columns[-1], canvas.width - MARGIN, top + 24
     pen.line((left, middle, right, middle), LINE, 1)
     places = np.linspace(left, right, len(dream.rewards) + 1)

@@ -30,9 +30,9 @@ MARGIN, HEAD, FOOT = 16, 40, 56
 def film_games(
     opened: OpenedRun, result: dict[str, Any], recorded: dict[str, RecordedPolicy], directory: Path
 ) -> None:
-    """Film the agent's best and median episodes into ``directory``, each beside its dream.
+    """Film the agent's best and median episodes into ``directory``, each next to its dream.
 
-    ``result`` and ``recorded`` are what `evaluate_games` returned and left of the agent's play.
+    ``result`` is what `evaluate_games` returned, ``recorded`` the agent's play that it left there.
     """
     played = result["protocol"]
     episodes, seed = played["episodes"], played["seed"]
@@ -94,7 +94,7 @@ def draw_episode(
 
 
 def running_scores(film: EpisodeFilm, dream: DreamedEpisode) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The score at every step as it was and as the dream has it, (T,) each, in the dream's unit."""
+    """The real score and the dream's at every step, (T,) each, in the dream's unit."""
     known = np.sign(film.rewards) if dream.signs else np.asarray(film.rewards)
     expected = np.concatenate([known[: dream.context], dream.rewards.numpy()])
     return np.cumsum(known), np.cumsum(expected)

@@ -1,4 +1,4 @@
-"""Films: pictures of steps as a GIF, which shows anywhere, or as an mp4, which is sharper and smaller."""
+"""Films: pictures of steps as a GIF, which plays anywhere, or as an mp4, which is sharper and smaller."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -10,8 +10,8 @@ from PIL import Image
 
 from wm.files import written_whole
 
-MILLISECONDS = 100  # per step of a GIF; the game itself takes 67, as a video does
-SAMPLED = 8  # pictures whose colours are those of a GIF
+MILLISECONDS = 100  # per step of a GIF; the game itself takes 67, and so does a video
+SAMPLED = 8  # at least this many pictures, if there are, make a GIF's palette
 
 Draw = Callable[[range], Iterator[Image.Image]]
 """Draws a picture of each of the steps."""
@@ -23,7 +23,7 @@ def videos() -> bool:
 
 
 def require_film(path: Path | None) -> None:
-    """Raise ValueError if the file's name is of no kind of film, or of one that cannot be written here."""
+    """Raise ValueError if the file's name is not that of a film, or of one that cannot be written here."""
     if path is None or path.suffix.lower() == ".gif":
         return
     if path.suffix.lower() != ".mp4":
@@ -51,14 +51,14 @@ def write_film(path: Path, draw: Draw, steps: range, drawn: Callable[[], object]
 
 
 def sampled(steps: range) -> range:
-    """About eight of the steps."""
+    """Eight to fifteen of the steps, evenly spaced; all if there are fewer."""
     return steps[:: max(1, len(steps) // SAMPLED)]
 
 
 def _write_gif(path: Path, pictures: Iterator[Image.Image], sample: Iterator[Image.Image]) -> None:
-    """A film that repeats; one palette for all pictures, that of the sample, so nothing flickers.
+    """A looping GIF with one palette for all pictures, made from the sample, so that nothing flickers.
 
-    Of each picture no more is kept than a byte a pixel.
+    Only one byte per pixel of each picture is kept in memory.
     """
     colours = Image.fromarray(np.concatenate([np.asarray(picture) for picture in sample]))
     palette = colours.quantize(255, method=Image.Quantize.MEDIANCUT)

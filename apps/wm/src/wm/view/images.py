@@ -24,7 +24,7 @@ def to_bytes(gray: NDArray[np.floating]) -> Pixels:
 
 
 def tint(difference: NDArray[np.floating]) -> Pixels:
-    """What was added in warm colours, what was taken away in cold ones, on near-black.
+    """A difference in colour, on near-black: what was added is warm, what was taken away is cold.
 
     Args:
         difference: gray levels (..., H, W).
@@ -55,7 +55,7 @@ def coarse(gray: NDArray[np.floating]) -> Pixels:
 
 
 def data_uri(pixels: NDArray[np.uint8]) -> str:
-    """A PNG as text that stands in for its address: uint8 (H, W) gray or (H, W, 3), few colours."""
+    """A PNG as a data URI, from uint8 (H, W) gray or (H, W, 3) with few colours."""
     file = io.BytesIO()
     image = Image.fromarray(pixels)
     (image if pixels.ndim == 2 else image.quantize(64)).save(file, "PNG", optimize=True)

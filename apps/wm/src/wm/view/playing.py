@@ -19,8 +19,8 @@ from wm.view.terminal import HalfBlocks, keyboard, require_terminal
 from wm.view.viewer import Drawer
 from wm.view.watching import DreamedGame, one_more, unit_of_rewards
 
-HOLD = 3  # steps that a key counts for
-SIDE, LINES = 84, 3  # of a frame, and of what is said below it
+HOLD = 3  # steps for which a key press counts
+SIDE, LINES = 84, 3  # pixels of a frame's side, and lines of text below it
 MOVES = {"w": "UP", "a": "LEFT", "s": "DOWN", "d": "RIGHT", " ": "FIRE"} | {
     way: way.upper() for way in ("up", "down", "left", "right")
 }
@@ -37,14 +37,14 @@ def play_run(
     recorded: bool,
     seed: int,
 ) -> None:
-    """What `wm play` does: dream, show, and take keys until it is told to stop.
+    """What `wm play` does: dream, show, and read keys until told to stop.
 
     Raises:
         ValueError: there is no terminal or it is too small, the run has no such game, agent or decoder, or an
             artifact is missing or damaged.
     """
     require_film(out)
-    require_terminal()  # said before any weights are read
+    require_terminal()  # checked before any weights are read
     console = opened.console
     if console.no_color or console.color_system is None:
         raise ValueError(
@@ -53,9 +53,9 @@ def play_run(
         )
     dreamed = DreamedGame.load(opened, game, seed=seed)
     session = Session(dreamed, drawer_of(opened, dreamed.game, recorded=recorded), agent_plays=agent)
-    first = session.view(console)  # a terminal too small is said before the screen is taken
+    first = session.view(console)  # a terminal too small is reported before the screen is taken
     with (
-        deferred_interrupt() as stopped,  # SIGTERM, too, gives the screen back and keeps what was played
+        deferred_interrupt() as stopped,  # SIGTERM, too, restores the screen and keeps what was played
         keyboard() as read,
         Live(first, console=console, screen=True, auto_refresh=False) as live,
     ):
@@ -64,7 +64,7 @@ def play_run(
             try:
                 live.update(session.view(console), refresh=True)
                 fits = True
-            except TooSmallError as error:  # made so meanwhile: the dream waits
+            except TooSmallError as error:  # resized meanwhile: the dream waits
                 live.update(Text(str(error)), refresh=True)
                 fits = False
             for key in read(due):
@@ -86,11 +86,11 @@ class TooSmallError(ValueError):
 
 
 class Session:
-    """Someone at the keyboard, and the dream.
+    """The player at the keyboard, and the dream.
 
     Args:
         dreamed: the game.
-        drawer: shows it.
+        drawer: draws it.
         agent_plays: whether the agent has the first move.
     """
 
@@ -106,7 +106,7 @@ class Session:
         self._controls = Controls(self.dreamed.mask.cpu().numpy(), HOLD)
 
     def press(self, key: str) -> None:
-        """Do what a key asks for; others are ignored. A move takes over from the agent."""
+        """Do what a key asks for; unknown keys are ignored. A move takes over from the agent."""
         if key in MOVES:
             self._controls.press(MOVES[key])
             self.agent_plays = False
@@ -131,7 +131,7 @@ class Session:
         return Group(HalfBlocks(frame), self._said())
 
     def _said(self) -> Text:
-        """Who plays, the last action and what is expected of it."""
+        """Who plays, the last action and what is predicted for it."""
         dream, who = self.dream, "the agent plays" if self.agent_plays else "you play"
         text = Text(f"{self.dreamed.game}, step {len(dream.rewards)}, {who}\n", no_wrap=True)
         action = ACTION_NAMES[int(dream.actions[-1])] if len(dream.actions) else "-"
@@ -142,10 +142,10 @@ class Session:
 
 
 def fitting(frame: Pixels, terminal: ConsoleDimensions) -> Pixels:
-    """The frame in the largest size that the terminal has room for: doubled, whole or halved.
+    """The frame in the largest size that the terminal has room for: doubled, unchanged or halved.
 
     Raises:
-        TooSmallError: it has room for none.
+        TooSmallError: it has no room even for the smallest.
     """
     width, height = terminal.width, 2 * (terminal.height - LINES)
     if width >= 2 * SIDE and height >= 2 * SIDE:

@@ -1,4 +1,4 @@
-"""The best and the median episode of an evaluation, seen again, and the same actions dreamed."""
+"""The best and the median episode of an evaluation, played again, and the same actions in a dream."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,9 +20,9 @@ class EpisodeFilm:
     """One real episode of T observations.
 
     Args:
-        frames: uint8 (84, 84) each, what the agent saw last.
-        rewards: T, brought by the action before.
-        actions: T, the last of no meaning.
+        frames: T, uint8 (84, 84) each, the newest frame of each observation.
+        rewards: T, each the result of the action before.
+        actions: T, the last one without meaning.
     """
 
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class EpisodeFilm:
 
 
 def best_and_median(returns: Sequence[float]) -> dict[str, int]:
-    """Numbers of the episode with the highest return and of the (lower) median one; of equals the first."""
+    """Indices of the episode with the highest return and of the (lower) median one; of equals the first."""
     ordered = sorted(returns)
     wanted = {"best": ordered[-1], "median": ordered[(len(ordered) - 1) // 2]}
     return {name: returns.index(value) for name, value in wanted.items()}
@@ -77,7 +77,7 @@ class DreamedEpisode:
     Args:
         tokens: int64 (T, L); the first C are real.
         rewards: float32 (T - C,), predicted.
-        signs: whether those are of signs, each reward counted as 1.
+        signs: whether these are signs, each reward counted as 1.
     """
 
     tokens: Tensor
@@ -90,7 +90,7 @@ class DreamedEpisode:
 def dream_again(
     imagination: Imagination, encoder: Encoder, background: Tensor, film: EpisodeFilm, rng: torch.Generator
 ) -> DreamedEpisode:
-    """Dream an episode: its beginning is real, then only its actions are.
+    """Dream an episode: its beginning is real, and after that only its actions.
 
     Raises:
         ValueError: the episode is shorter than a dream's context.
@@ -103,7 +103,7 @@ def dream_again(
     stacks = np.lib.stride_tricks.sliding_window_view(seen, 4, axis=0).transpose(0, 3, 1, 2)
     tokens = imagination.quantizer.encode(embed(encoder, np.ascontiguousarray(stacks), background))
     chosen = torch.tensor([film.actions[: length - 1]], device=tokens.device)
-    last = context - 1  # real moment, from which the dream goes on
+    last = context - 1  # the last real step, from which the dream continues
     policy = replay_policy(chosen[:, last:])
     tokens, actions = imagination.dream_on(tokens[None], chosen[:, :last], policy, length - context, rng)
     rewards, _ = imagination.judge(tokens[:, last:], actions[:, last:])

@@ -23,7 +23,7 @@ _PRESSED = re.compile(rb"\x1b[\[O]([ABCD])|\x1b\[[0-9;]*[~A-Z]|([\x00-\x7f])")
 
 
 class HalfBlocks:
-    """A frame as text: a character shows two pixels, the upper one as its ink, the lower one as its paper.
+    """A frame as text: each character shows two pixels, the upper as its colour, the lower as its background.
 
     Args:
         frame: uint8 (H, W), H even.
@@ -33,7 +33,7 @@ class HalfBlocks:
         self.frame = frame
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The rows, neighbours that look alike joined."""
+        """The rows, with equal neighbours joined."""
         for upper, lower in zip(self.frame[::2].tolist(), self.frame[1::2].tolist(), strict=True):
             for pair, run in groupby(zip(upper, lower, strict=True)):
                 yield Segment("▀" * len(list(run)), _style(*pair))
@@ -46,10 +46,10 @@ def _style(upper: int, lower: int) -> Style:
 
 
 def require_terminal() -> None:
-    """Say so if keys cannot be read.
+    """Check that keys can be read.
 
     Raises:
-        ValueError: there is no terminal, or none of the kind that can be asked.
+        ValueError: there is no terminal, or keys cannot be read from it.
     """
     if find_spec("termios") is None:
         raise ValueError(
@@ -61,14 +61,14 @@ def require_terminal() -> None:
 
 @contextmanager
 def keyboard() -> Iterator[Callable[[float], list[str]]]:
-    """Keys one by one, unseen and without Enter; afterwards the terminal is as it was.
+    """Reads keys one by one, without echo or Enter; restores the terminal afterwards.
 
     Yields a function that waits until a time (``time.monotonic``) and returns what was pressed by then:
-    up, down, right, left, or the character in lower case. Ctrl-C is the key "q", as is a terminal that is
-    gone: as a signal it could fall between any two lines, also those that take or give back the screen.
+    up, down, right, left, or the character in lower case. Ctrl-C is the key "q", and so is a terminal that
+    is gone: as a signal, Ctrl-C could come between any two lines, even those that take or restore the screen.
 
     Raises:
-        ValueError: `require_terminal`.
+        ValueError: as for `require_terminal`.
     """
     require_terminal()
     import termios
@@ -79,7 +79,7 @@ def keyboard() -> Iterator[Callable[[float], list[str]]]:
 
     def read(until: float) -> list[str]:
         received = b""
-        # Once at least: a dream slower than it should be still listens.
+        # At least once, so that a dream that is too slow still reads keys.
         while select.select([descriptor], [], [], max(0.0, until - time.monotonic()))[0]:
             data = os.read(descriptor, 1024)
             if not data:
@@ -98,7 +98,7 @@ def keyboard() -> Iterator[Callable[[float], list[str]]]:
 
 
 def pressed(received: bytes) -> list[str]:
-    """The keys that these bytes of a terminal stand for; unknown sequences stand for none."""
+    """The keys that these bytes from a terminal stand for; unknown sequences are ignored."""
     keys = (
         _ARROWS.get(arrow) or character.decode().lower() for arrow, character in _PRESSED.findall(received)
     )

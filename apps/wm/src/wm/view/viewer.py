@@ -1,4 +1,4 @@
-"""Tokens drawn as frames, coarse to fine. Only for looking: nothing learns from these pictures."""
+"""Tokens drawn as frames, coarse to fine. Only for viewing: nothing is trained on these pictures."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ DRAW_BATCH = 256
 
 
 class Drawer(Protocol):
-    """What shows tokens as frames."""
+    """Something that draws tokens as frames."""
 
     def draw(self, tokens: Tensor, game: str) -> Tensor:
         """Frames of ``game`` after no level, which is its background, and after each.
@@ -51,7 +51,7 @@ class Viewer:
 
     @classmethod
     def load(cls, layout: Layout, device: torch.device) -> Self:
-        """The viewer that a run's artifacts make.
+        """Load the viewer from a run's artifacts.
 
         Raises:
             ValueError: the run has no decoder yet, or an artifact is missing or damaged.

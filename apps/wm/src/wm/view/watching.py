@@ -1,4 +1,4 @@
-"""Dreams of one game that are looked at: from a real beginning, as long as one likes."""
+"""Dreams of one game to look at: from a real beginning, of any length."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from wm.opened import RunAtHand
 
 
 def unit_of_rewards(config: RunConfig) -> str:
-    """What to say beside predicted rewards: a predictor of signs knows not how much a reward is."""
+    """What to say next to predicted rewards: a predictor of signs does not know how large a reward is."""
     return " (each reward counted as 1)" if config.predictor.knows_signs_only else ""
 
 
@@ -42,7 +42,7 @@ class WatchedDream:
         tokens: int64 (C + H, L).
         actions: int64 (C + H - 1,), those between the steps: C - 1 taken in the game, the rest in the dream.
         rewards: float32 (H,), predicted for each dreamed action.
-        continues: float32 (H,), predicted probability that the game goes on after it.
+        continues: float32 (H,), predicted probability that the game continues after it.
     """
 
     real: NDArray[np.uint8]
@@ -54,7 +54,7 @@ class WatchedDream:
 
 @dataclass(frozen=True)
 class Imagination:
-    """What a run dreams with, and judges its dreams by."""
+    """What a run dreams with, and predicts rewards and ends of dreams with."""
 
     config: RunConfig
     model: WorldModel
@@ -63,7 +63,7 @@ class Imagination:
 
     @classmethod
     def load(cls, run: RunAtHand) -> Self:
-        """What the run's artifacts make.
+        """Load it from the run's artifacts.
 
         Raises:
             ValueError: an artifact is missing or damaged.
@@ -81,11 +81,11 @@ class Imagination:
     def dream_on(
         self, tokens: Tensor, actions: Tensor, policy: Policy, horizon: int, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """A dream of any length. The model knows windows: it goes on from its last ``dream.context`` steps.
+        """A dream of any length; after each window the model continues from the last ``dream.context`` steps.
 
         Args:
             tokens: int64 (B, C, L), C = ``dream.context``; actions: int64 (B, C - 1).
-            policy: as of :func:`token_worldmodel.imagine`.
+            policy: as for :func:`token_worldmodel.imagine`.
             horizon: steps to dream.
             rng: source of the sampled tokens.
 
@@ -109,7 +109,7 @@ class Imagination:
         return tokens, actions
 
     def judge(self, tokens: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Predicted rewards and probabilities that the game goes on, float32 (H,) each, on the CPU.
+        """Predicted rewards and probabilities that the game continues, float32 (H,) each, on the CPU.
 
         Args:
             tokens: int64 (1, H + 1, L).
@@ -141,7 +141,7 @@ class DreamedGame:
 
     @classmethod
     def load(cls, run: RunAtHand, game: str | None, *, seed: int) -> Self:
-        """What the run's artifacts make of a game; of its first one, if none is named.
+        """Load a game from the run's artifacts; the run's first one if none is named.
 
         Raises:
             ValueError: the run has not seen the game, has no agent yet, or an artifact is missing or damaged.
@@ -165,7 +165,7 @@ class DreamedGame:
         )
 
     def beginnings(self) -> Iterator[WatchedDream]:
-        """Dreams that have not begun: ``dream.context`` real steps of a validation episode, drawn evenly.
+        """Dreams yet to begin: ``dream.context`` real steps of a validation episode, uniformly at random.
 
         Raises:
             ValueError: no validation episode is long enough.
@@ -215,9 +215,9 @@ def watch(dreamed: DreamedGame, horizon: int) -> WatchedDream:
 
 @torch.no_grad()
 def one_more(dreamed: DreamedGame, dream: WatchedDream, action: int | None = None) -> WatchedDream:
-    """The dream with one step more, by the action, one of the 18, or without one by the agent's choice.
+    """The dream with one more step, by the action, one of the 18, or if None by the agent's choice.
 
-    The model reads as many of the last steps as it has learned to, so a dream has no end.
+    The model reads as many of the last steps as it was trained on, so a dream need never end.
     """
     config = dreamed.imagination.config
     known = min(config.windows.length - 1, len(dream.tokens))
