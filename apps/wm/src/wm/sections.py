@@ -18,6 +18,7 @@ class CollectConfig:
         policy: ``random`` draws from the game's own actions; ``sticky_random`` repeats its last action with
             probability ``repeat``, and so gets further from the start; ``imported`` plays nothing, because
             `wm import` has already put the play there, and the game need not be one of ALE's.
+        repeat: probability with which ``sticky_random`` repeats its last action.
         protocol: name of the emulator's protocol.
         validation_fraction: share of the rows, in whole episodes, held out from all training; nothing is held
             out if there is only one episode.
@@ -206,6 +207,7 @@ class FitConfig:
         batch_size: stretches, windows or dreams in a batch.
         accumulation: batches whose gradients are averaged for one optimiser step.
         learning_rate: peak learning rate, reached after ``warmup`` steps.
+        warmup: optimiser steps over which the learning rate rises linearly from 0.
         schedule: after the warm-up, a cosine decay to a tenth of the peak, or constant at the peak.
         weight_decay: only on matrices in stages that tell them apart.
         betas: decay rates of AdamW's moments.
@@ -298,8 +300,9 @@ class RoundsConfig:
             0, and only new play is tokenised: cheaper, and right where random play has seen all there is.
         encoder_rounds: how many of the later rounds, from the first of them on, do so. When tokens change,
             the world model and the agent lose much of what they know, so tokens should settle early.
-        worldmodel_steps: optimiser steps of the world model in each later round, continuing from its weights;
-            predictor_steps, agent_steps: likewise.
+        worldmodel_steps: optimiser steps of the world model in each later round, continuing from its weights.
+        predictor_steps: likewise of the reward and continue predictors.
+        agent_steps: likewise of actor and critic.
         finish: the last round takes this many times these steps. Nothing is collected after it and its agent
             is the one that is scored, whereas earlier agents only have to collect the next play.
         agent_decay: learning rate of actor and critic in the last round, as a share of
@@ -313,8 +316,9 @@ class RoundsConfig:
         renew: numbers of later rounds in which encoder, codes, world model, predictors and agent are trained
             from scratch on all play so far. Parts that are only trained further keep traces of the first
             random play.
-        renew_encoder_steps: optimiser steps of the encoder in such a round; renew_worldmodel_steps,
-            renew_agent_steps: likewise, regardless of ``finish``; predictors take as many as in round 0.
+        renew_encoder_steps: optimiser steps of the encoder in such a round.
+        renew_worldmodel_steps: likewise of the world model, regardless of ``finish``.
+        renew_agent_steps: likewise of actor and critic; predictors take as many as in round 0.
     """
 
     count: int = 1
