@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 from command import STAGES, train, wm
-from wm.config import build_config, read_preset, save_config
+from wm.config import build_config, save_config
+from wm.preset import read_preset
 
 
 def test_eval_plays_and_writes_json(run, tmp_path):

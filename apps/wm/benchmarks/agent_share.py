@@ -16,9 +16,10 @@ import torch
 from hrvq import HRVQ
 from latent_ac import Agent
 from token_worldmodel import TokenBatch, WorldModel, imagine
-from wm.config import build_config, read_preset
+from wm.config import build_config
 from wm.device import autocast, autocast_dtype, frozen, pick_device
 from wm.dreams import Dreamer
+from wm.preset import read_preset
 
 
 class Contexts:

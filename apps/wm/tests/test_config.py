@@ -1,16 +1,7 @@
 import pytest
 import tomli_w
-from wm.config import (
-    PRESETS,
-    YOUNGER,
-    RunConfig,
-    build_config,
-    default_directory,
-    load_config,
-    read_preset,
-    read_run,
-    save_config,
-)
+from wm.config import YOUNGER, RunConfig, build_config, load_config, read_run, save_config
+from wm.preset import PRESETS, default_directory, read_preset
 from wm.run import fingerprint
 from wm.sections import DreamConfig
 from wm.settings import merge, parse_override, unstructure

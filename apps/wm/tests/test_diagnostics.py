@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from wm.config import RunConfig, build_config, read_preset
+from wm.config import RunConfig, build_config
 from wm.diagnostics import (
     ENOUGH,
     Foreseen,
@@ -16,6 +16,7 @@ from wm.diagnostics import (
     read_diagnostics,
     remarks_after,
 )
+from wm.preset import read_preset
 from wm.run import Layout, Manifest, StageRecord
 from wm.settings import parse_override
 from wm.stages import stages_of

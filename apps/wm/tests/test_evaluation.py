@@ -10,10 +10,11 @@ import torch
 from cnn_encoder import Encoder, EncoderConfig, save_encoder
 from rich.console import Console
 from wm.artifacts import encoded_games
-from wm.config import build_config, read_preset
+from wm.config import build_config
 from wm.measure import evaluation
 from wm.measure.evaluation_report import measured_table, print_scores
 from wm.opened import RunAtHand
+from wm.preset import read_preset
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
 

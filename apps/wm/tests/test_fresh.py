@@ -4,9 +4,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from wm.config import build_config, read_preset
+from wm.config import build_config
 from wm.measure.fresh import fresh_play
 from wm.opened import RunAtHand
+from wm.preset import read_preset
 from wm.reporter import Reporter
 from wm.run import Layout
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 from typer.testing import CliRunner
 from wm.cli import app
-from wm.config import PRESETS, build_config, read_preset
+from wm.config import build_config
+from wm.preset import PRESETS, read_preset
 from wm.setting_docs import all_settings, field_docs, find_settings, sections
 from wm.settings import flatten, unstructure
 

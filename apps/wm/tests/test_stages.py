@@ -7,9 +7,10 @@ from itertools import pairwise
 import pytest
 import torch
 from rich.console import Console
-from wm.config import build_config, read_preset
+from wm.config import build_config
 from wm.distributed import Team
 from wm.pipeline import require_inputs, run_stages
+from wm.preset import read_preset
 from wm.reporter import Reporter
 from wm.run import Layout, Manifest, StageRecord
 from wm.sections import ChooseConfig, RoundsConfig

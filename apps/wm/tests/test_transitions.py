@@ -7,7 +7,8 @@ import pytest
 import torch
 from hrvq import HRVQ, HRVQConfig
 from token_worldmodel import TokenBatch, TokenSampler, TokenTrajectories
-from wm.config import build_config, read_preset
+from wm.config import build_config
+from wm.preset import read_preset
 from wm.stages.agent import TRANSITION, transitions
 from wm.windows import token_sampler
 

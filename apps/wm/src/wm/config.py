@@ -1,18 +1,13 @@
 """A run's whole configuration: the packages' own configuration classes together with the app's."""
 
-import os
-import tomllib
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 import tomli_w
-import torch
 from atari_data import check_game, check_own_name, split_episodes
 from cnn_encoder import ContrastiveConfig, EncoderConfig
 from hrvq import HRVQConfig
@@ -35,7 +30,7 @@ from wm.sections import (
     WindowConfig,
     WorldModelFitConfig,
 )
-from wm.settings import flatten, merge, structure, unstructure
+from wm.settings import merge, read_toml, structure, unstructure
 
 # Settings added when runs already existed, at the values that reproduce those runs. A stage's fingerprint
 # omits a setting at this value, so that a new version of the software makes no finished run stale.
@@ -53,8 +48,6 @@ RESERVED = ("all", "train", "validation", "peak_memory_gib")
 
 MOST_CODES = 2**15
 """Largest number of codes per level: files store tokens as int16, in which a higher code would overflow."""
-
-PRESETS = ("tiny", "hour", "reference", "atari100k", "atari100k_cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,49 +199,6 @@ def _with_steps(fit: FitConfig, steps: int) -> FitConfig:
     return replace(fit, steps=steps or fit.steps)
 
 
-def read_preset(name: str) -> dict[str, Any]:
-    """The settings of a preset that ships with the app, or of a TOML file.
-
-    Raises:
-        ValueError: there is no such preset or file, or it is not valid TOML.
-    """
-    if name in PRESETS:
-        return tomllib.loads((files("wm") / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
-    path = Path(name)
-    if not path.is_file():
-        raise ValueError(
-            f"unknown preset {name!r}; allowed: {', '.join(PRESETS)}, or the path of a TOML file"
-        )
-    return read_toml(path)
-
-
-def preset_file(name: str) -> Path | None:
-    """The path of a preset given as a file; None for one that ships with the app."""
-    return None if name in PRESETS else Path(name)
-
-
-def require_own_name(preset: str) -> None:
-    """Raise ValueError for a file named like a preset that ships with the app: run names would clash."""
-    file = preset_file(preset)
-    if file is not None and file.name.removesuffix(".toml") in PRESETS:
-        raise ValueError(
-            f"--preset {preset} has the name of a preset that ships with wm; give the file another"
-        )
-
-
-def default_preset(device: torch.device) -> str:
-    """The preset to use when none is named."""
-    return "atari100k" if device.type == "cuda" else "tiny"
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file as a dictionary."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid TOML ({error}); fix it") from error
-
-
 def read_run(path: Path) -> dict[str, Any]:
     """The configuration of a run as a dictionary.
 
@@ -288,7 +238,7 @@ def _built(base: dict[str, Any], asked: dict[str, Any]) -> RunConfig:
     data = merge(base, asked)
     if "loss_weights" not in section_of(asked, "worldmodel"):
         data = merge(data, {"worldmodel": _weights_of_any_levels(data)})
-    for section, key, source, value in _derived(data):
+    for section, key, source, value in derived_sizes(data):
         if section_of(asked, section).get(key, value) != value:
             raise ValueError(f"{section}.{key} follows from {source} and is {value!r}; set {source} instead")
         data = merge(data, {section: {key: value}})
@@ -328,7 +278,7 @@ def section_of(data: dict[str, Any], name: str) -> dict[str, Any]:
     return section
 
 
-def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
+def derived_sizes(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
     """(section, key, what it follows from, value) of every size that is derived from others."""
     encoder = structure(EncoderConfig, section_of(data, "encoder"), "encoder")
     sizes = merge(section_of(data, "hrvq"), {"dim": encoder.embedding_dim})
@@ -353,29 +303,6 @@ def _derived(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
     ]
 
 
-def nearest_preset(config: RunConfig) -> tuple[str, dict[str, Any]]:
-    """The shipped preset that is closest to these settings, and the settings that differ from it.
-
-    Games, seed and derived settings are ignored. Settings are named as for ``--set``: ``train.agent.steps``.
-    """
-    given = unstructure(config)
-    aside = {"games", "seed"} | {f"{section}.{key}" for section, key, *_ in _derived(given)}
-    ours = flatten(given)
-    differing = {}
-    for name in PRESETS:
-        theirs = _settings_of(name)
-        changed = (key for key in (ours | theirs) if key not in aside and ours.get(key) != theirs.get(key))
-        differing[name] = {key: ours.get(key) for key in changed}
-    name = min(PRESETS, key=lambda preset: len(differing[preset]))
-    return name, differing[name]
-
-
-@cache
-def _settings_of(preset: str) -> dict[str, Any]:
-    """The settings of a preset that ships with the app, by their full names."""
-    return flatten(unstructure(build_config(read_preset(preset))))
-
-
 def load_config(path: Path) -> RunConfig:
     """The resolved configuration of a run.
 
@@ -393,13 +320,3 @@ def load_config(path: Path) -> RunConfig:
 def save_config(path: Path, config: RunConfig) -> None:
     """Write the resolved configuration."""
     write_text(path, tomli_w.dumps(unstructure(config)))
-
-
-def run_name(games: Sequence[str], preset: str, seed: int) -> str:
-    """``<games>-<preset>-<seed>``, where ``preset`` is a name or a file."""
-    return f"{'+'.join(games)}-{os.path.basename(preset).removesuffix('.toml')}-{seed}"
-
-
-def default_directory(config: RunConfig, preset: str) -> Path:
-    """``runs/<games>-<preset>-<seed>``."""
-    return Path("runs") / run_name(config.games, preset, config.seed)

@@ -11,9 +11,10 @@ from ale_py import roms
 from atari_data import games
 from rich.console import Console
 
-from wm.config import build_config, read_preset
+from wm.config import build_config
 from wm.device import autocast_dtype, has_bfloat16, pick_device
 from wm.pipeline import run_stages
+from wm.preset import read_preset
 from wm.reporter import Reporter
 from wm.run import Layout
 from wm.stage import Context

@@ -6,8 +6,9 @@ from pathlib import Path
 from atari_data import final_rows, import_recording, only_writer
 from rich.console import Console
 
-from wm.config import RunConfig, build_config, load_config, read_preset, save_config
+from wm.config import RunConfig, build_config, load_config, save_config
 from wm.console import counted, train_command
+from wm.preset import read_preset
 from wm.run import Layout, Manifest, require_writable
 from wm.settings import unstructure
 

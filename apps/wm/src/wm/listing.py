@@ -11,10 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from wm.config import RunConfig, load_config, nearest_preset
+from wm.config import RunConfig, load_config
 from wm.console import command, shown, text_table, train_command
 from wm.errors import sentence
 from wm.freshness import inputs_of, outdated
+from wm.preset import nearest_preset
 from wm.report import print_report
 from wm.run import Layout, Manifest, StageRecord
 from wm.stage import Stage

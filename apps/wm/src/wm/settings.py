@@ -6,6 +6,7 @@ import math
 import tomllib
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -55,6 +56,14 @@ def unstructure(value: Any, but: Mapping[type, Mapping[str, Any]] = types.Mappin
     if isinstance(value, tuple | list):
         return [unstructure(item, but) for item in value]
     return value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid TOML ({error}); fix it") from error
 
 
 def parse_override(text: str, takes: str = "--set takes section.key=value") -> dict[str, Any]:

@@ -11,34 +11,22 @@ import torch
 from atari_data import only_writer
 from rich.console import Console
 
-from wm.config import (
-    PRESETS,
-    RunConfig,
-    build_config,
-    default_directory,
-    default_preset,
-    load_config,
-    preset_file,
-    read_preset,
-    read_run,
-    require_own_name,
-    save_config,
-    section_of,
-)
+from wm.config import RunConfig, build_config, load_config, read_run, save_config, section_of
 from wm.console import command
 from wm.device import autocast_dtype, pick_device
 from wm.diagnostics import remarks_after
 from wm.distributed import Team, join, leave
 from wm.freshness import stale_inputs, what_changes
 from wm.pipeline import require_inputs, run_stages, take_back
+from wm.preset import PRESETS, default_directory, default_preset, preset_file, read_preset, require_own_name
 from wm.report import print_report
 from wm.reporter import Reporter, Sink, make_sinks, require_sinks
 from wm.run import Layout, Manifest, remove_leftovers, require_writable
 from wm.settings import merge, parse_override, unstructure
 from wm.stage import Context, Stage
 from wm.stages import stages_of
-from wm.stages import start as start_stage
 from wm.stages.collect import require_sources
+from wm.starting import check_start
 
 
 def train_run(
@@ -70,7 +58,7 @@ def train_run(
         team.wait()  # until the run's directory and configuration exist
     changes = _changes(games, seed, start, overrides)
     config, layout = _resolve(preset, directory, start, changes, default_preset(device))
-    start_stage.check(config, layout)
+    check_start(config, layout)
     stages = stages_of(config)
     asked = None if stage is None else _asked(stage, stages, config.rounds.count)
     _require_fit_here(config, team, device)

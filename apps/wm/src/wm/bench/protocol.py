@@ -13,20 +13,13 @@ from rich.console import Console
 
 from wm.bench.aggregate import METRICS, aggregate, bootstrap
 from wm.bench.report import print_bench
-from wm.config import (
-    RunConfig,
-    build_config,
-    load_config,
-    preset_file,
-    read_preset,
-    require_own_name,
-    run_name,
-)
+from wm.config import RunConfig, build_config, load_config
 from wm.errors import sentence
 from wm.files import require_place
 from wm.freshness import outdated
 from wm.measure.evaluation_report import REFERENCES
 from wm.measure.results import write_result
+from wm.preset import preset_file, read_preset, require_own_name, run_name
 from wm.run import Layout, Manifest
 from wm.settings import flatten, parse_override
 from wm.stages import stages_of

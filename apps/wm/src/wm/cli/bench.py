@@ -71,8 +71,8 @@ def bench(
     """
     from wm.bench.protocol import RESULT, BenchOptions, bench_as_jobs, submit_commands
     from wm.bench.protocol import bench as run_bench
-    from wm.config import default_preset
     from wm.device import named_device, pick_device
+    from wm.preset import default_preset
 
     console = make_console()
     if engine == "submitit" and preset is None:

@@ -18,7 +18,8 @@ def settings(
     preset: Annotated[str, typer.Option(help="Show the values of this preset or TOML file.")] = "tiny",
 ) -> None:
     """List the settings that --set takes, with their values in a preset and their meaning."""
-    from wm.config import build_config, preset_file, read_preset
+    from wm.config import build_config
+    from wm.preset import preset_file, read_preset
     from wm.setting_docs import all_settings, find_settings, sections
     from wm.settings import flatten, unstructure
 
