@@ -49,7 +49,7 @@ def moving_parts(frames: Tensor, background: Tensor) -> Tensor:
         w = max(|frame - background| - 12, 0)
         share_yx = w_yx / (60 + sum of w over the 5 x 5 pixels around yx)
 
-    An object that fits into the window sums to about one over its pixels; a larger one counts by its area.
+    An object that fits the window sums to about one over its pixels, a larger one to its area in windows.
 
     Args:
         frames: uint8 (..., 84, 84).
