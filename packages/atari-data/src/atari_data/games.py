@@ -103,7 +103,7 @@ def legal_actions(game: str) -> tuple[int, ...]:
 def played_actions(game: str) -> tuple[int, ...]:
     """For each of the 18 actions, the one sent to ``game``: the action itself where the emulator has it.
 
-    Skiing and Lost Luggage have no button; there, an action becomes the same direction without it.
+    Skiing and Lost Luggage have no button; there, an action keeps its direction and loses its FIRE.
     """
     legal = legal_actions(game)
     released = [ACTION_NAMES.index(name.removesuffix("FIRE") or "NOOP") for name in ACTION_NAMES]

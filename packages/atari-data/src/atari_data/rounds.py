@@ -23,7 +23,7 @@ class Place:
         first_shard, first_episode: numbers of its first shard and first episode.
         config: its metadata.
         staging: folder to write its shards into.
-        staged: their paths there, in their final order, to be filled in.
+        staged: paths of the shards in it, in their final order, to be filled in.
     """
 
     round: int

@@ -41,7 +41,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Puts the module in evaluation mode, then back in the modes it had: embedding is not training."""
-    training = [part for part in module.modules() if part.training]  # often none
+    training = [part for part in module.modules() if part.training]  # none if it is evaluating already
     for part in training:
         part.training = False
     try:

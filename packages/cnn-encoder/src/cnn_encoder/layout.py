@@ -18,7 +18,7 @@ _SMALL = 60
 # In shares, of which an object has one for each window that it fills. Added to a band's sum, so that a band
 # with next to nothing in it gives values near zero, not the position of some last pixel.
 _SPARE = 0.2
-_FEW = 8  # if less than an eighth of all pixels belong to objects, only those are processed
+_FEW = 8  # if fewer than an eighth of all pixels belong to objects, only those are processed
 
 
 def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:

@@ -39,7 +39,7 @@ class Codes(nn.Module):
         self._first_rows = self._made_first_rows()
         self.register_buffer("_weights", self._level_weights(), persistent=False)
         self.register_buffer("_progress", torch.zeros((), dtype=torch.int64), persistent=False)
-        # A bool beside the number: a compiled module guards what it reads, and this changes only once.
+        # A bool as well as the number: a compiled module guards what it reads, and this changes only once.
         self._initialized = False
         self._frozen = False
         self._steps = 0  # starts and updates done; read from the buffer on a CPU, elsewhere that would wait
