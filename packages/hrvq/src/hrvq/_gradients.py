@@ -82,7 +82,7 @@ def rotation(x: Tensor, quantized: Tensor) -> Tensor:
 
     With a = x/|x|, b = q/|q| and w = (a + b)/|a + b|, the rotation that takes a to b is
     R = I - 2 w w^T + 2 b a^T, and q = |q|/|x| R x (Fifty et al. 2024, https://arxiv.org/abs/2410.06424, 4.2).
-    Where x is shorter than a thousandth of q, in particular zero, the gradient passes straight through:
+    Where |x| is less than a thousandth of |q|, in particular zero, the gradient passes straight through:
     otherwise it would be scaled by more than a thousand.
     """
     rotated: Tensor = _Rotation.apply(x, quantized)

@@ -1,7 +1,7 @@
 """Which groups (games, speakers, sites) use which codes: their tokens compared, level by level.
 
-A level that means the same to every group is used by all alike; one with codes of their own gives the group
-away. `mutual_information` measures how much, in bits, with an interval.
+A level that means the same to every group is used by all alike; one in which each group has its own codes
+reveals the group. `mutual_information` measures how much, in bits, with an interval.
 """
 
 from collections.abc import Sequence
@@ -195,7 +195,7 @@ def mutual_information(
     draws = [level.new_zeros((resamples, *level.shape), dtype=torch.float64) for level in counts]
     known = torch.ones(len(counts), dtype=torch.bool, device="cpu")
     for group in range(len(counts[0])):
-        if blocks is None:  # drawing vectors is drawing counts
+        if blocks is None:  # redrawing vectors is redrawing counts
             for index, (level, drawn) in enumerate(zip(counts, draws, strict=True)):
                 total = int(level[group].sum())
                 known[index] &= total != 1
