@@ -1,9 +1,9 @@
-"""Agent steps a second: `collect`, a bare send/recv loop that throws its frames away, and Gymnasium.
+"""Agent steps per second: `collect`, a bare send/recv loop that discards its frames, and Gymnasium.
 
-The contestants take turns, several times, so that what else the machine does falls on all of them; the ratios
-of the medians are what counts, and on a busy machine the CPU time of a step says more than the rate. Starting
-the emulators is not timed, writing the last frames is. Gymnasium's `AtariPreprocessing` resizes with OpenCV,
-which is no dependency of ours; without it that contestant stays out.
+The contestants take turns, several times, so that other load on the machine affects all of them; the ratios
+of the medians are what counts, and on a busy machine the CPU time per step says more than the rate. Starting
+the emulators is not timed; writing the last frames is. Gymnasium's `AtariPreprocessing` resizes with OpenCV,
+which is not a dependency of ours; without it that contestant is left out.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from atari_data import RandomPolicy, collect, minimal_actions
 
 
 class Watch:
-    """Time, and CPU time of this process and of the given ones, since `start`."""
+    """Wall-clock time, and CPU time of this process and the given ones, since `start`."""
 
     def __init__(self, processes: Sequence[int] = ()) -> None:
         self.steps_before = -1
@@ -34,7 +34,7 @@ class Watch:
         self.time, self.cpu = time.perf_counter(), cpu_seconds(self.processes)
 
     def stop(self, steps: int) -> tuple[float, float]:
-        """Steps a second, and microseconds of CPU a step."""
+        """Steps per second, and microseconds of CPU per step."""
         steps -= self.steps_before
         return steps / (time.perf_counter() - self.time), (
             cpu_seconds(self.processes) - self.cpu

@@ -1,4 +1,4 @@
-"""Reading: opening a store, finding windows, gathering stacks and clips, and the memory collection takes."""
+"""Reading: opening a store, finding windows, gathering stacks and clips, and the memory collection uses."""
 
 import argparse
 import resource

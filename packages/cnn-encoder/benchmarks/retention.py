@@ -3,10 +3,11 @@
     uv run python packages/cnn-encoder/benchmarks/retention.py TRAIN_DIR TEST_DIR --game pong \\
         --variables ball_x=49 ball_y=54 player_y=51 enemy_y=50 --steps 1000 --set temperature=0.03
 
-TRAIN_DIR and TEST_DIR hold `frames` artifacts (shard-*.safetensors with a ram column) of different seeds;
-a variable is the index of its RAM byte. The quantizer is plain k-means on residuals, level by level: three
-levels of 256 codes, or `--levels` and each of `--codes`. `--save` keeps the encoder, `--encoder` measures a
-kept one instead of training, so that a curve against levels and codes needs one training.
+TRAIN_DIR and TEST_DIR hold `frames` artifacts (shard-*.safetensors with a ram column) of different seeds; a
+variable is given by the index of its RAM byte. The quantizer is plain k-means on residuals, level by level:
+three levels of 256 codes, or `--levels` levels of each of the sizes in `--codes`. `--save` saves the encoder
+and `--encoder` measures a saved one instead of training, so that a curve over levels and codes needs one
+training.
 """
 
 import argparse
@@ -151,8 +152,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--levels", type=int, default=3)
-    parser.add_argument("--codes", type=int, nargs="+", default=[256], help="codes a level")
-    parser.add_argument("--save", type=Path, help="where the trained encoder goes")
+    parser.add_argument("--codes", type=int, nargs="+", default=[256], help="codes per level")
+    parser.add_argument("--save", type=Path, help="where to save the trained encoder")
     parser.add_argument("--encoder", type=Path, help="an encoder to measure, instead of training one")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

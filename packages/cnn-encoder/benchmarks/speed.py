@@ -1,11 +1,11 @@
-"""Training and embedding rates against a plain float32 loop of the same network, alternating in one process.
+"""Training and embedding rates compared with a plain float32 loop of the same network, alternating.
 
     uv run python packages/cnn-encoder/benchmarks/speed.py [--threads 2] [--rounds 7]
 
-Training twice: of InfoNCE alone on both sides, and of the package's whole objective against InfoNCE alone.
-Prints images a second (best of the rounds), the ratio of the two (median over rounds, so that a busy
-machine slows both), and the share of nearest codes that the faster arithmetic changes. With one thread
-it counts CPU time, which other processes hardly disturb.
+Both run in one process. Training is measured twice: InfoNCE alone on both sides, and the package's whole
+objective against InfoNCE alone. Prints images per second (best of the rounds), the ratio of the two (median
+over rounds, so that a busy machine slows both), and the share of nearest codes that the faster arithmetic
+changes. With one thread it measures CPU time, which other processes hardly affect.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def plain_embed(network: nn.Module, frames: Tensor, background: Tensor) -> Tenso
 
 
 def plain_step(batch: ClipBatch) -> Callable[[], None]:
-    """InfoNCE alone, float32: the loop one writes first."""
+    """InfoNCE alone, float32: the loop one would write first."""
     network = plain_network()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     frames = stack_frames(batch.frames).flatten(0, 1)
@@ -69,7 +69,7 @@ WHOLE = ContrastiveConfig(inverse_start_step=0)
 
 
 def our_step(batch: ClipBatch, config: ContrastiveConfig) -> Callable[[], None]:
-    """Under autocast where bfloat16 is native; ``ALONE`` trains what the plain loop does."""
+    """Under autocast where bfloat16 is native; ``ALONE`` trains the same loss as the plain loop."""
     objective = ContrastiveObjective(Encoder(EncoderConfig()), config)
     optimizer = torch.optim.AdamW(objective.parameters(), 1e-3, fused=True)
     native = resolve_precision("auto", torch.device("cpu")) == torch.bfloat16
@@ -99,7 +99,7 @@ def compare(
             start = clock()
             run()
             seconds[label].append(clock() - start)
-    plain_s, ours_s = seconds["plain"][1:], seconds["ours"][1:]  # the first round warms up
+    plain_s, ours_s = seconds["plain"][1:], seconds["ours"][1:]  # the first round is a warm-up
     ratio = statistics.median(a / b for a, b in zip(plain_s, ours_s, strict=True))
     print(
         f"{name:8s} plain {images / min(plain_s):7.0f} images/s   ours {images / min(ours_s):7.0f} images/s"

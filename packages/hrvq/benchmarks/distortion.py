@@ -1,11 +1,11 @@
-"""How much the same number of bits loses: our codes, fitted or trained, and those of vector-quantize-pytorch.
+"""Distortion at the same number of bits: our codes, fitted or trained, and vector-quantize-pytorch's.
 
     uv run python packages/hrvq/benchmarks/distortion.py [--passes 20] [--levels 3] [--codes 256] [FILE ...]
 
 A tenth of the vectors is held out. `ResidualVQ` learns by moving averages from its own k-means start, in
-batches of 4096, in as many passes as `fit` may take; the distortion is that of its own search. Our updates
-are as many, of the same size and decay (0.8); "joint" ones move each level to what all others leave. Files
-are safetensors with `embeddings`; without any, vectors are drawn as `fit.py` draws them.
+batches of 4096, in as many passes as `fit` may take; its distortion is that of its own search. Ours gets as
+many updates of the same size and decay (0.8); "joint" ones move each level to what all others leave. Files
+are safetensors with `embeddings`; without any, vectors are drawn as in `fit.py`.
 """
 
 import argparse
@@ -65,14 +65,14 @@ def main() -> None:
 
 
 def fitted(learned: Tensor, held_out: Tensor, arguments: argparse.Namespace, *, refine: int) -> Tensor:
-    """What the held-out vectors are after `fit` and back, (N, dim)."""
+    """The held-out vectors, encoded and decoded after `fit`, (N, dim)."""
     quantizer = ours(learned, arguments)
     quantizer.fit(learned, epochs=arguments.passes, refine=refine, seed=0)
     return quantizer.decode(quantizer.encode(held_out))
 
 
 def updated(learned: Tensor, held_out: Tensor, arguments: argparse.Namespace, *, joint: bool) -> Tensor:
-    """The same after updates, of which the first starts the codes."""
+    """The same after updates, the first of which starts the codes."""
     quantizer = ours(learned, arguments, decay=0.8, joint=joint)
     for rows in batches(learned, arguments.passes):
         quantizer.update(rows)
@@ -86,7 +86,7 @@ def ours(learned: Tensor, arguments: argparse.Namespace, **options: Any) -> HRVQ
 
 
 def batches(vectors: Tensor, passes: int) -> Iterator[Tensor]:
-    """All but the rest of each pass."""
+    """The full batches of each pass, or one smaller batch if there are too few vectors."""
     for _ in range(passes):
         for rows in torch.randperm(len(vectors)).split(BATCH):
             if len(rows) == BATCH or len(vectors) < BATCH:
@@ -95,7 +95,7 @@ def batches(vectors: Tensor, passes: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def theirs(learned: Tensor, held_out: Tensor, arguments: argparse.Namespace) -> Tensor:
-    """The same of `ResidualVQ`, revival on, in its training and evaluation modes."""
+    """The same with `ResidualVQ`, revival on, in its training and evaluation modes."""
     quantizer = ResidualVQ(
         dim=learned.shape[1],
         num_quantizers=arguments.levels,

@@ -1,9 +1,9 @@
-"""Codes for 300 000 frozen vectors: seconds, and how well they are used.
+"""Codes fitted to 300 000 fixed vectors: seconds taken, and how well the codes are used.
 
     uv run python packages/hrvq/benchmarks/fit.py [--rows 300000] [--refine 10] [--threads 2] [FILE ...]
 
-Without files the vectors are drawn: unit vectors of 60 clusters near a 24-dimensional subspace, written to
-a file and read from it in blocks, as embeddings of frames would be. With files, those are fitted together.
+Without files the vectors are drawn: unit vectors of 60 clusters near a 24-dimensional subspace, written to a
+file and read from it in blocks, as embeddings of frames would be. Given files are fitted together.
 """
 
 import argparse

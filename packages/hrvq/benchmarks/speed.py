@@ -1,12 +1,11 @@
-"""Encode, decode and train: hrvq beside vector-quantize-pytorch, in one process, in turn.
+"""Encode, decode and train: hrvq compared with vector-quantize-pytorch, in one process, in turn.
 
     uv run python packages/hrvq/benchmarks/speed.py [--rounds 15] [--threads 2] [--device cpu] [--large]
 
-Both hold the same codes, and the tokens are compared before anything is timed. Each figure is the best of
-the rounds, in which ours and theirs alternate, so that noise of the machine falls on both. "embedding" is
-decoding as a sum of one F.embedding for each level; "encodec" is EnCodec's own decoding in transformers,
-where that is installed (uv run --with transformers python ...). Memory is how far resident memory rises at
-its peak during a call.
+Both hold the same codes, and the tokens are compared before anything is timed. Each figure is the best of the
+rounds, in which ours and theirs alternate, so that noise on the machine affects both. "embedding" is decoding
+as a sum of one F.embedding per level; "encodec" is EnCodec's own decoding in transformers, if that is
+installed (uv run --with transformers python ...). Memory is the peak rise of resident memory during a call.
 """
 
 import argparse
@@ -74,7 +73,7 @@ def embedding_decode(tokens: Tensor, codebooks: tuple[Tensor, ...]) -> Tensor:
 
 
 def encodec_decoder(codebooks: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor] | None:
-    """EnCodec's residual quantizer with these codes, (N, levels) -> (N, dim), where transformers is there."""
+    """EnCodec's residual quantizer with these codes, (N, levels) -> (N, dim); None without transformers."""
     try:
         from transformers import EncodecConfig
         from transformers.models.encodec import modeling_encodec
@@ -100,7 +99,7 @@ def agreement(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> float:
 
 
 def training_step(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> Pair:
-    """Forward, backward and the move of the codes."""
+    """Forward, backward and the update of the codes."""
 
     def our_step() -> object:
         given = x.clone().requires_grad_()
@@ -117,13 +116,13 @@ def training_step(x: Tensor, ours: HRVQ, theirs: ResidualVQ) -> Pair:
 
 
 def calls(shape: Shape, device: str) -> dict[str, Pair]:
-    """What is compared: (ours, theirs). A training step with each of the two gradients that both have."""
+    """What is compared: (ours, theirs). Training steps are with each of the two gradients that both have."""
     x, ours, theirs = build(*shape, device, "straight_through")
     rows, dim, levels, codes = shape
     print(f"{rows} x {dim}, {levels} levels x {codes} codes; same tokens: {agreement(x, ours, theirs):.6f}")
     tokens = torch.randint(codes, (rows, levels), device=x.device)
 
-    def their_encode() -> object:  # they have no other way to tokens than a whole forward
+    def their_encode() -> object:  # their only way to tokens is a whole forward pass
         with torch.no_grad():
             return theirs.eval()(x[None])
 
@@ -167,7 +166,7 @@ def peak_growth(call: Callable[[], object]) -> float:
 def measure(shape: Shape, rounds: int, device: str, clock: Callable[[], float]) -> None:
     for name, (our_call, their_call) in calls(shape, device).items():
         our_times, their_times = [], []
-        for _ in range(rounds + 1):  # the first warms up
+        for _ in range(rounds + 1):  # the first is a warm-up
             our_times.append(seconds(our_call, device, clock))
             their_times.append(seconds(their_call, device, clock))
         best, theirs_best = min(our_times[1:]), min(their_times[1:])
@@ -188,7 +187,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--large", action="store_true", help="also 65536 vectors with 8 levels of 1024 codes")
     parser.add_argument("--cpu-time", action="store_true", help="for a busy machine and one thread")
-    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first so many shapes")
+    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first N shapes")
     arguments = parser.parse_args()
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.set_num_threads(arguments.threads)

@@ -1,6 +1,6 @@
 """One artifact is one safetensors file: tensors, and a single metadata entry of canonical JSON.
 
-The torch packages share a file of this name for weights. This one is for arrays too long for memory: the
+The torch packages share a file of this name for weights. This one is for arrays too large for memory: the
 header has a fixed size, so that it can be written last, once the number of frames is known.
 Format: https://huggingface.co/docs/safetensors (8 bytes header length, JSON header, data without gaps).
 """
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 METADATA_KEY = "artifact"
 SCHEMA = 1
-HEADER_BYTES = 4096  # with its length field: the data begin on a page of memory
+HEADER_BYTES = 4096  # including its length field, so that the data begin on a memory page
 
 _DTYPES = {"U8": np.uint8, "BOOL": np.bool_, "I32": np.int32, "F32": np.float32}
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
@@ -34,7 +34,7 @@ def encode_header(
         {"kind": kind, "schema": SCHEMA, "config": config},
         sort_keys=True,
         separators=(",", ":"),
-        default=methodcaller("item"),  # numbers of NumPy or in a tensor
+        default=methodcaller("item"),  # scalars of NumPy or in a tensor
     )
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: entry}}
     start = 0
@@ -54,13 +54,13 @@ def encode_header(
 def open_artifact(
     path: Path, *, kind: str, mapped: str
 ) -> tuple[dict[str, Any], NDArray[Any], dict[str, NDArray[Any]]]:
-    """Read an artifact, one of its tensors memory-mapped and the others in memory.
+    """Read an artifact, with one of its tensors memory-mapped and the others in memory.
 
     Returns:
         The config, the tensor called ``mapped`` (read-only, from the file), and the other tensors by name.
 
     Raises:
-        ValueError: the file is missing, damaged, cut short, not an artifact, or of another kind or schema.
+        ValueError: the file is missing, damaged, truncated, not an artifact, or of another kind or schema.
     """
     if not path.is_file():
         wrong = "is a directory" if path.is_dir() else "does not exist"
@@ -89,7 +89,7 @@ def open_artifact(
 
 
 def check_open_files(error: Exception) -> None:
-    """Raise ValueError if the error is that too many files are open; what to do is then said."""
+    """Raise a ValueError that says what to do, if the error is that too many files are open."""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         raise ValueError(
             "too many files are open, of which each shard of an open store and each environment that is "

@@ -1,14 +1,14 @@
-"""What several modules ask of what they are given."""
+"""Argument checks that several modules share."""
 
 import operator
 from typing import SupportsIndex
 
 
 def whole(name: str, value: SupportsIndex, *, least: int | None = None) -> int:
-    """The value as Python's own integer, which JSON and the emulator take; NumPy's are welcome.
+    """The value as a Python int, which JSON and the emulator need; NumPy integers are accepted.
 
     Raises:
-        ValueError: it is not a whole number, or below ``least``.
+        ValueError: it is not a whole number, or is below ``least``.
     """
     try:
         number = operator.index(value)

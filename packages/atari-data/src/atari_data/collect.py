@@ -1,4 +1,4 @@
-"""Collection: a policy plays, and what it saw and did goes to disk while it plays."""
+"""Collection: a policy plays, and what it sees and does is written to disk meanwhile."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -22,17 +22,17 @@ from atari_data.twins import Twins
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectResult:
-    """What one round of collection brought.
+    """The result of one round of collection.
 
     Attributes:
         num_steps: actions taken.
-        num_rows: rows written, one more for each episode than actions.
-        num_episodes: episodes that ended by themselves (a cut one is written too, but has no return); of a
-            recording, all of its episodes.
+        num_rows: rows written, one more per episode than actions.
+        num_episodes: episodes that ended on their own (one that was cut off is written too, but has no
+            return); for a recording, all episodes.
         returns: float64 [num_episodes], sums of raw rewards, in the order of the episode ids.
         lengths: int64 [num_episodes], in actions.
         round: number of this round in the directory, from 0.
-        paths: its shards.
+        paths: of its shards.
     """
 
     num_steps: int
@@ -59,29 +59,29 @@ def collect(
 ) -> CollectResult:
     """Take exactly ``num_steps`` actions and add them, as one round, to the shards of ``directory``.
 
-    Environments share the actions evenly; the last episode of each is cut (`truncated`) when its share is
-    taken. The same arguments, on the same content of ``directory``, write the same bytes. A round appears
-    whole or not at all: on an error or an interruption the directory is as it was.
+    Environments share the actions evenly; when an environment has taken its share, its episode is cut off
+    (`truncated`). The same arguments, with the same contents of ``directory``, write the same bytes. A round
+    appears completely or not at all: after an error or an interruption the directory is as it was.
 
     Args:
-        directory: made if missing. Where it already holds rounds, game and protocol must be the same.
+        directory: created if missing. If it already holds rounds, game and protocol must be the same.
         game: a name of :func:`atari_data.games`.
-        num_steps: actions in all, 1 or more; an action is ``protocol.frameskip`` emulated frames.
-        policy: called with half of the environments at a time. The result is as deterministic as it is.
-        seed: of the emulators; mixed with the number of the round. Give a random policy another seed in each
-            round all the same: there are so few starts (at most 30 in `atari100k`, one where the protocol
-            leaves nothing to chance) that with the same actions an environment may repeat an earlier round.
+        num_steps: total number of actions, 1 or more; an action is ``protocol.frameskip`` emulated frames.
+        policy: called with half of the environments at a time. The result is as deterministic as the policy.
+        seed: for the emulators; mixed with the number of the round. Still give a random policy a new seed in
+            each round: there are so few starts (at most 30 in `atari100k`, one if the protocol has no
+            randomness) that with the same actions an environment may repeat an earlier round.
         protocol: how the emulator is driven.
-        num_envs: copies of the game that play side by side.
-        ram: store the emulator's 128 bytes of RAM too. Same pixels; about half as fast.
-        keep: number of rounds after which this one comes; those collected after them are deleted once it is
-            whole. By default all are kept; 0 replaces whatever is there.
-        progress: called now and then with the number of actions taken so far.
+        num_envs: copies of the game that play in parallel.
+        ram: store the emulator's 128 bytes of RAM too. The pixels are the same; about half as fast.
+        keep: number of rounds to keep; those after them are deleted once the new one is complete. By default
+            all are kept; 0 replaces everything.
+        progress: called from time to time with the number of actions taken so far.
 
     Raises:
-        ValueError: a bad argument, an answer of the policy that is not actions, or a directory that holds
-            another game, another protocol, damaged shards or fewer rounds than are to be kept, or is being
-            written by another.
+        ValueError: a bad argument; the policy's answer is not actions; or ``directory`` holds another game or
+            protocol, damaged shards or fewer rounds than ``keep``, differs in whether it has RAM, or is being
+            written by another process.
     """
     num_steps = whole("num_steps", num_steps, least=1)
     seed = whole("seed", seed, least=0)
@@ -143,7 +143,7 @@ def _record_all(
     first_episode: int,
     progress: Callable[[int], None] | None,
 ) -> list[Recorder]:
-    """Record until every environment has met its quota, one recorder for each half of them."""
+    """Record until every environment has met its quota, with one recorder per half."""
     recorders: dict[int, Recorder] = {}  # by the first environment of each half
     for tick in ticks:
         half = int(tick.env_ids[0])

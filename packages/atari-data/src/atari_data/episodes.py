@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes, of which short ones are no more likely to be counted than long ones."""
+"""Evaluation over whole episodes, in which short ones are no more likely to be counted than long ones."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from atari_data.policies import Policy
 from atari_data.protocol import PROTOCOLS, Protocol, check_protocol
 from atari_data.twins import Twins
 
-_EVALUATION_STREAM = 2**31  # apart from the streams of collection, which are numbered from 0
+_EVALUATION_STREAM = 2**31  # apart from those of collection, which are numbered from 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Episodes:
-    """Episodes played to their end, in their order.
+    """Results of episodes played to their end, in order.
 
     Attributes:
         returns: float64 [n], sums of raw rewards.
         lengths: int64 [n], in actions.
-        terminated: bool [n]; False where the protocol's limit of frames cut the episode.
+        terminated: bool [n]; False where the protocol's frame limit cut the episode off.
     """
 
     returns: NDArray[np.float64]
@@ -32,13 +32,13 @@ class Episodes:
 
 
 class Moment(NamedTuple):
-    """One observation of an episode that is recorded."""
+    """One observation of a recorded episode."""
 
     episode: int
-    screen: NDArray[np.uint8]  # the emulator's colours, [210, 160, 3] in most games
+    screen: NDArray[np.uint8]  # in the emulator's colours, [210, 160, 3] in most games
     observation: NDArray[np.uint8]  # [4, 84, 84], what the policy saw
-    reward: float  # raw, brought by the action before
-    action: int  # the policy's answer; means nothing after the last observation
+    reward: float  # raw, from the previous action
+    action: int  # the policy's answer; meaningless at the last observation
     over: bool  # this is the episode's last observation
 
 
@@ -54,25 +54,25 @@ def play_episodes(
     record_episodes: Collection[int] = (0,),
     progress: Callable[[int], None] | None = None,
 ) -> Episodes:
-    """Play ``num_episodes`` full episodes; unclipped returns.
+    """Play ``num_episodes`` full episodes; their returns are unclipped.
 
-    Which environment plays which episode is settled before play: environment e plays episodes e,
-    e + num_envs, e + 2 num_envs and so on. Counting the first episodes to end would favour short ones.
+    Which environment plays which episode is fixed in advance: environment e plays episodes e, e + num_envs,
+    e + 2 num_envs and so on. Counting the first episodes to end would favour short ones.
 
     Args:
         game: a name of :func:`atari_data.games`.
-        policy: called with half of the environments at a time, and for as long as any of them plays.
+        policy: called with half of the environments at a time, until all episodes have ended.
         num_episodes: 1 or more.
-        seed: of the emulators.
+        seed: for the emulators.
         protocol: how the emulator is driven.
-        num_envs: copies of the game that play side by side, at most ``num_episodes`` are made.
-        record: called with every :class:`Moment` of the episodes to record, each episode's in its order:
-            enough to write a video of one as it goes. Several that are played side by side take turns.
+        num_envs: copies of the game that play in parallel; at most ``num_episodes`` are created.
+        record: called with every :class:`Moment` of the episodes to record, in order within each episode,
+            which is enough to write a video of one as it plays. Moments of parallel episodes are interleaved.
         record_episodes: numbers of the episodes to record, from 0.
-        progress: called with the number of episodes that have ended, each time one does.
+        progress: called with the number of episodes that have ended, each time it grows.
 
     Raises:
-        ValueError: a bad argument, or an answer of the policy that is not actions.
+        ValueError: a bad argument, or the policy's answer is not actions.
     """
     num_episodes = whole("num_episodes", num_episodes, least=1)
     seed = whole("seed", seed, least=0)
@@ -88,7 +88,7 @@ def play_episodes(
     returns = np.zeros(num_episodes)
     lengths = np.zeros(num_episodes, dtype=np.int64)
     terminated = np.zeros(num_episodes, dtype=np.bool_)
-    current = np.arange(num_envs)  # the episode each environment plays; num_episodes or more: none
+    current = np.arange(num_envs)  # the episode each environment plays; num_episodes or more means none
     num_ended = 0
     for tick in play(game, policy, seeds=seeds, protocol=protocol):
         twins.follow(tick)

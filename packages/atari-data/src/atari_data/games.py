@@ -1,4 +1,4 @@
-"""ALE's games by name: which there are, their actions, and an emulator for one."""
+"""ALE's games by name: which games there are, their actions, and an emulator for one."""
 
 import difflib
 import functools
@@ -12,11 +12,11 @@ ACTION_NAMES: tuple[str, ...] = (
     "NOOP", "FIRE", "UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT", "DOWNLEFT", "UPFIRE",
     "RIGHTFIRE", "LEFTFIRE", "DOWNFIRE", "UPRIGHTFIRE", "UPLEFTFIRE", "DOWNRIGHTFIRE", "DOWNLEFTFIRE",
 )  # fmt: skip
-"""ALE's full action set; an action's id is its place here, the same in every game."""
+"""ALE's full action set; an action's id is its index here, the same in every game."""
 
 NUM_ACTIONS = len(ACTION_NAMES)
 
-# ROMs that ale-py ships without a single-player mode: loading one ends the process.
+# ROMs shipped with ale-py that have no single-player mode: loading one ends the process.
 _TWO_PLAYERS = frozenset({"combat", "joust", "maze_craze", "warlords"})
 
 
@@ -30,7 +30,7 @@ def check_game(name: str) -> str:
     """Return ``name`` if it is a game of ALE.
 
     Raises:
-        ValueError: it is not; the message names the nearest games.
+        ValueError: it is not; the message suggests the closest names.
     """
     if name in games():
         return name
@@ -41,10 +41,10 @@ def check_game(name: str) -> str:
 
 
 def check_own_name(name: str) -> str:
-    """Return ``name`` if the game of a recording may have it: ALE's name for a game of ALE, else any.
+    """Return ``name`` if a recording's game may have it: ALE's name for a game of ALE, any other otherwise.
 
     Raises:
-        ValueError: it has other characters, or is a game of ALE in another spelling.
+        ValueError: it has characters that are not allowed, or is a game of ALE in another spelling.
     """
     if not isinstance(name, str):
         raise ValueError(f"game is {name!r}; give a name")
@@ -58,7 +58,7 @@ def check_own_name(name: str) -> str:
 
 
 def _meant(name: str) -> str:
-    """A name in ALE's spelling, which is snake_case: MsPacman, "Ms Pacman" and mspacman are ms_pacman."""
+    """A name in ALE's spelling, which is snake_case: MsPacman, "Ms Pacman" and mspacman become ms_pacman."""
     bare = re.sub(r"^ALE/|(NoFrameskip|Deterministic)?-v\d+$", "", name)  # as Gymnasium registers it
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", bare).replace(" ", "_").replace("-", "_").lower()
     joined = {game.replace("_", ""): game for game in games()}
@@ -66,12 +66,12 @@ def _meant(name: str) -> str:
 
 
 def title(game: str) -> str:
-    """The spelling papers use: ``ms_pacman`` is ``MsPacman``."""
+    """The spelling used in papers: ``ms_pacman`` becomes ``MsPacman``."""
     return game.title().replace("_", "")
 
 
 def load_emulator(game: str, *, seed: int = 0, sticky: float = 0.0) -> ALEInterface:
-    """A plain emulator with ``game`` loaded, its random numbers seeded as the vector environment's are."""
+    """A plain emulator with ``game`` loaded, seeded as the vector environment's are."""
     ALEInterface.setLoggerMode(LoggerMode.Error)  # the library prints a banner otherwise
     emulator = ALEInterface()
     emulator.setFloat("repeat_action_probability", sticky)
@@ -84,26 +84,26 @@ def load_emulator(game: str, *, seed: int = 0, sticky: float = 0.0) -> ALEInterf
 
 @functools.cache
 def _action_sets(game: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids of the actions that the emulator has for a game, and of those that do something in it."""
+    """Ids of the actions that the emulator has for a game, and of those that have an effect in it."""
     emulator = load_emulator(game)
     legal, minimal = emulator.getLegalActionSet(), emulator.getMinimalActionSet()
     return tuple(action.value for action in legal), tuple(action.value for action in minimal)
 
 
 def legal_actions(game: str) -> tuple[int, ...]:
-    """Ids of the actions that the emulator has for ``game``, in its order: all 18, but in two games.
+    """Ids of the actions that the emulator has for ``game``, in its order: all 18, except in two games.
 
-    `AtariVectorEnv` takes positions in this list, which are ids only where the list is complete. Given a
-    position beyond its end it never returns (ale-py 0.12.1).
+    `AtariVectorEnv` takes positions in this list, which equal the ids only where the list is complete. Given
+    a position beyond its end, it never returns (ale-py 0.12.1).
     """
     return _action_sets(game)[0]
 
 
 @functools.cache
 def played_actions(game: str) -> tuple[int, ...]:
-    """For each of the 18 actions the one that ``game`` is played with: itself where the emulator has it.
+    """For each of the 18 actions, the one sent to ``game``: the action itself where the emulator has it.
 
-    Skiing and Lost Luggage have no button; there an action is the same direction without it.
+    Skiing and Lost Luggage have no button; there, an action keeps its direction and loses its FIRE.
     """
     legal = legal_actions(game)
     released = [ACTION_NAMES.index(name.removesuffix("FIRE") or "NOOP") for name in ACTION_NAMES]
@@ -112,7 +112,7 @@ def played_actions(game: str) -> tuple[int, ...]:
 
 @functools.cache
 def minimal_actions(game: str) -> tuple[int, ...]:
-    """Ids, in the full set of 18, of the actions that do something in ``game``."""
+    """Ids, in the full set of 18, of the actions that have an effect in ``game``."""
     return tuple(sorted(_action_sets(game)[1]))
 
 

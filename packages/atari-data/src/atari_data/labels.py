@@ -33,7 +33,7 @@ def state_variables(game: str) -> dict[str, int]:
 
 
 def labels(game: str, ram: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
-    """Value of each state variable, as the emulator stores it (a byte, most often in screen pixels).
+    """Value of each state variable, as the emulator stores it (a byte, usually in screen pixels).
 
     Args:
         game: a game of :func:`labelled_games`.
@@ -50,7 +50,7 @@ def labels(game: str, ram: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
         raise ValueError(
             f"{game} has no annotated RAM; labelled_games() lists the {len(labelled_games())} games that do"
         )
-    if ram is None:  # what `FrameStore.ram` is
+    if ram is None:  # as `FrameStore.ram` may be
         raise ValueError(f"ram is None, as of play collected without it; collect {game} with ram=True")
     ram = np.asarray(ram)
     if ram.ndim != 2 or ram.shape[1] != RAM_SIZE or ram.dtype != np.uint8:

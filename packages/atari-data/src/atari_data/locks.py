@@ -1,4 +1,4 @@
-"""One process at a time writes into a directory."""
+"""Ensures that only one process at a time writes to a directory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,14 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def only_writer(directory: str | Path) -> Iterator[None]:
-    """Hold ``directory``, made if missing, against other writers while the block runs.
+    """Lock ``directory``, created if missing, against other writers while the block runs.
 
-    The lock is the operating system's: it is released when the process ends, however that happens. Where a
-    file system has no locks, none is held.
+    The lock belongs to the operating system, so it is released when the process ends, however that happens.
+    On a file system without locks, none is held.
 
     Raises:
-        ValueError: another process, or another writer of this one, holds it, or it is a file.
+        ValueError: another process, or another writer in this one, holds the lock, or the path is a file or
+            lies below one.
     """
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():

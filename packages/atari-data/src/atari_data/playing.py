@@ -1,11 +1,11 @@
-"""One loop that plays: a policy against many copies of a game, one observation of each at a time.
+"""The one loop that plays: a policy on many copies of a game, one observation of each at a time.
 
 Everything that plays (collection, evaluation, labelled collection) reads the same stream of :class:`Tick`.
 
-Asynchronous environments hand back whichever copies are ready, so the batches a policy sees depend on
-timing, and with them the last bits of a network's output. Here the copies form two halves that take turns:
-while the policy looks at one half, the emulator's threads run the other. It is as fast, and batches are
-always the same.
+Asynchronous environments return whichever copies are ready, so the batches a policy sees depend on timing,
+and with them the last bits of a network's output. Here the copies form two halves that take turns: while the
+policy processes one half, the emulator's threads run the other. This is as fast, and the batches are always
+the same.
 """
 
 from collections.abc import Iterator
@@ -22,18 +22,18 @@ from atari_data.protocol import Protocol, check_protocol
 
 
 class Tick(NamedTuple):
-    """One observation of every environment of one half, with what led to it and what is done next."""
+    """One observation of every environment in one half, with what led to it and the action taken next."""
 
     env_ids: NDArray[np.int64]  # [B], consecutive
-    # [B, 4, 84, 84], oldest frame first, zeros before an episode's first; of a last observation the newest
-    # frame is the one before it once more
+    # [B, 4, 84, 84], oldest frame first, zeros before an episode's first; in a last observation the newest
+    # frame repeats the one before it
     observations: NDArray[np.uint8]
-    rewards: NDArray[np.int32]  # [B], raw, brought by the previous action
+    rewards: NDArray[np.int32]  # [B], raw, from the previous action
     terminated: NDArray[np.bool_]  # [B], by the previous action: this is the episode's last observation
-    truncated: NDArray[np.bool_]  # [B], likewise, by the protocol's limit
+    truncated: NDArray[np.bool_]  # [B], likewise, by the protocol's frame limit
     lives: NDArray[np.int32]  # [B]
     frame_numbers: NDArray[np.int32]  # [B], emulated frames since the environment was made
-    actions: NDArray[np.int64]  # [B], the policy's answer; ignored after a last observation
+    actions: NDArray[np.int64]  # [B], the policy's answer; ignored at a last observation
 
     @property
     def over(self) -> NDArray[np.bool_]:
@@ -42,21 +42,21 @@ class Tick(NamedTuple):
 
 
 def environment_seeds(seed: int, num_envs: int, *, stream: int = 0) -> NDArray[np.int64]:
-    """Seeds of ``num_envs`` emulators, int64 [num_envs] in [0, 2**31): different for every stream."""
+    """Seeds for ``num_envs`` emulators, int64 [num_envs] in [0, 2**31): different for every stream."""
     seed, num_envs = whole("seed", seed, least=0), whole("num_envs", num_envs, least=1)
     states = np.random.SeedSequence(seed, spawn_key=(stream,)).generate_state(num_envs)
     return (states >> 1).astype(np.int64)
 
 
 def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Protocol) -> Iterator[Tick]:
-    """Play for ever, one environment for each seed; stop by leaving the loop.
+    """Play forever, with one environment per seed; leave the loop to stop.
 
     The first tick of each half holds the first observations. An environment whose observation was its
-    episode's last resets on its next tick: that tick holds the next episode's first observation, reward 0.
+    episode's last resets on its next tick, which holds the next episode's first observation and reward 0.
 
     Raises:
-        ValueError: ``game`` is unknown, ``protocol`` is none, there are no seeds, or the policy's answer is
-            not B ids of the 18 actions.
+        ValueError: ``game`` is unknown, ``protocol`` is not a :class:`Protocol`, there are no seeds, or the
+            policy's answer is not B ids of the 18 actions.
     """
     seeds = np.asarray(seeds)
     if seeds.ndim != 1 or not len(seeds) or seeds.dtype.kind not in "iu":
@@ -66,7 +66,7 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
     halves = [ids for ids in np.array_split(np.arange(len(seeds)), 2) if len(ids)]
     envs = [_make_env(game, len(ids), check_protocol(protocol)) for ids in halves]
     legal = legal_actions(game)
-    places = np.array([legal.index(action) for action in played_actions(game)])  # of each of the 18
+    places = np.array([legal.index(action) for action in played_actions(game)])  # position of each of the 18
     first = {}
     for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
         observations, info = env.reset(seed=seeds[ids])
@@ -76,12 +76,12 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
         for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
             result = first.pop(half) if half in first else env.recv()
             observations, rewards, terminated, truncated, info = result
-            # The emulator stops before it has drawn an episode's last picture, and shows the one before, or a
-            # mixture of frames that never was.
+            # The emulator stops before it has drawn an episode's last picture, and returns the previous one,
+            # or a mixture of frames that was never on the screen.
             over = terminated | truncated
             observations[over, -1] = observations[over, -2]
             actions = checked_actions(policy(observations.copy(), ids), len(ids))
-            # The emulator works on while the other half, and the reader, have their turn.
+            # The emulator keeps running while the other half and the reader have their turn.
             env.send(places[actions])
             yield Tick(
                 env_ids=ids,

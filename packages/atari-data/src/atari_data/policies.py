@@ -1,7 +1,7 @@
 """Policies that need no learning: random play in three flavours.
 
-Every environment draws from its own stream, so what environment 3 does depends neither on how many others
-there are nor on which of them are asked in the same call.
+Each environment draws from its own random stream, so what environment 3 does depends neither on how many
+others there are nor on which of them share a call.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from atari_data.games import NUM_ACTIONS, minimal_actions
 Policy = Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int64]]
 """(observations uint8 [B, 4, 84, 84], environment ids int64 [B]) -> ids of the 18 actions, int64 [B].
 
-The observations are the policy's own to change."""
+The policy may change the observations in place."""
 
-_BLOCK = 1024  # draws made at once for one environment
+_BLOCK = 1024  # draws made at once per environment
 
 
 class _Streams:
-    """Uniform numbers in [0, 1), ``width`` a draw, from one generator for each environment."""
+    """Uniform numbers in [0, 1), ``width`` per draw, from one generator per environment."""
 
     def __init__(self, seed: int, num_envs: int, width: int, *, purpose: tuple[int, ...] = ()) -> None:
         seed, num_envs = whole("seed", seed, least=0), whole("num_envs", num_envs, least=1)
@@ -31,7 +31,7 @@ class _Streams:
         self._next = np.full(num_envs, _BLOCK)
 
     def draw(self, env_ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The next draw of each environment, float64 [B, width]; no id may be given twice."""
+        """The next draw of each environment, float64 [B, width]; no id may occur twice."""
         if env_ids.size and not 0 <= env_ids.min() <= env_ids.max() < len(self._generators):
             raise ValueError(
                 f"environment ids reach {env_ids.max()}, and the policy was made for "
@@ -53,15 +53,15 @@ class RandomPolicy:
         self._streams = _Streams(seed, num_envs, width=1)
 
     def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Actions int64 [B]; the observations are not looked at."""
+        """Actions int64 [B]; the observations are ignored."""
         return _picked(self._actions, self._streams.draw(env_ids)[:, 0])
 
 
 class StickyRandomPolicy:
     """Random play that repeats its last action with probability ``repeat``.
 
-    An action lasts 1 / (1 - repeat) steps on average, so play reaches places that uniform play, which mostly
-    jitters on the spot, does not.
+    A drawn action lasts 1 / (1 - repeat) steps on average, so play reaches places that uniform play, which
+    mostly jitters on the spot, does not.
     """
 
     def __init__(self, game: str, seed: int, num_envs: int, repeat: float = 0.8) -> None:
@@ -73,7 +73,7 @@ class StickyRandomPolicy:
         self._last = np.full(num_envs, -1, dtype=np.int64)
 
     def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Actions int64 [B]; the observations are not looked at."""
+        """Actions int64 [B]; the observations are ignored."""
         keep, pick = self._streams.draw(env_ids).T
         last = self._last[env_ids]
         actions = np.where((keep < self._repeat) & (last >= 0), last, _picked(self._actions, pick))
@@ -82,7 +82,7 @@ class StickyRandomPolicy:
 
 
 class EpsilonPolicy:
-    """Another policy, replaced by a uniformly random minimal action with probability ``epsilon``.
+    """Another policy, with its action replaced by a random minimal one with probability ``epsilon``.
 
     The other policy may have the same seed, unless it is an `EpsilonPolicy` too.
     """
@@ -92,7 +92,7 @@ class EpsilonPolicy:
             raise ValueError(f"epsilon is {epsilon}; give a probability in [0, 1]")
         self._policy = policy
         self._actions = np.array(minimal_actions(game), dtype=np.int64)
-        self._streams = _Streams(seed, num_envs, width=2, purpose=(1,))  # not the numbers of what it wraps
+        self._streams = _Streams(seed, num_envs, width=2, purpose=(1,))  # not the wrapped policy's numbers
         self._epsilon = epsilon
 
     def __call__(self, observations: NDArray[np.uint8], env_ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -112,7 +112,7 @@ def checked_actions(actions: object, batch_size: int) -> NDArray[np.int64]:
     """A policy's answer as int64 [B].
 
     Raises:
-        ValueError: it is not one of the 18 actions for each observation.
+        ValueError: the answer is not one of the 18 actions for each observation.
     """
     found = np.asarray(actions)
     if found.shape != (batch_size,) or found.dtype.kind not in "iu":

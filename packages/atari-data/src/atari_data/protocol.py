@@ -15,12 +15,12 @@ class Protocol:
     """How the emulator is driven. Scores and data are comparable only under the same protocol.
 
     Attributes:
-        sticky: probability that the emulator repeats its previous action instead of the given one, drawn
+        sticky: probability that the emulator repeats its previous action instead of the given one, drawn at
             every emulated frame (Machado et al. 2018, https://arxiv.org/abs/1709.06009).
         noop_max: an episode starts with a random number of no-ops in [0, noop_max); 0 for none
             (Mnih et al. 2015).
         frameskip: emulated frames per action.
-        max_pool: an observation is the maximum of the last two emulated frames (sprites that flicker).
+        max_pool: an observation is the maximum of the last two emulated frames (because sprites flicker).
         max_frames: an episode is truncated after this many emulated frames, no-ops not counted.
         fire_reset: press FIRE once when an episode starts.
     """
@@ -67,10 +67,10 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def check_protocol(protocol: Protocol) -> Protocol:
-    """Return ``protocol`` if it is one.
+    """Return ``protocol`` if it is a :class:`Protocol`.
 
     Raises:
-        ValueError: it is not, such as the name of one.
+        ValueError: it is something else, such as a protocol's name.
     """
     if isinstance(protocol, Protocol):
         return protocol

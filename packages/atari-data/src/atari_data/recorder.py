@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 from atari_data.playing import Tick
 from atari_data.shards import COLUMNS, FRAME_SHAPE, FRAMES, ShardWriter
 
-BLOCK = 64  # rows of one environment that are gathered before they are written
+BLOCK = 64  # rows gathered per environment before they are written
 _NEVER = np.iinfo(np.int64).max
 
 
 class Recorder:
     """Records environments that tick together until each has taken its quota of actions.
 
-    Every tick is one row of every environment. A row is complete, and may be written, once the next tick has
-    told what its action brought.
+    Every tick gives one row for every environment. A row is complete, and may be written, once the next tick
+    has shown the result of its action.
 
     Attributes:
-        episodes: (id, return, length in actions) of each episode that ended by itself.
+        episodes: (id, return, length in actions) of each episode that ended on its own.
         num_rows: rows of each environment, int64 [n], once it is done.
     """
 
@@ -41,8 +41,8 @@ class Recorder:
         for name, (dtype, row) in COLUMNS.items():
             if ram or name != "ram":
                 self._rows[name] = np.zeros((n, BLOCK + 1, *row), dtype=dtype)
-        self._written = 0  # rows before the buffer's first
-        self._filled = 0  # rows in the buffer
+        self._written = 0  # number of rows before the buffer's first
+        self._filled = 0  # number of rows in the buffer
         self._taken = np.zeros(n, dtype=np.int64)
         self._returns = np.zeros(n)
         self._lengths = np.zeros(n, dtype=np.int64)
@@ -60,12 +60,12 @@ class Recorder:
         return bool((self.num_rows < _NEVER).all())
 
     def record(self, tick: Tick, ram: NDArray[np.uint8] | None) -> bool:
-        """Add one row of every environment; returns whether rows were written to disk."""
+        """Add one row for every environment; returns whether rows were written to disk."""
         rows, row = self._rows, self._filled
         over, running = tick.over, self.num_rows == _NEVER
         quota_met = running & (self._taken == self._quotas)
         acting = running & ~over & ~quota_met
-        if row > 0:  # what the row before brought; one that met its quota is final and brings nothing
+        if row > 0:  # results of the previous row's action; a row that met its quota is final and has none
             rows["rewards"][running, row - 1] = tick.rewards[running]
             rows["terminated"][running, row - 1] = tick.terminated[running]
             rows["truncated"][running, row - 1] = (tick.truncated | (quota_met & ~tick.terminated))[running]
@@ -76,7 +76,7 @@ class Recorder:
         for name in ("rewards", "terminated", "truncated"):
             rows[name][:, row] = 0
         if ram is not None:
-            # A last observation is the picture before it once more: so is its RAM.
+            # A last observation repeats the picture before it, and so does its RAM.
             rows["ram"][:, row] = np.where(over[:, None], rows["ram"][:, row - 1], ram)
         self._filled += 1
         self.num_rows[quota_met] = self._written + self._filled

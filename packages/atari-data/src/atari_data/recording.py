@@ -1,4 +1,4 @@
-"""Bring your own recording: frames and actions from anywhere, in the shards that collection writes."""
+"""Importing recordings: frames and actions from anywhere, into the same shards as collection writes."""
 
 import hashlib
 import warnings
@@ -36,31 +36,31 @@ def import_recording(
     episode_ids: str | Path | ArrayLike | None = None,
     lives: str | Path | ArrayLike | None = None,
 ) -> CollectResult:
-    """Add a recording to the shards of ``directory``, as one round, whole or not at all.
+    """Add a recording to the shards of ``directory``, as one round, completely or not at all.
 
-    Time is told as everywhere: ``actions[t]`` is chosen after frame t, and ``rewards[t]``, ``terminated[t]``
-    and ``truncated[t]`` are what it brought. The last frame of an episode is its final observation: what
-    stands in ``actions`` there is ignored. A recording of one episode may leave it out, one action fewer than
-    frames. An episode that ends without a flag counts as truncated.
+    Time is indexed as everywhere in this package: ``actions[t]`` is chosen after frame t, and ``rewards[t]``,
+    ``terminated[t]`` and ``truncated[t]`` are its results. The last frame of an episode is its final
+    observation, and its value in ``actions`` is ignored. A recording of one episode may omit that value and
+    have one action fewer than frames. An episode that ends without a flag counts as truncated.
 
-    Columns are arrays, [T] or [T, 1], or files: ``.npy``, or text with one number a line.
+    Columns are arrays, [T] or [T, 1], or files: ``.npy``, or text with one number per line.
 
     Args:
-        directory: made if missing.
+        directory: created if missing.
         frames: uint8 array [T, H, W], [T, H, W, 1] or [T, H, W, 3], a ``.npy`` file of one, a folder of
-            images in the order of their names, or a video. Made grey and 84 x 84; frames that are so already
-            stay as they are.
+            images in the order of their names, or a video. Converted to grey 84 x 84; frames already in that
+            form stay unchanged.
         actions: ids of the 18 actions, [T] or [T - 1].
         rewards: [T] or [T - 1]; zeros when None.
-        terminated: booleans, [T] or [T - 1]; the game ended here. None where it never did.
-        game: any name of lower-case letters, digits and underscores; ALE's own name for a game of ALE.
-        truncated: booleans, [T] or [T - 1]; the recording of the episode was cut here.
-        episode_ids: [T], where the recording holds several episodes.
+        terminated: booleans, [T] or [T - 1]: the game ended here. None if it never did.
+        game: any name of lower-case letters, digits and underscores; for an ALE game, ALE's name.
+        truncated: booleans, [T] or [T - 1]: the recording of the episode was cut off here.
+        episode_ids: [T], if the recording holds several episodes.
         lives: [T]; zeros when None.
 
     Raises:
-        ValueError: lengths, shapes or values do not fit, or a round of ``directory`` has the same frames;
-            nothing has been written.
+        ValueError: lengths, shapes or values do not fit, or a round of ``directory`` already has the same
+            frames; nothing has been written.
     """
     check_own_name(game)
     directory = Path(directory)
@@ -105,7 +105,7 @@ def import_recording(
 
 
 def _require_new(store: FrameStore, num_frames: int, digest: bytes, directory: Path) -> None:
-    """Raise ValueError if a round has these frames: some would train and validate as well."""
+    """Raise ValueError if a round has these frames: some might serve for both training and validation."""
     for number, (begin, end) in enumerate(pairwise((0, *store.round_ends))):
         if end - begin != num_frames:
             continue
@@ -122,7 +122,7 @@ def _require_new(store: FrameStore, num_frames: int, digest: bytes, directory: P
 def _columns(
     num_frames: int, *, episode_ids: Any, actions: Any, per_action: dict[str, Any], lives: Any
 ) -> dict[str, NDArray[Any]]:
-    """Every column of the shards, [num_frames], checked, with what final rows must hold."""
+    """Every column of the shards, [num_frames], checked, with final rows as they must be."""
     if episode_ids is None:
         ids = np.zeros(num_frames, dtype=np.int32)
     else:
@@ -190,7 +190,7 @@ def _integers(values: Any, name: str, *lengths: int) -> NDArray[Any]:
         raise ValueError(f"{name} holds numbers that are not whole; give integers")
     if column.dtype.kind == "f":
         largest = float(np.abs(column).max())
-        if largest >= 2.0 ** (np.finfo(column.dtype).nmant + 1):  # from here on two may be one float
+        if largest >= 2.0 ** (np.finfo(column.dtype).nmant + 1):  # from here on two integers may be one float
             raise ValueError(
                 f"{name} holds {largest:g}, too large for a float to hold exactly; give smaller integers"
             )
@@ -198,18 +198,18 @@ def _integers(values: Any, name: str, *lengths: int) -> NDArray[Any]:
 
 
 def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
-    """A column as numbers; where it is one shorter than the frames, a zero stands for the final row."""
+    """A column as numbers; if it is one shorter than the frames, a zero is added for the final row."""
     if isinstance(values, (str, Path)):
         path = Path(values)
         if not path.is_file():
             wrong = "is a directory; give a file" if path.is_dir() else "does not exist"
             raise ValueError(f"{name} file {path} {wrong}")
         try:
-            with warnings.catch_warnings(action="ignore", category=UserWarning):  # empty files: said below
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # empty files: see below
                 if path.suffix == ".npy":
                     with path.open("rb") as file:
                         values = np.lib.format.read_array(file)
-                else:  # spreadsheets begin a file with a byte-order mark
+                else:  # spreadsheets start a file with a byte-order mark
                     values = np.loadtxt(path, ndmin=1, delimiter=",", encoding="utf-8-sig")
         except (ValueError, EOFError, TokenError, OverflowError, MemoryError) as error:
             raise ValueError(f"{name} file {path} is not .npy and not one number a line ({error})") from error

@@ -1,4 +1,4 @@
-"""Rounds: a directory grows by whole rounds of collection, never by half of one."""
+"""Rounds: a directory grows by whole rounds of collection, never by part of one."""
 
 import os
 import shutil
@@ -20,10 +20,10 @@ class Place:
 
     Attributes:
         round: its number.
-        first_shard, first_episode: its first shard and first episode id.
+        first_shard, first_episode: numbers of its first shard and first episode.
         config: its metadata.
         staging: folder to write its shards into.
-        staged: their paths, in their final order, to be filled in.
+        staged: paths of the shards in it, in their final order, to be filled in.
     """
 
     round: int
@@ -35,7 +35,7 @@ class Place:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Where the staged shards go."""
+        """The final paths of the staged shards."""
         numbers = range(self.first_shard, self.first_shard + len(self.staged))
         return tuple(shard_path(self.staging.parent, number) for number in numbers)
 
@@ -44,28 +44,28 @@ class Place:
 def new_round(
     directory: Path, *, game: str, protocol: Protocol | None, ram: bool, keep: int | None = None
 ) -> Iterator[Place]:
-    """The place of a new round in ``directory``, which may be new, empty, or hold rounds, and is locked.
+    """The place of a new round in ``directory``, which may be missing, empty or hold rounds, and is locked.
 
-    It comes after all rounds there are, or in the place of those after the first ``keep``. When the block
-    ends well the staged shards take their places in ``directory``; when it does not, they vanish, and nothing
-    else has changed. A process killed while shards change places leaves the folder behind, and last shards
-    of which none is marked as the end of a round: readers pass them over, and the next round removes both,
-    along with what was to be replaced.
+    The round follows all existing ones, or replaces those after the first ``keep``. If the block succeeds,
+    the staged shards are moved into ``directory``; if it fails, they are deleted and nothing else has
+    changed. A process killed while shards are being moved leaves the staging folder behind, and trailing
+    shards none of which is marked as the end of a round: readers skip them, and the next round removes both,
+    along with the shards that were to be replaced.
 
     Raises:
-        ValueError: it is being written by another, holds damaged shards, another game or protocol, fewer
-            rounds than are to be kept, or differs in having RAM.
+        ValueError: ``directory`` is being written by another process, holds damaged shards, another game or
+            protocol, or fewer rounds than ``keep``, or differs in whether it has RAM.
     """
     with only_writer(directory):
         place = _next_place(directory, game, protocol, ram, keep)
-        if place.staging.exists():  # of a killed process
-            _drop_half_round(directory, place.first_shard)  # its folder still marks it
+        if place.staging.exists():  # left by a killed process
+            _drop_half_round(directory, place.first_shard)  # while the folder still marks it
             shutil.rmtree(place.staging)
         place.staging.mkdir()
         moved: list[tuple[Path, Path]] = []
 
         def move(source: Path, target: Path) -> None:
-            moved.append((source, target))  # first: an interruption comes when the move has been made
+            moved.append((source, target))  # first: an interruption may follow the move at once
             os.replace(source, target)
 
         try:
@@ -107,7 +107,7 @@ def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool
 
 
 def _whole_rounds(directory: Path) -> bool:
-    """Whether any round is whole: the renaming of the first one's shards may have been cut short."""
+    """Whether any round is complete: moving the shards of the first one may have been interrupted."""
     paths = shard_paths(directory)
     return bool(paths) and not (
         (directory / STAGING).exists() and not any(read_shard(path)[0]["end"] for path in paths)
@@ -115,7 +115,7 @@ def _whole_rounds(directory: Path) -> bool:
 
 
 def _drop_half_round(directory: Path, first: int) -> None:
-    """Delete the shards from number ``first`` on that follow the last whole round."""
+    """Delete the shards from number ``first`` on that follow the last complete round."""
     for path in reversed(shard_paths(directory)):
         if path < shard_path(directory, first) or _ends_round(path):
             break

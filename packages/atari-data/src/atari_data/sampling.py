@@ -1,4 +1,4 @@
-"""Batches over several games: every batch holds every game, and batch number s is a function of (seed, s)."""
+"""Batches over several games: every batch contains every game, and batch s is a function of (seed, s)."""
 
 from collections.abc import Mapping
 
@@ -9,13 +9,13 @@ from atari_data._checks import whole
 
 
 class MultiGameSampler:
-    """Draws a batch's window starts, with replacement, a fixed number from each game.
+    """Draws the window starts of a batch: a fixed number from each game, with replacement.
 
     Args:
-        starts: for each game the rows windows may start at, as :func:`window_starts` gives them, int64 [n].
-        batch_size: windows a batch, at least one a game.
+        starts: for each game the rows at which windows may start, from :func:`window_starts`, int64 [n].
+        batch_size: windows per batch, at least one per game.
         seed: 0 or more.
-        weights: share of each game in a batch; equal when None. They need not sum to one.
+        weights: share of each game in a batch, equal when None; they need not sum to one.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class MultiGameSampler:
         self.counts = _apportion([weights[game] for game in starts], batch_size, list(starts))
 
     def batch(self, step: int) -> dict[str, NDArray[np.int64]]:
-        """Window starts of batch number ``step``, by game: int64 [count of the game]."""
+        """Window starts of batch ``step``, by game: int64 [that game's count]."""
         rng = np.random.default_rng([self._seed, step])
         return {
             game: rows[rng.integers(len(rows), size=self.counts[game])] for game, rows in self._starts.items()
@@ -60,9 +60,9 @@ class MultiGameSampler:
 
 
 def _apportion(weights: list[float], total: int, names: list[str]) -> dict[str, int]:
-    """Whole counts nearest to the weights (largest remainder), one at least for each name."""
+    """Whole counts closest to the weights (largest-remainder method), at least one for each name."""
     spare = total - len(names)
-    relative = np.array(weights) / max(weights)  # whose sum is finite
+    relative = np.array(weights) / max(weights)  # so that the sum stays finite
     exact = relative / relative.sum() * total
     above = np.maximum(exact - 1, 0)
     shares = above / above.sum() * spare if spare else np.zeros(len(names))

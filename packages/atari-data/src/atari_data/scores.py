@@ -15,10 +15,10 @@ class GameInfo:
 
     Attributes:
         name: ALE's name, such as ``ms_pacman``.
-        title: the spelling of papers and Gymnasium ids, such as ``MsPacman``.
-        minimal_actions: ids (of the 18) that do something in this game.
-        random_score: mean score of uniformly random play, or None where the source does not give it.
-        human_score: mean score of the human tester, or None where the source does not give it.
+        title: the spelling in papers and Gymnasium ids, such as ``MsPacman``.
+        minimal_actions: ids (of the 18) that have an effect in this game.
+        random_score: mean score of uniformly random play, or None if the source does not give it.
+        human_score: mean score of the human tester, or None if the source does not give it.
         source: where the two scores were read, or None.
     """
 
@@ -51,7 +51,7 @@ def game_info(game: str) -> GameInfo:
 
 
 def human_normalized(game: str, score: float) -> float | None:
-    """(score - random) / (human - random), or None where the game has no reference scores.
+    """(score - random) / (human - random), or None if the game has no reference scores.
 
     0 is uniformly random play, 1 the human tester (Mnih et al. 2015, https://doi.org/10.1038/nature14236).
     """
@@ -63,7 +63,7 @@ def human_normalized(game: str, score: float) -> float | None:
 
 
 def published_scores(game: str) -> dict[str, list[float]]:
-    """Scores of ``game`` at 100k agent steps, by system; one entry a seed where the source has seeds.
+    """Scores of ``game`` at 100k agent steps, by system; one entry per seed where the source lists seeds.
 
     Empty outside the 26 games of Atari-100k. The systems' protocols differ (episodes, temperature, sticky
     actions): :func:`score_sources` says where each was read and what to know before quoting it.

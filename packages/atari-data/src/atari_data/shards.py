@@ -12,7 +12,7 @@ from atari_data.protocol import Protocol
 
 KIND = "frames"
 FRAMES = "frames"
-# While this folder is there, shards without their round's end are unfinished business.
+# While this folder exists, shards of a round that has no end belong to an unfinished collection.
 STAGING = ".collecting"
 SHARD_ROWS = 16_384  # 116 MB of frames
 FRAME_SHAPE = (84, 84)
@@ -28,22 +28,22 @@ COLUMNS: dict[str, tuple[type, tuple[int, ...]]] = {
     "truncated": (np.bool_, ()),
     "ram": (np.uint8, (RAM_SIZE,)),
 }
-"""Type and row shape of each column beside the frames, in the order of the file; `ram` is optional."""
+"""Type and row shape of each column besides the frames, in file order; `ram` is optional."""
 
 
 def shard_path(directory: str | Path, index: int) -> Path:
-    """Where shard number ``index`` of a directory lies."""
+    """The path of shard number ``index`` in a directory."""
     return Path(directory) / f"shard-{index:05d}.safetensors"
 
 
 def shard_paths(directory: str | Path) -> list[Path]:
-    """The shards that lie in a directory, by number; a name that only resembles a shard's does not count."""
+    """The shards in a directory, in order; files whose names only resemble a shard's are ignored."""
     found = Path(directory).glob("shard-*.safetensors")
     return sorted(path for path in found if re.fullmatch(r"shard-\d{5,}", path.stem))
 
 
 class ShardWriter:
-    """A stream of rows, cut into files of ``SHARD_ROWS``; only frames go to disk before a file ends."""
+    """Writes a stream of rows to files of ``SHARD_ROWS``; until a file ends only its frames are on disk."""
 
     def __init__(self, folder: Path, name: str, *, ram: bool, config: dict[str, Any]) -> None:
         self.paths: list[Path] = []
@@ -68,11 +68,11 @@ class ShardWriter:
             done = take.stop
 
     def close(self, *, end: bool) -> None:
-        """End the last file; ``end`` marks the one that completes a round."""
+        """End the last file; ``end`` marks it as the one that completes a round."""
         self._end_file(end=end)
 
     def discard(self) -> None:
-        """Let go of the file after a failure; harmless after :meth:`close`."""
+        """Close the file after a failure; harmless after :meth:`close`."""
         self._file.close()
 
     def _start_file(self) -> None:
@@ -104,7 +104,7 @@ def read_shard(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Config and arrays of one shard, its frames memory-mapped.
 
     Raises:
-        ValueError: the shard is damaged, or is not a `frames` artifact with the columns it must have.
+        ValueError: the shard is damaged, or is not a `frames` artifact with the required columns.
     """
     config, frames, columns = open_artifact(path, kind=KIND, mapped=FRAMES)
     expected = {

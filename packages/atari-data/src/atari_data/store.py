@@ -16,19 +16,19 @@ HISTORY = 3  # frames before the newest in a stack
 
 
 class ShardedFrames:
-    """Frames of all shards as if one array, uint8 [N, 84, 84], read from disk where they are touched."""
+    """The frames of all shards as one array, uint8 [N, 84, 84], read from disk when accessed."""
 
     dtype = np.dtype(np.uint8)
 
     def __init__(self, parts: Sequence[NDArray[np.uint8]]) -> None:
-        self._parts = [np.asarray(part) for part in parts]  # still mapped, without a memmap's slow slices
+        self._parts = [np.asarray(part) for part in parts]  # still mapped, without memmap's slow slicing
         self._ends = np.cumsum([len(part) for part in parts])
         self._begins = self._ends - [len(part) for part in parts]
         self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
         self._sources = parts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies, and the workers of a DataLoader, map the files again instead of reading them whole."""
+        """Lets copies and DataLoader workers map the files again instead of reading them completely."""
         files = [
             (part.filename, part.offset, part.shape) if isinstance(part, np.memmap) else part
             for part in self._sources
@@ -39,8 +39,8 @@ class ShardedFrames:
         return self.shape[0]
 
     def __getitem__(self, rows: int | slice | NDArray[Any]) -> NDArray[np.uint8]:
-        """One frame, a slice (a view where it lies in one shard), or the given rows in their order."""
-        if isinstance(rows, tuple):  # NumPy's several axes, which would be taken for several rows
+        """One frame, a slice (a view if it lies in one shard), or the given rows in their order."""
+        if isinstance(rows, tuple):  # NumPy's indexing of several axes, which would be taken for several rows
             raise IndexError(f"frames are asked for by rows alone, not by {rows}; use frames[i][j]")
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
@@ -59,7 +59,7 @@ class ShardedFrames:
     def copy_spans(
         self, begins: NDArray[np.int64], ends: NDArray[np.int64], out: NDArray[np.uint8]
     ) -> NDArray[np.uint8]:
-        """Copy rows ``begins[i]:ends[i]`` to the end of ``out[i]``; what is before them becomes zero."""
+        """Copy rows ``begins[i]:ends[i]`` to the end of ``out[i]``; the part before them becomes zero."""
         shards = np.searchsorted(self._ends, begins, side="right")
         inside = (ends <= self._ends[shards]).tolist()
         offsets = self._begins[shards]
@@ -93,7 +93,7 @@ class ShardedFrames:
         out = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
         if not len(rows):
             return out
-        rows = rows.astype(np.int64)  # small integers could not hold what is added
+        rows = rows.astype(np.int64)  # small integer types could not hold the sum
         rows = np.where(rows < 0, rows + len(self), rows)
         if rows.min() < 0 or rows.max() >= len(self):
             raise IndexError(f"rows reach from {rows.min()} to {rows.max()}; there are {len(self)}")
@@ -110,19 +110,19 @@ def _map_again(files: list[Any]) -> ShardedFrames:
 
 
 class FrameStore:
-    """The collected frames of one game and what goes with them, row for row.
+    """The collected frames of one game and the columns that go with them, row for row.
 
     Attributes:
         frames: uint8 [N, 84, 84], memory-mapped.
         actions: uint8 [N], ids of the 18 actions; 0 on an episode's final row.
-        rewards: float32 [N], raw; ``terminated``, ``truncated``: bool [N]. All three are what ``actions[t]``
-            brought.
-        episode_ids: int32 [N]; an episode's rows lie together, its last row is its final observation.
+        rewards: float32 [N], raw; ``terminated``, ``truncated``: bool [N]. All three are results of
+            ``actions[t]``.
+        episode_ids: int32 [N]; an episode's rows are contiguous, the last is its final observation.
         lives: uint8 [N].
-        ram: uint8 [N, 128], or None where it was not collected.
+        ram: uint8 [N, 128], or None if it was not collected.
         game, protocol, seed: of the collection; the protocol and the seed are None for a recording.
-        rounds: what each round of collection wrote into its metadata.
-        round_ends: the row after the last of each round.
+        rounds: the metadata that each round of collection wrote.
+        round_ends: for each round, the row after its last.
     """
 
     def __init__(self, configs: list[dict[str, Any]], shards: list[dict[str, NDArray[Any]]]) -> None:
@@ -152,22 +152,23 @@ class FrameStore:
 
     @classmethod
     def open(cls, directory: str | Path, *, rounds: int | None = None) -> Self:
-        """Open the shards of ``directory``. Frames stay on disk; the rest is 20 bytes a row, and 128 of RAM.
+        """Open the shards of ``directory``. Frames stay on disk; the rest is 20 bytes per row, RAM 128 more.
 
-        Shards that an interrupted collection left behind (its folder ``.collecting`` is there) are passed
-        over.
+        Shards that an interrupted collection left behind (its folder ``.collecting`` is there) are skipped.
 
         Args:
-            directory: of one game.
-            rounds: only the first so many rounds of collection, whatever has become of the others; all by
-                default.
+            directory: holds the shards of one game.
+            rounds: open only this many rounds of collection from the first, whatever the state of the others;
+                all by default.
 
         Raises:
-            ValueError: there is no complete round, a shard is missing, damaged or not a `frames` artifact, or
-                the shards belong to different games.
+            ValueError: there is no complete round or there are fewer than ``rounds``; a shard is missing,
+                damaged or not a `frames` artifact; or the shards differ in game, protocol or whether they
+                have RAM.
         """
         directory = Path(directory)
-        # Before the shards are listed: it goes when a round is whole, and then so is any list made later.
+        # Checked before the shards are listed: the folder disappears once a round is complete, and then so is
+        # any listing made later.
         collecting = (directory / STAGING).exists()
         paths = shard_paths(directory)
         if not paths:
@@ -217,10 +218,10 @@ class FrameStore:
         return len(self.frames)
 
     def stacks(self, indices: NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Observations at the given rows, uint8 [B, 4, 84, 84]: oldest first, zeros before an episode.
+        """Observations at the given rows, uint8 [B, 4, 84, 84]: oldest frame first, zeros before an episode.
 
         Raises:
-            ValueError: ``indices`` are not integers [B], or no rows of the store.
+            ValueError: ``indices`` are not integers [B], or not rows of the store.
         """
         rows = np.asarray(indices)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
@@ -234,7 +235,7 @@ class FrameStore:
         """``length`` frames from each start and ``history`` before it, uint8 [B, history + length, 84, 84].
 
         Frames before the episode's first are zeros, so the stack of step i is ``clip[i : i + history + 1]``:
-        all stacks of a clip are one sliding view of it.
+        all stacks of a clip are one sliding-window view of it.
 
         Raises:
             ValueError: a clip does not fit into its episode.

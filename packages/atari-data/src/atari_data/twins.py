@@ -1,8 +1,9 @@
-"""A second emulator that does what an environment does, for what the environment does not tell.
+"""A second emulator that mirrors an environment, for the data that the environment does not return.
 
-`AtariVectorEnv` gives neither RAM nor colour. A twin is a plain emulator with the same seed that takes the
+`AtariVectorEnv` returns neither RAM nor colour. A twin is a plain emulator with the same seed that takes the
 same actions; pixels still come from the fast environment, so labelled data cannot look different. Rewards,
-lives and frame counts are compared at every step: twins that part are an error, never wrong labels.
+lives and frame counts are compared at every step: a twin that diverges raises an error instead of giving
+wrong labels.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ class Twin:
         self._elapsed_frames = 0
 
     def reset(self, frame_number: int) -> None:
-        """Start an episode, with no-ops until the environment's own count of frames is reached."""
+        """Start an episode, with no-ops until the environment's own frame count is reached."""
         self.emulator.reset_game()
         self._elapsed_frames = 0
         if self._fires:
@@ -40,7 +41,7 @@ class Twin:
                 self.emulator.reset_game()
 
     def step(self, action: int) -> int:
-        """Take one action for as many frames as the protocol says; returns the raw reward."""
+        """Take one action for the protocol's number of frames, or until the end; returns the raw reward."""
         reward, action = 0, self._actions[action]
         for _ in range(self._protocol.frameskip):
             reward += self.emulator.act(action)
@@ -58,14 +59,14 @@ class Twins:
     ) -> None:
         chosen = range(len(seeds)) if env_ids is None else env_ids
         self._twins = {env: Twin(game, int(seeds[env]), protocol) for env in chosen}
-        self._next: dict[int, int | None] = {}  # the action each twin takes next; None: it resets
+        self._next: dict[int, int | None] = {}  # the action each twin takes next; None means reset
 
     def release(self, env: int) -> None:
-        """Follow this environment no longer."""
+        """Stop following this environment."""
         self._twins.pop(env, None)
 
     def follow(self, tick: Tick) -> None:
-        """Bring the twins of this tick's environments to the moment of its observations.
+        """Advance the twins of this tick's environments to the moment of its observations.
 
         Raises:
             RuntimeError: a twin and its environment disagree.

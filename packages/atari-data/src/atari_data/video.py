@@ -1,4 +1,4 @@
-"""Pictures in and out: videos, folders of images, and frames of any size made 84 x 84 and grey.
+"""Reading and writing pictures: videos, folders of images, and frames of any size converted to grey 84 x 84.
 
 Videos and image files need the ``video`` extra (PyAV); arrays do not.
 """
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 _TEXT = {".txt", ".csv", ".tsv", ".json"}
-_SLOWEST, _FASTEST = 0.01, 1000  # frames a second
+_SLOWEST, _FASTEST = 0.01, 1000  # frames per second
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[NDArray[np.uint8]]]:
-    """How many pictures a source holds, and the pictures one by one, uint8 [H, W] or [H, W, 3].
+    """The number of pictures in a source, and the pictures one by one, uint8 [H, W] or [H, W, 3].
 
     Args:
         source: an array uint8 [T, H, W], [T, H, W, 1] or [T, H, W, 3], a ``.npy`` file of one, a folder of
-            images (in the order of their names, numbers in them as numbers), or a video file.
+            images (sorted by name, with numbers in names compared as numbers), or a video file.
 
     Raises:
         ValueError: the source is none of these, holds no pictures, or cannot be decoded.
@@ -46,11 +46,11 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
     if path.suffix == ".npy":
         try:
             array = np.lib.format.open_memmap(path, mode="r")
-        except (ValueError, EOFError, TokenError, OverflowError) as error:  # of a header that was damaged
+        except (ValueError, EOFError, TokenError, OverflowError) as error:  # from a damaged header
             raise ValueError(f"{path} is not a whole .npy file of numbers ({error})") from error
         array = _checked_array(array, str(path))
         return len(array), iter(array)
-    if path.suffix.lower() in _TEXT:  # of which FFmpeg would make pictures
+    if path.suffix.lower() in _TEXT:  # which FFmpeg would turn into pictures
         raise ValueError(f"{path} is text; give an array, a .npy file, a folder of images or a video")
     return _count(path), _decode(path)
 
@@ -63,15 +63,15 @@ def _in_order(path: Path) -> list[str | int]:
 def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: float = 15) -> None:
     """Write pictures, uint8 [H, W] or [H, W, 3] with even sides, as an H.264 video.
 
-    The file appears whole or not at all; ``fps`` 15 is the speed of the game at four frames an action.
+    The file appears complete or not at all; ``fps`` 15 is the speed of the game at four frames per action.
 
     Raises:
-        ValueError: no pictures, pictures of odd or different sizes, a speed out of range, or PyAV is not
-            installed.
+        ValueError: there are no pictures, their sizes are odd or differ, ``fps`` is out of range, or PyAV is
+            not installed.
     """
     if not _SLOWEST <= fps <= _FASTEST:
         raise ValueError(f"fps is {fps}; give a number from {_SLOWEST} to {_FASTEST}")
-    rate = Fraction(float(fps)).limit_denominator(1001)  # NumPy's float32 is no number to Fraction itself
+    rate = Fraction(float(fps)).limit_denominator(1001)  # Fraction does not accept NumPy's float32
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -103,9 +103,10 @@ def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: f
 
 
 def to_frame(picture: NDArray[np.uint8], size: tuple[int, int] = (84, 84)) -> NDArray[np.uint8]:
-    """A picture as the emulator's frames are: grey, and shrunk by averaging areas, uint8 [84, 84].
+    """Convert a picture to the form of the emulator's frames: grey, resized by area averaging, [84, 84].
 
-    A picture of [84, 84] comes back as it is. Each side is scaled by itself, as in `AtariVectorEnv`.
+    The result is uint8; a picture that is [84, 84] already is returned unchanged. Each side is scaled
+    independently, as in `AtariVectorEnv`.
     """
     if picture.shape == size:
         return picture
@@ -117,7 +118,7 @@ def to_frame(picture: NDArray[np.uint8], size: tuple[int, int] = (84, 84)) -> ND
 
 
 def _area_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Means over ``size`` equal, possibly fractional stretches of the first axis, [size, ...]."""
+    """Means over ``size`` equal, possibly fractional sections of the first axis, [size, ...]."""
     count = len(values)
     sums = np.zeros((count + 1, *values.shape[1:]))
     np.cumsum(values, axis=0, out=sums[1:])
@@ -155,7 +156,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _count(path: Path) -> int:
     with _opened(path) as container:
-        packets = container.demux(video=0)  # of a video cut without re-encoding some are only read on
+        packets = container.demux(video=0)  # a cut without re-encoding leaves some that are not shown
         return sum(1 for packet in packets if packet.size and not packet.is_discard)
 
 

@@ -1,6 +1,6 @@
-"""Episodes in flat arrays: which rows are final, where windows may start, which episodes validate.
+"""Episodes in flat arrays: which rows are final, where windows may start, which episodes are for validation.
 
-An episode is a run of rows with one id; ids need not be sorted, only different from run to run.
+An episode is a run of rows with the same id. Ids need not be sorted, but must change from run to run.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from atari_data._checks import whole
 
 
 def final_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Bool [N]: True at each episode's last row, its final observation, whose action means nothing."""
+    """Bool [N]: True at each episode's last row, its final observation, whose action is meaningless."""
     ids = _checked(episode_ids)
     final = np.ones(len(ids), dtype=np.bool_)
     np.not_equal(ids[1:], ids[:-1], out=final[:-1])
@@ -26,7 +26,7 @@ def first_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
 
 
 def lost_lives(episode_ids: NDArray[np.integer], lives: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Bool [N]: True where the action of this row cost a life, for learners that end episodes there."""
+    """Bool [N]: True where the action of this row cost a life, for learners that end an episode there."""
     ids, lives = _checked(episode_ids), np.asarray(lives)
     if lives.shape != ids.shape:
         raise ValueError(f"lives are {lives.shape}; give one for each of the {len(ids)} rows")
@@ -43,7 +43,7 @@ def window_starts(episode_ids: NDArray[np.integer], length: int) -> NDArray[np.i
     ids, length = _checked(episode_ids), whole("length", length, least=1)
     if len(ids) < length:
         return np.empty(0, dtype=np.int64)
-    # Number of the run each row belongs to: a window stays inside a run when its ends have one number.
+    # The number of each row's run: a window lies within one run if both its ends have the same number.
     run = np.cumsum(first_rows(ids), dtype=np.int32)
     return np.flatnonzero(run[: len(ids) - length + 1] == run[length - 1 :])
 
@@ -53,12 +53,13 @@ def split_episodes(
 ) -> NDArray[np.bool_]:
     """Bool [N]: True on the rows of validation episodes. Whole episodes, because windows overlap.
 
-    Episodes are decided in their order, each by the rows so far alone, so the split of a longer store agrees
-    with that of its beginning: what a model was trained on is never validated on when play is added. An
-    episode validates with probability ``fraction * (1 + lacking / mean)``, where ``lacking`` is how many of
-    the rows before it validation is short of and ``mean`` their mean episode length. That keeps the rows near
-    to the fraction and does not prefer short episodes. The first episode trains; if no other validates, the
-    second does, and trains once a later one does.
+    Episodes are assigned in order, each from the rows before it alone, so the split of a longer store agrees
+    with the split of its beginning: when play is added, nothing that a model was trained on becomes
+    validation data. An episode is for validation with probability ``fraction * (1 + lacking / mean)``, where
+    ``lacking`` is the number of rows that validation is short of so far and ``mean`` the mean length of the
+    episodes so far. This keeps the share of rows close to the fraction and does not favour short episodes.
+    The first episode is for training. If no other is drawn for validation, the second is used, until a later
+    one is drawn.
     """
     if not 0.0 <= validation_fraction < 1.0:
         raise ValueError(f"validation_fraction is {validation_fraction}; give a number in [0, 1)")

@@ -6,9 +6,9 @@ from typing import Any
 
 
 def require_whole(config: Any, *names: str, least: int = 1) -> None:
-    """Raise a ValueError unless these settings are whole numbers, ``least`` or more; keep them as ``int``.
+    """Raise a ValueError unless these settings are whole numbers, ``least`` or more; store them as ``int``.
 
-    JSON does not take NumPy's integers, such as those of a shape read from a file.
+    JSON does not accept NumPy integers, such as those of a shape read from a file.
     """
     for name in names:
         value = getattr(config, name)
@@ -18,7 +18,7 @@ def require_whole(config: Any, *names: str, least: int = 1) -> None:
 
 
 def require_number(config: Any, *names: str, zero: bool = True) -> None:
-    """Raise a ValueError unless these settings are finite numbers above 0 or, with ``zero``, 0."""
+    """Raise a ValueError unless these settings are finite numbers above 0, or 0 if ``zero`` allows it."""
     for name in names:
         value = getattr(config, name)
         if not (isinstance(value, Real) and 0 <= float(value) < math.inf and (zero or value)):

@@ -1,4 +1,4 @@
-"""The AtariARI probe protocol (Anand et al. 2019, section 5): one linear softmax a variable, weighted F1."""
+"""The AtariARI probe protocol (Anand et al. 2019, section 5): a linear softmax per variable, weighted F1."""
 
 import hashlib
 import math
@@ -47,7 +47,7 @@ class AtariARIConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AtariARIScore:
-    """Weighted F1 of each variable that was kept, its means by category, and the mean of those."""
+    """Weighted F1 of each variable that was kept, the means by category, and the mean of those."""
 
     variables: dict[str, float]
     categories: dict[str, float]
@@ -65,13 +65,12 @@ def atariari_probe(
     """Train a 256-way linear softmax for every variable and score it by weighted F1 on ``test``.
 
     Split frames by episode (the paper: 70/10/20), and pass test frames through `unseen_frames` first.
-    The features are whitened first, which leaves a linear probe a linear probe. The layers of all variables
-    are trained side by side with Adam, each stopped at its own best validation loss; they share nothing but
-    the batches.
+    The features are whitened, which keeps the probe linear. The layers of all variables are trained in
+    parallel with Adam, each stopped at its own best validation loss; they share only the batches.
 
     Raises:
-        ValueError: names, features and labels disagree, or two names are one, a part is empty, or no variable
-            reaches the entropy.
+        ValueError: names, features and labels do not match, a name occurs twice, a part is empty, or no
+            variable reaches the minimum entropy.
     """
     config = config or AtariARIConfig()
     if len(set(names)) != len(names):
@@ -123,17 +122,17 @@ def atariari_probe(
 
 
 def entropy(labels: Tensor) -> float:
-    """Entropy of integer labels (N,), 0 or above, in nats: -sum_k p_k log p_k. NaN without labels."""
+    """Entropy in nats of integer labels (N,) of at least 0: -sum_k p_k log p_k. NaN without labels."""
     p = torch.bincount(labels.long(), minlength=NUM_CLASSES).double() / len(labels)
     return -(p * p.clamp(min=1e-300).log()).sum().item()
 
 
 def weighted_f1(predicted: Tensor, labels: Tensor) -> float:
-    """F1 of each class, averaged with the classes' shares of the labels as weights.
+    """F1 of each class, averaged with each class weighted by its share of the labels.
 
     sum_k  n_k / N  *  2 TP_k / (n_k + m_k),   n_k true and m_k predicted members of class k
 
-    Both are integers (N,), 0 or above. NaN without labels.
+    Both are integers (N,) of at least 0. NaN without labels.
 
     Raises:
         ValueError: there is not one prediction for each label.
@@ -155,7 +154,7 @@ def unseen_frames(train: NDArray[np.uint8], test: NDArray[np.uint8]) -> NDArray[
     """Which test frames equal no training frame: uint8 (N, ...) and (M, ...) -> bool (M,).
 
     Raises:
-        ValueError: the frames of one are of another type or shape than those of the other.
+        ValueError: the frames of the two differ in type or shape.
     """
     if train.dtype != test.dtype or train.shape[1:] != test.shape[1:]:
         raise ValueError(
@@ -163,7 +162,7 @@ def unseen_frames(train: NDArray[np.uint8], test: NDArray[np.uint8]) -> NDArray[
             f"{test.shape[1:]}; give both alike, or none can be equal"
         )
 
-    def digest(frame: NDArray[np.uint8]) -> bytes:  # all training frames once more would not fit
+    def digest(frame: NDArray[np.uint8]) -> bytes:  # a copy of all training frames would not fit
         return hashlib.blake2b(frame.tobytes(), digest_size=16).digest()
 
     seen = {digest(frame) for frame in train}
@@ -173,13 +172,14 @@ def unseen_frames(train: NDArray[np.uint8], test: NDArray[np.uint8]) -> NDArray[
 class _Whitening:
     """A linear map that gives features mean 0 and every direction a variance of about 1.
 
-    A linear probe of the result is a linear probe of the features. Only its training differs: where a few
-    directions hold nearly all the variance, descent would take thousands of epochs to use the others.
-    Directions of less than ``floor`` times the largest variance are not raised to full size: they are noise.
+    A linear probe of the result is a linear probe of the features; only its training differs: where a few
+    directions hold nearly all the variance, gradient descent would take thousands of epochs to use the
+    others. Directions with less than ``floor`` times the largest variance are not scaled up to 1, because
+    they are noise.
     """
 
     def __init__(self, features: Tensor, *, floor: float = 1e-4) -> None:
-        # In parts: whole in float64, features of all play are several times as large as they are.
+        # In parts: all at once in float64, the features of all play would take several times the memory.
         parts, width = features.split(_CHUNK), features.shape[1]
         self.mean = torch.stack([part.sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(features)
         gram = torch.zeros(width, width, dtype=torch.float64, device=features.device)

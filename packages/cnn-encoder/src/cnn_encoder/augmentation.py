@@ -7,20 +7,20 @@ from torch import Tensor
 def random_shift(
     frames: Tensor, background: Tensor, pixels: int, *, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Every stretch moved by up to ``pixels`` up or down and left or right, its background with it.
+    """Shift every stretch by up to ``pixels`` vertically and horizontally, and its background with it.
 
-    What comes in at an edge is the edge's row or column once more. DrQ (Kostrikov et al. 2020) moves each
-    observation by itself; here a whole stretch moves as one, because what changes within it is what a
-    contrast over time tells apart.
+    Pixels that enter at an edge repeat the edge's row or column. DrQ (Kostrikov et al. 2020) shifts each
+    observation separately; here a whole stretch is shifted as one, because the changes within it are what a
+    contrast over time distinguishes.
 
     Args:
         frames: (S, T, H, W), of any dtype.
         background: (S, H, W), or (1, H, W) for all.
-        pixels: the furthest shift, 0 or more; every offset from -pixels to pixels is as likely.
-        generator: draws them, on the CPU; the global one by default.
+        pixels: the largest shift, 0 or more; all offsets from -pixels to pixels are equally likely.
+        generator: for drawing them, on the CPU; the global one by default.
 
     Returns:
-        The frames, as they were given but for their places, and a background for each stretch, (S, H, W).
+        The shifted frames, of the given dtype, and a shifted background for each stretch, (S, H, W).
     """
     if pixels < 0:
         raise ValueError(f"pixels is {pixels}; give 0 or more")

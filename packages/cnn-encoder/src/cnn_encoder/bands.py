@@ -1,4 +1,4 @@
-"""Bands of brightness: things of games have colours of their own, which grey levels still tell apart."""
+"""Bands of brightness: objects in games have their own colours, which grey levels still distinguish."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ _BRIGHTEST = 240
 
 
 def membership(num_bands: int, device: torch.device) -> Tensor:
-    """How far each grey level belongs to each band: float32 (256, B), every row of sum 1.
+    """The degree to which each grey level belongs to each band: float32 (256, B); every row sums to 1.
 
         band_b(g) = max(1 - |min(g, 240) - 240 b / (B - 1)| / (240 / (B - 1)), 0)
 
     Args:
         num_bands: B, at least 2.
-        device: where the table goes.
+        device: of the table.
     """
     position = torch.arange(256, device=device).clamp(max=float(_BRIGHTEST)) * ((num_bands - 1) / _BRIGHTEST)
     return (1 - (position[:, None] - torch.arange(num_bands, device=device)).abs()).clamp(min=0)

@@ -19,7 +19,7 @@ from .running import RunningScale, RunningWhitening
 NUM_ACTIONS = 18
 NUM_SIGNS = 3  # of a reward: below, at and above zero
 _PICTURE_GAIN = 100.0
-_LAYOUT_FLOOR = 0.05  # of -1 to 1: what hardly ever is to be seen is not made as loud as what always is
+_LAYOUT_FLOOR = 0.05  # on a scale of -1 to 1: keeps what is hardly ever visible from being scaled up fully
 
 
 def info_nce(
@@ -59,37 +59,37 @@ def balanced_cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
         logits: (N, K).
         classes: int64 (N,).
     """
-    # Not bincount, which asks a GPU for the highest class and waits.
+    # Not bincount, which waits for a GPU to return the highest class.
     counts = (classes[:, None] == torch.arange(logits.shape[-1], device=classes.device)).sum(0)
     share = 1 / (counts[classes] * (counts > 0).sum())
     return (share * F.cross_entropy(logits, classes, reduction="none")).sum()
 
 
 class ClipBatch(NamedTuple):
-    """S stretches of T consecutive steps, each inside one episode; the stretches may be of several games."""
+    """S stretches of T consecutive steps, each inside one episode; they may come from several games."""
 
     frames: Tensor  # (S, 3+T, 84, 84) uint8: the last T are the stretch, the first 3 its history
     actions: Tensor  # (S, T) integer ids of the 18 actions; actions[:, t] is chosen after frame 3+t
-    background: Tensor  # (S, 84, 84) float32, each stretch's own game's mean frame; (1, 84, 84) for all
-    rewards: Tensor | None = None  # (S, T) float32, rewards[:, t] is what actions[:, t] brought, if known
+    background: Tensor  # (S, 84, 84) float32, the mean frame of each stretch's game; (1, 84, 84) for all
+    rewards: Tensor | None = None  # (S, T) float32, rewards[:, t] is the result of actions[:, t], if known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContrastiveConfig:
-    """What a `ContrastiveObjective` asks of the embedding, and how loudly.
+    """What a `ContrastiveObjective` asks of the embedding, and with which weights.
 
-    ``head_start_steps`` are for an encoder whose training goes on under new heads: for so many steps only the
-    heads learn, because what random heads ask for would undo what the encoder has learned; at least one
-    head needs a weight then. Layout and picture outweigh contrast and inverse dynamics by far: where
-    everything is takes an encoder longest to learn. With these settings probes read most of the state; agents
-    that practise on tokens were measured with ``layout_bands=0, layout_weight=3, picture_weight=0,
-    reward_weight=0.5``.
+    ``head_start_steps`` are for an encoder whose training continues under new heads: for this many steps only
+    the heads are trained, because the gradients of random heads would undo what the encoder has learned; at
+    least one head must then have a weight above 0. Layout and picture far outweigh contrast and inverse
+    dynamics, because an encoder takes longest to learn where everything is. With the default settings probes
+    read most of the state; agents trained on tokens were measured with ``layout_bands=0, layout_weight=3,
+    picture_weight=0, reward_weight=0.5``.
 
-    ``layout_bands`` is the number of bands of brightness (`banded_layout`), in each of which the layout says
-    apart where things are; with 0 it is of all that moves together (`layout`).
+    ``layout_bands`` is the number of bands of brightness (`banded_layout`), for each of which the layout
+    describes positions separately; with 0 there is one layout of everything that moves (`layout`).
 
-    ``shift`` moves every stretch by up to so many pixels in training (`random_shift`), with all that is asked
-    of it; drawn from PyTorch's global random numbers, as dropout is.
+    ``shift`` shifts every stretch by up to this many pixels in training (`random_shift`), and its targets
+    with it; drawn from PyTorch's global random numbers, as dropout is.
     """
 
     temperature: float = 0.1
@@ -130,33 +130,35 @@ class ContrastiveConfig:
 
 
 class ContrastiveObjective(nn.Module):
-    """Five demands on an embedding; none sees a label.
+    """Five objectives for an embedding; none uses labels.
 
     *Contrast*: a moment must be nearer to the next moment than to any other of the same stretch. Negatives
-    from elsewhere would be told apart by the score or the scene; these differ only in what moves.
+    from elsewhere could be told apart by the score or the scene; these differ only in what moves.
 
-    *Inverse dynamics*: which action led from one moment to the next. It starts late; from the first step on
-    it would keep InfoNCE at chance.
+    *Inverse dynamics*: predict which action led from one moment to the next. It starts late, because from the
+    first step on it would keep InfoNCE at chance.
 
-    *Layout*: where what moves in the newest frame is, by its lowest spatial frequencies, apart for each band
-    of brightness (`cnn_encoder.layout`), must be linear in the embedding. A contrast is content with any code
-    that tells moments apart, however crumpled; a quantizer needs the state to be where the variance is, along
-    few and straight directions. Every frequency is in units of its standard deviation, the lower the louder;
-    without bands they are whitened. With ``layout_lag`` those of the frame so many before must be linear,
-    too: then it holds where things go as well as where they are. What differs between the two moments counts
-    as much as what they share: without bands by the whitening, with them as sum and difference.
+    *Layout*: the positions of what moves in the newest frame, as its lowest spatial frequencies and
+    separately for each band of brightness (`cnn_encoder.layout`), must be linear in the embedding. A contrast
+    is satisfied by any code that tells moments apart, however convoluted; a quantizer needs the state to lie
+    where the variance is, along few and straight directions. Every frequency is in units of its standard
+    deviation, with lower ones weighted higher; without bands they are whitened. With ``layout_lag`` the
+    layout of the frame that many steps before must be linear, too: then the embedding holds where objects are
+    going as well as where they are. What differs between the two moments counts as much as what they share:
+    without bands through the whitening, with them as sum and difference.
 
-    *Reward*: whether what led to a moment brought a reward, and of which sign, must be linear in the moment's
-    embedding. A point is a small thing on the screen, or nothing but a thing gone, and rare: no other demand
-    keeps it, and without it no dream knows what is worth doing. Left out where a batch has no rewards.
+    *Reward*: whether what led to a moment brought a reward, and of which sign, must be linearly readable from
+    the moment's embedding. A point is a small object on the screen, or merely the disappearance of one, and
+    rare: no other objective preserves it, and without it no dream shows what is worth doing. Left out where a
+    batch has no rewards.
 
     *Picture*: how much of each brightness every row and column of the newest frame holds
     (`cnn_encoder.picture`) must be linear in a hundred times the embedding, so that directions of little
-    variance are enough for it. It keeps what the others have no use for, such as the score, and what linear
-    probes ask for: each place by itself.
+    variance are enough for it. It preserves what the others do not need, such as the score, and what linear
+    probes need: each position on its own.
 
-    The heads are thrown away after training. Some steps leave some parameters without a gradient (the head
-    start, a batch without rewards, a head whose weight is 0): ``DistributedDataParallel`` is to be told
+    The heads are discarded after training. Some steps leave some parameters without a gradient (the head
+    start, a batch without rewards, a head whose weight is 0), so ``DistributedDataParallel`` needs
     ``find_unused_parameters=True``.
     """
 
@@ -193,18 +195,18 @@ class ContrastiveObjective(nn.Module):
             nn.init.zeros_(self.picture.bias)
             self.scale = RunningScale(PICTURE_SIZE)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        # Follows from the step, but whether there is a gradient is asked before a GPU could tell its step.
+        # Follows from the step, but the forward pass needs it at once, and reading the step waits for a GPU.
         self._head_start_left = config.head_start_steps
-        self._head_start = config.head_start_steps > 0  # by itself: a compiler makes a graph for each number
+        self._head_start = config.head_start_steps > 0  # separate: a compiler makes a graph for each number
         self.register_load_state_dict_post_hook(_find_head_start)
 
     def forward(self, batch: ClipBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics of one batch; in training mode the whitening follows the batch."""
+        """Loss and metrics of one batch; in training mode the running statistics include the batch."""
         _check(batch)
         if self.training and self.config.shift:
             frames, background = random_shift(batch.frames, batch.background, self.config.shift)
             batch = batch._replace(frames=frames, background=background)
-        # During the head start no gradient at all: by one of zeros an optimiser would still move the weights.
+        # During the head start no gradient at all: with one of zeros an optimiser would still move weights.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._head_start):
             z = self.encoder.embed_clips(batch.frames, batch.background)  # (S, T, D)
         now, following = z[:, :-1], z[:, 1:]
@@ -216,7 +218,7 @@ class ContrastiveObjective(nn.Module):
             logits = self.inverse(torch.cat([now, following], -1)).float().flatten(0, 1)
             actions = batch.actions[:, :-1].flatten().long()
             inverse = F.cross_entropy(logits, actions)
-            # A tensor, not an `if`: asking a GPU for the step would wait for it.
+            # A tensor, not an `if`: reading the step would wait for a GPU.
             started = (self.step >= self.config.inverse_start_step).to(inverse.dtype)
             loss = loss + self.config.inverse_weight * started * inverse
             metrics["inverse_dynamics"] = inverse.detach()
@@ -224,7 +226,7 @@ class ContrastiveObjective(nn.Module):
         if self.config.layout_weight > 0:
             target = self._layouts(batch.frames)
             if self.config.layout_bands and self.config.layout_lag:
-                # What whitening does: what differs between the moments counts as much as what they share.
+                # As whitening does: what differs between the moments counts as much as what they share.
                 now, before = target.chunk(2, -1)
                 target = torch.cat([now + before, now - before], -1)
             target = self.whiten(target)
@@ -248,7 +250,7 @@ class ContrastiveObjective(nn.Module):
         return loss, metrics
 
     def _layouts(self, frames: Tensor) -> Tensor:
-        """The layout of every newest frame and, beside it, of the one ``layout_lag`` before."""
+        """The layout of every newest frame, followed by that of the frame ``layout_lag`` before, if any."""
         lag = self.config.layout_lag
         seen, frequencies = _filled(frames[:, STACK - 1 - lag :], lag), self.config.layout_frequencies
         if self.config.layout_bands:
@@ -265,7 +267,7 @@ class ContrastiveObjective(nn.Module):
 
 
 def _find_head_start(objective: ContrastiveObjective, *_: object) -> None:
-    """Bring what is left of the head start in line with a state that was loaded."""
+    """Set what is left of the head start from a state that was loaded."""
     objective._head_start_left = max(0, objective.config.head_start_steps - int(objective.step))
     objective._head_start = objective._head_start_left > 0
 
@@ -274,7 +276,7 @@ def _filled(frames: Tensor, history: int) -> Tensor:
     """The frames (S, R, 84, 84), each black one among the first ``history`` replaced by the one after it.
 
     Black frames pad the stacks before an episode's first frame. The layout would take them for one huge
-    moving thing.
+    moving object.
     """
     frames = frames.clone() if history else frames
     for row in reversed(range(history)):
@@ -307,7 +309,7 @@ def _check(batch: ClipBatch) -> None:
     if rewards is not None and rewards.shape != expected:
         raise ValueError(f"rewards are {tuple(rewards.shape)}; expected {expected}, as the actions")
     if batch.actions.device.type == "cpu" and not torch.compiler.is_compiling():
-        # On a GPU the look would wait for the device.
+        # On a GPU these checks would wait for the device.
         if not 0 <= int(batch.actions.min()) <= int(batch.actions.max()) < NUM_ACTIONS:
             raise ValueError(f"actions are not all ids of the full action set, 0 to {NUM_ACTIONS - 1}")
         if not background.isfinite().all():
@@ -319,10 +321,10 @@ def _check(batch: ClipBatch) -> None:
 
 
 def _not_negatives(n: int, device: torch.device) -> Tensor:
-    """Bool (n, n) for anchors z[:-1] and positives z[1:]: the anchor itself, and the moment before it.
+    """Bool (n, n) for anchors z[:-1] and positives z[1:]: true for the anchor and the moment before it.
 
-    Column j is moment j + 1. The moment before an anchor has the anchor as its own positive, and
-    similarity is symmetric, so as a negative it would be pushed and pulled at once.
+    Column j is moment j + 1. The moment before an anchor has the anchor as its own positive, and similarity
+    is symmetric, so as a negative it would be pushed away and pulled closer at once.
     """
     moment = torch.arange(n, device=device)
     behind = moment[:, None] - (moment + 1)[None, :]

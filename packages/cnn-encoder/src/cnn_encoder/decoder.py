@@ -1,4 +1,4 @@
-"""A view-only decoder: what an embedding, or its quantized form, still shows."""
+"""A view-only decoder: it shows what is left in an embedding, or in its quantized form."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,11 +29,11 @@ class DecoderConfig:
 
 
 class Decoder(nn.Module):
-    """An embedding drawn: 384 -> 512 -> 512 -> 64x7x7 -> 32x21x21 -> 84x84, plus the background.
+    """Draws an embedding: 384 -> 512 -> 512 -> 64x7x7 -> 32x21x21 -> 84x84, plus the background.
 
-    Every dimension is scaled to variance 1 first, by running statistics: what tells two places of a ball
-    apart is small beside what all embeddings share. Grids grow by sub-pixel convolution (Shi et al. 2016),
-    with a residual block before each step.
+    Every dimension is first scaled to variance 1 by running statistics, because what distinguishes two
+    positions of a ball is small compared with what all embeddings share. Grids grow by sub-pixel convolution
+    (Shi et al. 2016), with a residual block before each step.
 
     It draws the newest of the four frames. It never sends a gradient into the encoder.
     """
@@ -51,20 +51,20 @@ class Decoder(nn.Module):
         self.grow2 = nn.Conv2d(32, 4**2, 3, padding=1)
         initialize(self, generator)
         for parameter in self.grow2.parameters():
-            nn.init.zeros_(parameter)  # the background, until something better is known
+            nn.init.zeros_(parameter)  # only the background, before training
 
     def forward(self, embedding: Tensor, background: Tensor | None = None) -> Tensor:
         """Draw frames.
 
         Args:
-            embedding: (..., embedding_dim), from the encoder or a quantizer; in training two or more.
-            background: float (84, 84) or (..., 84, 84), the game's mean frame; None is black.
+            embedding: (..., embedding_dim), from the encoder or a quantizer; in training mode two or more.
+            background: float (84, 84) or (..., 84, 84), the game's mean frame; None means black.
 
         Returns:
             float32 (..., 84, 84) gray levels in [0, 255].
 
         Raises:
-            ValueError: the embedding is of another width, or the background not of these frames.
+            ValueError: the embedding has another width, or the background does not fit its shape.
         """
         if background is None:
             return self.foreground(embedding).clamp(0, 255)
@@ -81,7 +81,7 @@ class Decoder(nn.Module):
     def foreground(self, embedding: Tensor) -> Tensor:
         """The frame minus the background, in gray levels, unclamped: (..., D) -> float32 (..., 84, 84)."""
         width = self.config.embedding_dim
-        if embedding.shape[-1] != width:  # some would be rearranged into rows of the right one
+        if embedding.shape[-1] != width:  # reshape could rearrange it into rows that fit
             raise ValueError(
                 f"embedding has width {embedding.shape[-1]} and this decoder takes {width}; give "
                 f"DecoderConfig(embedding_dim={embedding.shape[-1]}) or other embeddings"
@@ -105,7 +105,7 @@ def _residual(channels: int) -> nn.Sequential:
 
 
 class DecoderBatch(NamedTuple):
-    """B embeddings and the newest frame each was made from."""
+    """B embeddings, each with the newest frame it was made from."""
 
     embeddings: Tensor  # (B, D) float32
     frames: Tensor  # (B, 84, 84) uint8
@@ -113,12 +113,12 @@ class DecoderBatch(NamedTuple):
 
 
 class DecoderObjective(nn.Module):
-    """Squared error of the drawn frame, foreground pixels weighted up.
+    """Squared error of the drawn frame, with a higher weight on foreground pixels.
 
         loss = mean( w * ((drawn - frame) / 255)^2 ),  w = 1 + foreground_weight * [|frame - background| > 10]
 
-    Without the weight a ball of a few pixels is cheaper to leave out than to draw; with too much of it, one
-    whose place is not known for sure is drawn large and bright.
+    Without the weight, leaving out a ball of a few pixels costs less than drawing it; with too high a weight,
+    a ball whose position is uncertain is drawn large and bright.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -126,10 +126,10 @@ class DecoderObjective(nn.Module):
         self.decoder = decoder
 
     def forward(self, batch: DecoderBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and metrics (`mse` is the plain mean squared error in units of 255) of one batch.
+        """Loss and metrics (`mse` is the unweighted mean squared error in units of 255) of one batch.
 
         Raises:
-            ValueError: embeddings, frames and background are not of the same rows.
+            ValueError: embeddings, frames and background do not have the same rows.
         """
         rows = batch.embeddings.shape[0] if batch.embeddings.ndim == 2 else 0
         one, each = (FRAME_SIZE, FRAME_SIZE), (rows, FRAME_SIZE, FRAME_SIZE)
@@ -146,14 +146,14 @@ class DecoderObjective(nn.Module):
         return loss, {"loss": loss.detach(), "mse": error.detach().mean()}
 
     def after_step(self) -> None:
-        """Nothing follows a step."""
+        """There is nothing to do after a step."""
 
 
 def save_decoder(path: str | Path, decoder: Decoder) -> None:
     """Write a decoder with its config, atomically.
 
     Raises:
-        ValueError: it is no plain `Decoder`, which `load_decoder` could not make again.
+        ValueError: ``decoder`` is not a plain `Decoder`, so `load_decoder` could not rebuild it.
     """
     save_artifact(path, plain_weights(decoder, Decoder), kind="decoder", config=asdict(decoder.config))
 

@@ -1,6 +1,6 @@
 """DINOv2 (Oquab et al. 2023) as a baseline: a large pretrained encoder that has never seen the game.
 
-Needs timm, the extra ``dinov2``. Weights are read from a local file, never fetched.
+Needs timm, the extra ``dinov2``. Weights are read from a local file, never downloaded.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class DINOv2(nn.Module):
-    """A frozen ViT-S/14: the newest frame of a stack, resized, in three equal channels, to 384 numbers."""
+    """A frozen ViT-S/14: maps a stack's newest frame, resized, in three equal channels, to 384 numbers."""
 
     mean: Tensor
     std: Tensor
@@ -36,7 +36,7 @@ class DINOv2(nn.Module):
 
         Args:
             frames: uint8 (B, 4, 84, 84) stacks, of which the newest frame is used, or (B, 84, 84) frames.
-            background: ignored; it expects natural pictures. Here so that it stands in for an `Encoder`.
+            background: ignored, since the network expects natural images; it is there to match `Encoder`.
 
         Returns:
             float32 (B, 384), the class token, not normalised.
@@ -58,10 +58,10 @@ def load_dinov2(path: str | Path, *, image_size: int = 224) -> DINOv2:
 
     Args:
         path: the weights; position embeddings of another image size are resampled by timm.
-        image_size: side in pixels frames are resized to, a multiple of 14.
+        image_size: side in pixels to which frames are resized, a multiple of 14.
 
     Raises:
-        ValueError: timm is missing, the file is missing or does not fit, or the size is no multiple of 14.
+        ValueError: timm is missing, the file is missing or does not fit, or the size is not a multiple of 14.
     """
     try:
         import timm

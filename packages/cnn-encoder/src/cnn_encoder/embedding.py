@@ -1,4 +1,4 @@
-"""Embedding many frames: in reduced precision where the hardware has it, and straight into a file."""
+"""Embedding many frames: in reduced precision where the hardware supports it, and straight to a file."""
 
 import copy
 import json
@@ -40,8 +40,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, then in the modes it had: an embedding is no training."""
-    training = [part for part in module.modules() if part.training]  # none of a module that is only used
+    """Puts the module in evaluation mode, then back in the modes it had: embedding is not training."""
+    training = [part for part in module.modules() if part.training]  # none if it is evaluating already
     for part in training:
         part.training = False
     try:
@@ -51,7 +51,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-@torch.no_grad()  # not inference_mode: what comes out may go into a loss
+@torch.no_grad()  # not inference_mode: the result may go into a loss
 def embed_batches(
     encoder: nn.Module,
     batches: Iterable[Tensor | np.ndarray],
@@ -59,12 +59,13 @@ def embed_batches(
     *,
     precision: Precision = "auto",
 ) -> Iterator[Tensor]:
-    """Embed batch after batch, holding one at a time.
+    """Embed batch after batch, holding only one at a time.
 
     Args:
-        encoder: an `Encoder`, or a module of your own: ``encoder(stacks, background)``, uint8 (B, 4, 84, 84)
-            and what is given here -> (B, D). Runs where its weights are. An `Encoder` is copied in the
-            precision asked for; other modules keep their weights and run under autocast, in evaluation mode.
+        encoder: an `Encoder`, or a module of your own called as ``encoder(stacks, background)``, with uint8
+            (B, 4, 84, 84) and the background given here -> (B, D). It runs where its weights are. An
+            `Encoder` is copied in the requested precision; other modules keep their weights and run under
+            autocast, in evaluation mode.
         batches: uint8 (B, 4, 84, 84) each, such as ``(store.stacks(rows) for rows in ...)``.
         background: float32 (84, 84) or None.
         precision: of the arithmetic; see `resolve_precision`.
@@ -75,9 +76,9 @@ def embed_batches(
     Raises:
         ValueError: a batch or the background is not as above.
     """
-    weight = next(encoder.parameters(), torch.empty(0))  # a module of no weights runs on the CPU
+    weight = next(encoder.parameters(), torch.empty(0))  # a module without weights runs on the CPU
     device, dtype = weight.device, resolve_precision(precision, weight.device)
-    ours = isinstance(encoder, Encoder)  # another module's own casts may not fit other weights
+    ours = isinstance(encoder, Encoder)  # another module's own casts may not fit cast weights
     network = copy.deepcopy(encoder).to(dtype) if ours and weight.dtype != dtype else encoder
     lowered = not ours and dtype != torch.float32
     if background is not None:
@@ -85,7 +86,7 @@ def embed_batches(
         if background.shape != (FRAME_SIZE, FRAME_SIZE):
             raise ValueError(f"background has shape {tuple(background.shape)}; expected (84, 84)")
     for batch in batches:
-        if isinstance(batch, np.ndarray):  # PyTorch reads no negative strides, and warns of read-only arrays
+        if isinstance(batch, np.ndarray):  # PyTorch takes no negative strides, warns about read-only arrays
             batch = np.require(batch, requirements=("C", "W"))
         stacks = torch.as_tensor(batch)
         if stacks.dtype != torch.uint8 or stacks.shape[1:] != (STACK, FRAME_SIZE, FRAME_SIZE):
@@ -93,7 +94,7 @@ def embed_batches(
                 f"a batch is {stacks.dtype} {tuple(stacks.shape)}; expected uint8 (B, 4, 84, 84)"
             )
         with (
-            torch.autocast(device.type, dtype, enabled=lowered),  # `precision` says what the arithmetic is
+            torch.autocast(device.type, dtype, enabled=lowered),  # only `precision` decides the arithmetic
             _evaluating(network),
         ):
             embedded = network(stacks.to(device, non_blocking=True), background)
@@ -111,7 +112,7 @@ def embed(
     """Embed all of ``stacks``: float32 (N, embedding_dim) on the encoder's device.
 
     ``stacks`` is one uint8 array (N, 4, 84, 84), cut into batches of ``batch_size``, or an iterable of
-    batches, taken as they come. The rest is as in `embed_batches`.
+    batches, used as they are. Everything else is as in `embed_batches`.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -133,17 +134,17 @@ def write_embeddings(
     num_frames: int,
     config: dict[str, Any] | None = None,
 ) -> None:
-    """Stream embeddings into an `embeddings` artifact without holding them all; atomic, with canonical bytes.
+    """Stream embeddings into an `embeddings` artifact without holding them all; atomic, in canonical bytes.
 
     Args:
-        path: the file, which appears only when every row is written.
+        path: the file, which appears only once every row is written.
         batches: float32 (B, D) each, `num_frames` rows in all; `embed_batches` yields them.
-        num_frames: N, needed first because the header stands before the data.
+        num_frames: N, needed in advance because the header comes before the data.
         config: goes into the artifact's metadata.
 
     Raises:
         ValueError: the batches held another number of rows, or rows of different widths, or the config holds
-            something that JSON does not; no file is left.
+            something that JSON cannot; no file is left behind.
     """
     path = Path(path)
     num_frames = operator.index(num_frames)

@@ -1,4 +1,4 @@
-"""The encoder, four frames in and a unit vector out, and its file."""
+"""The encoder (four frames in, a unit vector out) and its file."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from .initialization import initialize
 FRAME_SIZE = 84
 STACK = 4
 
-_BACKGROUND = "background."  # before a game's name, what its background is called in the file
+_BACKGROUND = "background."  # before a game's name: the name of its background in the file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +52,8 @@ class Encoder(nn.Module):
 
         Args:
             frames: uint8 or float (..., 4, 84, 84) gray levels 0..255, oldest first.
-            background: the game's mean frame, float (84, 84), or one for each stack, (..., 84, 84) of as
-                many dimensions as the stacks' own, 1 where they share it. None subtracts nothing.
+            background: the game's mean frame, float (84, 84), or one for each stack, (..., 84, 84) with as
+                many dimensions as the stacks have, of size 1 where they share it. None subtracts nothing.
 
         Returns:
             float32 (..., embedding_dim) of norm 1.
@@ -71,9 +71,9 @@ class Encoder(nn.Module):
     def embed_clips(self, clips: Tensor, background: Tensor | None = None) -> Tensor:
         """Embed every moment of clips of consecutive frames: ``self(stack_frames(clips), background)``.
 
-        That is for one background; of one for each clip, ``background[:, None]``.
+        That holds for a single background; one per clip is ``background[:, None]`` there.
 
-        Each frame is centred once, not in each of the four stacks that hold it.
+        Each frame is centred once instead of in each of the four stacks that contain it.
 
         Args:
             clips: uint8 or float (B, 3+T, 84, 84).
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
 def center_frames(frames: Tensor, background: Tensor | None, dtype: torch.dtype) -> Tensor:
     """(frames - background) / 255 in ``dtype``: small moving things, not the scenery, carry the signal.
 
-    In bfloat16 gray levels are exact, and so is the difference wherever the background never moves.
+    In bfloat16 gray levels are exact, and so is the difference wherever the background never changes.
     """
     x = frames.to(dtype)
     if background is not None:
@@ -134,10 +134,10 @@ def stack_frames(clip: Tensor | np.ndarray) -> Tensor:
 
 
 def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
-    """The background of a game: the mean of its frames. uint8 (N, 84, 84) -> float32 (84, 84), no labels.
+    """The background of a game, the mean of its frames: uint8 (N, 84, 84) -> float32 (84, 84), no labels.
 
     Args:
-        frames: a tensor, an array, or what gives arrays for slices of rows, as frames on disk do.
+        frames: a tensor, an array, or anything whose slices are arrays, such as frames on disk.
         chunk: rows read at a time.
 
     Raises:
@@ -149,7 +149,7 @@ def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
     for start in range(0, len(frames), chunk):
         part = frames[start : start + chunk]
         if not isinstance(part, Tensor):
-            # A copy: PyTorch warns of arrays that may not be written, as those of mapped files.
+            # A copy: PyTorch warns about read-only arrays, such as those of mapped files.
             part = torch.from_numpy(np.array(part))
         if part.dtype != torch.uint8 or part.shape[1:] != (FRAME_SIZE, FRAME_SIZE):
             raise ValueError(
@@ -164,15 +164,15 @@ def save_encoder(path: str | Path, encoder: Encoder, backgrounds: Mapping[str, T
 
     Args:
         path: of the file.
-        encoder: to keep.
+        encoder: to save.
         backgrounds: by game, float32 (84, 84), the mean frame (see `mean_frame`).
 
     Raises:
-        ValueError: it is no encoder, or a background is not a frame of finite numbers.
+        ValueError: ``encoder`` is not an `Encoder`, or a background is not a frame of finite numbers.
     """
     tensors = plain_weights(encoder, Encoder)
     for game, background in backgrounds.items():
-        # A copy: two games may share one tensor, which the file cannot.
+        # A copy: two games may share one tensor, which a file does not allow.
         frame = torch.as_tensor(background).float().clone()
         if not _is_background(frame):
             raise ValueError(

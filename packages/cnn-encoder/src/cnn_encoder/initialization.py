@@ -1,4 +1,4 @@
-"""Initial weights drawn from a generator that is passed in, so that a seed names a network."""
+"""Initial weights drawn from a generator that is passed in, so that a seed determines a network."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def initialize(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Draw the weights of every convolution and linear layer anew, as PyTorch's own default does.
+    """Redraw the weights of every convolution and linear layer as PyTorch does by default.
 
     Weights and biases are uniform in +-1/sqrt(fan_in). ``generator=None`` uses PyTorch's global one.
     """

@@ -1,4 +1,4 @@
-"""The layout of a frame: where its moving things are, each with the same weight whatever its size."""
+"""The layout of a frame: where its moving objects are, each with the same weight whatever its size."""
 
 import math
 
@@ -9,20 +9,20 @@ from torch import Tensor
 from .bands import lower_band, membership
 from .encoder import FRAME_SIZE
 
-# In grey levels of 0..255. What differs less from the background than CONTRAST is not a thing; a thing whose
+# In grey levels of 0..255. Differences from the background below CONTRAST are ignored; an object whose
 # contrasts within a window sum to SMALL counts half. A ball of one pixel at grey 44 sums to about 30, a
-# paddle to thousands: without the division by the window the paddle would be all there is to see.
+# paddle to thousands: without the division by the window's sum hardly anything but the paddle would count.
 _CONTRAST = 12
 _WINDOW = 5
 _SMALL = 60
-# In shares, of which a thing has one for each window that it fills. Added to what a band holds, so that
-# the place of next to nothing is the middle of nowhere, not wherever a last pixel happens to be.
+# In shares, of which an object has one for each window that it fills. Added to a band's sum, so that a band
+# with next to nothing in it gives values near zero, not the position of some last pixel.
 _SPARE = 0.2
-_FEW = 8  # where less than an eighth of all pixels is part of a thing, only those are looked at
+_FEW = 8  # if fewer than an eighth of all pixels belong to objects, only those are processed
 
 
 def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
-    """What does not move in a stretch of play: the (lower) median over every ``stride``-th frame.
+    """The part of a stretch of play that does not move: the (lower) median over every ``stride``-th frame.
 
     Args:
         frames: uint8 (..., T, 84, 84), consecutive.
@@ -34,8 +34,8 @@ def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
     if frames.is_cuda:
         return looked_at.median(-3).values
     rows = list(looked_at.unbind(-3))
-    # Sorted by exchanging neighbours, whole frames at a time: for so few frames a fraction of the time that
-    # PyTorch takes on a CPU to sort every pixel's column by itself.
+    # Sorted by exchanging neighbours, whole frames at a time: for so few frames this takes a fraction of the
+    # time that PyTorch takes on a CPU to sort each pixel's column separately.
     for turn in range(len(rows)):
         for low in range(turn % 2, len(rows) - 1, 2):
             first, second = rows[low : low + 2]
@@ -44,20 +44,20 @@ def still_background(frames: Tensor, *, stride: int = 4) -> Tensor:
 
 
 def moving_parts(frames: Tensor, background: Tensor) -> Tensor:
-    """Two maps of what differs from the background, in which a ball weighs as much as a paddle.
+    """Two maps of what differs from the background, in which a ball counts as much as a paddle.
 
         w = max(|frame - background| - 12, 0)
         share_yx = w_yx / (60 + sum of w over the 5 x 5 pixels around yx)
 
-    A thing that fits the window sums to one over its pixels; a larger one counts by its area in windows.
+    An object that fits the window sums to about one over its pixels, a larger one to its area in windows.
 
     Args:
         frames: uint8 (..., 84, 84).
         background: uint8 (..., 84, 84), broadcast against ``frames``.
 
     Returns:
-        float32 (..., 2, 84, 84): the share, which says where things are, and the share times
-        (frame - background) / 100, which tells things of different brightness apart.
+        float32 (..., 2, 84, 84): the share, which shows where objects are, and the share times (frame -
+        background) / 100, which distinguishes objects of different brightness.
     """
     share, difference = _shares(frames, background)
     return torch.stack([share, (share * difference).div_(100)], -3)
@@ -71,7 +71,7 @@ def _shares(frames: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _window_sums(maps: Tensor) -> Tensor:
-    """The sum over the window around each pixel, (..., 84, 84) -> the same."""
+    """The sum over the window around each pixel, (..., 84, 84) -> the same shape."""
     for axis in (-1, -2):
         sums = maps.clone()
         for shift in range(1, _WINDOW // 2 + 1):
@@ -92,7 +92,7 @@ def low_frequencies(maps: Tensor, num_frequencies: int) -> Tensor:
         num_frequencies: K, along each axis.
 
     Returns:
-        float32 (..., K * K). Each moves smoothly with the position of every object, which raw pixels do not.
+        float32 (..., K * K). Each changes smoothly with the position of every object, as raw pixels do not.
     """
     basis = _cosines(num_frequencies, maps.device)
     return (basis @ maps @ basis.mT).flatten(-2)
@@ -105,10 +105,10 @@ def _cosines(num_frequencies: int, device: torch.device) -> Tensor:
 
 
 def layout(frames: Tensor, num_frequencies: int) -> Tensor:
-    """The low frequencies of the moving parts of a stretch of play, against its own still background.
+    """The low frequencies of the moving parts of a stretch of play, relative to its own still background.
 
-    The background is the stretch's own, not the game's: it leaves out the score, the bricks that are
-    gone, and the scene of a game with several.
+    The background is the stretch's own, not the game's, so the layout leaves out the score, the bricks that
+    are gone, and the scene in a game with several.
 
     Args:
         frames: uint8 (S, T, 84, 84).
@@ -123,13 +123,13 @@ def layout(frames: Tensor, num_frequencies: int) -> Tensor:
 
 
 def banded_layout(frames: Tensor, num_frequencies: int, num_bands: int) -> Tensor:
-    """The layout of a stretch of play, apart for what moves in each of so many bands of brightness.
+    """The layout of a stretch of play, separately for what moves in each of several bands of brightness.
 
         m_b = share band_b(frame), the share as in `moving_parts`, the bands as in `cnn_encoder.bands`
         c_bkl = low_frequencies(m_b)_kl / (sum over yx of m_b + 0.2)
 
-    A thing whose brightness no other has is in bands of its own, and there c is where it is, however much of
-    it is to be seen. Sums over all that moves, as in `layout`, do not keep five things apart.
+    An object whose brightness is unique is in bands of its own, where c gives its position, however much of
+    it is visible. Sums over everything that moves, as in `layout`, do not keep five objects apart.
 
     Args:
         frames: uint8 (S, T, 84, 84).
@@ -137,7 +137,7 @@ def banded_layout(frames: Tensor, num_frequencies: int, num_bands: int) -> Tenso
         num_bands: B, at least 2.
 
     Returns:
-        float32 (S, T, B * K * K). The first of the K * K says whether there is anything of that brightness.
+        float32 (S, T, B * K * K). The first of each K * K shows whether there is anything of that brightness.
     """
     with torch.autocast(frames.device.type, enabled=False):
         share, _ = _shares(frames, still_background(frames).unsqueeze(-3))
@@ -162,7 +162,7 @@ def _band_sums(share: Tensor, levels: Tensor, waves: Tensor, num_bands: int) -> 
     """
     bands = membership(num_bands, share.device)
     few = share.numel() // _FEW
-    # To look for the pixels that count would wait for a GPU, and a compiler cannot.
+    # Finding the pixels that count would wait for a GPU, and cannot be compiled.
     if share.device.type != "cpu" or torch.compiler.is_compiling() or share.count_nonzero() > few:
         return F.embedding(levels.int(), bands).mul_(share[..., None]).mT @ waves
     row, pixel = share.nonzero(as_tuple=True)
@@ -175,9 +175,9 @@ def _band_sums(share: Tensor, levels: Tensor, waves: Tensor, num_bands: int) -> 
 
 
 def loudness(num_frequencies: int) -> Tensor:
-    """How much each of the frequencies counts, (K * K): 1 / sqrt(1 + k^2 + l^2), of mean square 1.
+    """The weight of each frequency, (K * K): 1 / sqrt(1 + k^2 + l^2), scaled to mean square 1.
 
-    Where a thing is, roughly, is in the lowest, and is what a quantizer's few bits should go to first.
+    The lowest give an object's rough position, to which a quantizer's few bits should go first.
     """
     square = torch.arange(num_frequencies, dtype=torch.float32).square()
     found = (1 + square[:, None] + square).rsqrt().flatten()

@@ -1,4 +1,4 @@
-"""Descriptions of an embedding. None of them shows whether the state is in it: for that, see the probes."""
+"""Descriptions of an embedding. None of them shows whether it contains the state; the probes do."""
 
 import math
 
@@ -13,22 +13,22 @@ def temporal_consistency(
     num_pairs: int = 100_000,
     generator: torch.Generator | None = None,
 ) -> float:
-    """Mean distance of consecutive frames over mean distance of random pairs.
+    """Mean distance of consecutive frames, divided by the mean distance of random pairs.
 
         mean_t |z_{t+1} - z_t|  /  mean_{i != j} |z_i - z_j|
 
     Args:
         embeddings: (N, D), rows in the order of play.
-        episode_ids: int (N,), so that the step from one episode to the next is left out; None: one episode.
-        num_pairs: random pairs drawn for the denominator.
-        generator: draws them.
+        episode_ids: int (N,), to leave out the step from one episode to the next; None means one episode.
+        num_pairs: number of random pairs for the denominator.
+        generator: for drawing them.
 
     Returns:
-        0 where time stands still, 1 where neighbours are as far apart as strangers; nan where all rows are
-        equal.
+        0 if nothing changes from frame to frame, 1 if consecutive frames are as far apart as random ones; nan
+        if all rows are equal.
 
     Raises:
-        ValueError: there is not one id for each row, or no two rows follow each other in an episode.
+        ValueError: there is not one id for each row, or no two rows are consecutive in an episode.
     """
     steps = (embeddings[1:] - embeddings[:-1]).norm(dim=-1)
     if episode_ids is not None:
@@ -43,12 +43,12 @@ def temporal_consistency(
 def diversity(
     embeddings: Tensor, *, num_pairs: int = 100_000, generator: torch.Generator | None = None
 ) -> float:
-    """Mean distance of random pairs, mean_{i != j} |z_i - z_j|; sqrt(2) for directions at random.
+    """Mean distance of random pairs, mean_{i != j} |z_i - z_j|; about sqrt(2) for random directions.
 
     Args:
         embeddings: float (N, D), N >= 2.
-        num_pairs: random pairs drawn.
-        generator: draws them.
+        num_pairs: number of random pairs.
+        generator: for drawing them.
 
     Raises:
         ValueError: there are fewer than two rows.
@@ -68,22 +68,22 @@ def state_correlation(
     num_pairs: int = 100_000,
     generator: torch.Generator | None = None,
 ) -> float:
-    """Pearson correlation between distances of embeddings and distances of states, over random pairs.
+    """Pearson correlation between the distances of embeddings and of states, over random pairs.
 
         corr_{i != j}( |z_i - z_j|, |s_i - s_j| ),  each state variable standardised to variance 1
 
     Args:
         embeddings: (N, D).
-        states: (N, V) state variables, RAM labels for example; constant ones are left out.
-        num_pairs: random pairs drawn.
-        generator: draws them.
+        states: (N, V) state variables, such as RAM labels; constant ones are left out.
+        num_pairs: number of random pairs.
+        generator: for drawing them.
 
     Returns:
-        1 where the embedding's geometry is the state's, 0 where they are unrelated, NaN where no variable
-        changes.
+        1 if the embedding's geometry is the state's, 0 if they are unrelated, NaN if no variable changes.
 
     Raises:
-        ValueError: there is not one state for each row, there are fewer than two, or one is not finite.
+        ValueError: there is not one state for each row, there are fewer than two rows, or a state is not
+            finite.
     """
     if len(embeddings) != len(states):
         raise ValueError(f"{len(embeddings)} embeddings but {len(states)} states; they must agree")

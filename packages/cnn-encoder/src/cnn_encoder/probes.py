@@ -1,4 +1,4 @@
-"""Probes: how much of the state can be read from a representation, on episodes it has not seen."""
+"""Probes: how much of the state can be read from a representation, on episodes not trained on."""
 
 import math
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from ._plain import plain_training
 from .initialization import initialize
 
 _CHUNK = 8192  # rows held in float64 at a time
-_WARMUP = 0.1 + 1e-9  # of all steps; at 0.1 of 10 steps OneCycleLR divides by zero
+_WARMUP = 0.1 + 1e-9  # share of all steps; with exactly 0.1 of 10 steps OneCycleLR divides by zero
 
 
 class ProbeData(NamedTuple):
-    """Rows of features and labels, row for row."""
+    """Features and labels, row for row."""
 
     features: Tensor  # (N, F): any representation, float or uint8
     labels: Tensor  # (N, V) state variables, in their own units
-    mask: Tensor | None = None  # (N, V) bool: where the variable's object is in play; None is everywhere
+    mask: Tensor | None = None  # (N, V) bool: where the variable's object is in play; None: everywhere
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeScore:
-    """How well V variables were read, in order; nan where a variable is never in play."""
+    """How well V variables are read, in order; nan where a variable is never in play."""
 
-    r2: tuple[float, ...]  # 1 - squared error / variance, on the test rows in play; nan where it is constant
+    r2: tuple[float, ...]  # 1 - squared error / variance, on the test rows in play; nan if it is constant
     mean_error: tuple[float, ...]  # mean absolute error, in the label's own units
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MLPProbeConfig:
-    """Training of `mlp_probe`."""
+    """Training settings of `mlp_probe`."""
 
     hidden_dim: int = 256
     num_steps: int = 2000
@@ -56,7 +56,7 @@ def linear_probe(train: ProbeData, test: ProbeData, *, ridge: float = 1e-3) -> P
     ``ridge`` is relative to the mean variance of the features, so that their scale does not matter.
 
     Raises:
-        ValueError: ``ridge`` is below 0 or not finite, or the data do not fit each other.
+        ValueError: ``ridge`` is below 0 or not finite, or the data do not match each other.
     """
     if not 0 <= ridge < math.inf:
         raise ValueError(f"ridge is {ridge}; give a finite number of at least 0")
@@ -83,11 +83,11 @@ def _ridge(
     cross: Tensor,
     ridge: float,
 ) -> Tensor:
-    """Weights (F + 1, C) on the chosen rows, from the normal equations; the intercept is not penalised."""
+    """Weights (F + 1, C) for the chosen rows, from the normal equations; the intercept is not penalised."""
     count = int(rows.sum())
     if count == 0:
         return torch.full_like(cross, torch.nan)
-    if 2 * count > len(rows):  # from all rows, by taking off the few others
+    if 2 * count > len(rows):  # all rows minus the few others
         gram = whole - _products(features[~rows], moments)
     else:
         gram = _products(features[rows], moments)
@@ -119,15 +119,15 @@ class MLPProbe:
     """A trained probe, made by `train_mlp_probe`."""
 
     network: nn.Module  # standardised features (B, F) -> standardised variables (B, V)
-    features: tuple[Tensor, Tensor]  # mean (F,) and scale () of the features it has learned from
-    labels: tuple[Tensor, Tensor]  # mean and deviation, (V,) each; a mean of nan where never in play
+    features: tuple[Tensor, Tensor]  # mean (F,) and scale () of the features it was trained on
+    labels: tuple[Tensor, Tensor]  # mean and standard deviation, (V,) each; mean nan where never in play
 
     @torch.no_grad()
     def read(self, features: Tensor) -> Tensor:
-        """Variables in their own units: (..., F) -> float32 (..., V), nan where one was never in play.
+        """Variables in their own units: (..., F) -> float32 (..., V), nan for one that was never in play.
 
         Raises:
-            ValueError: the features are of another width than those it has learned from.
+            ValueError: the features have another width than those it was trained on.
         """
         (mean, scale), (label_mean, label_std) = self.features, self.labels
         if features.shape[-1:] != mean.shape:
@@ -139,17 +139,17 @@ class MLPProbe:
 
 
 def mlp_probe(train: ProbeData, test: ProbeData, config: MLPProbeConfig | None = None) -> ProbeScore:
-    """How well `train_mlp_probe` reads rows that it has not seen."""
+    """How well `train_mlp_probe` reads rows that it was not trained on."""
     train, test = _checked(train, test)
     return score(train_mlp_probe(train, config).read(test.features), test)
 
 
 def train_mlp_probe(train: ProbeData, config: MLPProbeConfig | None = None) -> MLPProbe:
-    """One network with two hidden layers for all variables, trained on standardised labels where in play.
+    """Train one network with two hidden layers for all variables, on standardised labels where in play.
 
     Raises:
-        ValueError: features, labels and mask are not of the same rows, there are none, or one that counts is
-            not finite.
+        ValueError: features, labels and mask do not have the same rows, there are none, or a value that
+            counts is not finite.
     """
     train = _rows_checked(train, "train")
     with plain_training(train.features.device):
@@ -161,14 +161,14 @@ def _fit(train: ProbeData, config: MLPProbeConfig) -> MLPProbe:
     generator = torch.Generator().manual_seed(config.seed)
     mean, scale = _moments(train.features)
     mask = _mask(train)
-    labels = train.labels.float().masked_fill(~mask, 0.0)  # what does not count may be anything, NaN too
+    labels = train.labels.float().masked_fill(~mask, 0.0)  # what does not count may be anything, even NaN
     label_mean, label_std = label_moments(labels, mask)
     label_std = label_std.clamp(min=1e-6)
     target = (labels - label_mean) / label_std
 
     h, v = config.hidden_dim, labels.shape[1]
-    # On the CPU, where the generator draws; the layers' own first weights are drawn from PyTorch's generator,
-    # which is to be as it was.
+    # On the CPU, where the generator draws. The layers first draw weights from PyTorch's global generator,
+    # whose state must not change.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         net = nn.Sequential(
             nn.Linear(train.features.shape[1], h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, v)
@@ -193,14 +193,14 @@ def _fit(train: ProbeData, config: MLPProbeConfig) -> MLPProbe:
 
 
 def label_moments(labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each variable where it is in play, (V,) each.
+    """Mean and standard deviation of each variable where it is in play, (V,) each.
 
     Args:
         labels: float32 (N, V), 0 where they do not count.
         mask: bool (N, V).
 
     Returns:
-        float32, found in float64: by the rounding of a float32 mean a constant would seem to vary.
+        float32, computed in float64: with the rounding of a float32 mean a constant would seem to vary.
     """
     count, exact = mask.sum(0).clamp(min=1), labels.double()
     mean = exact.sum(0) / count
@@ -215,18 +215,18 @@ def score(predicted: Tensor, data: ProbeData) -> ProbeScore:
         y, y_hat = data.labels[rows, v].double(), predicted[rows, v].double()
         total = (y - y.mean()).square().sum()
         error = y - y_hat
-        varies = bool((y != y[:1]).any())  # not by the total, where a mean that is rounded counts
+        varies = bool((y != y[:1]).any())  # not total > 0, which a rounded mean can cause
         r2.append((1 - error.square().sum() / total).item() if varies else float("nan"))
         mean_error.append(error.abs().mean().item() if len(y) else float("nan"))
     return ProbeScore(r2=tuple(r2), mean_error=tuple(mean_error))
 
 
 def _checked(train: ProbeData, test: ProbeData) -> tuple[ProbeData, ProbeData]:
-    """Both, if they and their parts belong together.
+    """Return both, checked to match each other.
 
     Raises:
-        ValueError: features, labels and mask are not of the same rows, there are none, one that counts is not
-            finite, or the two differ in the width of their features or labels.
+        ValueError: features, labels and mask do not have the same rows, there are none, a value that counts
+            is not finite, or the two differ in the width of their features or labels.
     """
     train, test = _rows_checked(train, "train"), _rows_checked(test, "test")
     for part in ("features", "labels"):
@@ -250,7 +250,7 @@ def _rows_checked(data: ProbeData, name: str) -> ProbeData:
         raise ValueError(f"the {name} features hold NaN or infinity; leave such rows out")
     if mask is not None and (mask.shape != labels.shape or mask.dtype != torch.bool):
         raise ValueError(f"the {name} mask is {mask.dtype} {tuple(mask.shape)}; give bool {shapes[1]}")
-    # Detached: a probe does not reach what it probes.
+    # Detached: a probe sends no gradient into what it probes.
     data = ProbeData(
         features.detach(),
         labels.detach().to(features.device),
@@ -273,5 +273,5 @@ def _mask(data: ProbeData) -> Tensor:
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (F,) and one scale for all features: relative variances are part of the representation."""
     sample = features[:: max(1, len(features) // 20_000)].float()
-    variance = sample.var(0, correction=min(1, len(sample) - 1))  # one row has none
+    variance = sample.var(0, correction=min(1, len(sample) - 1))  # one row: 0, not nan
     return sample.mean(0), variance.mean().sqrt().clamp(min=1e-8)

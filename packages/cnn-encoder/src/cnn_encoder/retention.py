@@ -1,4 +1,4 @@
-"""State retention: what of the state is left, stage after stage, on episodes of another seed."""
+"""State retention: how much of the state is left after each stage, on episodes of another seed."""
 
 import math
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class Stage(NamedTuple):
     """One representation of the same frames."""
 
     name: str  # "embedding", "after L0", ...
-    train: Tensor  # (N, F) features of the frames the probe learns from
+    train: Tensor  # (N, F) features of the frames the probe is trained on
     test: Tensor  # (M, F) features of frames from episodes of another seed
 
 
@@ -37,7 +37,7 @@ class Retention:
     num_frames: int  # test frames on which the variable counts
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, where nan becomes None."""
+        """For JSON, with nan turned into None."""
         row = asdict(self)
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
 
@@ -45,19 +45,20 @@ class Retention:
 def retention(
     stages: Iterable[Stage], train: StateLabels, test: StateLabels, config: MLPProbeConfig | None = None
 ) -> list[Retention]:
-    """Probe every stage for every variable, stages in order, within a stage motions after all others.
+    """Probe every stage for every variable: stages in order, and within a stage motions after all others.
 
-    Motions have probes of their own: where a stage does not show them, they would only disturb the others.
+    Motions have probes of their own, because at a stage that does not contain them they would only disturb
+    the others.
 
     Args:
         stages: taken one at a time, so a generator need not hold them all.
-        train: labels of the frames the probes learn from.
+        train: labels of the frames the probes are trained on.
         test: labels of the test frames, of the same variables.
         config: of the MLP probe.
 
     Raises:
-        ValueError: two stages are of one name, the two sets of labels differ in their variables, or a stage
-            has not a row for each of them.
+        ValueError: two stages have the same name, the two sets of labels differ in their variables, or a
+            stage does not have one row per label.
     """
     if train.names != test.names:
         raise ValueError(f"train labels are {train.names}, test labels {test.names}; they must be the same")
@@ -91,7 +92,7 @@ def pixel_features(frames: Tensor, background: Tensor) -> Tensor:
     The background is subtracted and 2x2 pixels are averaged, so that a linear probe stays affordable.
     """
     found = torch.empty(len(frames), (FRAME_SIZE // 2) ** 2, device=frames.device)
-    # In parts: centred frames are four times as large as frames.
+    # In parts: centred frames take four times the memory of frames.
     parts = frames.split(_CHUNK)
     own = background.shape[:-2] == frames.shape[:1]
     backgrounds = background.split(_CHUNK) if own else [background] * len(parts)
@@ -102,9 +103,9 @@ def pixel_features(frames: Tensor, background: Tensor) -> Tensor:
 
 
 def retention_table(rows: list[Retention]) -> str:
-    """Markdown: a line a variable, a column a stage, in each cell the MLP probe's R2 and error.
+    """Markdown: a line per variable, a column per stage, and in each cell the MLP probe's R2 and error.
 
-    A cell is empty where its stage was not probed for its variable.
+    A cell is empty if its stage was not probed for its variable.
     """
     stages = list(dict.fromkeys(row.stage for row in rows))
     cells = {(row.variable, row.stage): row for row in rows}

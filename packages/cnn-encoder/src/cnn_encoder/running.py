@@ -1,4 +1,4 @@
-"""What brings a target to scale by statistics of the batches so far."""
+"""Modules that scale targets by running statistics of the batches so far."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class RunningMean(nn.Module):
     """The exponentially weighted mean of the tensors seen so far.
 
-    As in batch normalisation, it is updated by every call in training mode; before the first one the mean is
+    As in batch normalisation, every call in training mode updates it; before the first update the mean is
     whatever is given.
     """
 
@@ -22,11 +22,11 @@ class RunningMean(nn.Module):
 
     @torch.no_grad()
     def forward(self, here: Tensor) -> Tensor:
-        """float32 of the mean's shape -> the mean; in training mode ``here`` counts in it."""
+        """float32 of the mean's shape -> the mean, which in training mode includes ``here``."""
         if self.training:
             self.total.lerp_(here, 1 - self.decay)
             self.weight.lerp_(torch.ones_like(self.weight), 1 - self.decay)
-        # torch.where, not an `if`: asking a GPU for the weight would wait for it.
+        # torch.where, not an `if`: reading the weight would wait for a GPU.
         return torch.where(self.weight > 0, self.total / self.weight, here)
 
 
@@ -34,7 +34,7 @@ class RunningWhitening(nn.Module):
     """Centres vectors and scales them so that every direction has the same variance, by running statistics
     (`RunningMean`).
 
-    Directions weaker than ``floor`` times the average are not raised to full size.
+    Directions with less than ``floor`` times the average variance are not scaled up fully.
     """
 
     def __init__(self, dim: int, *, decay: float = 0.99, floor: float = 0.01) -> None:
@@ -51,8 +51,8 @@ class RunningWhitening(nn.Module):
             mean = self.mean(rows.mean(0))
             covariance = self.moment(rows.mT @ rows / len(rows)) - mean.outer(mean)
             ridge = self.floor * covariance.diagonal().mean() + 1e-12
-            # cholesky_ex, because cholesky would make a GPU wait to report an error, which the ridge rules
-            # out unless the mean is hundreds of times the spread.
+            # cholesky_ex, because cholesky would wait for a GPU to report an error, which the ridge rules out
+            # unless the mean is hundreds of times the spread.
             factor = torch.linalg.cholesky_ex(
                 covariance + ridge * torch.eye(len(covariance), device=x.device)
             ).L
@@ -65,7 +65,7 @@ class RunningScale(nn.Module):
     (`RunningMean`).
 
     A column that hardly varies stays near zero, and none exceeds +-``limit``, so that what is seen for the
-    first time does not drown the rest.
+    first time does not dominate the rest.
     """
 
     def __init__(self, dim: int, *, decay: float = 0.98, floor: float = 0.1, limit: float = 10.0) -> None:

@@ -1,4 +1,4 @@
-"""The supervised encoder: the same network trained on the labels, beside the others."""
+"""The supervised encoder: the same network trained on the labels, for comparison."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class SupervisedObjective(nn.Module):
 
         loss = mean over variables of the mean over frames in play of ((s_hat - s) / std(s))^2
 
-    It measures what the architecture can hold. Labels never enter any other objective.
+    It measures what the architecture can hold. No other objective uses labels.
     """
 
     mean: Tensor
@@ -34,7 +34,7 @@ class SupervisedObjective(nn.Module):
     def __init__(
         self, encoder: Encoder, statistics: StateLabels, *, generator: torch.Generator | None = None
     ) -> None:
-        """``statistics`` are the training labels, from which means and deviations are taken."""
+        """``statistics`` are the training labels, from which means and standard deviations are computed."""
         super().__init__()
         self.encoder = encoder
         values = statistics.values.masked_fill(~statistics.in_play, 0.0)
@@ -48,7 +48,7 @@ class SupervisedObjective(nn.Module):
         """Loss and metrics of one batch.
 
         Raises:
-            ValueError: labels or mask are not of the frames and the variables.
+            ValueError: labels or mask do not match the frames and the variables.
         """
         expected = (*batch.frames.shape[:1], len(self.mean))
         if batch.labels.shape != expected or batch.in_play.shape != expected:
@@ -57,11 +57,11 @@ class SupervisedObjective(nn.Module):
                 f"expected {expected}, a row for each stack and a column for each variable"
             )
         predicted = self.head(self.encoder(batch.frames, batch.background)).float()
-        labels = batch.labels.masked_fill(~batch.in_play, 0.0)  # there they may be NaN, and so its gradient
+        labels = batch.labels.masked_fill(~batch.in_play, 0.0)  # NaN there would reach the gradient
         error = ((labels - self.mean) / self.std - predicted).square()
         error = error.masked_fill(~batch.in_play, 0.0)
         loss = (error.sum(0) / batch.in_play.sum(0).clamp(min=1)).mean()
         return loss, {"loss": loss.detach()}
 
     def after_step(self) -> None:
-        """Nothing follows a step."""
+        """There is nothing to do after a step."""

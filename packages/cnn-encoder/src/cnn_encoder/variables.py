@@ -1,4 +1,4 @@
-"""What the labelled state variables of a game are: their category, and the frames on which they count."""
+"""The labelled state variables of a game: their categories, and the frames on which they count."""
 
 import re
 from collections.abc import Mapping
@@ -22,22 +22,22 @@ _NO_POSITION = re.compile(r"direction|angle|size|count|number|color|bit_map|exis
 _POSITION = re.compile(r"_(x|y|column|position)(_?\d+)?$")
 _SMALL_OBJECT = re.compile(r"ball|missile")
 
-# The values of ball_y at which a game draws its ball; elsewhere 1 to 255. In Breakout a ball that has
-# passed the paddle keeps falling in RAM for some frames but is not on the screen: over 12,000 raw frames it
-# was drawn in all with ball_y up to 185, a third of those with 186, and none above.
+# The values of ball_y at which a game draws its ball; 1 to 255 in other games. In Breakout a ball that has
+# passed the paddle keeps falling in RAM for some frames but is not on the screen: among 12,000 raw frames it
+# was drawn in all with ball_y up to 185, in a third of those with 186, and in none above.
 _BALL_DRAWN = {"breakout": (1, 186)}
 
-_MOTION = " motion"  # ends the name of a variable that says how far another one moved
-_TELEPORT = 32  # RAM pixels in a step: nothing moves as far; what does was put elsewhere
+_MOTION = " motion"  # ends the name of a variable that gives how far another one moved
+_TELEPORT = 32  # RAM pixels per step: nothing moves this far; what seems to was placed elsewhere
 
 
 def category(variable: str) -> str:
     """The AtariARI category (Anand et al. 2019, table 2) of a variable, by its name.
 
     In this order: names with score, clock, lives, meter or display are "score/clock/lives"; directions,
-    angles, counts, colours, levels, rooms and everything else that is no position are "misc"; positions
-    of balls and missiles are "small object"; of the player, "agent"; of all others, "other
-    localisation". How a position moved is of its position's category.
+    angles, counts, colours, levels, rooms and everything else that is not a position are "misc"; positions of
+    balls and missiles are "small object"; of the player, "agent"; of all others, "other localisation". A
+    motion has the category of its position.
     """
     variable = variable.removesuffix(_MOTION)
     if _SCORE.search(variable):
@@ -57,7 +57,7 @@ class StateLabels(NamedTuple):
     in_play: Tensor  # (N, V) bool
 
     def columns(self, *, motion: bool) -> list[int]:
-        """Indices of the variables that say how another one moved (``motion``), or of all the others."""
+        """Indices of the variables that give how another one moved (``motion``), or of all the others."""
         return [v for v, name in enumerate(self.names) if name.endswith(_MOTION) == motion]
 
 
@@ -67,20 +67,21 @@ def state_labels(
     game: str | None = None,
     episode_ids: NDArray[np.integer] | None = None,
 ) -> StateLabels:
-    """Put named labels (N,) each into one table, and choose the frames on which each variable counts.
+    """Put named labels, (N,) each, into one table, and choose the frames on which each variable counts.
 
-    A position counts where its object is in play: where there is a ball, on frames where it is drawn
-    (``ball_y`` is not 0, and in Breakout at most 186, where a lost ball vanishes), for every position of the
-    game; and an object with both coordinates counts where not both are 0. Other variables count
-    everywhere. Constant variables are kept, and score nan. A value that is not finite does not count.
+    A position counts where its object is in play. If the game has a ball, all positions count only on frames
+    where the ball is drawn (``ball_y`` is not 0, and in Breakout at most 186, where a lost ball vanishes). An
+    object with both coordinates counts unless both are 0. Other variables count everywhere. Constant
+    variables are kept, and score nan. A value that is not finite does not count.
 
     Args:
-        labels: uint8 (N,) by variable name, as in RAM; other numbers are taken as float32.
-        game: its name. For "pong" the variable ``ball_y - player_y`` is added, what a player must know to
-            meet the ball, on frames where the ball is in play and near (``ball_x`` > 120).
-        episode_ids: (N,), of rows that follow each other step by step. With them every position gets a
-            second variable, such as ``ball_x motion``: how far it moved since the row before, in RAM pixels a
-            step, on frames where it is in play in both rows of one episode and did not jump by 32 or more.
+        labels: uint8 (N,) by variable name, as in RAM; other number types are converted to float32.
+        game: its name. For "pong" the variable ``ball_y - player_y`` is added, which a player must know to
+            meet the ball; it counts where the ball is in play and near (``ball_x`` > 120).
+        episode_ids: (N,), for rows that are consecutive steps. With them every position gets a second
+            variable, such as ``ball_x motion``: how far it moved since the previous row, in RAM pixels per
+            step. It counts where the position is in play in both rows, both are in one episode, and it did
+            not jump by 32 or more.
     """
     if not labels:
         raise ValueError("labels is empty; give at least one state variable")
@@ -90,7 +91,7 @@ def state_labels(
     lengths = {name: len(column) for name, column in labels.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the labels differ in length: {lengths}; give one value a frame for each")
-    # Copies: PyTorch takes neither reversed arrays nor, without a warning, read-only ones.
+    # Copies: PyTorch does not accept reversed arrays, and warns about read-only ones.
     arrays = {name: np.array(column, np.float32, order="C") for name, column in labels.items()}
     columns = {name: torch.from_numpy(array) for name, array in arrays.items()}
     everywhere = torch.ones(next(iter(lengths.values())), dtype=torch.bool)
@@ -103,7 +104,7 @@ def state_labels(
         mask = everywhere
         if category(name) in (AGENT, SMALL_OBJECT, OTHER):
             partner = _other_coordinate(name)
-            other = None if partner == name else columns.get(partner)  # a place on one axis has none
+            other = None if partner == name else columns.get(partner)  # a position on one axis has none
             mask = ball if other is None else ball & ((columns[name] != 0) | (other != 0))
         masks[name] = mask
     if game == "pong" and {"ball_x", "ball_y", "player_y"} <= columns.keys():

@@ -1,4 +1,4 @@
-"""What each code stands for: the vectors it serves best."""
+"""What each code stands for: the vectors it represents best."""
 
 from typing import NamedTuple
 
@@ -27,13 +27,13 @@ def atlas(
 
     Args:
         quantizer: a trained quantizer.
-        vectors: whatever ``HRVQ.fit`` takes.
-        examples: vectors to name for each code.
+        vectors: anything that ``HRVQ.fit`` accepts.
+        examples: number of vectors to list for each code.
         batch_size: vectors in memory at once.
 
     Returns:
         One :class:`LevelAtlas` for each level. Equally near vectors come in row order, and a vector that
-        repeats an earlier one is an example like any other.
+        repeats an earlier one is listed like any other.
     """
     if not (whole(examples) and whole(batch_size)):
         raise ValueError(

@@ -1,18 +1,18 @@
-"""What a user can get wrong about inputs, found before anything is computed.
+"""Checks of a user's inputs, made before anything is computed.
 
-Values are looked at on the CPU only: on a GPU the answer would stall the stream.
+Values are checked on the CPU only: on a GPU the check would stall the stream.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Types in which tokens are kept, and of which PyTorch knows no minimum, maximum or sum.
+# Types in which tokens may be stored, but for which PyTorch has no minimum, maximum or sum.
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def values_can_be_checked(tensor: Tensor) -> bool:
-    """Whether looking at values is cheap here, and allowed."""
+    """Whether checking values is cheap here, and allowed."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -54,7 +54,7 @@ def check_vectors(x: Tensor, mask: Tensor | None, *, dim: int, device: torch.dev
 
 def check_finite(rows: Tensor) -> None:
     """Raise ValueError for NaN or infinity among the vectors (N, D)."""
-    # A sum of finite numbers is almost always finite, and costs a tenth of asking each.
+    # A sum of finite numbers is almost always finite, and costs a tenth of checking each.
     if not bool(rows.sum().isfinite()) and not bool((finite := rows.isfinite().all(1)).all()):
         bad = int((~finite).sum())
         raise ValueError(f"x has NaN or infinite values in {bad} of {len(rows)} vectors; remove them")

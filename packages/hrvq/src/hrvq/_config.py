@@ -1,4 +1,4 @@
-"""Everything a quantizer is built from, checked once."""
+"""The configuration that a quantizer is built from, checked once."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -12,7 +12,7 @@ Distance = Literal["euclidean", "cosine"]
 
 
 def plain(value: Any) -> Any:
-    """NumPy's integers, such as those of a shape read from a file, as ``int``, which JSON takes."""
+    """NumPy integers, such as those of a shape read from a file, as ``int``, which JSON accepts."""
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
@@ -28,35 +28,36 @@ def finite(value: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HRVQConfig:
-    """Shape and training of an :class:`HRVQ`; one level makes it a plain VQ.
+    """Shape and training of an :class:`HRVQ`; with one level it is a plain VQ.
 
     Attributes:
-        dim: length of the vectors; the only one without a default.
+        dim: length of the vectors; the only setting without a default.
         levels: residual levels, coarse to fine.
-        codes: codes of each level; one number stands for all levels.
-        decay: of the exponential averages that move the codes (0.95: about the last 20 updates). Larger
-            batches bear a smaller one; with 0.99 the codes lose an embedding that moves fast.
-        commitment_weights: factor of each level's commitment loss; one number stands for all levels (0.25 is
-            that of van den Oord et al. 2017). They act on whatever the input's gradient reaches, never on
-            the codes.
+        codes: number of codes of each level; a single number holds for all levels.
+        decay: of the exponential moving averages that update the codes (0.95: about the last 20 updates).
+            Larger batches allow a smaller one; with 0.99 the codes lose track of a fast-changing embedding.
+        commitment_weights: weight of each level's commitment loss; a single number holds for all levels (0.25
+            as in van den Oord et al. 2017). They affect whatever the input's gradient reaches, never the
+            codes.
         smoothing: Laplace smoothing of the code counts, so that an unused code has a finite mean. Without
-            revival that mean shrinks to zero, as in van den Oord et al. 2017; with smoothing 0 it rests.
-        revive_below: a code whose average count falls below this share of the mean count is moved onto
-            a random vector of the current batch; 0 switches revival off, of ``fit`` too unless told
-            otherwise. It must be below 0.5, the share that a moved code starts with, or that code would be
-            moved again for ever.
+            revival that mean shrinks to zero, as in van den Oord et al. 2017; with smoothing 0 it stays as it
+            is.
+        revive_below: a code whose average count falls below this share of the mean count is moved onto a
+            random vector of the current batch; 0 turns revival off, in ``fit`` too unless told otherwise. It
+            must be below 0.5, the share with which a moved code starts, or that code would be moved again
+            forever.
         kmeans_iterations: Lloyd iterations of the k-means start.
-        gradient: how the gradient passes the quantizer, "straight_through" or "rotation"
+        gradient: how the gradient passes through it, "straight_through" or "rotation"
             (Fifty et al. 2024, https://arxiv.org/abs/2410.06424).
         distance: "euclidean", or "cosine": vectors are scaled to unit length first, level 0's codes lie
             on the unit sphere, and deeper levels quantize what remains.
-        level_dropout: probability that, in training mode, a vector keeps only its first levels, their
-            number drawn evenly from 1 to ``levels`` - 1; each vector draws for itself.
-        joint: ``update`` moves each level's codes towards what all *other* levels leave instead of what
-            those before it do (joint codebook design; Chan, Gupta & Gersho, IEEE Transactions on
-            Communications 40(11), 1992, here by moving averages). All levels' sum loses less, the first
-            levels by themselves more. With "cosine" level 0 follows the vectors as ever.
-        seed: of the k-means start and of revival; both are functions of it, the step and the data.
+        level_dropout: probability that, in training mode, a vector keeps only its first levels, their number
+            drawn uniformly from 1 to ``levels`` - 1, independently for each vector.
+        joint: ``update`` moves each level's codes towards what all *other* levels leave instead of what those
+            before it leave (joint codebook design; Chan, Gupta & Gersho, IEEE Transactions on Communications
+            40(11), 1992, here by moving averages). The sum of all levels then loses less, the first levels
+            alone lose more. With "cosine" level 0 still follows the vectors themselves.
+        seed: for the k-means start and for revival; both are functions of it, the step and the data.
     """
 
     dim: int
@@ -123,12 +124,12 @@ class HRVQConfig:
 
     @property
     def codes_per_level(self) -> tuple[int, ...]:
-        """Codes of each level, spelled out."""
+        """Number of codes of each level."""
         return self.codes if isinstance(self.codes, tuple) else (self.codes,) * self.levels
 
     @property
     def weight_per_level(self) -> tuple[float, ...]:
-        """Commitment weight of each level, spelled out."""
+        """Commitment weight of each level."""
         weights = self.commitment_weights
         return weights if isinstance(weights, tuple) else (weights,) * self.levels
 

@@ -1,6 +1,6 @@
-"""Batches spread over processes, seen as one: sums, rows and draws over the joined batch.
+"""Batches spread over processes, treated as one: sums, rows and draws over the joined batch.
 
-Whether there are several processes is asked at each call, because a process group may be opened after the
+Whether there are several processes is checked at each call, because a process group may be opened after the
 quantizer was built; with one process every function is the identity.
 """
 
@@ -59,7 +59,7 @@ def join_rows(rows: Tensor) -> Tensor:
 def top_rows(rows: Tensor, keys: Tensor, count: int, *, across_ranks: bool) -> tuple[Tensor, Tensor]:
     """The ``count`` rows with the largest keys, best first: themselves (count, D) and their keys (count,).
 
-    Where there are fewer rows, what is missing has key -inf.
+    If there are fewer rows, the missing ones have key -inf.
     """
     kept, index = keys.topk(min(count, len(keys)))
     missing = count - len(kept)
@@ -68,7 +68,7 @@ def top_rows(rows: Tensor, keys: Tensor, count: int, *, across_ranks: bool) -> t
     if not (across_ranks and is_distributed()):
         return picked, kept
     best, winners = torch.cat(_gather(kept)).topk(count)
-    mine = winners - dist.get_rank() * count  # each winner's place among this rank's own, if it is here
+    mine = winners - dist.get_rank() * count  # each winner's index among this rank's own, if it is here
     here = (mine >= 0) & (mine < count)
     chosen = torch.where(here[:, None], picked[mine.clamp(0, count - 1)], 0.0)
     dist.all_reduce(chosen)

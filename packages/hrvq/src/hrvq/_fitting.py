@@ -18,33 +18,34 @@ from hrvq._state import Codes
 from hrvq._statistics import Draw, Level, dead_codes, draw, merge, replace, total_statistics
 
 _SAMPLE_PER_CODE = 64
-# Revived codes move to vectors drawn in proportion to the cube of how many share their code: among crowded
-# codes, where one more evens out the use of all. Drawn evenly, the same use would take more revivals.
+# Revived codes move to vectors drawn with probability proportional to the cube of how many share their code:
+# to crowded codes, where one more evens out the use of all. Drawn uniformly, the same use would take more
+# revivals.
 _CROWDING = 3
 _REVIVE_BELOW = 0.42  # of the mean count, if neither the caller nor the config says otherwise
 
 
 class FitResult(NamedTuple):
-    """How well the codes stand for the vectors they were fitted to; one number for each level."""
+    """How well the codes represent the vectors they were fitted to; one number for each level."""
 
     distortion: tuple[float, ...]
     """Mean squared distance |x - (c_0 + ... + c_l)|^2 with the first l + 1 levels."""
     explained: tuple[float, ...]
     """1 - distortion / variance of the vectors about their mean."""
     usage: tuple[float, ...]
-    """Share of the codes that stand for at least one vector."""
+    """Share of the codes that represent at least one vector."""
     perplexity: tuple[float, ...]
     """exp of the entropy of the code counts, in codes."""
     passes: tuple[int, ...]
-    """Passes over the data, with one that draws the start and one that counts at the end."""
+    """Passes over the data, including one that draws the start and one that counts at the end."""
     refined: int
-    """Passes after which all levels moved together."""
+    """Passes in which all levels moved together, up to the codes that were kept."""
 
 
 class FitProgress(NamedTuple):
-    """Where a fit is, given to its ``progress`` callable after each pass."""
+    """How far a fit is, given to its ``progress`` callable after each pass."""
 
-    level: int  # the number of levels where all of them move together
+    level: int  # equal to the number of levels while all of them move together
     epoch: int
     epochs: int
     distortion: float
@@ -60,7 +61,7 @@ class _Pass(NamedTuple):
 class Leftovers:
     """What the finished levels leave of the vectors, for the next level to be fitted to.
 
-    A vector's tokens are kept (4 bytes a level), its residuals are not: they are recomputed block by block.
+    A vector's tokens are kept (4 bytes per level); its residuals are not, but recomputed block by block.
     """
 
     def __init__(self, source: VectorSource, *, batch_size: int, device: torch.device, cosine: bool) -> None:
@@ -85,7 +86,7 @@ class Leftovers:
         origin = None
         for _, block in self._residuals():
             wide = block.to(self._wide)
-            # Far from the origin E|x|^2 and |E x|^2 agree in all their digits, so look from nearby.
+            # Far from the origin E|x|^2 and |E x|^2 agree in all digits, so use an origin nearby.
             origin = wide[0] if origin is None else origin
             away = wide - origin
             total = total + away.sum(0)
@@ -101,7 +102,7 @@ class Leftovers:
         return torch.cat([block[chosen[rows]] for rows, block in self._residuals()])
 
     def measure(self, codes: Tensor, weights: Tensor, generator: torch.Generator) -> _Pass:
-        """One pass over the data: what chooses each code, how well it is served, and where to move.
+        """One pass over the data: what chooses each code, how well it is represented, and where to move.
 
         Vectors to move to are drawn in proportion to ``weights``, (K,), of the code they choose.
         """
@@ -121,7 +122,7 @@ class Leftovers:
         return _Pass(counts.float(), sums.float(), float(total) / self.source.rows, drawn)
 
     def finish(self, codes: Tensor) -> tuple[Tensor, float]:
-        """Keep ``codes`` as the next level: their counts (K,), and the distortion they leave."""
+        """Keep ``codes`` as the next level; returns their counts (K,) and the distortion they leave."""
         tokens = torch.empty(self.source.rows, dtype=torch.int32, device=self._device)
         total = torch.zeros((), dtype=self._wide, device=self._device)
         for rows, block in self._residuals():
@@ -228,14 +229,14 @@ def _improve(
     generator: torch.Generator,
     progress: Callable[[FitProgress], object],
 ) -> tuple[Tensor, int]:
-    """One level's codes (K, dim), moved in passes over the data until they rest, and the number of passes."""
+    """One level's codes (K, dim), moved in passes over the data until they rest; and how many passes."""
     before, crowding = float("inf"), codes.new_ones(len(codes))
     for epoch in range(epochs):
         found = left.measure(codes, crowding, generator)
         crowding = (found.counts.clamp_min(1) / found.counts.mean()) ** _CROWDING
         codes = torch.where(found.counts[:, None] > 0, found.sums / found.counts.clamp_min(1)[:, None], codes)
         dead = dead_codes(found.counts, revive_below)
-        # Revival costs the moved codes' own vectors at first, so the second half only settles.
+        # At first, revival costs the moved codes' own vectors, so in the second half codes only settle.
         reviving = epoch < epochs // 2 and bool(dead.any())
         if reviving:
             replace(Level(codes, found.counts, found.sums), dead, found.drawn)
@@ -244,5 +245,5 @@ def _improve(
         progress(FitProgress(level, epoch, epochs, found.distortion))
         if not reviving and found.distortion >= (1 - tolerance) * before:
             break
-        before = float("inf") if reviving else found.distortion  # which the moved codes have not kept
+        before = float("inf") if reviving else found.distortion  # not valid for moved codes
     return codes, epoch + 1

@@ -1,4 +1,4 @@
-"""How gradients pass a quantizer, and how its levels pull on the input.
+"""How gradients pass through a quantizer, and how its levels pull on the input.
 
 ``straight_through`` and ``rotation`` return the quantized values bit for bit.
 """
@@ -11,19 +11,19 @@ from torch import Tensor
 
 from hrvq._residuals import blocks
 
-_NO_LENGTH = 1e-6  # a vector as short as this has no direction
-_TOO_SHORT = 1e-3  # of its code's length: to grow that much, its gradient would too
+_NO_LENGTH = 1e-6  # a vector this short has no direction
+_TOO_SHORT = 1e-3  # of its code's length: stretched that much, its gradient would grow as much
 
 
 def normalize(x: Tensor) -> Tensor:
     """Vectors (..., D) at unit length; those shorter than 1e-6 are divided by that, without a gradient."""
     short = torch.linalg.vector_norm(x.detach(), dim=-1, keepdim=True) < _NO_LENGTH
-    # Their gradient would be a million times that of the others, and silence is often exactly zero.
+    # Their gradient would be a million times that of the others, and silence, in audio, is often exactly 0.
     return F.normalize(torch.where(short, x.detach(), x), dim=-1, eps=_NO_LENGTH)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """`x + (quantized - x).detach()` would read and write everything twice, and round."""
+    """Because `x + (quantized - x).detach()` would read and write everything twice, and round."""
 
     @staticmethod
     def forward(x: Tensor, quantized: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def straight_through(x: Tensor, quantized: Tensor) -> Tensor:
 
 
 class _Rotation(torch.autograd.Function):
-    """The value is known, so only the gradient takes arithmetic: it is turned back."""
+    """The value is known, so only the gradient needs arithmetic: it is rotated back."""
 
     @staticmethod
     def forward(x: Tensor, quantized: Tensor) -> Tensor:
@@ -82,15 +82,15 @@ def rotation(x: Tensor, quantized: Tensor) -> Tensor:
 
     With a = x/|x|, b = q/|q| and w = (a + b)/|a + b|, the rotation that takes a to b is
     R = I - 2 w w^T + 2 b a^T, and q = |q|/|x| R x (Fifty et al. 2024, https://arxiv.org/abs/2410.06424, 4.2).
-    Where x is less than a thousandth of q, zero above all, its gradient passes straight through: it would be
-    scaled by more than a thousand.
+    Where |x| is less than a thousandth of |q|, in particular zero, the gradient passes straight through:
+    otherwise it would be scaled by more than a thousand.
     """
     rotated: Tensor = _Rotation.apply(x, quantized)
     return rotated
 
 
 class _Commitment(torch.autograd.Function):
-    """The gradient of all levels in one pass; written out, each level would keep three buffers."""
+    """The gradient of all levels in one pass; with autograd each level would keep three buffers."""
 
     @staticmethod
     def forward(x: Tensor, errors: Tensor, shares: Tensor, index: Tensor, table: Tensor) -> Tensor:
@@ -115,16 +115,17 @@ def commitment(
 ) -> Tensor:
     """Each level's weighted loss w_l mean |r_l - sg(c_l)|^2 / D, float32 (L,).
 
-    r_l - c_l = x - (c_0 + ... + c_l), of which only x carries a gradient, so every level pulls on the input:
+    r_l - c_l = x - (c_0 + ... + c_l), in which only x carries a gradient, so every level pulls on the input:
     dloss_l/dx = 2 w_l (r_l - c_l) / (N D).
 
     Args:
         x: (N, D).
-        errors: float32 (N, L), |r_l - c_l|^2, as :func:`hrvq._nearest.search_measured` has them.
-        weights: float32 (L,), on the device: made there at every step, they would wait for a GPU.
+        errors: float32 (N, L), |r_l - c_l|^2, as :func:`hrvq._nearest.search_measured` returns them.
+        weights: float32 (L,), already on the device: creating them at every step would wait for a GPU.
         counted: bool (N, L), which vectors each level's mean is over; None for all.
         index: int64 (N, L), each level's row of the table.
-        table: (K, D), of which a gradient keeps a copy: the codes may have moved by the time it is asked for.
+        table: (K, D), of which a gradient keeps a copy, because the codes may have moved by the time it is
+            computed.
     """
     if counted is None:
         counted = torch.ones_like(errors, dtype=torch.bool)

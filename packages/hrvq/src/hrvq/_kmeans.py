@@ -7,17 +7,17 @@ from torch import Tensor
 from hrvq._nearest import nearest
 from hrvq._statistics import Level, dead_codes, draw, replace, total_statistics
 
-UNUSED = 0.3  # of the mean count: where all codes are to be used, one as rare as this had better move
-_START_PER_CODE = 16  # vectors that the starting codes are drawn from
+UNUSED = 0.3  # of the mean count: if all codes are to be used, one as rare as this should move
+_START_PER_CODE = 16  # vectors from which the starting codes are drawn
 
 
 def _squared_distances(vectors: Tensor, codes: Tensor) -> Tensor:
-    """(N, D), (k, D) -> (N,), to the nearest; not by a product, so that equal vectors have distance 0."""
+    """(N, D), (k, D) -> (N,), to the nearest code; not by a product, so equal vectors have distance 0."""
     return torch.cdist(vectors, codes, compute_mode="donot_use_mm_for_euclid_dist").amin(1).square()
 
 
 def spread_out(vectors: Tensor, codes: int, *, generator: torch.Generator) -> Tensor:
-    """Starting codes drawn far apart: each in proportion to the squared distance from those before it.
+    """Starting codes drawn far apart: in proportion to the squared distance from those already drawn.
 
     k-means++ (Arthur and Vassilvitskii 2007), but from the 64th code on several are drawn at once, so that
     1024 codes take 150 passes. If the vectors have fewer distinct values, copies make up the number.
@@ -59,7 +59,7 @@ def kmeans(
         vectors: float32 (N, D), N >= 1; fewer than ``codes`` are allowed.
         codes: K.
         iterations: Lloyd iterations; 0 leaves the starting codes.
-        unused: in the first half of them, codes rarer than this share of the mean count move; 0 for none.
+        unused: in their first half, codes rarer than this share of the mean count are moved; 0 for none.
         generator: on the vectors' device.
         spherical: keep the codes on the unit sphere.
 

@@ -14,7 +14,7 @@ from hrvq._nearest import nearest
 from hrvq._residuals import blocks, residuals
 from hrvq._statistics import Draw, Level, Statistics, dead_codes, draw, replace, smoothed
 
-_FORGOTTEN = 1e-30  # an average count so small that a ratio to it has lost its digits
+_FORGOTTEN = 1e-30  # an average count so small that a ratio to it is inaccurate
 
 
 def start(
@@ -28,7 +28,7 @@ def start(
 ) -> None:
     """Start the codes by k-means, level by level, on the vectors (N, D), of all ranks or of this process.
 
-    The counts left behind are those of a batch of ``batch_size`` vectors, by default all.
+    The counts are left as those of a batch of ``batch_size`` vectors, by default all.
     """
     residual = join_rows(vectors) if across_ranks else vectors
     if len(residual) == 0:
@@ -43,7 +43,7 @@ def start(
             generator=generator,
             spherical=spherical(config, index),
         )
-        if across_ranks:  # a GPU adds up in an order of its own, so each rank's would differ
+        if across_ranks:  # GPUs add up in varying order, so the ranks' codes would differ
             from_first_rank(codes, counts)
         level.set(codes, counts * scale, config.smoothing)
         residual = residual - F.embedding(nearest(residual, codes), codes)
@@ -62,7 +62,7 @@ def move(
 ) -> None:
     """Move the codes towards the vectors (N, D) that chose them, tokens (N, L), and revive dead ones.
 
-    ``index`` (N, L) are the tokens' rows in the table of all levels' codes.
+    ``index`` (N, L) holds the tokens' rows in the table of all levels' codes.
 
     With ``across_ranks`` every rank gives its own vectors; the statistics are those of the joined batch, so
     all ranks' codes stay equal. Their generators must be in the same state.
@@ -74,7 +74,7 @@ def move(
     residual, taken_off = vectors, 0
     for number, after in enumerate(moved):
         dead = dead_codes(after.counts, config.revive_below)
-        if not vectors.is_cuda and not bool(dead.any()):  # on a GPU asking would stall the stream
+        if not vectors.is_cuda and not bool(dead.any()):  # on a GPU checking would stall the stream
             revived.append(None)
             continue
         for coarser in range(taken_off, number):  # the table's codes have not moved yet
@@ -115,9 +115,9 @@ def _in_turn(
 def _together(
     levels: Sequence[Level], chosen: _Chosen, config: HRVQConfig, *, across_ranks: bool
 ) -> list[Level]:
-    """Each level moved towards what all others leave, those before it as they now are.
+    """Each level moved towards what all others leave, with those before it already moved.
 
-    One after the other, because all at once would go L times as far as the error that they share asks for.
+    One after the other, because all at once would go L times as far as the error that they share requires.
     """
     left = torch.empty_like(chosen.vectors)
     for rows in blocks(left):
@@ -135,7 +135,7 @@ def _together(
             found.sums.addcmul_(found.counts[:, None], level.codes)
         moved.append(_averaged(level, found, config, spherical=directions))
         if level is levels[-1]:
-            break  # and nothing asks what is left
+            break  # and what is left is not needed
         steps = F.pad(moved[-1].codes - level.codes, (0, 0, 0, 1))  # the last row for no code
         bins = found.bins(chosen.tokens[:, number])
         for rows in blocks(left):
@@ -144,8 +144,8 @@ def _together(
 
 
 def _averaged(level: Level, found: Statistics, config: HRVQConfig, *, spherical: bool) -> Level:
-    """The level's averages and codes after a batch; as they were if nothing in it counts."""
-    some = found.counts.sum() > 0  # a tensor, not an `if`, for which a GPU would wait
+    """The level's averages and codes after a batch; unchanged if nothing in it counts."""
+    some = found.counts.sum() > 0  # a tensor, not an `if`, which would wait for a GPU
     share = (1 - config.decay) * some.to(found.counts.dtype)
     counts = level.counts.lerp(found.counts, share)
     sums = torch.lerp(level.sums, found.sums, share, out=found.sums)

@@ -1,7 +1,7 @@
-"""The quantizer: x ~ c_0[t_0] + c_1[t_1] + ... , each level coding what the coarser ones left.
+"""The quantizer: x ~ c_0[t_0] + c_1[t_1] + ... , each level coding what the coarser ones leave.
 
-Residual VQ as in SoundStream (Zeghidour et al. 2021, https://arxiv.org/abs/2107.03312, Algorithm 1), with
-the codes as exponential averages of the vectors that choose them (van den Oord et al. 2017,
+Residual VQ as in SoundStream (Zeghidour et al. 2021, https://arxiv.org/abs/2107.03312, Algorithm 1), with the
+codes as exponential moving averages of the vectors that choose them (van den Oord et al. 2017,
 https://arxiv.org/abs/1711.00937, appendix A.1).
 """
 
@@ -35,8 +35,8 @@ class HRVQOutput(NamedTuple):
     """What :meth:`HRVQ.forward` returns, whatever the config.
 
     Attributes:
-        quantized: (..., dim), the input's dtype; carries the gradient of the input. It may be changed in
-            place, unless the gradient is "rotation", which needs it as it is.
+        quantized: (..., dim), the input's dtype; passes its gradient to the input. It may be changed in
+            place, unless the gradient is "rotation", which needs it unchanged.
         tokens: int64 (..., levels); -1 where a position is masked or a level dropped.
         level_embeddings: (..., levels, dim), the input's dtype: the chosen code of each level; they add up to
             ``quantized``.
@@ -52,12 +52,12 @@ class HRVQOutput(NamedTuple):
 class HRVQ(Codes):
     """Hierarchical residual vector quantizer.
 
-    ``forward`` changes nothing; the codes move only in :meth:`update`, which the training loop calls after
-    its optimizer step, in :meth:`initialize` and in :meth:`fit`. So a forward pass may be repeated,
+    ``forward`` changes no state; the codes are learned only in :meth:`update`, which the training loop calls
+    after its optimizer step, in :meth:`initialize` and in :meth:`fit`. So a forward pass may be repeated,
     checkpointed or compiled freely, and evaluation never trains.
     """
 
-    # So that Python names this class where it is called with other arguments.
+    # So that Python names this class in its error for wrong arguments.
     def __init__(self, config: HRVQConfig) -> None:
         super().__init__(config)
 
@@ -66,16 +66,16 @@ class HRVQ(Codes):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> HRVQOutput:
-        """Quantize ``x`` and let its gradient through; changes no state, in training mode either.
+        """Quantize ``x`` and let its gradient through; changes no state, not even in training mode.
 
         Args:
             x: floating (..., dim).
             mask: bool (...), True where a position counts; the others quantize to zero, get token -1 and
                 no gradient.
-            generator: of the level dropout (training mode only); ``torch.compile`` takes none.
+            generator: for the level dropout (training mode only); not possible with ``torch.compile``.
 
         Returns:
-            :class:`HRVQOutput`; distances and losses are float32, under autocast too.
+            :class:`HRVQOutput`; distances and losses are float32, even under autocast.
 
         Raises:
             ValueError: wrong shape or dtype, values that are not finite, or codes still empty.
@@ -108,13 +108,13 @@ class HRVQ(Codes):
     def encode(self, x: Tensor, mask: Tensor | None = None, *, levels: int | None = None) -> Tensor:
         """Tokens of ``x``: floating (..., dim) -> int64 (..., levels), coarse to fine.
 
-        Each level takes the code nearest to what the coarser levels left. On a CPU, uncompiled, the answer
-        depends on the vector and the codes alone, not on the batch, the threads or the matrix library.
+        Each level takes the code nearest to what the coarser levels leave. On a CPU, uncompiled, the result
+        depends only on the vector and the codes, not on the batch, the threads or the matrix library.
 
         Args:
             x: floating (..., dim).
             mask: bool (...), True where a position counts; the others' tokens are -1.
-            levels: only the first so many levels are searched; all if left out.
+            levels: search only this many levels from the first; all if omitted.
         """
         if not (levels is None or (whole(levels) and levels <= self.config.levels)):
             raise ValueError(f"levels is {levels!r}; give a whole number from 1 to {self.config.levels}")
@@ -129,7 +129,7 @@ class HRVQ(Codes):
     def decode(self, tokens: Tensor) -> Tensor:
         """Vectors of ``tokens``: integer (..., l) with l <= levels -> float32 (..., dim).
 
-        The codes of the first l levels, added up; token -1 stands for no code and adds nothing.
+        The codes of the first l levels, added up; token -1 means no code and adds nothing.
         """
         index = self._checked_table_rows(tokens)
         return self._sums(index.reshape(-1, index.shape[-1])).reshape(*tokens.shape[:-1], self.config.dim)
@@ -150,13 +150,13 @@ class HRVQ(Codes):
         batch_size: int | None = None,
         across_ranks: bool = True,
     ) -> None:
-        """Start the codes by k-means on ``x`` (..., dim), level by level; over all ranks' vectors joined.
+        """Start the codes by k-means on ``x`` (..., dim), level by level, over the vectors of all ranks.
 
         Args:
             x: floating (..., dim).
             mask: bool (...), True where a position counts.
-            batch_size: how many vectors an :meth:`update` will bring, if ``x`` has many more. The counts are
-                scaled to it; as they are, a start from 100 batches weighs against the next few hundred.
+            batch_size: number of vectors per :meth:`update`, if ``x`` has many more. The counts are scaled to
+                it; unscaled, a start from 100 batches would weigh against the next few hundred.
             across_ranks: as for :meth:`update`.
         """
         self._check_open("initialize")
@@ -186,25 +186,25 @@ class HRVQ(Codes):
         *,
         across_ranks: bool = True,
     ) -> None:
-        """Move the codes towards the vectors that chose them; revive codes that hardly anything chooses.
+        """Move the codes towards the vectors that chose them; revive codes that are hardly ever chosen.
 
-        Call it once a training step, after the optimizer's, with what ``forward`` was given and found. With
-        counts N, sums S and decay g, level by level on the residuals r (van den Oord et al. 2017, A.1):
+        Call it once per training step, after the optimizer step, with the input and tokens of ``forward``.
+        With counts N, sums S and decay g, level by level on the residuals r (van den Oord et al. 2017, A.1):
 
             N <- g N + (1 - g) n,    S <- g S + (1 - g) sum r,    c = S / smoothed(N)
 
-        If the config is ``joint``, r is what all other levels leave, the coarser ones with the codes that
-        they have moved to, so that levels do not correct an error that they share as many times.
+        If the config is ``joint``, r is what all other levels leave, with the codes of the coarser ones
+        already moved, so that the levels do not each correct the same shared error.
 
-        Does nothing in eval mode or after :meth:`freeze`. The first call starts empty codes by k-means.
-        In several processes the statistics are those of the joined batch.
+        Does nothing in eval mode or after :meth:`freeze`. The first call starts empty codes by k-means. With
+        several processes the statistics are those of the joined batch.
 
         Args:
             x: floating (..., dim).
-            tokens: ``forward``'s tokens of ``x``; searched again if left out.
-            mask: bool (...), True where a position counts; ``forward``'s tokens know it already.
-            across_ranks: give False where not every process of the group calls this: the others would be
-                waited for.
+            tokens: ``forward``'s tokens of ``x``; searched again if omitted.
+            mask: bool (...), True where a position counts; ``forward``'s tokens already reflect it.
+            across_ranks: give False if not every process of the group calls this: the call would wait for
+                the others.
         """
         if self._frozen or not self.training:
             return
@@ -253,31 +253,31 @@ class HRVQ(Codes):
         seed: int | None = None,
         progress: Callable[[FitProgress], object] | None = None,
     ) -> FitResult:
-        """Find the codes of vectors that do not change, by k-means level by level; no gradients, no decay.
+        """Fit the codes to vectors that do not change, by k-means level by level; no gradients, no decay.
 
-        Reads the vectors in passes, ``batch_size`` at a time, so a file larger than memory will do. The
-        counts and sums left behind are those of an average batch, so that :meth:`update` can go on from here.
+        Reads the vectors in passes, ``batch_size`` at a time, so files may be larger than memory. The counts
+        and sums left behind are those of an average batch, so that :meth:`update` can continue from here.
 
         Args:
             vectors: floating (N, dim) tensor or array (memory maps too), the path of a `.npy` file or of a
                 safetensors file with a tensor named `embeddings`, or a list of these.
-            epochs: most passes over the data for each level, besides one that draws the start and one that
-                counts at the end. One more pass, for all levels together, measures the variance.
+            epochs: maximum number of passes over the data for each level, besides one that draws the start
+                and one that counts at the end. One more pass, for all levels together, measures the variance.
             batch_size: vectors in memory at once.
             tolerance: a level is done when a pass lowers its distortion by less than this share.
-            revive_below: in the first half of the passes, codes chosen less often than this share of the
-                mean move to where codes are crowded, so that all are used alike. Embeddings pay for it with
-                a little more distortion; where the vectors lie in clusters of very different size, the rare
-                ones lose codes of their own and distortion may rise much: 0 leaves plain k-means. If left
-                out, 0.42, or 0 where the config's is 0.
-            refine: at most so many passes at the end that move all levels together, each to what the *others*
-                leave. The same tokens' sum then errs less, and the first levels by themselves more. An
-                `update` that is not ``joint`` draws the codes back to what the levels before leave.
-            seed: of the start and the revivals; the config's if left out.
+            revive_below: in the first half of the passes, codes chosen less often than this share of the mean
+                move to where codes are crowded, so that all are used alike. For embeddings this costs a
+                little more distortion; where the vectors lie in clusters of very different size, rare
+                clusters lose their own codes and distortion may rise a lot: 0 leaves plain k-means. If
+                omitted, 0.42, or 0 if the config's is 0.
+            refine: at most this many passes at the end that move all levels together, each to what the
+                *others* leave. The sum over all levels then has less error, and the first levels alone have
+                more. An `update` that is not ``joint`` pulls the codes back to what the levels before leave.
+            seed: for the start and the revivals; the config's if omitted.
             progress: called with a :class:`FitProgress` after each pass.
 
         Raises:
-            ValueError: bad vectors, or the quantizer is frozen. The codes are then as before.
+            ValueError: bad vectors, or the quantizer is frozen. The codes are then unchanged.
         """
         self._check_open("fit")
         with torch.autocast(self.table.device.type, enabled=False):
@@ -305,10 +305,10 @@ class HRVQ(Codes):
         rows = x.float().reshape(-1, self.config.dim)
         valid = None if mask is None else mask.reshape(-1)
         if valid is not None:
-            rows = torch.where(valid[:, None], rows, 0.0)  # padding may hold anything, NaN too
+            rows = torch.where(valid[:, None], rows, 0.0)  # padding may hold anything, even NaN
         if values_can_be_checked(rows):
             check_finite(rows.detach())
-        elif for_update:  # a GPU is not asked; whatever is not finite stays out of the codes
+        elif for_update:  # on a GPU there is no check; what is not finite stays out of codes
             finite = rows.isfinite().all(1)
             valid = finite if valid is None else valid & finite
             rows = torch.where(valid[:, None], rows, 0.0)

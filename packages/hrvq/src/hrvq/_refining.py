@@ -1,4 +1,4 @@
-"""All levels' codes moved together, after each was fitted to what the levels before it leave."""
+"""Refines the codes of all levels together, after each was fitted to what the levels before it leave."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,22 +17,22 @@ _PAIRS_AT_ONCE = 16_384
 
 
 class Refined(NamedTuple):
-    """Codes, and how well they stand for the vectors when each level takes the nearest."""
+    """Codes, and how well they represent the vectors when each level takes the nearest."""
 
     codes: list[Tensor]
-    """(K, dim) a level."""
+    """(K, dim) per level."""
     counts: list[Tensor]
-    """(K,) a level: how many vectors choose each code."""
+    """(K,) per level: how many vectors choose each code."""
     distortion: list[float]
-    """Mean squared distance with the first l + 1 levels, one a level."""
+    """Mean squared distance with the first l + 1 levels, one per level."""
     passes: int
-    """In how many passes the codes were moved."""
+    """The number of passes that moved these codes."""
 
 
 class _Found(NamedTuple):
     tokens: Tensor  # (N, L) int32
-    counts: list[Tensor]  # (K,) a level
-    sums: list[Tensor]  # (K, dim) a level, of the vectors themselves
+    counts: list[Tensor]  # (K,) per level
+    sums: list[Tensor]  # (K, dim) per level, of the vectors themselves
     distortion: list[float]
 
 
@@ -46,20 +46,21 @@ def refine(
     cosine: bool,
     progress: Callable[[int, float], object],
 ) -> Refined:
-    """Lower the distortion of all levels' sum, in passes over the data.
+    """Lower the distortion of the sum of all levels, in passes over the data.
 
     A pass finds each vector's codes as `encode` does, then moves one level after another to where the sum of
-    squares is smallest with those codes: the mean of what all *other* levels leave of its vectors, where
-    `fit` takes the mean of what the levels *before* it leave (coordinate descent on the codebooks, as in
-    generalized residual vector quantization; Liu, Shao & Lu 2016, https://arxiv.org/abs/1609.05345, which
-    also searches several paths; here the search stays greedy). As the codes that vectors choose change with
-    them, nothing guarantees that the next pass finds less distortion, so the best codes found are kept.
+    squares is smallest for these choices: the mean of what all *other* levels leave of a code's vectors,
+    where `fit` takes the mean of what the levels *before* it leave (coordinate descent on the codebooks, as
+    in generalized residual vector quantization; Liu, Shao & Lu 2016, https://arxiv.org/abs/1609.05345, which
+    also searches several paths; here the search stays greedy). Since vectors may choose other codes once the
+    codes have moved, nothing guarantees that the next pass finds less distortion, so the best codes found are
+    kept.
 
     Args:
-        codes: (K, dim) a level.
-        passes: at most so many, and one more that counts.
-        tolerance: done when a pass lowers the distortion by less than this share.
-        cosine: the vectors are normalised, and level 0 stays: its codes are directions.
+        codes: (K, dim) per level.
+        passes: at most this many, and one more that counts.
+        tolerance: stop when a pass lowers the distortion by less than this share.
+        cosine: the vectors are normalised, and level 0 is not moved, because its codes are directions.
         progress: called after each pass with its number, from 0, and the distortion that it found.
     """
     codes = list(codes)
@@ -73,7 +74,7 @@ def refine(
         before, now = best.distortion[-1], found.distortion[-1]
         if now < before:
             best = _refined(codes, found, done)
-        if not now < (1 - tolerance) * before:  # asked so, infinite distances end it too
+        if not now < (1 - tolerance) * before:  # in this form infinite distances stop it too
             break
     return best
 
@@ -104,7 +105,7 @@ def _measure(source: VectorSource, codes: list[Tensor], *, batch_size: int, cosi
 
 
 def _moved(codes: list[Tensor], found: _Found, *, first: int) -> list[Tensor]:
-    """The codes, those of levels ``first`` and on moved in turn to the means of what the others leave."""
+    """The codes, from level ``first`` on moved in turn to the means of what the other levels leave."""
     moved = list(codes)
     for level in range(first, len(codes)):
         left = found.sums[level] - _of_others(found.tokens, moved, level)
@@ -115,7 +116,7 @@ def _moved(codes: list[Tensor], found: _Found, *, first: int) -> list[Tensor]:
 
 
 def _of_others(tokens: Tensor, codes: list[Tensor], level: int) -> Tensor:
-    """What the other levels say of the vectors of each code of a level, added up: (K, dim), wide."""
+    """For each code of a level, the sum of its vectors' codes at the other levels: (K, dim), wide."""
     total = torch.zeros(codes[level].shape, dtype=widest(tokens.device), device=tokens.device)
     for other, table in enumerate(codes):
         if other == level:

@@ -1,7 +1,7 @@
-"""One block of vectors after the other, and what each level has to code of it.
+"""Processes vectors block by block, and yields what each level has to code of a block.
 
-On a CPU a block stays in the cache through all that is done to it, where whole batches would go to memory and
-back each time.
+On a CPU a block stays in the cache through everything that is done to it, where whole batches would go to
+memory and back each time.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ ROWS_PER_BLOCK = 1 << 10
 
 
 def blocks(vectors: Tensor) -> list[slice]:
-    """The rows of each block; on a GPU, and where a graph must fit any number of rows, all are one."""
+    """The rows of each block; a single block on a GPU, and where a graph must fit any number of rows."""
     if vectors.device.type != "cpu" or torch.compiler.is_compiling():
         return [slice(None)]
     return [slice(start, start + ROWS_PER_BLOCK) for start in range(0, max(1, len(vectors)), ROWS_PER_BLOCK)]
@@ -29,7 +29,7 @@ def residuals(vectors: Tensor, index: Tensor, table: Tensor) -> Iterator[tuple[s
         table: float32 (K, D).
 
     Yields:
-        Rows (as a slice), the level, and what the levels before it have left of these rows, (n, D), to read.
+        Rows (as a slice), the level, and what the levels before it leave of these rows, (n, D), read-only.
     """
     for block in blocks(vectors):
         residual = vectors[block]

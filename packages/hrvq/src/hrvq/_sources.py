@@ -20,7 +20,7 @@ class VectorSource:
 
     Args:
         vectors: a floating tensor or array (a memory map is read block by block), the path of a ``.npy`` file
-            or of a safetensors file with a tensor named ``embeddings``, or a list of these, in its order.
+            or of a safetensors file with a tensor named ``embeddings``, or a list of these, read in order.
         dim: length of the vectors.
     """
 
@@ -58,7 +58,7 @@ class VectorSource:
 def _memory_map(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, TokenError, OverflowError) as error:  # no bytes, a damaged header
+    except (OSError, ValueError, EOFError, TokenError, OverflowError) as error:  # empty, a damaged header
         raise ValueError(f"{path} is no readable NumPy file ({error}); write it with numpy.save") from error
     return array
 

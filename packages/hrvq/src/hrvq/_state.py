@@ -1,4 +1,4 @@
-"""What a quantizer knows: its codes, their statistics, and how many steps made them."""
+"""The state of a quantizer: its codes, their statistics, and how many steps made them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from hrvq._statistics import Level
 
 
 class Codes(nn.Module):
-    """The codes of all levels in one table, float32 whatever the model around them is converted to."""
+    """The codes of all levels in one table, in float32 whatever the model around them is converted to."""
 
     table: Tensor
     counts: Tensor
@@ -32,17 +32,17 @@ class Codes(nn.Module):
         self.config = config
         self._sizes = config.codes_per_level
         # All levels' codes in one table, so that decoding is one gather; its last row is "no code".
-        total, dtype = sum(self._sizes), torch.float32  # whatever the program's default is
+        total, dtype = sum(self._sizes), torch.float32  # whatever the program's default dtype is
         self.register_buffer("table", torch.zeros(total + 1, config.dim, dtype=dtype))
         self.register_buffer("counts", torch.zeros(total, dtype=dtype))
         self.register_buffer("sums", torch.zeros(total, config.dim, dtype=dtype))
         self._first_rows = self._made_first_rows()
         self.register_buffer("_weights", self._level_weights(), persistent=False)
         self.register_buffer("_progress", torch.zeros((), dtype=torch.int64), persistent=False)
-        # The bool apart from the number: a compiled module guards what it asks, and this changes once.
+        # A bool as well as the number: a compiled module guards what it reads, and this changes only once.
         self._initialized = False
         self._frozen = False
-        self._steps = 0  # starts and updates done; on a CPU the buffer says so, elsewhere asking it waits
+        self._steps = 0  # starts and updates done; read from the buffer on a CPU, elsewhere that would wait
 
     def _made_first_rows(self) -> Tensor:
         starts = list(accumulate(self._sizes, initial=0))[:-1]
@@ -53,9 +53,9 @@ class Codes(nn.Module):
     def _starts(self) -> Tensor:
         """The table's first row of each level, int64 (levels,).
 
-        No buffer: an average of weights, which averages buffers too, would round some of them down.
+        Not a buffer: averaging of weights, which includes buffers, would round some of them down.
         """
-        if self._first_rows.device != self.table.device:  # which is moved alone where buffers are
+        if self._first_rows.device != self.table.device:  # buffers may be moved without it
             self._first_rows = self._made_first_rows()
         return self._first_rows
 
@@ -68,7 +68,7 @@ class Codes(nn.Module):
         return f"dim={self.config.dim}, codes={' + '.join(map(str, self._sizes))}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move, as ``to`` does, but keep every dtype: rounded codes would be other codes."""
+        """Move as ``to`` does, but keep every dtype: rounded codes would be different codes."""
 
         def moved(tensor: Tensor) -> Tensor:
             other = fn(tensor)
@@ -80,15 +80,15 @@ class Codes(nn.Module):
 
     @property
     def codebooks(self) -> tuple[Tensor, ...]:
-        """Each level's codes, float32 (K, dim): views, to read."""
+        """Each level's codes, float32 (K, dim): views, only for reading."""
         return tuple(self.table[:-1].split(self._sizes))
 
     @property
     def initialized(self) -> bool:
         """Whether the codes hold anything yet."""
         if not self._initialized and not self._progress.is_meta:
-            # Whoever copies buffers (DDP to its ranks, an average of weights) copies this one too. Looked at
-            # only so long as there are no codes, because on a GPU it waits.
+            # Anything that copies buffers (DDP to its ranks, an average of weights) copies this one too. It
+            # is read only as long as there are no codes, because reading waits for a GPU.
             self._steps = int(self._progress)
             self._initialized = self._steps > 0
         return self._initialized
@@ -101,22 +101,22 @@ class Codes(nn.Module):
     def freeze(self) -> Self:
         """Keep the codes as they are: from now on :meth:`update` does nothing. Returns itself.
 
-        Lasts as long as this object and its copies; files and state dicts do not hold it.
+        Lasts as long as this object and its copies; it is not stored in files or state dicts.
         """
         self._frozen = True
         return self
 
     def get_extra_state(self) -> Tensor:
-        """What a state dict needs besides the buffers: the number of steps, and the codes of each level."""
-        steps = self._progress.reshape(1)  # not the number, which copied buffers leave behind
+        """What a state dict needs besides the buffers: the numbers of steps and of codes of each level."""
+        steps = self._progress.reshape(1)  # not self._steps, which may lag behind copied buffers
         return torch.cat((steps, steps.new_tensor(self._sizes)))
 
     def set_extra_state(self, state: Tensor) -> None:
         """Counterpart of :meth:`get_extra_state`."""
         self._steps = int(state[0])
         self._initialized = self._steps > 0
-        # Made anew, not filled: after `to_empty` they hold anything, and on "meta" nothing.
-        with torch.inference_mode(False):  # where no tensor could be updated later
+        # Created anew, not filled: after `to_empty` they may hold anything, and on "meta" they hold nothing.
+        with torch.inference_mode(False):  # tensors made in it could not be updated later
             self._progress = torch.tensor(self._steps, device=self.table.device)
             self._weights = self._level_weights()
 
@@ -130,7 +130,7 @@ class Codes(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Refuse the codes of another quantizer before any is copied, even if their total number fits."""
+        """Refuse the codes of another quantizer before any is copied, even if their total number matches."""
         extra = state_dict.get(f"{prefix}_extra_state")
         sizes = self._sizes if extra is None or len(extra) == 1 else tuple(extra[1:].tolist())
         held = [f"codes {sizes}"] if sizes != self._sizes else []
@@ -147,16 +147,16 @@ class Codes(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        for name in ("table", "counts", "sums"):  # with `assign` they are the file's own, of its dtype
+        for name in ("table", "counts", "sums"):  # with `assign` they are the given ones, in their dtype
             setattr(self, name, getattr(self, name).float())
 
     @torch.no_grad()
     def set_codebooks(self, codebooks: Sequence[Tensor], counts: Sequence[Tensor] | None = None) -> None:
-        """Put given codes in place; with cosine distance those of level 0 are scaled to unit length.
+        """Set the codes; with cosine distance those of level 0 are scaled to unit length.
 
         Args:
             codebooks: floating (K, dim) for each level.
-            counts: (K,) for each level, how many vectors of a batch chose each code; all alike if left out.
+            counts: (K,) for each level, how many vectors of a batch chose each code; all equal if omitted.
         """
         self._check_open("set_codebooks")
         if counts is None:
@@ -177,7 +177,7 @@ class Codes(nn.Module):
             raise ValueError(
                 "counts are negative or all zero at some level; give how often each code is chosen"
             )
-        # Copies: what is given may be views of what is written.
+        # Copies: the arguments may be views of what is written.
         copies = [(codes.clone(), count.clone()) for codes, count in zip(codebooks, counts, strict=True)]
         for index, (level, (codes, count)) in enumerate(zip(self._levels(), copies, strict=True)):
             directions = spherical(self.config, index)
@@ -186,12 +186,12 @@ class Codes(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write everything to one safetensors file: `codebooks.l`, `counts.l` and `sums.l` of each level."""
-        # Copies, because safetensors refuses views of one storage.
+        # Copies, because safetensors refuses views that share storage.
         tensors = {name: part.clone() for name, part in self._tensors().items()}
         save_artifact(path, tensors, kind="hrvq", config=asdict(self.config))
 
     @classmethod
-    @torch.inference_mode(False)  # in which no buffer could be updated later
+    @torch.inference_mode(False)  # buffers made in it could not be updated later
     @torch.no_grad()
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
         """Read what :meth:`save` wrote; the quantizer comes back in eval mode, where `update` does nothing.
@@ -201,7 +201,7 @@ class Codes(nn.Module):
         """
         tensors, config = load_artifact(path, kind="hrvq")
         try:
-            with torch.device("cpu"):  # where the file's tensors are, whatever the program's default is
+            with torch.device("cpu"):  # where the file's tensors are, whatever the program's default device
                 quantizer = cls(HRVQConfig.from_dict(config))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} does not hold a quantizer's config: {error}") from error
@@ -230,7 +230,7 @@ class Codes(nn.Module):
         return quantizer.to(device).eval()
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Everything that changes, by the names that files have for it; all but the steps are views."""
+        """Everything that changes, by its name in files; all but the steps are views."""
         parts = zip(("codebooks", "counts", "sums"), self._parts(), strict=True)
         return {"steps": self._progress.reshape(1).clone()} | {
             f"{name}.{level}": part for name, levels in parts for level, part in enumerate(levels)
@@ -246,10 +246,10 @@ class Codes(nn.Module):
     def _advance(self) -> None:
         self._steps += 1
         self._initialized = True
-        self._progress += 1  # on the device, because whoever copied buffers into it changed it there
+        self._progress += 1  # on the device, because copied buffers change it there
 
     def _generator(self) -> torch.Generator:
-        """Randomness of the next step: a function of the seed and the step, so resuming repeats it."""
+        """The generator of the next step: a function of the seed and the step, so resuming repeats it."""
         if self._progress.device.type == "cpu":
             self._steps = int(self._progress)
         seed = (self.config.seed * 1_000_003 + self._steps) % 2**63

@@ -1,4 +1,4 @@
-"""What the codes are made from: counts, sums, smoothing and revival."""
+"""What the codes are computed from: counts, sums, smoothing and revival."""
 
 from typing import NamedTuple, Self
 
@@ -8,15 +8,15 @@ from torch import Tensor
 from hrvq._distributed import span, top_rows
 from hrvq._precision import widest
 
-_ROWS_PER_SUM = 16_384  # whose sum float32 still holds well
+_ROWS_PER_SUM = 16_384  # few enough for a good float32 sum
 
 
 class Statistics:
     """How often each of K codes was chosen, and the sum of the vectors that chose it."""
 
     def __init__(self, codes: int, vectors: Tensor) -> None:
-        """Start from nothing, for vectors of this width, type and device."""
-        # One bin more, thrown away: shapes stay fixed.
+        """Start from zero, for vectors of this width, type and device."""
+        # One extra bin, discarded, so that shapes stay fixed.
         self._counts = vectors.new_zeros(codes + 1)
         self._sums = vectors.new_zeros(codes + 1, vectors.shape[1])
 
@@ -31,7 +31,7 @@ class Statistics:
         return self._sums[:-1]
 
     def add(self, vectors: Tensor, tokens: Tensor) -> Self:
-        """Count vectors (N, D) and the codes they have chosen, int64 (N,); -1 stands for no code."""
+        """Add vectors (N, D) to the codes they have chosen, int64 (N,); -1 means no code."""
         bins = self.bins(tokens)
         self._counts.index_add_(0, bins, vectors.new_ones(len(bins)))
         self._sums.index_add_(0, bins, vectors)
@@ -43,7 +43,7 @@ class Statistics:
 
 
 def total_statistics(vectors: Tensor, tokens: Tensor, codes: int) -> tuple[Tensor, Tensor]:
-    """The same of any number of vectors, in float64 where there is one: float32 loses the fifth digit."""
+    """The same for any number of vectors, in float64 if available: float32 loses the fifth digit."""
     wide = widest(vectors.device)
     counts = torch.zeros(codes, dtype=wide, device=vectors.device)
     sums = torch.zeros(codes, vectors.shape[1], dtype=wide, device=vectors.device)
@@ -64,18 +64,18 @@ class Level(NamedTuple):
     """One level's state; the fields are views, changed in place."""
 
     codes: Tensor  # (K, D)
-    counts: Tensor  # (K,), average number of vectors that chose each code in a batch
+    counts: Tensor  # (K,), average number of vectors per batch that chose each code
     sums: Tensor  # (K, D), average sum of those vectors
 
     def set(self, codes: Tensor, counts: Tensor, smoothing: float) -> None:
-        """Put ``codes`` in place as the averages of so many vectors."""
+        """Set ``codes`` as the averages of ``counts`` vectors."""
         self.codes.copy_(codes)
         self.counts.copy_(counts)
         self.sums.copy_(self.codes * smoothed(self.counts, smoothing)[:, None])
 
 
 class Draw(NamedTuple):
-    """Vectors drawn at random, in the order drawn; a key of -inf marks a place for which none was left."""
+    """Vectors drawn at random, in the order drawn; a key of -inf marks a slot for which none was left."""
 
     rows: Tensor  # (count, D)
     keys: Tensor  # (count,)
@@ -84,7 +84,7 @@ class Draw(NamedTuple):
 def draw(
     vectors: Tensor, weights: Tensor, count: int, *, generator: torch.Generator, across_ranks: bool = False
 ) -> Draw:
-    """Draw vectors without replacement, in proportion to their weights.
+    """Draw vectors without replacement, with probabilities proportional to their weights.
 
     The ``count`` largest of log(u)/w are such a draw (Efraimidis and Spirakis 2006); a weight of 0 is never
     drawn. The shapes do not depend on the data.
@@ -94,7 +94,7 @@ def draw(
         weights: (N,), at least 0.
         count: how many.
         generator: on the vectors' device.
-        across_ranks: draw from the joined batch of all ranks; their generators are in the same state.
+        across_ranks: draw from the joined batch of all ranks; their generators must be in the same state.
     """
     start, total = span(len(vectors), vectors.device) if across_ranks else (0, len(vectors))
     uniform = torch.rand(total, dtype=torch.float32, generator=generator, device=vectors.device)
@@ -111,14 +111,14 @@ def merge(one: Draw, other: Draw) -> Draw:
 
 
 def dead_codes(counts: Tensor, below: float) -> Tensor:
-    """Bool (K,): codes whose count is under ``below`` of the mean count, whatever the batch size."""
+    """Bool (K,): codes whose count is under ``below`` times the mean count, whatever the batch size."""
     return counts < below * counts.mean()
 
 
 def replace(level: Level, dead: Tensor, drawn: Draw) -> None:
-    """Move dead codes, bool (K,), onto drawn vectors, in place; where too few were drawn, the rest wait.
+    """Move dead codes, bool (K,), onto drawn vectors, in place; if too few were drawn, the rest wait.
 
-    A moved code starts with half the mean count: enough to live until it is found, and to settle soon.
+    A moved code starts with half the mean count: enough to survive until chosen, and to settle soon.
     """
     turn = (dead.cumsum(0) - 1).clamp_min(0)  # the i-th dead code takes the i-th drawn vector
     moved = dead & (drawn.keys[turn] > -torch.inf)

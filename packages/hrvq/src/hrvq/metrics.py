@@ -1,4 +1,4 @@
-"""How well tokens are used, and how much they keep. Tokens are integer (..., L); -1 stands for no code."""
+"""How well codes are used, and how much tokens keep. Tokens are integer (..., L); -1 means no code."""
 
 from collections.abc import Iterable, Sequence
 from math import log
@@ -12,7 +12,7 @@ from hrvq._checks import check_tensors, integers
 
 
 def level_sizes(codes: int | Sequence[int], levels: int) -> tuple[int, ...]:
-    """Codes of each level, spelled out; also from NumPy's integers and arrays."""
+    """The number of codes of each level; NumPy integers and arrays are accepted too."""
     try:
         sizes = tuple(map(index, codes)) if isinstance(codes, Iterable) else (index(codes),) * levels
     except TypeError as error:
@@ -25,7 +25,7 @@ def level_sizes(codes: int | Sequence[int], levels: int) -> tuple[int, ...]:
 
 
 def integer_tokens(tokens: Tensor | np.ndarray) -> Tensor:
-    """Integer (..., L) of any width as int64, of a tensor or an array; -1 or more."""
+    """An integer tensor or array (..., L) of any width as int64; its values must be -1 or more."""
     whole = integers("tokens", tokens)
     if whole.ndim < 1 or not whole.shape[-1]:
         raise ValueError(f"tokens have shape {tuple(whole.shape)}; give (..., L), one for each level")
@@ -70,7 +70,7 @@ def perplexity(tokens: Tensor | np.ndarray, codes: int | Sequence[int]) -> Tenso
 
 
 def persistence(tokens: Tensor | np.ndarray, episode_ids: Tensor | np.ndarray | None = None) -> Tensor:
-    """Share of steps at which a level's token stays what it was: float32 (L,).
+    """Share of steps at which a level's token stays the same: float32 (L,).
 
     Steps from or to -1 are left out; NaN for a level that has no others.
 
@@ -99,13 +99,13 @@ def persistence(tokens: Tensor | np.ndarray, episode_ids: Tensor | np.ndarray | 
 def distortion(x: Tensor, level_embeddings: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean squared distance |x - (c_0 + ... + c_l)|^2 with the first l + 1 levels: float32 (L,).
 
-    NaN where there is no vector to count.
+    NaN if there is no vector to count.
 
     Args:
-        x: (..., dim); for a quantizer of cosine distance scaled to unit length, as it does itself.
-        level_embeddings: (..., L, dim), as :class:`hrvq.HRVQOutput` and ``HRVQ.level_embeddings`` give them.
-        mask: bool (...), True where a position counts; padding, of which an output holds zeros, would count
-            as vectors badly coded.
+        x: (..., dim); for a quantizer with cosine distance, scaled to unit length as it does itself.
+        level_embeddings: (..., L, dim), from :class:`hrvq.HRVQOutput` or ``HRVQ.level_embeddings``.
+        mask: bool (...), True where a position counts; otherwise padding, for which an output holds zeros,
+            would count as badly coded vectors.
     """
     check_tensors(x=x, level_embeddings=level_embeddings)
     if level_embeddings.shape[:-2] != x.shape[:-1] or level_embeddings.shape[-1] != x.shape[-1]:

@@ -1,7 +1,7 @@
-"""Who uses which codes: tokens of several groups (games, speakers, sites) compared, level by level.
+"""Which groups (games, speakers, sites) use which codes: their tokens compared, level by level.
 
-A level that means the same to every group is used by all alike; one that belongs to a group gives it away.
-`mutual_information` says how much, in bits, with an interval.
+A level that means the same to every group is used by all alike; one in which each group has its own codes
+reveals the group. `mutual_information` measures how much, in bits, with an interval.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from hrvq._config import finite, whole
 from hrvq._precision import widest
 from hrvq.metrics import code_counts, integer_tokens, level_sizes
 
-# How often the groups are shuffled to see what chance tells; the mean settles within a few percent.
+# How often the groups are shuffled to measure chance; the mean settles within a few percent.
 _SHUFFLES = 50
-# Numbers of groups that are counted even where there are fewer vectors; a table has a row for each.
+# Groups may be numbered up to this even if there are fewer vectors; a table has a row for each number.
 _MOST_GROUPS = 4096
 Integers = Tensor | np.ndarray
 
@@ -46,7 +46,7 @@ def counts_by_group(tokens: Integers, groups: Integers, codes: int | Sequence[in
     """How often each group uses each code: for each level int64 (G, K).
 
     Args:
-        tokens: integer (N, L); -1 stands for no code.
+        tokens: integer (N, L); -1 means no code.
         groups: integer (N,), 0 to G - 1.
         codes: K, one number or one for each level.
 
@@ -69,7 +69,7 @@ def _profiles(counts: Tensor) -> Tensor:
 
 
 def usage_by_group(tokens: Integers, groups: Integers, codes: int | Sequence[int]) -> Tensor:
-    """Share of each level's codes that each group uses at all: float32 (L, G); 0 for a number no group has.
+    """Share of each level's codes that each group uses at all: float32 (L, G); 0 for an unused group number.
 
     Arguments and errors are those of :func:`counts_by_group`.
     """
@@ -85,12 +85,12 @@ def shared_code_share(
         tokens: integer (N, L).
         groups: integer (N,).
         codes: K, one number or one for each level.
-        at_least: a group uses a code when more than this share of the group's vectors have it. Something
-            like 1e-4 keeps single stray frames from counting.
+        at_least: a group uses a code when more than this share of the group's vectors have it. A value such
+            as 1e-4 keeps single stray frames from counting.
     """
     shares = []
     for counts in counts_by_group(tokens, groups, codes):
-        present = counts.sum(1) > 0  # a number that no group has is no group
+        present = counts.sum(1) > 0  # an unused number is not a group
         uses = _profiles(counts[present].to(widest(counts.device))) > at_least
         shared = uses.all(0).sum() / uses.any(0).sum().clamp_min(1)
         shares.append(torch.where(present.any(), shared, torch.nan))
@@ -98,10 +98,10 @@ def shared_code_share(
 
 
 def jensen_shannon(tokens: Integers, groups: Integers, codes: int | Sequence[int]) -> Tensor:
-    """Jensen-Shannon divergence between each two groups' code distributions, in bits: float32 (L, G, G).
+    """Jensen-Shannon divergence between any two groups' code distributions, in bits: float32 (L, G, G).
 
-    H((p + q)/2) - (H(p) + H(q))/2: 0 where two groups use a level's codes alike, 1 where they share none. NaN
-    where a group has no token of the level. Arguments and errors are those of :func:`counts_by_group`.
+    H((p + q)/2) - (H(p) + H(q))/2: 0 if two groups use a level's codes alike, 1 if they share none. NaN if a
+    group has no token of the level. Arguments and errors are those of :func:`counts_by_group`.
     """
     levels = []
     for counts in counts_by_group(tokens, groups, codes):
@@ -127,7 +127,7 @@ class Interval(NamedTuple):
 
 
 def _information(counts: Tensor) -> Tensor:
-    """Mutual information in bits, plugged in from joint counts (..., G, K): H(g) + H(t) - H(g, t)."""
+    """Plug-in mutual information in bits, from joint counts (..., G, K): H(g) + H(t) - H(g, t)."""
     joint = counts / counts.sum((-2, -1), keepdim=True).clamp_min(1)
     return _entropy(joint.sum(-1)) + _entropy(joint.sum(-2)) - _entropy(joint.flatten(-2))
 
@@ -142,37 +142,37 @@ def mutual_information(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """How many bits a level's token tells about the group; at most log2 G.
+    """How many bits a level's token reveals about the group; at most log2 G.
 
-    Counts of few vectors tell of the group by chance, and the more so the more codes there are and the more
-    alike the vectors of a block. What chance tells is measured, by giving the blocks (without ``blocks``, the
-    vectors) to the groups at random, as many to each as before. With E the mean of 50 such shuffles and
-    M = min(H(g), H(t)) the most that can be told,
+    Counts of few vectors reveal something about the group by chance, and the more so the more codes there are
+    and the more alike the vectors of a block. This chance level is measured by assigning the blocks (without
+    ``blocks``, the vectors) to the groups at random, as many to each as before. With E the mean of 50 such
+    shuffles and M = min(H(g), H(t)) the maximum,
 
         I = (H(g) + H(t) - H(g, t) - E) M / (M - E)
 
-    which is the adjusted mutual information (Vinh, Epps and Bailey, 2010) in bits: 0 where tokens tell
-    nothing, M where they tell all, and in between by up to a third too high where E is more than half of
-    M. Without the last factor it would be too low, since chance adds less where tokens do tell.
+    which is the adjusted mutual information (Vinh, Epps and Bailey, 2010) in bits: 0 if tokens reveal
+    nothing, M if they reveal everything, and in between up to a third too high if E is more than half of M.
+    Without the last factor it would be too low, since chance adds less where tokens do reveal something.
 
     The interval reaches from the lower end without that factor to the upper end with it. It comes from a
     bootstrap over blocks, redrawn within each group: frames of one episode are alike, so drawing frames would
-    make it far too narrow. The shuffles count N tokens 50 times for each
-    level: a few seconds for a million vectors.
+    make it far too narrow. The shuffles count N tokens 50 times for each level: a few seconds for a million
+    vectors.
 
     Args:
         tokens: integer (N, L).
         groups: integer (N,).
         codes: K, one number or one for each level.
-        blocks: integer (N,), episodes say, numbered across all groups or within each; every vector is its
-            own block if left out.
+        blocks: integer (N,), such as episodes, numbered across all groups or within each; if omitted, every
+            vector is its own block.
         resamples: bootstrap draws.
         confidence: of the interval.
-        seed: of the bootstrap and the shuffles.
+        seed: for the bootstrap and the shuffles.
 
     Returns:
-        :class:`Interval` of (L,) in bits, at least 0. The bounds of a level are NaN where a group has tokens
-        of it in one block only: nothing tells how much another would differ.
+        :class:`Interval` of (L,) in bits, at least 0. The bounds of a level are NaN if a group has tokens of
+        it in one block only, since nothing shows how much another would differ.
 
     Raises:
         ValueError: wrong types or shapes, tokens or groups out of range.
@@ -185,7 +185,7 @@ def mutual_information(
     tokens, groups = (given.cpu() for given in _checked(tokens, groups))
     sizes = level_sizes(codes, tokens.shape[1])
     counts = counts_by_group(tokens, groups, sizes)
-    # Blocks that have a number in common and not a group are two.
+    # Blocks with the same number in different groups are different blocks.
     block = torch.arange(len(groups), device="cpu") if blocks is None else _numbered(blocks, groups)
     if int(block.max()) + 1 == len(groups):
         blocks = None  # each is one vector
@@ -195,7 +195,7 @@ def mutual_information(
     draws = [level.new_zeros((resamples, *level.shape), dtype=torch.float64) for level in counts]
     known = torch.ones(len(counts), dtype=torch.bool, device="cpu")
     for group in range(len(counts[0])):
-        if blocks is None:  # drawing vectors is drawing counts
+        if blocks is None:  # redrawing vectors is redrawing counts
             for index, (level, drawn) in enumerate(zip(counts, draws, strict=True)):
                 total = int(level[group].sum())
                 known[index] &= total != 1
@@ -203,7 +203,7 @@ def mutual_information(
                 drawn[:, group] = torch.from_numpy(random.multinomial(total, shares, resamples))
         else:
             members = groups == group
-            if not bool(members.any()):  # a number that no group has
+            if not bool(members.any()):  # an unused number
                 continue
             _, own = block[members].unique(return_inverse=True)
             number = int(own.max()) + 1
@@ -216,7 +216,7 @@ def mutual_information(
     estimates, bounds = [], []
     for level, drawn, excess in zip(counts, draws, chance, strict=True):
         told, replicates = (_information(level.double()) - excess).clamp_min(0), _information(drawn)
-        # Resampling adds a bias of its own, which a shift takes out.
+        # Resampling adds a bias of its own, which a shift removes.
         low, high = (told + replicates.quantile(tail) - replicates.mean()).clamp_min(0)
         most = torch.minimum(*(_entropy(_profiles(level.sum(axis).double())) for axis in (1, 0)))
         factor = most / (most - excess).clamp_min(1e-9)
@@ -254,14 +254,14 @@ def _chance(
         block: int64 (N,), 0 to B - 1.
         groups: int64 (B,), each block's.
         sizes: codes of each level.
-        random: of the shuffles.
+        random: for the shuffles.
     """
     number = int(groups.max()) + 1
     counts: list[list[Tensor]] = [[] for _ in sizes]
     for _ in range(_SHUFFLES):
         shuffled = groups[torch.from_numpy(random.permutation(len(groups)))][block]
         for level, size in enumerate(sizes):
-            cells = shuffled * (size + 1) + tokens[:, level] + 1  # -1 gets a column of its own, thrown away
+            cells = shuffled * (size + 1) + tokens[:, level] + 1  # -1 gets a column of its own, discarded
             found = torch.bincount(cells, minlength=number * (size + 1))
             counts[level].append(found.reshape(number, size + 1)[:, 1:])
     return torch.stack([_information(torch.stack(found).double()).mean() for found in counts])

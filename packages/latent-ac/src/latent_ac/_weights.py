@@ -1,4 +1,4 @@
-"""Between the weights of a module and those of a file."""
+"""Conversion between the weights of a module and those of a file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def plain_weights(module: nn.Module, kind: type[nn.Module]) -> dict[str, Tensor]:
-    """The weights in float32, by the names they have in a module that is not compiled.
+    """The weights in float32, under the names they have in a module that is not compiled.
 
     Raises:
-        ValueError: the module is not of this kind: of an objective around it no such file can be made.
+        ValueError: the module is not of this kind, but for example an objective that contains one.
     """
     if not isinstance(getattr(module, "_orig_mod", module), kind):
         raise ValueError(f"a {type(module).__name__} was given to be saved; give its {kind.__name__}")
@@ -22,17 +22,17 @@ def plain_weights(module: nn.Module, kind: type[nn.Module]) -> dict[str, Tensor]
 
 
 def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Tensor]) -> M:
-    """The module that ``make`` builds, with a file's weights, float32 on the CPU and in eval mode.
+    """The module that ``make`` builds, with a file's weights, in float32, on the CPU and in eval mode.
 
     Raises:
-        ValueError: no module can be made from the settings, or the weights are not those of that module, or
+        ValueError: no module can be made from the settings, or the weights do not match that module or are
             not finite.
     """
     try:
-        # The weights come from the file: nothing has been drawn, wherever the program makes its tensors. In
-        # inference mode none could be trained on later.
+        # The weights come from the file, so making the module must not advance the program's random numbers
+        # or depend on its default device. Parameters made in inference mode could not be trained later.
         with torch.inference_mode(False), torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            module = make().float()  # whatever the program's default is
+            module = make().float()  # whatever the program's default dtype is
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} has settings that this version does not understand ({error}); write it again"

@@ -1,7 +1,7 @@
 """One artifact is one safetensors file: tensors, and a single metadata entry of canonical JSON.
 
-The same short file stands in every package that keeps weights, because no package imports another;
-a test at the top of the repository checks that the copies are equal.
+Every package that keeps weights has a copy of this short file, because no package imports another; a test at
+the top level of the repository checks that the copies are equal.
 """
 
 import json
@@ -19,17 +19,17 @@ SCHEMA = 1
 
 
 def metadata_entry(*, kind: str, config: dict[str, Any]) -> str:
-    """What a file says it is: canonical JSON.
+    """The metadata entry of a file, as canonical JSON.
 
     Raises:
-        ValueError: the config holds something that JSON does not.
+        ValueError: the config holds something that JSON cannot.
     """
     try:
         return json.dumps(
             {"kind": kind, "schema": SCHEMA, "config": config},
             sort_keys=True,
             separators=(",", ":"),
-            default=methodcaller("item"),  # numbers of NumPy or in a tensor
+            default=methodcaller("item"),  # scalars of NumPy or in a tensor
         )
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
@@ -38,10 +38,10 @@ def metadata_entry(*, kind: str, config: dict[str, Any]) -> str:
 
 
 def save_artifact(path: str | Path, tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any]) -> None:
-    """Write ``tensors`` to ``path``, whole or not at all; equal input gives equal bytes.
+    """Write ``tensors`` to ``path``, completely or not at all; equal input gives equal bytes.
 
     Raises:
-        ValueError: the config holds something that JSON does not, or ``path`` is a directory.
+        ValueError: the config holds something that JSON cannot, or ``path`` is a directory.
     """
     path = Path(path)
     if path.is_dir():
@@ -51,7 +51,7 @@ def save_artifact(path: str | Path, tensors: dict[str, Tensor], *, kind: str, co
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         partial.touch()
-        mode = partial.stat().st_mode  # of any new file here; save_file makes one for its owner alone
+        mode = partial.stat().st_mode  # that of any new file here; only its owner could read save_file's
         save_file(
             {name: t.detach().cpu().contiguous() for name, t in tensors.items()},
             partial,
