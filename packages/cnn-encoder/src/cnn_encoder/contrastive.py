@@ -78,18 +78,28 @@ class ClipBatch(NamedTuple):
 class ContrastiveConfig:
     """What a `ContrastiveObjective` asks of the embedding, and with which weights.
 
-    ``head_start_steps`` are for an encoder whose training continues under new heads: for this many steps only
-    the heads are trained, because the gradients of random heads would undo what the encoder has learned; at
-    least one head must then have a weight above 0. Layout and picture far outweigh contrast and inverse
-    dynamics, because an encoder takes longest to learn where everything is. With the default settings probes
-    read most of the state; agents trained on tokens were measured with ``layout_bands=0, layout_weight=3,
-    picture_weight=0, reward_weight=0.5``.
+    Layout and picture far outweigh contrast and inverse dynamics, because an encoder takes longest to learn
+    where everything is. With the default settings probes read most of the state; agents trained on tokens
+    were measured with ``layout_bands=0, layout_weight=3, picture_weight=0, reward_weight=0.5``.
 
-    ``layout_bands`` is the number of bands of brightness (`banded_layout`), for each of which the layout
-    describes positions separately; with 0 there is one layout of everything that moves (`layout`).
-
-    ``shift`` shifts every stretch by up to this many pixels in training (`random_shift`), and its targets
-    with it; drawn from PyTorch's global random numbers, as dropout is.
+    Attributes:
+        temperature: of InfoNCE.
+        contrastive_weight: weight of InfoNCE; the weights below are those of the other terms.
+        inverse_weight: of inverse dynamics: which action led from one moment to the next.
+        inverse_start_step: training step from which inverse dynamics counts.
+        inverse_hidden_dim: width of its head's hidden layer.
+        layout_weight: of the layout: where the moving things are.
+        layout_frequencies: spatial frequencies per axis in which the layout describes positions.
+        layout_lag: with 1 to 3, the layout this many frames before is asked for as well, and so is motion.
+        layout_bands: bands of brightness (`banded_layout`), for each of which the layout describes positions
+            separately; with 0 there is one layout of everything that moves (`layout`).
+        picture_weight: of the picture: how much of each brightness every row and column holds.
+        reward_weight: of the reward: the sign of the reward on the way to a moment.
+        head_start_steps: for an encoder whose training continues under new heads: for this many steps only
+            the heads are trained, because the gradients of random heads would undo what the encoder has
+            learned. At least one head must then have a weight above 0.
+        shift: shifts every stretch by up to this many pixels in training (`random_shift`), and its targets
+            with it; drawn from PyTorch's global random numbers, as dropout is.
     """
 
     temperature: float = 0.1

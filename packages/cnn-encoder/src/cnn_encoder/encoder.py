@@ -22,7 +22,12 @@ _BACKGROUND = "background."  # before a game's name: the name of its background 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
-    """Sizes of an `Encoder`; the defaults give 1,881,120 parameters."""
+    """Sizes of an `Encoder`; the defaults give 1,881,120 parameters.
+
+    Attributes:
+        embedding_dim: length of an embedding.
+        hidden_dim: width of the hidden layer between the convolutions and the embedding.
+    """
 
     embedding_dim: int = 384
     hidden_dim: int = 512
