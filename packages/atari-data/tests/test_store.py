@@ -22,6 +22,7 @@ from atari_data import (
     window_starts,
 )
 from atari_data import shards as shards_module
+from atari_data import store as store_module
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -274,6 +275,29 @@ def play_anew(directory: Path, keep: int = 1, policy: Policy | None = None) -> C
     return collect(
         directory, "breakout", 300, policy, seed=5, protocol=protocol, num_envs=3, ram=True, keep=keep
     )
+
+
+def test_a_store_opened_while_a_round_is_replaced_holds_no_half_of_it(
+    breakout_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    copy = Path(shutil.copytree(breakout_dir, tmp_path / "copy"))
+    read, last = store_module.read_shard, shard_paths(copy)[-1].name
+    replaced = False
+
+    def slow(path: Path):
+        nonlocal replaced
+        if path.name == last and not replaced:
+            replaced = True
+            play_anew(copy)
+        return read(path)
+
+    monkeypatch.setattr(store_module, "read_shard", slow)
+    found = FrameStore.open(copy)
+    monkeypatch.undo()
+    assert replaced
+    again = FrameStore.open(copy)
+    assert (len(found), found.rounds) == (len(again), again.rounds)
+    assert np.array_equal(found.actions, again.actions)
 
 
 def test_a_round_may_take_the_place_of_others(breakout_dir: Path, tmp_path: Path):

@@ -79,3 +79,15 @@ def test_the_generator_draws_the_shifts():
     one, other = (random_shift(frames, torch.zeros(1, 9, 9), 4, generator=generator(1))[0] for _ in range(2))
     assert torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.filterwarnings("ignore:Guards may run slower")
+def test_shifts_compile_for_any_number_of_stretches():
+    compiled = torch.compile(random_shift, backend="aot_eager")
+    for stretches in (2, 5, 3):
+        frames = torch.randint(256, (stretches, 5, 8, 8), dtype=torch.uint8, generator=generator())
+        torch.manual_seed(stretches)
+        expected = random_shift(frames, torch.zeros(1, 8, 8), 2)
+        torch.manual_seed(stretches)
+        for found, same in zip(compiled(frames, torch.zeros(1, 8, 8), 2), expected, strict=True):
+            assert torch.equal(found, same)

@@ -88,6 +88,8 @@ def test_what_still_has_a_gradient_and_numpys_count_can_be_written(tmp_path):
     assert torch.equal(load_embeddings(tmp_path / "file")[0], rows.detach())
     with pytest.raises(ValueError, match=r"a batch has shape \(\); expected \(B, D\)"):
         write_embeddings(tmp_path / "other", [torch.tensor(1.0)], num_frames=1)
+    with pytest.raises(ValueError, match="is a directory; give the name of a file"):
+        write_embeddings(tmp_path, iter(lambda: pytest.fail("embedded for nothing"), None), num_frames=1)
 
 
 @pytest.mark.parametrize("num_frames", [9, 11])

@@ -214,3 +214,16 @@ def test_one_graph_for_any_number_of_rows(monkeypatch, quantizer, random_codeboo
         x = vectors(rows, 12)
         assert torch.equal(compiled(x).tokens, q(x).tokens)
     assert frames == 1
+
+
+@pytest.mark.filterwarnings("ignore:Guards may run slower")
+def test_levels_drop_in_a_compiled_batch_of_another_size(quantizer, random_codebooks, vectors):
+    """The last batch of an epoch is shorter."""
+    q = quantizer(random_codebooks(12, (8, 8, 8)), level_dropout=0.5)
+    compiled = torch.compile(q, backend="aot_eager")
+    for rows in (40, 100, 30):
+        x = vectors(rows, 12)
+        torch.manual_seed(rows)
+        expected = q(x)
+        torch.manual_seed(rows)
+        assert torch.equal(compiled(x).quantized, expected.quantized)

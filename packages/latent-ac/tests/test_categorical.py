@@ -168,6 +168,9 @@ def test_user_errors() -> None:
     actor = Actor(ActorConfig(feature_dim=2))
     with pytest.raises(ValueError, match=r"temperature is 0; give .* at least 1e-6, or use act"):
         actor.act_with_log_prob(torch.zeros(2), action_mask(ALLOWED), temperature=0)
+    for wrong in (None, "warm", -1.0):
+        with pytest.raises(ValueError, match=rf"temperature is {wrong!r}; give 0 for the greedy choice"):
+            sample(torch.zeros(2, 3), generator=None, temperature=wrong)
     with pytest.raises(ValueError, match="feature_blocks"):
         ActorConfig(feature_dim=10, feature_blocks=(4, 4))
 

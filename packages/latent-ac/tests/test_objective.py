@@ -339,7 +339,13 @@ def test_user_errors() -> None:
         objective(algorithm="ppo")(replace(batch, log_probs=None))
     with pytest.raises(ValueError, match="at most the 6 trajectories"):
         list(objective(algorithm="ppo", ppo_minibatches=7).minibatches(batch))
-    for wrong in ({"algorithm": "a2c"}, {"gamma": 1.1}, {"reward_transform": "log"}, {"ppo_epochs": 0}):
+    for wrong in (
+        {"algorithm": "a2c"},
+        {"gamma": 1.1},
+        {"reward_transform": "log"},
+        {"ppo_epochs": 0},
+        {"center_advantages": "no"},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             AgentConfig(**wrong)
 

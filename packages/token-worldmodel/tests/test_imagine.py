@@ -274,6 +274,8 @@ def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
         ({"tokens": torch.full((3, 4, 3), 30)}, "tokens of level 0 range from 30 to 30"),
         ({"generator": None}, "generator is None at temperature 1.0; give a torch.Generator, or 0"),
         ({"generator": None, "temperature": (0, 0, 1)}, r"generator is None at temperature \(0, 0, 1\)"),
+        ({"temperature": None}, "temperature is None; give one number or 3"),
+        ({"temperature": "warm"}, "temperature is warm; give one number or 3"),
         ({"temperature": 1e-9}, "temperature is 1e-09; give one number or 3, .* finite and at least 1e-6"),
         ({"temperature": (1.0, 1.0)}, "temperature is .*; give one number or 3, one per level: 0 for"),
         ({"policy": lambda t, s: t[:, :1]}, r"returned torch.int64 of shape \(3, 1\); it must return"),

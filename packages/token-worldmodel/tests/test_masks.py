@@ -1,3 +1,5 @@
+from weakref import ref
+
 import pytest
 import torch
 from token_worldmodel import WorldModelConfig, visibility
@@ -71,3 +73,13 @@ def test_blocks_are_the_mask_and_nothing_unseen(mask: str, detail: str, steps: i
         assert seen.any(0).all()
         rebuilt[block.queries, keys] = seen
     assert torch.equal(rebuilt, visibility(config, steps))
+
+
+def test_windows_of_many_lengths_leave_few_plans_behind() -> None:
+    """On a CPU; they grow with the square of a window."""
+    config, cpu = WorldModelConfig(num_codes=4, dropout=0.125), torch.device("cpu")
+    first = ref(attention_plan(config, 1, cpu).visible)
+    assert attention_plan(config, 1, cpu).visible is first()
+    for steps in range(2, 60):
+        attention_plan(config, steps, cpu)
+    assert first() is None

@@ -1,5 +1,6 @@
 """Reading frames: all shards of a game as one long, memory-mapped trajectory."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -109,6 +110,16 @@ def _map_again(files: list[Any]) -> ShardedFrames:
     return ShardedFrames(parts)
 
 
+def _versions(directory: Path) -> list[tuple[str, int, int]]:
+    """Name, inode and time of each shard: others once one has been replaced."""
+    found = []
+    for path in shard_paths(directory):
+        with contextlib.suppress(FileNotFoundError):  # moved away since
+            stat = path.stat()
+            found.append((path.name, stat.st_ino, stat.st_mtime_ns))
+    return found
+
+
 class FrameStore:
     """The collected frames of one game and the columns that go with them, row for row.
 
@@ -155,6 +166,7 @@ class FrameStore:
         """Open the shards of ``directory``. Frames stay on disk; the rest is 20 bytes per row, RAM 128 more.
 
         Shards that an interrupted collection left behind (its folder ``.collecting`` is there) are skipped.
+        What another process replaces meanwhile is read again, so that no round is half of an old one.
 
         Args:
             directory: holds the shards of one game.
@@ -167,6 +179,19 @@ class FrameStore:
                 have RAM.
         """
         directory = Path(directory)
+        while True:
+            before = _versions(directory)
+            try:
+                store = cls._open(directory, rounds)
+            except (ValueError, OSError):
+                if _versions(directory) == before:
+                    raise
+            else:
+                if _versions(directory) == before:
+                    return store
+
+    @classmethod
+    def _open(cls, directory: Path, rounds: int | None) -> Self:
         # Checked before the shards are listed: the folder disappears once a round is complete, and then so is
         # any listing made later.
         collecting = (directory / STAGING).exists()

@@ -1,5 +1,7 @@
 """Random shifts of stretches of play."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,9 @@ def random_shift(
             f"background is {tuple(background.shape)}; give ({stretches}, {height}, {width}) or "
             f"(1, {height}, {width})"
         )
-    down, right = torch.randint(-pixels, pixels + 1, (2, stretches, 1), generator=generator, device="cpu")
+    # Not generator=None, for which a compiler takes no size that changes.
+    given: dict[str, Any] = {} if generator is None else {"generator": generator}
+    down, right = torch.randint(-pixels, pixels + 1, (2, stretches, 1), device="cpu", **given)
     rows = (torch.arange(height, device="cpu") - down).clamp(0, height - 1).to(frames.device)
     columns = (torch.arange(width, device="cpu") - right).clamp(0, width - 1).to(frames.device)
     each = torch.arange(stretches, device=frames.device)[:, None, None]

@@ -144,9 +144,11 @@ def write_embeddings(
 
     Raises:
         ValueError: the batches held another number of rows, or rows of different widths, or the config holds
-            something that JSON cannot; no file is left behind.
+            something that JSON cannot, or ``path`` is a directory; no file is left behind.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; give the name of a file")
     num_frames = operator.index(num_frames)
     entry = metadata_entry(kind="embeddings", config=config or {})
     path.parent.mkdir(parents=True, exist_ok=True)

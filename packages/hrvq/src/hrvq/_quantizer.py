@@ -6,7 +6,7 @@ https://arxiv.org/abs/1711.00937, appendix A.1).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,8 @@ class HRVQ(Codes):
             x: floating (..., dim).
             mask: bool (...), True where a position counts; the others quantize to zero, get token -1 and
                 no gradient.
-            generator: for the level dropout (training mode only); not possible with ``torch.compile``.
+            generator: for the level dropout (training mode only); not possible with ``torch.compile``, nor
+                under gradient checkpointing, which would draw again.
 
         Returns:
             :class:`HRVQOutput`; distances and losses are float32, even under autocast.
@@ -333,7 +334,9 @@ class HRVQ(Codes):
 
     def _draw_depth(self, rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
         """How many levels each vector keeps, (N,)."""
-        chance = torch.rand(rows, dtype=torch.float32, device=device, generator=generator)
+        # Not generator=None, for which a compiler takes no size that changes.
+        given: dict[str, Any] = {} if generator is None else {"generator": generator}
+        chance = torch.rand(rows, dtype=torch.float32, device=device, **given)
         drops = chance < self.config.level_dropout
-        cut = torch.randint(1, self.config.levels, (rows,), device=device, generator=generator)
+        cut = torch.randint(1, self.config.levels, (rows,), device=device, **given)
         return torch.where(drops, cut, self.config.levels)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latent_ac._checks import require
+from latent_ac._checks import number, require
 
 
 def action_mask(actions: Iterable[int], num_actions: int = 18) -> Tensor:
@@ -128,7 +128,7 @@ def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: fl
         ValueError: the temperature is neither 0 nor a finite number of at least 1e-6.
     """
     require(
-        temperature == 0 or 1e-6 <= temperature < math.inf,
+        number(temperature) == 0 or 1e-6 <= number(temperature) < math.inf,
         "temperature",
         temperature,
         "0 for the greedy choice, or a finite number of at least 1e-6",

@@ -71,6 +71,8 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         require_choice("algorithm", self.algorithm, ALGORITHMS)
+        centers = self.center_advantages
+        require(isinstance(centers, bool), "center_advantages", centers, "True or False")
         require_choice("reward_transform", self.reward_transform, REWARD_TRANSFORMS)
         require_choice("slow_target", self.slow_target, SLOW_TARGETS)
         for name in ("gamma", "lambda_"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .attention import attend, attend_few
 from .config import WorldModelConfig
-from .masks import attention_plan, detail_reach, visibility
+from .masks import attention_plan, detail_reach, remembered, visibility
 from .model import WorldModel
 
 
@@ -133,7 +133,7 @@ def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
     return torch.cat([2 * steps, detail, 2 * steps + 1], 1)
 
 
-@cache
+@remembered
 def cache_bias(config: WorldModelConfig, num_steps: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The bias on a pass's scores over the buffer, (num_steps, S, entries): 0 where visible, else -inf.
 

@@ -5,7 +5,9 @@ Shape legend: B dreams, C context steps, H horizon, L levels, D width.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,7 +163,9 @@ def _checked(
             f"{config.max_steps}; give a horizon of at least 1 and shorten the context"
         )
     check_window(config, tokens, torch.nn.functional.pad(actions, (0, 1)))
-    given = torch.as_tensor(temperature, dtype=torch.float64, device="cpu").tolist()
+    given: Any = math.nan
+    with suppress(TypeError, ValueError, RuntimeError):  # not numbers
+        given = torch.as_tensor(temperature, dtype=torch.float64, device="cpu").tolist()
     levels = tuple(given) if isinstance(given, list) else (given,) * config.num_levels
     if len(levels) != config.num_levels or not all(t == 0 or 1e-6 <= t < math.inf for t in levels):
         raise ValueError(

@@ -1,12 +1,16 @@
 """Which positions see which: the attention mask, and a plan that spends no work on what nothing sees."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache, wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .config import WorldModelConfig
+
+T = TypeVar("T")
 
 # A block costs a few small copies and saves products above the diagonal; the two balance at 16 steps.
 STEPS_OF_A_BLOCK = 16
@@ -61,7 +65,27 @@ class Plan:
     blocks: tuple[Block, ...]
 
 
-@cache  # without limit: plans are small, and a recorded dream keeps reading its own
+def remembered(make: Callable[..., T]) -> Callable[..., T]:
+    """Cache a function whose last argument is a device.
+
+    A CPU keeps the latest results only, since these grow with the square of a window, and windows may have
+    many lengths. Elsewhere all are kept: a recorded dream keeps reading those of its recording.
+    """
+    latest, every = lru_cache(maxsize=32)(make), cache(make)
+
+    @wraps(make)
+    def found(*arguments: Any) -> T:
+        return (latest if arguments[-1].type == "cpu" else every)(*arguments)
+
+    def forget() -> None:
+        latest.cache_clear()
+        every.cache_clear()
+
+    found.cache_clear = forget  # type: ignore[attr-defined]
+    return found
+
+
+@remembered
 def attention_plan(config: WorldModelConfig, num_steps: int, device: torch.device) -> Plan:
     """The plan for windows of ``num_steps`` steps on a device."""
     with torch.inference_mode(False):  # a gradient may need it later
