@@ -4,13 +4,14 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from command import wm
 from listening import listen
 from rich.console import Console
-from wm.config import load_config
+from wm.config import load_config, save_config
 from wm.console import make_console
 from wm.measure.fidelity import masked_error
 from wm.measure.fidelity_report import print_fidelity, print_foreseen, stretches
@@ -80,6 +81,16 @@ def test_dreams_are_as_long_as_the_model_that_was_trained(run, tmp_path):
     done = wm("fidelity", copy, *QUICK, "--horizon", 150)
     assert done.code == 0, done.output
     assert f"fit in the model's {steps} steps" in " ".join(done.output.split())
+
+
+def test_games_that_cannot_be_played_afresh_are_named(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    config = load_config(copy / "config.toml")
+    collect = replace(config.collect, policy="imported")
+    save_config(copy / "config.toml", replace(config, games=("pong", "mygame"), collect=collect))
+    done = wm("fidelity", copy, *QUICK)
+    assert done.code == 0, done.output
+    assert "skipped, no games of ALE to play afresh: mygame" in done.output
 
 
 def test_the_agents_own_play_needs_an_agent(run, tmp_path):

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from cnn_encoder import load_encoder
-from command import options, stages, train, wm
+from command import STAGES, options, stages, train, wm
 from hrvq import HRVQ
 from safetensors.numpy import load_file
 from wm.config import load_config
@@ -162,6 +162,16 @@ def test_the_run_it_began_with_is_known_by_its_place_and_not_by_its_name(run, tm
     refused = wm(*begin, "--from", "source")
     assert refused.code == 2
     assert "other holds no run" in " ".join(refused.output.split())
+
+
+def test_a_run_begun_with_that_has_moved_costs_nothing(run, begun, tmp_path):
+    copy, moved = (tmp_path / name for name in ("copy", "moved"))
+    shutil.copytree(begun, copy, copy_function=shutil.copy2)
+    shutil.copytree(run, moved, copy_function=shutil.copy2)
+    again = wm("train", "--run", copy, *ON, "--from", moved)
+    assert again.code == 0, again.output
+    assert "those after start only if the parts it copies are others" in " ".join(again.output.split())
+    assert again.output.count("up to date, skipped") == len(STAGES)
 
 
 def test_an_agent_that_sees_something_else_names_the_setting(run, tmp_path):

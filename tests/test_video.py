@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -105,6 +106,16 @@ def test_eval_films_the_best_and_the_median_episode(run, tmp_path):
         assert pictures[0].shape == (432, 720, 3)
         assert len(pictures) > 20
         assert np.abs(pictures[5].astype(int) - pictures[-1]).max() > 50
+
+
+def test_films_that_cannot_be_written_are_told_before_a_game_is_played(run, tmp_path, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
+    # Whoever runs the tests may write anywhere.
+    monkeypatch.setattr("wm.files.os.access", lambda path, mode, **_: mode != os.W_OK)
+    refused = wm("eval", copy, "--episodes", 2, "--max-frames", 400, "--video", "--device", "cpu")
+    assert refused.code == 2
+    said = " ".join(refused.output.split())
+    assert "leave --video out, or copy the run to where films can be written" in said
 
 
 def test_scores_are_there_before_the_film_and_whatever_comes_of_it(run, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 import tomli_w
 from wm.config import YOUNGER, RunConfig, build_config, load_config, read_run, save_config
-from wm.preset import PRESETS, default_directory, read_preset
+from wm.preset import PRESETS, default_directory, nearest_preset, read_preset
 from wm.run import fingerprint
 from wm.sections import DreamConfig
 from wm.settings import merge, parse_override, unstructure
@@ -47,6 +47,19 @@ def test_a_run_older_than_a_setting_was_made_without_it(tmp_path):
     assert (config.agent.uniform_coef, config.evaluate.epsilon, config.quantize.refine) == (0, 0, 0)
     assert (config.contrastive.layout_bands, config.hrvq.joint) == (0, False)
     assert config.train.worldmodel.optimizer == "adamw"
+
+
+@pytest.mark.parametrize("codes", ["1", "[16, 1, 8]"])
+def test_one_code_is_refused_where_it_is_set(codes):
+    with pytest.raises(ValueError, match=r"^hrvq\.codes is .*; give at least 2 for every level$"):
+        build_config(read_preset("tiny"), parse_override(f"hrvq.codes={codes}"))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4])
+@pytest.mark.parametrize("preset", ["tiny", "hour"])
+def test_loss_weights_that_follow_from_the_levels_are_no_change_of_a_preset(preset, levels):
+    config = build_config(read_preset(preset), {"hrvq": {"levels": levels}})
+    assert nearest_preset(config) == (preset, {"hrvq.levels": levels})
 
 
 def test_a_configuration_that_was_read_is_the_readers_own(tmp_path):

@@ -284,6 +284,8 @@ def derived_sizes(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
     sizes = merge(section_of(data, "hrvq"), {"dim": encoder.embedding_dim})
     quantizer = structure(HRVQConfig, sizes, "hrvq")
     codes = list(quantizer.codes) if isinstance(quantizer.codes, tuple) else quantizer.codes
+    least = min(codes) if isinstance(codes, list) else codes
+    require(least >= 2, f"hrvq.codes is {codes}; give at least 2 for every level")
     sizes = merge(section_of(data, "worldmodel"), {"num_levels": quantizer.levels, "num_codes": codes})
     model = structure(WorldModelConfig, sizes, "worldmodel")
     dream = structure(DreamConfig, section_of(data, "dream"), "dream")

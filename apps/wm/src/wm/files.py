@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 
-def require_place(path: Path) -> None:
+def require_place(path: Path, advice: str = "choose another place") -> None:
     """Check before the work, not after it, that a file can be written.
+
+    Args:
+        advice: what to do if its directory cannot be written to.
 
     Raises:
         ValueError: the path holds something other than a file, or its directory cannot be made or written to.
@@ -31,7 +34,7 @@ def require_place(path: Path) -> None:
     if not there.is_dir():
         raise ValueError(f"{there} is a file, so {path} cannot be written; choose another place")
     if not os.access(there, os.W_OK):
-        raise ValueError(f"no permission to write in {there}; choose another place")
+        raise ValueError(f"no permission to write in {there}; {advice}")
 
 
 @contextmanager

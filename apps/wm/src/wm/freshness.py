@@ -81,10 +81,11 @@ def what_changes(
     lost = [stage.name for stage in stages if stage.name in again and stage.name in manifest.stages]
     if lost:
         minutes = sum(manifest.stages[name].seconds for name in lost) / 60
-        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        named = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
+        same = "those after start only if the parts it copies are others; " if lost[0] == "start" else ""
         yield (
-            f"to be run again: {', '.join(lost[:NAMED])}{more} ({minutes:.0f} minutes of work); to keep what "
-            "they made, stop now and set back what changed"
+            f"to be run again: {named} ({minutes:.0f} minutes of work); {same}to keep what they made, stop "
+            "now and set back what changed"
         )
 
 

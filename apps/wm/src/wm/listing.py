@@ -53,7 +53,7 @@ def _summary(layout: Layout) -> tuple[str, ...]:
     """What `wm runs` says about a run, after its name."""
     config, manifest = load_config(layout.config), Manifest(layout)
     stages = stages_of(config)
-    wrong = _faults(stages, config, manifest, hashed=False)  # of a copied run that would take minutes
+    wrong = _faults(stages, config, manifest)
     left = len(wrong)
     last = max((record.finished for record in manifest.stages.values()), default="")
     scores = manifest.stages["evaluate"].metrics.get("games", {}) if "evaluate" in manifest.stages else {}
@@ -77,9 +77,7 @@ def _summary(layout: Layout) -> tuple[str, ...]:
     )
 
 
-def _faults(
-    stages: Sequence[Stage], config: RunConfig, manifest: Manifest, *, hashed: bool
-) -> dict[str, str]:
+def _faults(stages: Sequence[Stage], config: RunConfig, manifest: Manifest) -> dict[str, str]:
     """What is wrong with stages, by name; stages that are up to date are left out."""
     old, faults = set(outdated(stages, config, manifest)), {}
     for name in (stage.name for stage in stages):
@@ -89,7 +87,7 @@ def _faults(
             faults[name] = OUT_OF_DATE
         else:
             try:
-                if manifest.check(name, hashed=hashed):
+                if manifest.check(name):
                     faults[name] = MISSING
             except ValueError:
                 faults[name] = ALTERED
@@ -110,7 +108,7 @@ def show_run(directory: Path, console: Console) -> None:
     console.print(f"settings: {preset}" + "".join(f"\n  {change}" for change in _changes(changed)))
     table = text_table("stage, and what it made", "size", "sha256")
     stages = stages_of(config)
-    wrong = _faults(stages, config, manifest, hashed=True)
+    wrong = _faults(stages, config, manifest)
     for stage in (stage.name for stage in stages):
         record = manifest.stages.get(stage)
         if record is None:

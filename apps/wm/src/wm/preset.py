@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from token_worldmodel import WorldModelConfig
 
-from wm.config import RunConfig, build_config, derived_sizes
+from wm.config import RunConfig, build_config, derived_sizes, section_of
 from wm.settings import flatten, read_toml, unstructure
 
 PRESETS = ("tiny", "hour", "reference", "atari100k", "atari100k_cpu")
@@ -61,7 +62,7 @@ def nearest_preset(config: RunConfig) -> tuple[str, dict[str, Any]]:
     ours = flatten(given)
     differing = {}
     for name in PRESETS:
-        theirs = _settings_of(name)
+        theirs = _settings_of(name, config.hrvq.levels)
         changed = (key for key in (ours | theirs) if key not in aside and ours.get(key) != theirs.get(key))
         differing[name] = {key: ours.get(key) for key in changed}
     name = min(PRESETS, key=lambda preset: len(differing[preset]))
@@ -69,9 +70,17 @@ def nearest_preset(config: RunConfig) -> tuple[str, dict[str, Any]]:
 
 
 @cache
-def _settings_of(preset: str) -> dict[str, Any]:
-    """The settings of a preset that ships with the app, by their full names."""
-    return flatten(unstructure(build_config(read_preset(preset))))
+def _settings_of(preset: str, levels: int) -> dict[str, Any]:
+    """The settings of a preset that ships with the app, by their full names; loss weights given for any
+    number of levels are those of ``levels``.
+    """
+    given = read_preset(preset)
+    settings = flatten(unstructure(build_config(given)))
+    weights = section_of(given, "worldmodel").get("loss_weights", [])
+    if len(weights) < 2:
+        model = WorldModelConfig(num_levels=levels, loss_weights=tuple(weights))
+        settings["worldmodel.loss_weights"] = list(model.loss_weights)
+    return settings
 
 
 def run_name(games: Sequence[str], preset: str, seed: int) -> str:

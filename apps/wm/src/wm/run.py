@@ -267,12 +267,11 @@ class Manifest:
             }
         return described
 
-    def check(self, stage: str, *, hashed: bool = True) -> list[str]:
+    def check(self, stage: str) -> list[str]:
         """Artifacts of a recorded stage that are missing. Changed ones are an error.
 
         Hashing gigabytes takes seconds, so a file with the recorded size and time counts as unchanged. The
-        time of a file that had to be hashed is noted: in a copied run all times differ. With ``hashed``
-        false, the size alone decides.
+        time of a file that had to be hashed is noted: in a copied run all times differ.
 
         Raises:
             ValueError: an artifact is not what the stage wrote (truncated, replaced, edited).
@@ -285,8 +284,6 @@ class Manifest:
                 continue
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) == (known["size"], known["mtime_ns"]):
-                continue
-            if not hashed and stat.st_size == known["size"]:
                 continue
             if stat.st_size != known["size"] or sha256(path) != known["sha256"]:
                 raise ValueError(

@@ -171,7 +171,8 @@ def evaluate_run(
         )
     films = directory / "videos"
     if video:
-        require_place(films / f"{config.games[0]}-best.mp4")
+        advice = "leave --video out, or copy the run to where films can be written"
+        require_place(films / f"{config.games[0]}-best.mp4", advice)
     recorded: dict[str, RecordedPolicy] = {}
     asked = replace(opened, config=replace(config, evaluate=play))
     result = evaluate_games(asked, seed=seed, recorded=recorded)

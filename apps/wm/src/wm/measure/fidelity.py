@@ -86,6 +86,8 @@ def fidelity_run(opened: OpenedRun, options: FidelityOptions, *, json_file: Path
             f"none of the run's games ({', '.join(config.games)}) is one of ALE's to play afresh; "
             f"{command('wm', 'eval', layout.root, '--stage', 'worldmodel')} measures its world model"
         )
+    if others := [game for game in config.games if game not in known]:
+        console.print(f"skipped, no games of ALE to play afresh: {', '.join(others)}")
     model = frozen_worldmodel(layout, opened.device)
     most = model.config.max_steps  # the settings may have been changed since it was trained
     context, asked = options.context, options.horizon
