@@ -292,7 +292,7 @@ def test_a_place_for_no_result_is_refused_before_the_first_run(engine, tmp_path)
         (["--preset", "tiny", "--device", "gpu"], "unknown device 'gpu'; allowed: auto, cpu, cuda, cuda:N"),
         (["--submit-command", "sbatch"], "needs {command}"),
         (["--submit-command", "{quoted} {queue}"], "cannot be filled in"),
-        (["--submit-command", "{command}", "--json", "out.json"], "--json keeps results"),
+        (["--submit-command", "{command}", "--json", "out.json"], "--json writes results"),
         (["--submit-command", "{command} {queue}"], "cannot be filled in"),
         (["--submit-command", "{command} {name.stem}"], "cannot be filled in"),
         (["--submit-command", "{command} {seed[0]}"], "cannot be filled in"),

@@ -204,7 +204,7 @@ def test_what_cannot_be_begun_with(run, tmp_path):
         ((tmp_path / "none", tmp_path / "run"), "holds no run"),
         ((run, tmp_path / "run", "--set", "start.parts=actor"), "start.parts must be one of 'encoder'"),
         ((run, tmp_path / "run", "--set", "start.encoder_steps=-1"), "encoder_steps is -1; give at least 0"),
-        ((run, tmp_path / "run", "--preset", "tiny"), "leave --preset and this setting out"),
+        ((run, tmp_path / "run", "--preset", "tiny"), "leave out --preset and this setting"),
         (
             (run, tmp_path / "run", "--set", "worldmodel.dim=64"),
             "worldmodel.dim is 64, but the worldmodel to start from has",
@@ -215,7 +215,7 @@ def test_what_cannot_be_begun_with(run, tmp_path):
         assert message in " ".join(refused.output.split())
         assert not (tmp_path / "run").exists()  # so that the same command, mended, does not find a run there
     told = " ".join(start(run, tmp_path / "run", "--set", "encoder.hidden_dim=48").output.split())
-    assert told.endswith("leave --preset and this setting out to take what it has")
+    assert told.endswith("leave out --preset and this setting to use that value")
     early = tmp_path / "early"
     assert train(early, "collect").code == 0
     refused = start(early, tmp_path / "run")

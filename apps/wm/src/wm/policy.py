@@ -45,8 +45,8 @@ class Memory:
         if group not in self._trackers:
             if not bool(begins.all()):
                 raise ValueError(
-                    "this agent has a memory that starts at a game's first frame, and an observation is of a "
-                    "later one; begin with those of a reset, whose three earlier frames are black"
+                    "this agent has a memory that starts at a game's first frame, but an observation is of a "
+                    "later one; begin with those of a reset, in which all but the newest frame are black"
                 )
             self._trackers[group] = StateTracker(self._model, plays, self._config.memory)
         tracker = self._trackers[group]
