@@ -112,11 +112,11 @@ def test_a_page_is_no_picture_and_needs_tokens_of_all_play(run, tmp_path):
     save_tokens(copy.tokens("pong"), TokenTrajectories(**half))
     stale = wm("atlas", copy.root, "--device", "cpu")
     assert stale.code == 2
-    assert "the tokens of pong are not of the frames that" in " ".join(stale.output.split())
+    assert "the tokens of pong were not made from the frames that" in " ".join(stale.output.split())
     copy.tokens("pong").unlink()
     missing = wm("atlas", copy.root, "--device", "cpu")
     assert missing.code == 2
-    assert f"there are no tokens of it yet; `wm train --run {copy.root}` makes them" in missing.output
+    assert f"there are no tokens of pong yet; run `wm train --run {copy.root}` to make them" in missing.output
 
 
 def test_examples_come_from_different_moments():

@@ -32,9 +32,9 @@ def refused(result, *parts):
         (["--games", "pnog"], ["pnog", "pong"]),
         (["--games", "MsPacman"], ["ms_pacman"]),
         (["--games", "pong,pong"], ["twice"]),
-        (["--games", ""], ["--games takes ALE names with commas between", "got ''"]),
+        (["--games", ""], ["--games takes ALE names separated by commas", "got ''"]),
         (["--games", "pong", "--games", "pong"], ["twice"]),
-        (["--games", "pong,"], ["--games takes ALE names with commas between", "got 'pong,'"]),
+        (["--games", "pong,"], ["--games takes ALE names separated by commas", "got 'pong,'"]),
         (["wroldmodel"], ["unknown stage 'wroldmodel'", "worldmodel"]),
         (["seed=1"], ["unknown stage 'seed=1'", "did you mean `--set seed=1`?"]),
         (["--set", "hrvq.codes=[256,40000,256]"], ["hrvq.codes is 40000; give at most 32768"]),
@@ -129,7 +129,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(run, tmp_path):
         refused(wm(command, run, option, tmp_path / "file" / "x"), "is a file, so")
         for length in (250, 300):  # of the first the file is too long that is written beforehand
             path = tmp_path / ("x" * length)
-            refused(wm(command, run, option, path), "File name too long; choose another place")
+            refused(wm(command, run, option, path), "File name too long; choose another path")
     os.mkfifo(tmp_path / "pipe")
     refused(wm("probe", run, "--json", tmp_path / "pipe"), "is a device or a pipe")
     assert (tmp_path / "pipe").is_fifo()
@@ -140,7 +140,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(run, tmp_path):
         assert "draw" not in done.output
     for option in ("--episodes", "--temperature", "--seed", "--max-frames"):
         asked = wm("eval", run, "--stage", "worldmodel", option, "100")
-        refused(asked, f"{option} is about play", "leave it out")
+        refused(asked, f"{option} is for play", "leave it out")
 
 
 def test_what_a_link_points_to_is_written_and_the_link_stays(run, tmp_path):
@@ -220,8 +220,16 @@ def first_rows(count):
     [
         (other_codes, ["pong.safetensors has tokens of 16, 301, 16 codes", "knows 16, 16, 16"], None),
         (other_levels, ["pong.safetensors has tokens of 16, 16 codes", "knows 16, 16, 16"], None),
-        (first_rows(0), ["pong has no", "validation episode"], ["tokens of pong are not of the frames"]),
-        (first_rows(2), ["pong has", "no validation episode"], ["tokens of pong are not of the frames"]),
+        (
+            first_rows(0),
+            ["pong has no", "validation episode"],
+            ["tokens of pong were not made from the frames"],
+        ),
+        (
+            first_rows(2),
+            ["pong has", "no validation episode"],
+            ["tokens of pong were not made from the frames"],
+        ),
     ],
 )
 def test_tokens_that_are_not_the_models_are_named(run, tmp_path, change, parts, dream):

@@ -108,7 +108,7 @@ def test_a_result_of_more_runs_stays(finished, tmp_path):
     assert runs_beside(options, tmp_path / "gone.json") == ["pong-gone-0"]
     some = wm(*BENCH, "--out", out, *SETTINGS, "--json", tmp_path / "some.json")
     assert some.code == 0, some.output
-    assert "bench.json holds pong-tiny-7 too and stays as it is" in " ".join(some.output.split())
+    assert "bench.json also holds pong-tiny-7, so it is kept" in " ".join(some.output.split())
     assert json.loads((out / "bench.json").read_text()) == result
     assert json.loads((tmp_path / "some.json").read_text())["protocol"]["seeds"] == [0, 1]
 
@@ -274,8 +274,8 @@ def test_a_place_for_no_result_is_refused_before_the_first_run(engine, tmp_path)
         (["--engine-set", "timeout_min=1"], "--engine-set is for --engine submitit"),
         ([*JOBS, "--submit-command", "{command}"], "give one of them"),
         ([*JOBS, "--engine-set", "queue"], "--engine-set takes key=value; got 'queue'"),
-        ([*JOBS, "--engine-set", "queue=1"], "--engine-set does not suit submitit: Parameter 'queue'"),
-        ([*JOBS, "--engine-set", 'timeout_min="x"'], "--engine-set does not suit submitit"),
+        ([*JOBS, "--engine-set", "queue=1"], "submitit does not accept --engine-set: Parameter 'queue'"),
+        ([*JOBS, "--engine-set", 'timeout_min="x"'], "submitit does not accept --engine-set"),
         (["--episodes", "0"], "'--episodes'"),
         (["--seeds", "0,x"], "--seeds takes whole numbers"),
         (["--seeds", "1,1"], "seeds are 1, 1; give each once"),
@@ -292,7 +292,7 @@ def test_a_place_for_no_result_is_refused_before_the_first_run(engine, tmp_path)
         (["--preset", "tiny", "--device", "gpu"], "unknown device 'gpu'; allowed: auto, cpu, cuda, cuda:N"),
         (["--submit-command", "sbatch"], "needs {command}"),
         (["--submit-command", "{quoted} {queue}"], "cannot be filled in"),
-        (["--submit-command", "{command}", "--json", "out.json"], "--json keeps results"),
+        (["--submit-command", "{command}", "--json", "out.json"], "--json writes results"),
         (["--submit-command", "{command} {queue}"], "cannot be filled in"),
         (["--submit-command", "{command} {name.stem}"], "cannot be filled in"),
         (["--submit-command", "{command} {seed[0]}"], "cannot be filled in"),

@@ -39,7 +39,7 @@ def first(tmp_path_factory):
         patch.setattr(choose, "best", lambda standing: 0)
         result = train(directory, *SETTINGS)
     assert result.code == 0, result.output
-    assert "the agent of round 0 of 0 to 1" in result.output
+    assert "the agent of round 0, among rounds 0 to 1" in result.output
     assert "round 0 chosen" in result.output
     return directory
 
@@ -121,7 +121,7 @@ def test_the_same_command_again_skips_all_and_shows_the_choice(first):
     shown = wm("show", first)
     assert "choice.json" in shown.output
     assert "agent of round 0 / 1" in shown.output
-    assert " to choose by: agent of round 0, " in " ".join(shown.output.split())
+    assert " for choosing the round: agent of round 0, " in " ".join(shown.output.split())
 
 
 def test_who_chooses_no_more_has_the_last_rounds_agent(first, tmp_path):
@@ -171,7 +171,7 @@ def test_a_choice_that_is_stopped_goes_on_with_the_next_agent(first, tmp_path, m
 def test_a_run_that_has_not_chosen_says_whose_parts_are_read(first, tmp_path):
     copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
     dream = ("dream", copy, "--horizon", 2, "--device", "cpu", "--recorded")
-    said = "no round is chosen yet, so these are the last one's parts; `wm train"
+    said = "no round is chosen yet, so the last one's parts are used; `wm train"
     assert said not in " ".join(wm(*dream).output.split())
     (copy / "choice.json").write_text("{")
     assert wm(*dream).code == 2

@@ -142,7 +142,7 @@ def test_a_film_is_a_gif_or_a_video_and_nothing_else(run, tmp_path, monkeypatch)
             patch.setattr("wm.view.films.find_spec", lambda name: None)
             done = wm(*command, "--out", tmp_path / "film.mp4", "--device", "cpu")
         assert done.code == 2
-        assert "an mp4 needs PyAV; pip install av" in done.output
+        assert ".mp4, which needs PyAV; pip install av" in done.output
     assert not list(tmp_path.iterdir())
 
 

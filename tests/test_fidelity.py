@@ -40,7 +40,7 @@ def test_every_horizon_stands_beside_copying_the_last_step(compared):
     assert all(0 <= value <= 1 for row in tokens["agreement"] for value in row)
     for name, constant in (("reward", "no reward"), ("continue", "no end")):
         assert len(pong[name]["error"]) == len(pong[name]["copy_error"]) == 6
-        row = next(line for line in output.splitlines() if f"{name} error | of always {constant}" in line)
+        row = next(line for line in output.splitlines() if f"{name} error | predicting {constant}" in line)
         assert f"| {pong[name]['constant_error'][0]:.3f}" in row
     assert pong["foreseen"].keys() == {"above zero", "below zero"}
     assert {"ball_y", "player_y"} <= pong["state"].keys()
@@ -80,7 +80,7 @@ def test_dreams_are_as_long_as_the_model_that_was_trained(run, tmp_path):
     config.write_text(config.read_text().replace(f"max_steps = {steps}", "max_steps = 200"))
     done = wm("fidelity", copy, *QUICK, "--horizon", 150)
     assert done.code == 0, done.output
-    assert f"fit in the model's {steps} steps" in " ".join(done.output.split())
+    assert f"must fit in the model's {steps} steps" in " ".join(done.output.split())
 
 
 def test_games_that_cannot_be_played_afresh_are_named(run, tmp_path):
@@ -90,7 +90,7 @@ def test_games_that_cannot_be_played_afresh_are_named(run, tmp_path):
     save_config(copy / "config.toml", replace(config, games=("pong", "mygame"), collect=collect))
     done = wm("fidelity", copy, *QUICK)
     assert done.code == 0, done.output
-    assert "skipped, no games of ALE to play afresh: mygame" in done.output
+    assert "not in ALE, so skipped: mygame" in done.output
 
 
 def test_the_agents_own_play_needs_an_agent(run, tmp_path):
@@ -131,10 +131,10 @@ def test_what_is_foreseen_is_told_in_a_sentence():
     print_foreseen("above zero", event | {"recall": 0.0, "dreamed": 0.0, "precision": None}, 15, console)
     told = console.export_text().splitlines()
     assert told == [
-        "a reward below zero within 15 steps: came in 8 windows, and in the dreams of 25% of these "
-        "(of all dreams 10% have one, 50% of them rightly)",
-        "a reward above zero within 15 steps: came in 8 windows, and in the dreams of 0% of these "
-        "(of all dreams 0% have one)",
+        "a reward below zero within 15 steps: occurred in 8 windows, and in the dreams of 25% of these "
+        "(10% of all dreams have one, 50% of them correctly)",
+        "a reward above zero within 15 steps: occurred in 8 windows, and in the dreams of 0% of these "
+        "(0% of all dreams have one)",
     ]
 
 
@@ -148,7 +148,7 @@ def test_errors_count_only_where_the_object_is_in_play():
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--context", 8], "a context of 8 steps leaves no step to dream in worldmodel.max_steps = 8"),
+        (["--context", 8], "a context of 8 steps leaves no step to dream within worldmodel.max_steps = 8"),
         (["--temperature", -1], "temperature is -1.0; give 0 (greedy) or a finite number of at least 1e-6"),
         (["--temperature", "nan"], "temperature is nan; give 0 (greedy) or a finite number of at least 1e-6"),
         (["--windows", 0], "'--windows'"),

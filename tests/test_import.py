@@ -57,7 +57,7 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert "120 frames, 117 actions, 3 episodes" in brought.output
     trained = wm("train", "--run", run, "--device", "cpu", *SETTINGS)
     assert trained.code == 0, trained.output
-    assert "not played, no games of ALE: push" in trained.output
+    assert "not in ALE, so not played: push" in trained.output
     assert "wm eval" not in trained.output  # which would refuse it, below
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["stages"]["collect"]["metrics"]["push"]["steps"] == 117
@@ -79,7 +79,7 @@ def test_an_array_of_frames_trains_to_an_agent_that_is_not_played(files, tmp_pat
     assert f"`wm eval {run} --stage worldmodel` measures its world model" in afresh.output
     refused = wm("eval", run, "--device", "cpu", "--json", tmp_path / "score.json")
     assert refused.code == 2
-    assert "is a run of push, no game of ALE that could be played; `wm eval" in refused.stderr
+    assert "has no ALE game that could be played (its games: push); `wm eval" in refused.stderr
     assert not (tmp_path / "score.json").exists()
     before = ((run / "config.toml").read_bytes(), json.loads((run / "manifest.json").read_text()))
     (files / "frames.npy").rename(files / "elsewhere.npy")
@@ -120,10 +120,10 @@ def test_a_folder_of_pictures_with_actions_as_text(tmp_path):
     (tmp_path / "actions.txt").write_text("\n".join(map(str, actions)))
     done = wm("import", tmp_path / "run", tmp_path / "pictures", tmp_path / "actions.txt", "--game", "push")
     assert done.code == 0, done.output
-    assert "needs 2 episodes or more" in " ".join(done.output.split())
+    assert "a run needs at least 2 episodes, one of them for validation" in " ".join(done.output.split())
     refused = wm("train", "--run", tmp_path / "run", "--device", "cpu")
     assert refused.code == 2
-    assert "one must validate" in " ".join(refused.output.split())
+    assert "a run needs at least 2, one of them for validation" in " ".join(refused.output.split())
 
 
 def test_actions_are_limited_to_those_of_the_recording():
@@ -172,11 +172,11 @@ def test_every_preset_takes_a_recording(files, tmp_path, preset):
     brought = bring(files, tmp_path / "run", "--preset", preset)
     assert brought.code == 0, brought.output
     assert load_config(tmp_path / "run" / "config.toml").rounds.count == 1
-    assert "keeps the settings" not in brought.output
+    assert "keeps its settings" not in brought.output
     np.save(files / "frames.npy", recording(seed=1)[0])
     again = bring(files, tmp_path / "run", "--preset", preset)
     assert again.code == 0, again.output
-    assert "keeps the settings it was begun with" in " ".join(again.output.split())
+    assert "keeps its settings; --preset is only for a new run" in " ".join(again.output.split())
     assert bring(files, tmp_path / "run", "--preset", "nosuch").code == 2
 
 

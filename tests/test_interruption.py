@@ -67,7 +67,7 @@ def test_muon_learns_otherwise_and_goes_on_where_it_was_stopped(run, tmp_path, m
         if stop:
             assert result.code == 130, result.output
             result = wm("train", "worldmodel", "--run", copy, "--device", "cpu", *settings)
-            assert f"worldmodel: goes on at step {stop} of 6" in result.output
+            assert f"worldmodel: resumes at step {stop} of 6" in result.output
         assert result.code == 0, result.output
         return (copy / "worldmodel.safetensors").read_bytes()
 
@@ -117,11 +117,11 @@ def test_a_run_stopped_in_any_stage_ends_like_one_that_was_not(
         patch.setattr(objective, "after_step", interrupt)
         stopped = train(copy, *LONGER)
     assert stopped.code == 130
-    assert "the same command goes on from here" in stopped.output
+    assert "the same command resumes from here" in stopped.output
     assert not (copy / f"{stage}.safetensors").exists()
     resumed = train(copy, *LONGER)
     assert resumed.code == 0, resumed.output
-    assert f"{part}: goes on at step {step} of 12" in resumed.output
+    assert f"{part}: resumes at step {step} of 12" in resumed.output
     assert artifacts(copy) == artifacts(longer_run)
 
 

@@ -20,9 +20,9 @@ def test_eval_plays_and_writes_json(run, tmp_path):
     assert all(-21 <= score <= 21 for score in pong["agent"]["returns"])
     assert "published, systems after 100k agent steps" in done.output
     assert pong["agent"]["cut"] == 0
-    assert "that limit cut" not in done.output
+    assert "frame limit" not in done.output
     short = wm("eval", run, "--episodes", 2, "--max-frames", 400, "--device", "cpu")
-    assert "of the agent's 2 episodes that limit cut 2" in short.output
+    assert "the frame limit cut off 2 of the agent's 2 episodes" in short.output
 
 
 def test_looking_at_runs(run):
@@ -87,7 +87,7 @@ def test_a_list_of_runs_tells_them_apart(run, tmp_path):
     for view, name in (("dream", "film.gif"), ("atlas", "page.html")):  # as many frames, of other play
         done = wm(view, copy, "--device", "cpu", "--out", tmp_path / name)
         assert done.code == 2, done.output
-        assert "the tokens of pong are not of the frames" in " ".join(done.output.split())
+        assert "the tokens of pong were not made from the frames" in " ".join(done.output.split())
     (tmp_path / "same" / "config.toml").write_text("[worldmodel]\nwidth = 3\n")
     (copy / "manifest.json").unlink()
     (copy / "manifest.json").mkdir()
@@ -108,7 +108,7 @@ def test_a_file_that_is_gone_or_altered_hides_nothing_of_a_run(run, tmp_path):
     assert re.search(r"embeddings/pong\.safetensors +│ +missing", shown.output)
     refused = wm("atlas", copy, "--device", "cpu")
     assert refused.code == 2
-    assert "pong: there are no embeddings of it yet; `wm train" in " ".join(refused.output.split())
+    assert "there are no embeddings of pong yet; run `wm train" in " ".join(refused.output.split())
 
     whole = bytearray((copy / "agent.safetensors").read_bytes())
     whole[-1] ^= 1

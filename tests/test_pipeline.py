@@ -126,7 +126,7 @@ def test_several_games_share_one_model(tmp_path):
     for game in ("breakout", "ms_pacman"):
         assert (tmp_path / "run" / "tokens" / f"{game}.safetensors").exists()
         assert f"{game}:" in result.output
-    assert "at most 100%; others may use the rest" in result.output
+    assert "at most 100%; other games may use the rest" in result.output
     with pytest.raises(ValueError, match="the run has several games; give one of breakout, ms_pacman"):
         load_policy(tmp_path / "run")
     policy = load_policy(tmp_path / "run", "breakout", epsilon=1.0, device="cpu")
@@ -162,7 +162,7 @@ def test_a_stage_of_old_inputs_says_so_and_a_refused_one_changes_nothing(run, tm
     assert other.code == 0, other.output
     shown = wm("show", copy)
     assert shown.code == 0, shown.output
-    assert shown.output.count("of other games than the run's") == 4  # encoder, hrvq, worldmodel, decoder
+    assert shown.output.count("for games other than the run's") == 4  # encoder, hrvq, worldmodel, decoder
     assert "pong:" not in shown.output
     assert "pong" not in wm("runs", tmp_path).output
     encoded = wm("train", "hrvq", "--run", copy, "--device", "cpu")

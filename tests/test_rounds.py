@@ -70,8 +70,8 @@ def test_a_report_says_who_played_each_round(looped, capsys):
     config, manifest = load_config(looped / "config.toml"), Manifest(Layout(looped))
     for stage, played in (
         ("collect-0", "policy random"),
-        ("collect-1", "the agent of the round before"),
-        ("collect", "the agent of the round before"),
+        ("collect-1", "the previous round's agent"),
+        ("collect", "the previous round's agent"),
     ):
         print_report(config, manifest, make_console(), only=stage)
         assert played in capsys.readouterr().out
@@ -156,8 +156,8 @@ def test_an_earlier_round_is_measured_by_its_number(looped, tmp_path):
     assert films == {"pong-best-round-1", "pong-median-round-1"}
     for asked, said in (
         (few, "has no agent yet;"),
-        (few, "--round 1 of eval, probe, fidelity, dream and play reads what is there"),
-        (("--round", 3), "has no round 3; its last is 2, its first 0"),
+        (few, "eval, probe, fidelity, dream and play can use an earlier round: --round 1"),
+        (("--round", 3), "has no round 3; its rounds are 0 to 2"),
     ):
         refused = wm("eval", copy, *asked, *on)
         assert refused.code == 2
@@ -395,7 +395,7 @@ def test_play_collected_anew_and_stopped_leaves_what_was_played(looped, tmp_path
         ("choose.rounds=0", "rounds is 0; give at least 1"),
         ("choose.episodes=0", "episodes is 0; give at least 1"),
         ("choose.max_frames=10", "max_frames is 10; give at least 100"),
-        ('collect.policy="imported"', "a recording cannot be played on"),
+        ('collect.policy="imported"', "a recording cannot be extended, so set rounds.count=1"),
     ],
 )
 def test_rounds_that_cannot_be(tmp_path, setting, message):

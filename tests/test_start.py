@@ -53,7 +53,7 @@ def test_the_run_says_what_it_began_with(run, begun):
         "run": str(run),
         "steps": {"pong": played},
     }
-    told = f"it began with parts of {run}; real steps of that run: {played} of pong"
+    told = f"it started from parts of {run}; real steps of that run: {played} of pong"
     assert told in " ".join(wm("show", begun).output.split())
     for part in PARTS[:3]:
         theirs = stages(run)[part]["artifacts"][f"{part}.safetensors"]["sha256"]
@@ -93,7 +93,7 @@ def test_what_was_begun_with_keeps_its_settings(begun, tmp_path):
     copy = shutil.copytree(begun, tmp_path / "copy", copy_function=shutil.copy2)
     refused = wm("train", "--run", copy, *ON, "--set", "worldmodel.dim=64")
     assert refused.code == 2
-    assert "worldmodel.dim is 64, and the worldmodel to begin with has" in " ".join(refused.output.split())
+    assert "worldmodel.dim is 64, but the worldmodel to start from has" in " ".join(refused.output.split())
     alone = wm("train", "hrvq", "--run", copy, *ON, "--set", "start.parts=hrvq", "--set", "worldmodel.dim=64")
     assert alone.code == 0, alone.output
 
@@ -143,7 +143,7 @@ def test_a_run_that_is_there_is_told_how_to_take_what_a_part_has(run, tmp_path):
     begin = ("train", "start", "--run", own, "--from", run, *ON, "--set", "start.parts=hrvq")
     refused = wm(*begin)
     assert refused.code == 2
-    assert "give `--set hrvq.codes=16` to take what it has" in " ".join(refused.output.split())
+    assert "give `--set hrvq.codes=16` to use that value" in " ".join(refused.output.split())
     assert wm(*begin, "--set", "hrvq.codes=16").code == 0
 
 
@@ -170,14 +170,14 @@ def test_a_run_begun_with_that_has_moved_costs_nothing(run, begun, tmp_path):
     shutil.copytree(run, moved, copy_function=shutil.copy2)
     again = wm("train", "--run", copy, *ON, "--from", moved)
     assert again.code == 0, again.output
-    assert "those after start only if the parts it copies are others" in " ".join(again.output.split())
+    assert "those after start only if it copies other parts" in " ".join(again.output.split())
     assert again.output.count("up to date, skipped") == len(STAGES)
 
 
 def test_an_agent_that_sees_something_else_names_the_setting(run, tmp_path):
     seen = ("--set", "start.parts=agent", "--set", "dream.hidden_state=true")
     told = " ".join(start(run, tmp_path / "run", *seen).output.split())
-    assert "dream.hidden_state is True, and the agent to begin with has False; leave" in told
+    assert "dream.hidden_state is True, but the agent to start from has False; leave out" in told
 
 
 def test_a_run_of_rounds_begins_with_them_too(run, tmp_path):
@@ -204,10 +204,10 @@ def test_what_cannot_be_begun_with(run, tmp_path):
         ((tmp_path / "none", tmp_path / "run"), "holds no run"),
         ((run, tmp_path / "run", "--set", "start.parts=actor"), "start.parts must be one of 'encoder'"),
         ((run, tmp_path / "run", "--set", "start.encoder_steps=-1"), "encoder_steps is -1; give at least 0"),
-        ((run, tmp_path / "run", "--preset", "tiny"), "leave --preset and this setting out"),
+        ((run, tmp_path / "run", "--preset", "tiny"), "leave out --preset and this setting"),
         (
             (run, tmp_path / "run", "--set", "worldmodel.dim=64"),
-            "worldmodel.dim is 64, and the worldmodel to begin with has",
+            "worldmodel.dim is 64, but the worldmodel to start from has",
         ),
     ):
         refused = start(*arguments)
@@ -215,7 +215,7 @@ def test_what_cannot_be_begun_with(run, tmp_path):
         assert message in " ".join(refused.output.split())
         assert not (tmp_path / "run").exists()  # so that the same command, mended, does not find a run there
     told = " ".join(start(run, tmp_path / "run", "--set", "encoder.hidden_dim=48").output.split())
-    assert told.endswith("leave --preset and this setting out to take what it has")
+    assert told.endswith("leave out --preset and this setting to use that value")
     early = tmp_path / "early"
     assert train(early, "collect").code == 0
     refused = start(early, tmp_path / "run")

@@ -35,7 +35,7 @@ def test_environments_need_no_numbers(run):
     ("asked", "said"),
     [
         ({"game": "breakout"}, "the run has not seen 'breakout'; it knows pong"),
-        ({"index": 1}, "has no round 1; its last is 0, its first 0"),
+        ({"index": 1}, "has no round 1; its only round is 0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"epsilon": 2.0}, "epsilon is 2.0"),
         ({"device": "gpu"}, "device 'gpu'"),

@@ -214,7 +214,7 @@ class Experiment:
         rows["Jensen-Shannon, bits"] = divergence / (len(test) * (len(test) - 1))
         information = torch.stack(sharing.mutual_information(tokens, games, CODES, blocks=episodes), 1)
         for level, interval in enumerate(information):
-            rows[f"information of L{level} on the game, bits; 95 %"] = interval
+            rows[f"information of L{level} about the game, bits; 95 %"] = interval
         return rows
 
 
@@ -229,7 +229,7 @@ def frozen_encoder_ignores_weights(embeddings: Tensor, seed: int) -> str:
         outputs.append(quantizer(embeddings[::10]))
     first = outputs[0].tokens
     differ = [f"{int((x.tokens != first).sum())} (loss {x.commitment_loss.sum():.2g})" for x in outputs]
-    return f"frozen encoder, seed {seed}: of {first.numel()} tokens differ {', '.join(differ)}"
+    return f"frozen encoder, seed {seed}: tokens that differ, of {first.numel()}: {', '.join(differ)}"
 
 
 def table(runs: dict[str, list[Measured]]) -> str:
@@ -243,11 +243,11 @@ def table(runs: dict[str, list[Measured]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="holds GAME_1 (train) and GAME_2 (test), or gets them")
-    parser.add_argument("--frames", type=int, default=20_000, help="steps of play a game; half for the test")
+    parser.add_argument("--data", type=Path, help="folder of GAME_1 and GAME_2 (test), played if missing")
+    parser.add_argument("--frames", type=int, default=20_000, help="steps per game, and half as many to test")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--warm-start", type=int, default=250, help="steps that all settings share")
-    parser.add_argument("--steps", type=int, default=350, help="and those after them")
+    parser.add_argument("--steps", type=int, default=350, help="steps after the warm start")
     options = parser.parse_args()
     runs: dict[str, list[Measured]] = {name: [] for name in SETTINGS}
     with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path)
-    parser.add_argument("--round", type=int, required=True, help="1 or more: it begins with an agent")
+    parser.add_argument("--round", type=int, required=True, help="1 or later, to begin with the agent before")
     parser.add_argument("--try", dest="tries", action="append", default=[], metavar="SETTINGS")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=24)
@@ -84,16 +84,16 @@ def main() -> None:
     console = Console()
     bench = Practice(asked.run, asked.round, asked.episodes, pick_device(asked.device), console)
     table = NumbersTable(f"round {asked.round}", "settings", "repeat", "mean return", "standard error")
-    table.add_row("the agent before", "", *bench.play(config, bench.agent(asked.round - 1)))
+    table.add_row("previous round's agent", "", *bench.play(config, bench.agent(asked.round - 1)))
     for settings in ["", *asked.tries]:
         changed = build_config(unstructure(config), *map(parse_override, settings.split()))
         means = []
         for number in range(asked.repeats):
             shown = bench.play(changed, bench.practise(changed, number))
             means.append(float(shown[0]))
-            table.add_row(settings or "as they are", str(number), *shown)
+            table.add_row(settings or "unchanged", str(number), *shown)
         spread = statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else float("nan")
-        table.add_row(settings or "as they are", "all", f"{statistics.fmean(means):.2f}", f"{spread:.2f}")
+        table.add_row(settings or "unchanged", "all", f"{statistics.fmean(means):.2f}", f"{spread:.2f}")
     console.print(table)
 
 

@@ -192,10 +192,11 @@ def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int,
         if (index + 1) % max(1, count // 10) == 0:
             played = (index + 1) * size * horizon
             mean = np.mean(rewards[-max(1, count // 10) :])
-            whole = f"{np.mean(returns):.2f} of {len(returns)}" if returns else "none ended"
+            whole = f"{np.mean(returns):.2f} ({len(returns)} episodes)" if returns else "- (none ended)"
             seconds = time.monotonic() - began
             print(
-                f"{source:9s} {played:8d} steps  reward a step {mean:+.4f}  returns {whole}  {seconds:.0f} s",
+                f"{source:9s} {played:8d} steps  reward per step {mean:+.4f}  return {whole}  "
+                f"{seconds:.0f} s",
                 flush=True,
             )
             returns = []

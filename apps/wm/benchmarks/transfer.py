@@ -121,12 +121,15 @@ def rows(directory: Path, game: str) -> Iterator[tuple[str, str]]:
     early = f"loss of the world model in training, steps {' / '.join(map(str, EARLY))}"
     yield early, numbers(early_losses(directory), 2)
     yield "cross-entropy, nats", numbers([level["cross_entropy"] for level in levels], 2)
-    yield "that of unigrams", numbers([level["unigram_cross_entropy"] for level in levels], 2)
-    yield "right of tokens that changed, %", numbers([100 * level["changed_accuracy"] for level in levels], 1)
+    yield "cross-entropy of unigrams, nats", numbers([level["unigram_cross_entropy"] for level in levels], 2)
+    yield (
+        "accuracy on tokens that changed, %",
+        numbers([100 * level["changed_accuracy"] for level in levels], 1),
+    )
     predictors = stages["agent"]["metrics"]["predictors"]
     recalls = (predictors[f"reward_recall_{sign}"] for sign in ("negative", "positive"))
-    foreseen = ["-" if recall is None else f"{100 * recall:.0f}" for recall in recalls]
-    yield "lost / won points foreseen, %", " / ".join(foreseen)
+    predicted = ["-" if recall is None else f"{100 * recall:.0f}" for recall in recalls]
+    yield "lost / won points predicted, %", " / ".join(predicted)
     for name in ("random", "agent"):
         score = stages["evaluate"]["metrics"]["games"][game][name]
         low, high = score["interval"]
@@ -159,7 +162,7 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=[120_000])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
-    parser.add_argument("--only", default=None, help="make this one run, and print nothing of it")
+    parser.add_argument("--only", default=None, help="make only this run, and print no table")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for steps in options.steps:

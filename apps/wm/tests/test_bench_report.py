@@ -41,5 +41,5 @@ def test_nothing_is_cut_short(width):
 
 def test_episodes_that_the_limit_cut_are_told_by_game():
     assert "cut" not in printed(200)
-    told = "episodes that the limit of frames cut: 4 of pong, 4 of ms_pacman"
+    told = "episodes cut off by the frame limit: 4 of pong, 4 of ms_pacman"
     assert told in " ".join(printed(200, cut=2).split())

@@ -115,12 +115,15 @@ def test_a_size_that_follows_cannot_be_set():
         ("games=[]", "games is empty"),
         (
             "agent.reward_transform=symlog",
-            "agent.reward_transform is symlog, and the predictor knows only the signs",
+            "agent.reward_transform is symlog, but the predictor predicts only the signs",
         ),
-        ("actor.num_actions=6", r"actor\.num_actions is 6; it is 18 in any game"),
-        ("worldmodel.num_actions=6", r"worldmodel\.num_actions is 6; it is 18"),
+        ("actor.num_actions=6", r"actor\.num_actions is 6; give 18, ALE's full set, for any game"),
+        ("worldmodel.num_actions=6", r"worldmodel\.num_actions is 6; give 18"),
         ("windows.clip=3", "clip is 3; give at least 4"),
-        ("windows.game_weights=[1.0, 2.0]", "windows.game_weights are 2 for 1 games; give one each"),
+        (
+            "windows.game_weights=[1.0, 2.0]",
+            "windows.game_weights has 2 values and games has 1; give one per game",
+        ),
         ("windows.game_weights=[0.0]", r"game_weights is \[0\.0\]; give finite numbers above 0"),
         (
             "evaluate.temperature=-1",

@@ -46,15 +46,15 @@ def test_health_is_silent():
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
-        ({"imagined_reward": 0.05}, "the dream is too optimistic: +0.0500 a step imagined, +0.0200 played"),
+        ({"imagined_reward": 0.05}, "the dream is too optimistic: +0.0500 per step imagined, +0.0200 played"),
         ({"imagined_reward": -0.01, "real_reward": -0.03}, "the dream is too optimistic"),
-        ({"cross_entropy": (0.7, 1.6)}, "overfits its play: cross-entropy of L0 0.70 in train"),
+        ({"cross_entropy": (0.7, 1.6)}, "overfits its training play: cross-entropy of L0 0.70 in train"),
         ({"entropy": 0.01}, "the policy has collapsed"),
         ({"entropy": 0.99}, "the policy is still random"),
-        ({"value_error": 1.5}, "the critic is off: it errs by 1.500 where returns spread over 1.000"),
+        ({"value_error": 1.5}, "the critic is off: its mean error is 1.500, the spread of returns 1.000"),
         (
             {"value_error": 0.2, "return_spread": 0.1},
-            "the critic is off: it errs by 0.200 where returns spread over 0.1",
+            "the critic is off: its mean error is 0.200, the spread of returns 0.1",
         ),
         ({"foreseen": (SEEN, Foreseen(50, 0.1))}, "won points are rarely predicted: 10% of 50"),
         ({"foreseen": (Foreseen(50, 0.1), SEEN)}, "lost points are rarely predicted: 10% of 50"),
@@ -201,7 +201,7 @@ def test_where_agents_are_chosen_the_last_ones_play_is_its_own(tmp_path):
     assert [found.real_reward for found in read_diagnostics(config, manifest)] == [0.1, -0.2]
     stages = {stage.name: stage for stage in stages_of(config)}
     (hint,) = remarks_after(stages["choose"], config, manifest)
-    assert hint.startswith("the dream is too optimistic: +0.1000 a step imagined, -0.2000 played")
+    assert hint.startswith("the dream is too optimistic: +0.1000 per step imagined, -0.2000 played")
     assert remarks_after(stages["evaluate"], config, manifest) == []
 
 

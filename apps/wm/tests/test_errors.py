@@ -23,7 +23,7 @@ def test_ctrl_c_in_the_midst_of_an_import_is_ctrl_c(capsys):
     with pytest.raises(typer.Exit) as left, friendly_errors(resumes=lambda: True):
         make_a_class()  # Python 3.11 makes a RuntimeError of it
     assert left.value.exit_code == INTERRUPTED
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "the same command resumes from here" in capsys.readouterr().err
 
 
 REMEDY = "fix it or give another path, and run the command again"
@@ -89,7 +89,7 @@ def test_every_command_ends_with_a_sentence(name, raised, code, monkeypatch, cap
     with pytest.raises(SystemExit) as left:
         commands.main([name])
     assert left.value.code == code
-    goes_on = "; the same command goes on from here; play that was being collected starts over"
+    goes_on = "; the same command resumes from here, but unfinished collecting starts over"
     interrupted = f"interrupted{goes_on if name in ('train', 'bench') else ''}"
     assert capsys.readouterr() == ("", f"{'error: x is 1' if code == 2 else interrupted}\n")
 

@@ -47,9 +47,12 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     }  # fmt: skip
     games = {"pong": {"agent": score, "random": score, "agent_steps_collected": 900}}
     table = measured_table("pong", {"protocol": protocol, "games": games})
-    note = "of the agent's 5 episodes only 2 are distinct by return and length; the interval takes all"
+    note = "of the agent's 5 episodes only 2 are distinct by return and length; the interval treats all"
     assert (note in table.caption) == (distinct == 2)
-    told = "pong, 900 real steps and 70 to choose by: agent of round 3, 5 episodes of at most 400 frames"
+    told = (
+        "pong, 900 real steps and 70 for choosing the round: agent of round 3, "
+        "5 episodes of at most 400 frames"
+    )
     assert str(table.title).startswith(told)
     assert "temperature 0.0, epsilon 0.001, seed 0" in str(table.title)
     file = io.StringIO()
@@ -95,8 +98,8 @@ def test_games_the_encoder_has_not_seen_are_left_out_and_named(tmp_path):
     assert encoded_games(layout, [], said.append) == []
     assert said == []
     assert encoded_games(layout, ["qbert", "pong"], said.append) == ["pong"]
-    assert said == [f"left out, qbert: not trained on yet; `wm train --run {tmp_path}` trains on it"]
-    with pytest.raises(ValueError, match="qbert: not trained on yet"):
+    assert said == [f"skipped, not trained on yet: qbert; run `wm train --run {tmp_path}` first"]
+    with pytest.raises(ValueError, match="not trained on yet: qbert"):
         encoded_games(layout, ["qbert"], said.append)
 
 

@@ -98,6 +98,6 @@ def test_a_memory_asked_of_other_plays_says_what_observations_it_needs():
         observe(2, frame_before=1)
     assert not observe(2, frame_before=0).any()  # nothing is left of what was refused
     memory.act(np.arange(2), torch.tensor([3, 4]))
-    with pytest.raises(ValueError, match="of 1 plays, and this agent remembers 2"):
+    with pytest.raises(ValueError, match="of 1 games, but this agent has a memory of 2"):
         observe(1, frame_before=1)
     assert observe(2, frame_before=1).any()

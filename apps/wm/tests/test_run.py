@@ -80,7 +80,7 @@ def test_no_result_is_written_over_what_a_run_has_made(finished, monkeypatch):
     finished.config.write_text("")
     monkeypatch.chdir(finished.root)
     for path in (finished.hrvq, finished.config, Path("hrvq.safetensors")):
-        with pytest.raises(typer.BadParameter, match="is the run's own; choose another place"):
+        with pytest.raises(typer.BadParameter, match="is one of the run's own files; choose another path"):
             a_file(path)
     assert a_file(finished.root / "score.json") == finished.root / "score.json"
 
@@ -129,7 +129,7 @@ def test_a_manifest_of_a_newer_version_is_not_called_damaged(finished):
     newer = json.loads(finished.manifest.read_text()) | {"schema": 2}
     newer["stages"]["hrvq"]["only_newer_versions_know_this"] = 1
     finished.manifest.write_text(json.dumps(newer))
-    with pytest.raises(ValueError, match=r"has schema 2, and this version of wm reads up to 1; update wm"):
+    with pytest.raises(ValueError, match=r"has schema 2, but this version of wm reads up to 1; update wm"):
         Manifest(finished)
 
 

@@ -118,7 +118,7 @@ def test_a_stage_is_refused_whose_inputs_are_of_other_play(tmp_path, monkeypatch
         if fits:
             require_inputs(stage, manifest, tmp_path, ["pong"])
             continue
-        said = "stage hrvq needs encoder, which was made from other play than the run holds now;"
+        said = "stage hrvq needs encoder, which was not made from the play that the run holds now;"
         with pytest.raises(ValueError, match=said):
             require_inputs(stage, manifest, tmp_path, ["pong"])
 

@@ -126,8 +126,8 @@ def main() -> None:
     for name, (rate, cpu) in medians.items():
         rates = " ".join(f"{each:.0f}" for each, _ in results[name])
         print(
-            f"{name:16} {rate:6.0f} steps/s ({rates}), {cpu:4.0f} us CPU a step; "
-            f"collect has {ours[0] / rate:.2f} of its rate, {cpu / ours[1]:.2f} by CPU time"
+            f"{name:16} {rate:6.0f} steps/s ({rates}), {cpu:4.0f} us CPU per step; "
+            f"collect runs at {ours[0] / rate:.2f} of its rate, {cpu / ours[1]:.2f} by CPU time"
         )
 
 

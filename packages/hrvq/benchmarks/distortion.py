@@ -45,7 +45,7 @@ def main() -> None:
     order = torch.randperm(len(x))
     learned, held_out = x[order[len(x) // 10 :]], x[order[: len(x) // 10]]
     variance = (held_out - learned.mean(0)).square().sum(1).mean()
-    print(f"{len(learned)} vectors of {x.shape[1]}, {len(held_out)} more to measure with")
+    print(f"{len(learned)} training vectors of {x.shape[1]} dimensions, {len(held_out)} held out")
     learners = {
         "ResidualVQ": lambda: theirs(learned, held_out, arguments),
         "updates": lambda: updated(learned, held_out, arguments, joint=False),

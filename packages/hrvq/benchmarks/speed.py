@@ -186,7 +186,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--large", action="store_true", help="also 65536 vectors with 8 levels of 1024 codes")
-    parser.add_argument("--cpu-time", action="store_true", help="for a busy machine and one thread")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="measure CPU time: for one thread on a busy machine"
+    )
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first N shapes")
     arguments = parser.parse_args()
     clock = time.process_time if arguments.cpu_time else time.perf_counter

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--forms", nargs="+", default=["plain cache", "ours fp32", "ours bf16"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds: for a machine in use")
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time: for a busy machine")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ def main() -> None:
     )
     add_options(parser, steps=2000, windows=32, length=20)
     parser.add_argument("--codes", type=Path, required=True, help="the quantizer's file")
-    parser.add_argument("--rows", type=int, help="of each file to learn from; all by default")
+    parser.add_argument("--rows", type=int, help="rows of each file to train on; all by default")
     parser.add_argument("--noise", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -61,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int | None, windows: 
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--windows", type=int, default=windows)
     parser.add_argument("--length", type=int, default=length)
-    parser.add_argument("--loss-weights", type=float, nargs="+", default=(), help="one a level")
+    parser.add_argument("--loss-weights", type=float, nargs="+", default=(), help="one per level")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 
 

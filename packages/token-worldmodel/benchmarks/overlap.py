@@ -76,10 +76,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_options(parser, steps=None, windows=8, length=64)
-    parser.add_argument("--rows", type=int, default=10_000, help="of each game")
+    parser.add_argument("--rows", type=int, default=10_000, help="rows of each game")
     parser.add_argument("--passes", type=int, default=50)
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
-    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(dim=384, layers=6, heads=6)
     args = parser.parse_args()

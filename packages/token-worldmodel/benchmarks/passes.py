@@ -30,9 +30,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--held-out", type=int, default=20_000)
     parser.add_argument("--passes", type=int, nargs="+", default=[5, 10, 20, 40])
-    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
-    parser.add_argument("--decay", type=float, default=0.1, help="of the weights")
+    parser.add_argument("--decay", type=float, default=0.1, help="weight decay")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--token-noise", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -60,7 +60,7 @@ def main() -> None:
             last += loss / min(20, steps) if steps - step <= 20 else 0.0
         levels = evaluate(model.eval(), test.sweep())["all"]
         print(
-            f"{passes:4d} passes, {steps} steps, loss in training {last:.3f}; held out: cross-entropy "
+            f"{passes:4d} passes, {steps} steps, training loss {last:.3f}; held out: cross-entropy "
             + " ".join(f"{e.cross_entropy:.3f}" for e in levels)
             + ", accuracy "
             + " ".join(f"{e.accuracy:.3f} ({e.copy_accuracy:.3f})" for e in levels),

@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="add ours under torch.compile")
-    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds: for a machine in use")
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time: for a busy machine")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

@@ -31,7 +31,7 @@ def require_parts(layout: Layout, *parts: str) -> None:
         does_it = train_command(layout.root)
         made = _whole_rounds(layout.root)
         commands = "eval, probe, fidelity, dream and play"
-        instead = f"; --round {made[-1]} of {commands} reads what is there" if made else ""
+        instead = f"; {commands} can use an earlier round: --round {made[-1]}" if made else ""
         raise ValueError(f"{layout.root} has no {names} yet; run {does_it} first{instead}")
 
 
@@ -58,7 +58,7 @@ def _loaded_of_game(layout: Layout, game: str, name: str, load: Callable[[Path],
     """The same for what is stored as one file per game: ``tokens`` or ``embeddings``."""
     path: Path = getattr(layout, name)(game)
     if not path.is_file():
-        raise ValueError(f"{game}: there are no {name} of it yet; {train_command(layout.root)} makes them")
+        raise ValueError(f"there are no {name} of {game} yet; run {train_command(layout.root)} to make them")
     with _remedy(layout):
         return load(path)
 
@@ -82,11 +82,11 @@ def encoded_games(layout: Layout, games: Sequence[str], say: Callable[[str], obj
     backgrounds = known_backgrounds(layout)
     unseen = [game for game in games if game not in backgrounds]
     does_it = train_command(layout.root)
-    advice = f"{', '.join(unseen)}: not trained on yet; {does_it} trains on it"
+    advice = f"not trained on yet: {', '.join(unseen)}; run {does_it} first"
     if unseen and len(unseen) == len(games):
         raise ValueError(advice)
     if unseen:
-        say(f"left out, {advice}")
+        say(f"skipped, {advice}")
     return [game for game in games if game in backgrounds]
 
 
@@ -174,7 +174,7 @@ def frames_of(layout: Layout, game: str, tokens: TokenTrajectories) -> FrameStor
     )
     if not same:
         raise ValueError(
-            f"the tokens of {game} are not of the frames that {layout.root} has now; "
+            f"the tokens of {game} were not made from the frames that {layout.root} has now; "
             f"run {train_command(layout.root)} first"
         )
     return store
@@ -194,8 +194,8 @@ def require_known(model: WorldModel, codes: Sequence[int], path: Path) -> None:
     known = model.config.codes
     if len(codes) != len(known) or any(of > to for of, to in zip(codes, known, strict=True)):
         raise ValueError(
-            f"{path} has tokens of {_listed(codes)} codes (L0, L1 ...), and the world model knows "
-            f"{_listed(known)}: they are not of one run; put the originals back, or delete them and "
+            f"{path} has tokens of {_listed(codes)} codes (L0, L1 ...), but the world model knows "
+            f"{_listed(known)}, so they are not from one run; put the originals back, or delete them and "
             "`wm train` makes them again"
         )
 

@@ -84,18 +84,22 @@ class RunConfig:
         for game in self.games:
             check_own_name(game) if self.collect.policy == "imported" else check_game(game)
             require(game not in RESERVED, f"game {game!r} is a reserved name; give another name")
-        require(len(set(self.games)) == len(self.games), f"games has a name twice: {', '.join(self.games)}")
+        require(
+            len(set(self.games)) == len(self.games),
+            f"games repeats a name: {', '.join(self.games)}; give each once",
+        )
         weights = self.windows.game_weights
         require(
             len(weights) in (0, len(self.games)),
-            f"windows.game_weights are {len(weights)} for {len(self.games)} games; give one each, or none",
+            f"windows.game_weights has {len(weights)} values and games has {len(self.games)}; give one per "
+            "game, or none",
         )
         require(self.seed >= 0, f"seed is {self.seed}; give at least 0")
         for name in ("worldmodel", "actor", "predictor"):
             count = getattr(self, name).num_actions
-            require(count == 18, f"{name}.num_actions is {count}; it is 18 in any game, ALE's full set")
+            require(count == 18, f"{name}.num_actions is {count}; give 18, ALE's full set, for any game")
         most = max(self.worldmodel.codes)
-        require(most <= MOST_CODES, f"hrvq.codes is {most}; give at most {MOST_CODES} for a level")
+        require(most <= MOST_CODES, f"hrvq.codes is {most}; give at most {MOST_CODES} per level")
         dreams, parts = self.train.agent.batch_size, self.agent.ppo_minibatches
         require(
             self.agent.algorithm != "ppo" or dreams >= parts,
@@ -104,8 +108,8 @@ class RunConfig:
         transform = self.agent.reward_transform
         require(
             self.predictor.reward_head != "sign" or transform != "symlog",
-            f"agent.reward_transform is {transform}, and the predictor knows only the signs of rewards; set "
-            "predictor.reward_head=two_hot, or agent.reward_transform=clip",
+            f"agent.reward_transform is {transform}, but the predictor predicts only the signs of rewards; "
+            "set predictor.reward_head=two_hot, or agent.reward_transform=clip",
         )
         longest, dreamed = self.worldmodel.max_steps, self.dream.context + self.dream.horizon
         require(
@@ -131,7 +135,8 @@ class RunConfig:
         later, rest = self.rounds.count - 1, self.collect.num_steps - self.rounds.first_steps
         require(
             self.collect.policy != "imported",
-            "rounds.count is above 1 and collect.policy is imported; a recording cannot be played on",
+            "rounds.count is above 1, but collect.policy is imported; a recording cannot be extended, so set "
+            "rounds.count=1",
         )
         require(
             rest >= 100 * later,

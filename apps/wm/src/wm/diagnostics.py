@@ -138,8 +138,8 @@ def _play_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
     if imagined is not None and real is not None and imagined - real > 0.5 * abs(real) + 0.001:
         yield Hint(
             "the dream is too optimistic",
-            f"{imagined:+.4f} a step imagined, {real:+.4f} played",
-            "train the world model longer or the agent less in a round, set dream.temperature nearer 1, "
+            f"{imagined:+.4f} per step imagined, {real:+.4f} played",
+            "train the world model longer or the agent less per round, set dream.temperature closer to 1, "
             "shorten dream.horizon, or collect more",
         )
 
@@ -149,21 +149,21 @@ def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
     learned, held_out = diagnostics.cross_entropy
     if learned is not None and held_out is not None and held_out > 2 * learned:
         yield Hint(
-            "the world model overfits its play",
-            f"cross-entropy of L0 {learned:.2f} in training, {held_out:.2f} in episodes held out",
-            "if games get no better, train it for fewer steps or on smaller batches, raise "
+            "the world model overfits its training play",
+            f"cross-entropy of L0 {learned:.2f} in training, {held_out:.2f} in held-out episodes",
+            "if scores do not improve, train it for fewer steps or on smaller batches, raise "
             "worldmodel.dropout or worldmodel.token_noise, or collect more",
         )
     if diagnostics.entropy is not None and diagnostics.entropy < 0.05:
         yield Hint(
             "the policy has collapsed",
-            f"its entropy is {diagnostics.entropy:.0%} of uniform play's",
-            "raise agent.entropy_coef, or train the agent less in a round",
+            f"its entropy is {diagnostics.entropy:.0%} of the uniform policy's",
+            "raise agent.entropy_coef, or train the agent less per round",
         )
     if diagnostics.entropy is not None and diagnostics.entropy > 0.98:
         yield Hint(
             "the policy is still random",
-            f"its entropy is {diagnostics.entropy:.0%} of uniform play's",
+            f"its entropy is {diagnostics.entropy:.0%} of the uniform policy's",
             "train the agent longer or lower agent.entropy_coef",
         )
     error, spread = diagnostics.value_error, diagnostics.return_spread
@@ -171,7 +171,7 @@ def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
     if error is not None and spread is not None and error > max(spread, 0.05):
         yield Hint(
             "the critic is off",
-            f"it errs by {error:.3f} where returns spread over {spread:.3f}",
+            f"its mean error is {error:.3f}, the spread of returns {spread:.3f}",
             "train the agent longer or lower agent.gamma",
         )
     yield from _foresight_hints(diagnostics.foreseen)
@@ -183,7 +183,7 @@ def _foresight_hints(foreseen: tuple[Foreseen, Foreseen] | None) -> Iterator[Hin
         if count >= ENOUGH and recall is not None and recall < 0.2:
             yield Hint(
                 f"{name} points are rarely predicted",
-                f"{recall:.0%} of {count:.0f}, and no dream holds them",
+                f"{recall:.0%} of {count:.0f}, so dreams rarely contain them",
                 "collect more play that scores, or keep more of the state (hrvq.levels, train.encoder.steps)",
             )
 
@@ -213,15 +213,15 @@ def diagnostics_table(config: RunConfig, found: Iterable[RoundDiagnostics]) -> T
         "Round by round",
         "round",
         "real steps",
-        "return collected (games)",
-        f"{reward} a step: imagined",
-        f"{reward} a step: played",
+        "collected return (episodes)",
+        f"{reward} per step: imagined",
+        f"{reward} per step: played",
         "entropy",
         "value error (spread)",
-        "foreseen: lost",
-        "foreseen: won",
-        "L0 learned (nats)",
-        "L0 then new (nats)",
+        "lost points predicted",
+        "won points predicted",
+        "L0 in training (nats)",
+        "L0 on new play (nats)",
     )
     for diagnostics in found:
         several = len(config.games) > 1

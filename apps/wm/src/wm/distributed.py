@@ -97,7 +97,7 @@ def join(device: torch.device) -> tuple[Team, torch.device]:
     if device.type == "cuda":
         local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= there:
-            raise ValueError(f"process {local} of this machine has no GPU: there are {there}; start fewer")
+            raise ValueError(f"process {local} has no GPU: this machine has {there}; start fewer processes")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"

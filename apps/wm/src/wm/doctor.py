@@ -46,13 +46,13 @@ def examine(console: Console, device_name: str) -> bool:
     console.print(
         f"device {device}; CUDA devices: {', '.join(cuda) or 'none'}; {torch.get_num_threads()} CPU threads; "
         f"bfloat16 in hardware: {'yes' if has_bfloat16(device) else 'no'}; "
-        f"training arithmetic: {str(autocast_dtype('auto', device) or torch.float32).removeprefix('torch.')}",
+        f"training precision: {str(autocast_dtype('auto', device) or torch.float32).removeprefix('torch.')}",
     )
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     console.print(f"disk: {free:.0f} GiB free here; a run of 100k frames takes about 1 GiB")
     passed = free > 2
     if not passed:
-        console.print("less than 2 GiB of disk are free", style="red")
+        console.print("less than 2 GiB of disk space is free", style="red")
     return _roms(console) and _smoke(console, device) and passed
 
 

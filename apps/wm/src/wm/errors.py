@@ -26,13 +26,13 @@ def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[
         yield
     except (KeyboardInterrupt, RuntimeError) as error:
         if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which not every command imports
-            _say("error: the GPU has no memory left; free some, or give --device cpu")
+            _say("error: the GPU is out of memory; free some, or give --device cpu")
             raise typer.Exit(2) from None
         if not (isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)):
             raise
         # Python 3.11 wraps what is raised while a class is created, for example during an import.
-        goes_on = "; the same command goes on from here; play that was being collected starts over"
-        _say(f"interrupted{goes_on if resumes() else ''}")
+        resume = "; the same command resumes from here, but unfinished collecting starts over"
+        _say(f"interrupted{resume if resumes() else ''}")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         raise  # the reader, such as `head`, has stopped reading; typer ends the command silently

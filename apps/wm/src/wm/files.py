@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def require_place(path: Path, advice: str = "choose another place") -> None:
+def require_place(path: Path, advice: str = "choose another path") -> None:
     """Check before the work, not after it, that a file can be written.
 
     Args:
@@ -25,14 +25,14 @@ def require_place(path: Path, advice: str = "choose another place") -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:  # for example too long a name
-        raise ValueError(f"{path}: {error.strerror}; choose another place") from None
+        raise ValueError(f"{path}: {error.strerror}; choose another path") from None
     if path.is_dir():
         raise ValueError(f"{path} is a directory; give a file")
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is a device or a pipe, which a file cannot replace; give a file")
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
-        raise ValueError(f"{there} is a file, so {path} cannot be written; choose another place")
+        raise ValueError(f"{there} is a file, so {path} cannot be written; choose another path")
     if not os.access(there, os.W_OK):
         raise ValueError(f"no permission to write in {there}; {advice}")
 

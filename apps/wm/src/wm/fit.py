@@ -75,7 +75,7 @@ def fit(
     state = _Checkpoint(checkpoint, objective, optimizer, scaler)
     start, tail = state.restore()
     if start:
-        reporter.say(f"{stage}: goes on at step {start} of {total}")
+        reporter.say(f"{stage}: resumes at step {start} of {total}")
 
     objective.train()
     trained: Callable[[Any], Any] = team.wrap(objective, device)
@@ -138,8 +138,8 @@ def _require_finite(values: Iterable[Tensor], stage: str, step: int, setting: st
             advice = "give another --seed"
             if setting:
                 advice = (
-                    f"lower {setting}.learning_rate or set {setting}.precision=float32, with which the stage "
-                    "begins anew"
+                    f"lower {setting}.learning_rate or set {setting}.precision=float32, either of which "
+                    "restarts the stage"
                 )
             raise ValueError(f"{stage}: the loss or its gradient is {float(value)} by step {step}; {advice}")
 

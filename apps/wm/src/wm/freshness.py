@@ -82,10 +82,10 @@ def what_changes(
     if lost:
         minutes = sum(manifest.stages[name].seconds for name in lost) / 60
         named = ", ".join(lost[:NAMED]) + (f" and {len(lost) - NAMED} more" if len(lost) > NAMED else "")
-        same = "those after start only if the parts it copies are others; " if lost[0] == "start" else ""
+        same = "those after start only if it copies other parts; " if lost[0] == "start" else ""
         yield (
             f"to be run again: {named} ({minutes:.0f} minutes of work); {same}to keep what they made, stop "
-            "now and set back what changed"
+            "now and restore the old settings"
         )
 
 

@@ -37,7 +37,7 @@ def import_into_run(
     _with_game(known_run, game, preset, 0)  # a bad name or preset is reported before anything is written
     if known_run is not None and preset is not None:
         read_preset(preset)
-        console.print(f"{directory} keeps the settings it was begun with; --preset is for a new run")
+        console.print(f"{directory} keeps its settings; --preset is only for a new run")
     require_writable(directory)
     with only_writer(directory):
         before = _begun(layout)  # read again: another import may have created the run meanwhile
@@ -67,8 +67,8 @@ def import_into_run(
     )
     if final.sum() < 2:
         console.print(
-            "a run needs 2 episodes or more, because one validates: import another recording, or delete "
-            f"{layout.data(game)} and import this one again with --episode-ids",
+            "a run needs at least 2 episodes, one of them for validation: import another recording, or "
+            f"delete {layout.data(game)} and import this one again with --episode-ids",
         )
     else:
         console.print(f"train on it with {train_command(directory)}")

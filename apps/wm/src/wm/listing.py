@@ -124,9 +124,9 @@ def show_run(directory: Path, console: Console) -> None:
     does_it = train_command(directory)
     again = f"which {does_it} makes again"
     if config.collect.policy == "imported" and wrong.get("collect") == MISSING:
-        again = "of which `wm import` alone brings a recording again"
+        again = "of which only `wm import` can restore a recording"
     for fault, remark in (
-        (OUT_OF_DATE, "out of date, so not of these settings"),
+        (OUT_OF_DATE, "out of date, as settings or inputs have changed"),
         (MISSING, f"files missing, {again}"),
         (ALTERED, f"altered since; put the originals back, or delete them and {does_it} makes them again"),
     ):

@@ -37,12 +37,13 @@ def open_to_read(
         layout = final_layout(root, config)
         if chooses(config) and read_choice(root, config) is None:
             console.print(
-                f"no round is chosen yet, so these are the last one's parts; {train_command(root)} chooses"
+                f"no round is chosen yet, so the last one's parts are used; {train_command(root)} chooses one"
             )
     else:
         last = config.rounds.count - 1
         if not 0 <= index <= last:
-            raise ValueError(f"{root} has no round {index}; its last is {last}, its first 0")
+            rounds = f"rounds are 0 to {last}" if last else "only round is 0"
+            raise ValueError(f"{root} has no round {index}; its {rounds}")
         layout = layout_of_round(root, config, index)
         stages = [stage for stage in stages if stage.continues and stage.round <= index]
     if old := outdated(stages, config, Manifest(layout)):

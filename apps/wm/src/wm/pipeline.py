@@ -73,7 +73,7 @@ def require_inputs(stage: Stage, manifest: Manifest, root: Path, games: Sequence
             )
     for need in _of_other_play(stage, manifest):
         raise ValueError(
-            f"stage {stage.name} needs {need}, which was made from other play than the run holds now; "
+            f"stage {stage.name} needs {need}, which was not made from the play that the run holds now; "
             f"{train_command(root)} brings all up to date"
         )
 

@@ -45,15 +45,15 @@ class Memory:
         if group not in self._trackers:
             if not bool(begins.all()):
                 raise ValueError(
-                    "this agent remembers each play from its first frame, and an observation has frames "
-                    "before its newest; begin with those of a reset, where the three before are black"
+                    "this agent has a memory that starts at a game's first frame, but an observation is of a "
+                    "later one; begin with those of a reset, in which all but the newest frame are black"
                 )
             self._trackers[group] = StateTracker(self._model, plays, self._config.memory)
         tracker = self._trackers[group]
         if plays != tracker.batch_size:
             raise ValueError(
-                f"observations are of {plays} plays, and this agent remembers {tracker.batch_size}; give "
-                "those of the same plays in every call, or load another policy for others"
+                f"there are observations of {plays} games, but this agent has a memory of "
+                f"{tracker.batch_size}; give the same games in every call, or load another policy for others"
             )
         return agent_state(tracker.observe(tokens, begins), self._config)
 

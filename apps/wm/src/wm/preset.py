@@ -42,9 +42,7 @@ def require_own_name(preset: str) -> None:
     """Raise ValueError for a file named like a preset that ships with the app: run names would clash."""
     file = preset_file(preset)
     if file is not None and file.name.removesuffix(".toml") in PRESETS:
-        raise ValueError(
-            f"--preset {preset} has the name of a preset that ships with wm; give the file another"
-        )
+        raise ValueError(f"--preset {preset} has the name of a preset that ships with wm; rename the file")
 
 
 def default_preset(device: torch.device) -> str:

@@ -29,10 +29,10 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
             continue
         if stage.base in BY_GAME and record.unseen(config.games):
             # The games were changed, and not all stages have run since.
-            table.add_row(name, "of other games than the run's", "run it again", "")
+            table.add_row(name, "for games other than the run's", "run it again", "")
         else:
             if stage.base == "collect" and stage.round:
-                rows = partial(_collect, by="the agent of the round before")
+                rows = partial(_collect, by="the previous round's agent")
             for row in rows(config, record.metrics):
                 table.add_row(name, *row)
         peak = shown(record.metrics.get("peak_memory_gib"), ".1f")
@@ -54,16 +54,17 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
 
 
 def _start(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
-    yield f"parts of {metrics['run']}", ", ".join(metrics["parts"]), "nothing"
+    yield f"parts of {metrics['run']}", ", ".join(metrics["parts"]), "from scratch"
 
 
 def _collect(config: RunConfig, metrics: dict[str, Any], by: str = "") -> Iterator[Row]:
     by = by or f"policy {config.collect.policy}"
     for game in config.games:
         m = metrics[game]
-        mean = "none ended" if m["mean_return"] is None else shown(m["mean_return"], ".2f")
-        text = f"{m['steps']} steps, {m['episodes']} whole episodes, mean return {mean}"
-        yield f"{game}: play", text, by
+        whole = "no whole episode"
+        if m["mean_return"] is not None:
+            whole = f"{m['episodes']} whole episodes, mean return {shown(m['mean_return'], '.2f')}"
+        yield f"{game}: play", f"{m['steps']} steps, {whole}", by
 
 
 def _encoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
@@ -79,7 +80,7 @@ def _encoder(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
 
 def _hrvq(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     sizes = config.hrvq.codes_per_level
-    most = "at most 100%" + ("; others may use the rest" if len(config.games) > 1 else "")
+    most = "at most 100%" + ("; other games may use the rest" if len(config.games) > 1 else "")
     for game in config.games:
         m = metrics[game]
         used = ", ".join(shown(share, ".0%") for share in m["usage"])
@@ -119,24 +120,24 @@ def _worldmodel(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
             copied = f"copy last {share['copy_accuracy']}, commonest code {share['unigram_accuracy']}"
             yield f"{where} accuracy", share["accuracy"], copied
             guessed = f"copy last 0.0%, commonest code {share['changed_unigram_accuracy']}"
-            yield f"{where} accuracy on changed", share["changed_accuracy"], guessed
+            yield f"{where} accuracy on changed tokens", share["changed_accuracy"], guessed
             guessed = f"copy last {nats['copy_cross_entropy']}, unigram {nats['unigram_cross_entropy']}"
             yield f"{where} cross-entropy (nats)", nats["cross_entropy"], guessed
         if new := metrics.get("new_play", {}).get(game):
             found = _numbers([level["cross_entropy"] for level in new], 2)
             copied = f"copy last {_numbers([level['copy_cross_entropy'] for level in new], 2)}"
-            yield f"{game}: the round's play, before it was learned from (nats, by level)", found, copied
+            yield f"{game}: new play, before training on it (nats, by level)", found, copied
 
 
 def _agent(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
-    for part, where in (("predictors", ""), ("new_play", " of the round's play, before it was learned from")):
+    for part, where in (("predictors", ""), ("new_play", " in new play, before training on it")):
         m = metrics.get(part, {})
         for label in ("negative", "positive") if m else ():
             count = m[f"reward_count_{label}"]
             recall, precision = (
                 shown(m[f"reward_{kind}_{label}"], ".0%") for kind in ("recall", "precision")
             )
-            found = f"recall {recall}, precision {precision}" if count else "none in it"
+            found = f"recall {recall}, precision {precision}" if count else "none occurred"
             yield f"{label} rewards{where}", found, f"of {shown(count, '.0f')}; always zero: recall 0%"
         if m:
             ece = " / ".join(shown(m[f"reward_ece_{label}"], ".4f") for label in ("negative", "positive"))
@@ -151,7 +152,7 @@ def _choose(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:
     for game in (game for game in config.games if game in candidates[0]["games"]):
         means = _numbers([candidate["games"][game]["mean"] for candidate in candidates], 2)
         played = len(candidates[0]["games"][game]["returns"])
-        name = f"{game}: mean of {played} games, agent of round {rounds}"
+        name = f"{game}: mean return of {played} games, agent of round {rounds}"
         yield name, means, f"round {metrics['round']} chosen"
 
 

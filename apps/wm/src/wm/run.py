@@ -201,7 +201,7 @@ class Manifest:
                 ) from error
             if schema > MANIFEST_SCHEMA:
                 raise ValueError(
-                    f"{layout.manifest} has schema {schema}, and this version of wm reads up to "
+                    f"{layout.manifest} has schema {schema}, but this version of wm reads up to "
                     f"{MANIFEST_SCHEMA}; update wm"
                 )
 

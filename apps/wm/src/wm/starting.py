@@ -66,7 +66,7 @@ def _require_current(theirs: RunConfig, source: Layout, parts: Sequence[str], ru
     if old := outdated(taken, theirs, Manifest(source)):
         raise ValueError(
             f"{', '.join(old)} of {run}: made before its settings or inputs changed; {train_command(run)} "
-            "brings it up to date, or set its settings back"
+            "brings it up to date, or restore its old settings"
         )
 
 
@@ -77,9 +77,9 @@ def _require_equal(ours: RunConfig, theirs: RunConfig, name: str, part: str, *, 
         if mine.get(key) != other.get(key):
             # An existing run, such as one of a recording, has its own settings even without --preset.
             as_it_has = command("--set", f"{section}.{key}={json.dumps(other.get(key))}")
-            way = f"give {as_it_has}" if goes_on else "leave --preset and this setting out"
+            way = f"give {as_it_has}" if goes_on else "leave out --preset and this setting"
             less = "" if part == "encoder" else ", or set start.parts to take less"
             raise ValueError(
-                f"{section}.{key} is {mine.get(key)!r}, and the {part} to begin with has {other.get(key)!r}; "
-                f"{way} to take what it has{less}"
+                f"{section}.{key} is {mine.get(key)!r}, but the {part} to start from has {other.get(key)!r}; "
+                f"{way} to use that value{less}"
             )

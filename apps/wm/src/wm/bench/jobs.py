@@ -71,8 +71,7 @@ def run_jobs(
         raise
     if failed:
         raise ValueError(
-            f"{len(failed)} of {len(jobs)} runs failed, the same command goes on with them: "
-            f"{', '.join(failed)}"
+            f"{len(failed)} of {len(jobs)} runs failed; the same command resumes them: {', '.join(failed)}"
         )
 
 
@@ -84,10 +83,10 @@ def _executor(options: BenchOptions, settings: Sequence[str]) -> submitit.AutoEx
     try:
         executor.update_parameters(**parameters)
     except (NameError, AssertionError, ValueError, TypeError) as error:
-        raise ValueError(f"--engine-set does not suit submitit: {error}") from error
+        raise ValueError(f"submitit does not accept --engine-set: {error}") from error
     return executor
 
 
 def _failure(job: submitit.Job[str | None]) -> str | None:
     """Why a finished job gave no result; None if it gave one."""
-    return job.result() if job.exception() is None else "it broke off"
+    return job.result() if job.exception() is None else "it ended without a result"

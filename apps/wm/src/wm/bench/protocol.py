@@ -60,7 +60,7 @@ class BenchOptions:
                 )
         require_own_name(self.preset)
         if min(self.seeds) < 0:
-            raise ValueError(f"seeds hold {min(self.seeds)}; give at least 0")
+            raise ValueError(f"seeds include {min(self.seeds)}; give numbers of at least 0")
         for key, option in OPTIONS.items():
             if any(key in flatten(parse_override(text)) for text in self.overrides):
                 raise ValueError(f"--set {key} is not for `wm bench`; give {option}")
@@ -159,14 +159,14 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
             console.print(f"failed: {sentence(error)}")
     if failed:
         raise ValueError(
-            f"{len(failed)} of {total} runs failed, the same command goes on with them: {', '.join(failed)}"
+            f"{len(failed)} of {total} runs failed; the same command resumes them: {', '.join(failed)}"
         )
     result = summarise(options, runs)
     print_bench(result, console)
     # One of several commands that each run a part of the pairs must not overwrite the whole result.
     if total > 1:
         if others := runs_beside(options, options.out / RESULT):
-            console.print(f"{options.out / RESULT} holds {', '.join(others)} too and stays as it is")
+            console.print(f"{options.out / RESULT} also holds {', '.join(others)}, so it is kept")
         else:
             write_result(options.out / RESULT, result, console)
     write_result(json_file, result, console)

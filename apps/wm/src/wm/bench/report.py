@@ -45,7 +45,7 @@ def _ours(result: dict[str, Any]) -> Table:
     cut = [f"{sum(of_game)} of {game}" for game, of_game in result["cut"].items() if sum(of_game)]
     if cut:
         table.caption = (
-            f"episodes that the limit of frames cut: {', '.join(cut)}; whole ones may score otherwise"
+            f"episodes cut off by the frame limit: {', '.join(cut)}; whole ones may score differently"
         )
     return table
 

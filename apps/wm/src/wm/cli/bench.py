@@ -77,8 +77,8 @@ def bench(
     console = make_console()
     if engine == "submitit" and preset is None:
         raise ValueError(
-            "--engine submitit needs --preset: which is the default depends on the machine, "
-            "and the jobs may run on others"
+            "--engine submitit needs --preset: the default depends on the machine, and the jobs may run on "
+            "others"
         )
     if engine == "local" and engine_settings:
         raise ValueError("--engine-set is for --engine submitit; give both or neither")
@@ -89,7 +89,7 @@ def bench(
     if json_file is not None and json_file.resolve() == (out / RESULT).resolve():
         raise ValueError(f"--json {json_file} is where the table of all runs is kept; give another file")
     if json_file is not None and submit_command is not None:
-        raise ValueError("--json keeps results and --submit-command makes none; give one of them")
+        raise ValueError("--json writes results and --submit-command produces none; give one of them")
     named_device(device)  # only its form is checked: the runs may be on another machine
     if preset is None:
         preset = default_preset(pick_device(device))

@@ -78,4 +78,4 @@ def _only_of_the_game(context: typer.Context) -> None:
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} is about play, and --stage worldmodel plays nothing; leave it out")
+            raise ValueError(f"{option} is for play, and --stage worldmodel plays nothing; leave it out")

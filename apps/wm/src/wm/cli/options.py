@@ -33,7 +33,7 @@ def _require_no_artifact(path: Path) -> None:
             made = [key for record in Manifest(Layout(root)).stages.values() for key in record.artifacts]
             own = (Layout(root).config, Layout(root).manifest, Layout(root).metrics)
             if path in own or path.relative_to(root).as_posix() in made:
-                raise ValueError(f"{path} is the run's own; choose another place")
+                raise ValueError(f"{path} is one of the run's own files; choose another path")
 
 
 def names_of_games(texts: Sequence[str]) -> list[str]:
@@ -45,7 +45,7 @@ def names_of_games(texts: Sequence[str]) -> list[str]:
     names = _parts(texts)
     if not all(names):
         given = " ".join(texts)
-        raise ValueError(f"--games takes ALE names with commas between, such as pong,breakout; got {given!r}")
+        raise ValueError(f"--games takes ALE names separated by commas, such as pong,breakout; got {given!r}")
     return names
 
 
@@ -58,7 +58,7 @@ def numbers_of_seeds(texts: Sequence[str]) -> list[int]:
     numbers = _parts(texts)
     if not all(number.isascii() and number.isdecimal() for number in numbers):
         given = " ".join(texts)
-        raise ValueError(f"--seeds takes whole numbers with commas between, such as 0,1,2; got {given!r}")
+        raise ValueError(f"--seeds takes whole numbers separated by commas, such as 0,1,2; got {given!r}")
     return [int(number) for number in numbers]
 
 

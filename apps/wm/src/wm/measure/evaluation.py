@@ -58,7 +58,7 @@ def evaluate_games(
     games: dict[str, Any] = {}
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
-        reporter.say(f"not played, no games of ALE: {', '.join(absent)}")
+        reporter.say(f"not in ALE, so not played: {', '.join(absent)}")
     playable = [game for game in config.games if game not in absent]
     collected = steps_collected(config, layout, last)
     for game in encoded_games(layout, playable, reporter.say):
@@ -166,7 +166,7 @@ def evaluate_run(
     require_parts(layout, "agent", *(["decoder"] if video and opened.index is None else []))
     if not set(config.games) & set(ale_games()):
         raise ValueError(
-            f"{directory} is a run of {', '.join(config.games)}, no game of ALE that could be played; "
+            f"{directory} has no ALE game that could be played (its games: {', '.join(config.games)}); "
             f"{command('wm', 'eval', directory, '--stage', 'worldmodel')} measures its world model"
         )
     films = directory / "videos"

@@ -33,7 +33,7 @@ def measured_table(game: str, result: dict[str, Any]) -> Table:
     episodes = protocol["episodes"]
     steps = "" if collected is None else f", {collected} real steps"
     if choosing:
-        steps += f" and {choosing} to choose by"
+        steps += f" and {choosing} for choosing the round"
     title = (
         f"{game}{steps}: {who}{counted(episodes, 'episode')} of at most "
         f"{protocol['max_frames']} frames, {protocol['name']} (sticky {protocol['sticky']}, "
@@ -88,7 +88,7 @@ def _beginning(began_with: dict[str, Any] | None) -> Iterator[str]:
         played = (
             "unknown" if steps is None else ", ".join(f"{count} of {game}" for game, count in steps.items())
         )
-        yield f"it began with parts of {began_with['run']}; real steps of that run: {played}"
+        yield f"it started from parts of {began_with['run']}; real steps of that run: {played}"
 
 
 def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
@@ -96,13 +96,13 @@ def _notes(score: dict[str, Any], episodes: int) -> Iterator[str]:
     cut, distinct = score.get("cut", 0), score.get("distinct", episodes)
     if cut:
         yield (
-            f"of the agent's {counted(episodes, 'episode')} that limit cut {cut}; whole "
-            "ones may score otherwise, and less where points are lost"
+            f"the frame limit cut off {cut} of the agent's {counted(episodes, 'episode')}; whole ones may "
+            "score differently, and lower where points are lost"
         )
     if distinct < episodes / 2:
         yield (
             f"of the agent's {episodes} episodes only {distinct} are distinct by return and length; the "
-            "interval takes all as independent and is too narrow"
+            "interval treats all as independent, so it is too narrow"
         )
 
 

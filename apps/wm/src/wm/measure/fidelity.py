@@ -83,29 +83,30 @@ def fidelity_run(opened: OpenedRun, options: FidelityOptions, *, json_file: Path
     known = [game for game in config.games if game in ale_games()]
     if not known:
         raise ValueError(
-            f"none of the run's games ({', '.join(config.games)}) is one of ALE's to play afresh; "
+            f"{layout.root} has no ALE game that could be played (its games: {', '.join(config.games)}); "
             f"{command('wm', 'eval', layout.root, '--stage', 'worldmodel')} measures its world model"
         )
     if others := [game for game in config.games if game not in known]:
-        console.print(f"skipped, no games of ALE to play afresh: {', '.join(others)}")
+        console.print(f"not in ALE, so skipped: {', '.join(others)}")
     model = frozen_worldmodel(layout, opened.device)
     most = model.config.max_steps  # the settings may have been changed since it was trained
     context, asked = options.context, options.horizon
     horizon = min(asked, most - context)
     if horizon < 1:
         raise ValueError(
-            f"a context of {context} steps leaves no step to dream in worldmodel.max_steps = {most}; "
+            f"a context of {context} steps leaves no step to dream within worldmodel.max_steps = {most}; "
             "give a shorter --context"
         )
     if horizon < asked:
         console.print(
-            f"horizon {horizon}, not {asked}: context and horizon together fit in the model's {most} steps",
+            f"horizon {horizon}, not {asked}: context and horizon together must fit in the model's {most} "
+            "steps",
         )
     trained = config.windows.length - context
     if horizon > trained:
         console.print(
-            f"from step {max(0, trained) + 1} on, a dream is longer than the windows the model learned from "
-            f"(windows.length = {config.windows.length})",
+            f"from step {max(0, trained) + 1} on, a dream is longer than the windows the model was trained "
+            f"on (windows.length = {config.windows.length})",
         )
     known = encoded_games(layout, known, console.print)
     options = replace(options, horizon=horizon)

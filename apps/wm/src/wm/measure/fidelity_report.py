@@ -18,9 +18,9 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         horizons.append(protocol["horizon"])
     title = (
         f"{game}: {found['windows']} dreams of {protocol['horizon']} steps after {protocol['context']} "
-        "real ones, with the actions really played; dream | copy of the last real step"
+        "real ones, with the actions of real play; dream | copy of the last real step"
     )
-    table = NumbersTable(title, "", *(f"step {horizon}" for horizon in horizons), "better at")
+    table = NumbersTable(title, "", *(f"step {horizon}" for horizon in horizons), "dream better at")
 
     def line(name: str, ours: list[float], copied: list[float], digits: int, sign: int = -1) -> None:
         form = f".{digits}f"
@@ -38,7 +38,7 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
             values = found[name]
             line(f"{name} error", values["error"], values["copy_error"], 3)
             # For rare events, a copy is wrong twice as often as never expecting one.
-            line(f"{name} error | of always {constant}", values["error"], values["constant_error"], 3)
+            line(f"{name} error | predicting {constant}", values["error"], values["constant_error"], 3)
     table.add_section()
     state = {
         name: values
@@ -68,8 +68,8 @@ def stretches(better: list[bool]) -> str:
 def print_foreseen(name: str, event: dict[str, Any], horizon: int, console: Console) -> None:
     """A sentence on rewards of one sign: how many came within the horizon, and what the dreams said."""
     sentence = (
-        f"a reward {name} within {horizon} steps: came in {event['happened']} windows, and in the dreams of "
-        f"{event['recall']:.0%} of these (of all dreams {event['dreamed']:.0%} have one"
+        f"a reward {name} within {horizon} steps: occurred in {event['happened']} windows, and in the dreams "
+        f"of {event['recall']:.0%} of these ({event['dreamed']:.0%} of all dreams have one"
     )
-    precision = f", {event['precision']:.0%} of them rightly" if event["dreamed"] else ""
+    precision = f", {event['precision']:.0%} of them correctly" if event["dreamed"] else ""
     console.print(f"{sentence}{precision})")

@@ -71,7 +71,7 @@ def _mask(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
         effect = moved(tokens, batch.actions)
         # logits[0][t] predicts the next step; logits[l][t] level l of step t, from the coarser ones.
         early = sum(int(effect[n][: middle + (0 < n <= level)].sum()) for n in range(levels))
-        yield Check(f"L{level} changes nothing before it", early == 0, f"{early} earlier predictions moved")
+        yield Check(f"L{level} changes nothing before it", early == 0, f"{early} earlier predictions changed")
         if level < levels - 1:
             seen = bool(effect[level + 1][middle])
             yield Check(f"L{level} is seen by L{level + 1} of its step", seen, f"step {middle}")
@@ -81,7 +81,7 @@ def _mask(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
     actions[:, middle] = (actions[:, middle] + 1) % model.config.num_actions
     effect = moved(batch.tokens, actions)
     early = int(effect[0][:middle].sum()) + sum(int(e[: middle + 1].sum()) for e in effect[1:])
-    yield Check("an action changes nothing before it", early == 0, f"{early} earlier predictions moved")
+    yield Check("an action changes nothing before it", early == 0, f"{early} earlier predictions changed")
     yield Check("an action is seen by the next step", bool(effect[0][middle]), f"step {middle}")
 
 

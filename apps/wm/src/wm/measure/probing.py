@@ -83,13 +83,13 @@ def probe_run(opened: OpenedRun, options: ProbeOptions, *, json_file: Path | Non
     known = [game for game in config.games if game in ale_games() and game in labelled_games()]
     if not known:
         raise ValueError(
-            f"none of the run's games ({', '.join(config.games)}) has annotated RAM to probe for; "
+            f"none of the run's games ({', '.join(config.games)}) has annotated RAM to probe; "
             f"these have: {', '.join(labelled_games())}"
         )
     require_parts(layout, "encoder", "hrvq", *(["worldmodel", "agent"] if options.by_agent else []))
     skipped = [game for game in config.games if game not in known]
     if skipped:
-        console.print(f"skipped, without annotated RAM: {', '.join(skipped)}")
+        console.print(f"no annotated RAM, so skipped: {', '.join(skipped)}")
     known = encoded_games(layout, known, console.print)
     measured = _Probe(opened, options)
     games: dict[str, Any] = {}

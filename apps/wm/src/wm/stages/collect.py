@@ -44,8 +44,8 @@ def run(context: Context) -> Made:
         store = context.layout.frames(game)
         if final_rows(store.episode_ids).sum() < 2:
             raise ValueError(
-                f"one episode of {game} was played in {config.num_steps} steps, and one must validate; raise "
-                "collect.num_envs, or play more steps"
+                f"only one episode of {game} was played in {config.num_steps} steps, but a run needs at "
+                "least 2, one of them for validation; raise collect.num_envs, or play more steps"
             )
         rewards = store.rewards[len(store) - result.num_rows :]
         metrics[game] = {
@@ -70,7 +70,7 @@ def require_sources(config: RunConfig, layout: Layout) -> None:
         elif not directory.is_dir():
             played = ", or have the game played with --set collect.policy=random"
             raise ValueError(
-                f"{directory} holds no recording, and collect.policy is imported; bring one in with "
+                f"{directory} holds no recording, but collect.policy is imported; add one with "
                 f"`wm import`{played if directory.name in games() else ''}"
             )
 
@@ -84,8 +84,8 @@ def _imported(context: Context) -> Made:
         final = final_rows(store.episode_ids)
         if final.sum() < 2:
             raise ValueError(
-                f"{directory} holds 1 episode, and one must validate; import another recording, or delete "
-                "it and import this one again with --episode-ids"
+                f"{directory} holds 1 episode, but a run needs at least 2, one of them for validation; "
+                "import another recording, or delete it and import this one again with --episode-ids"
             )
         lengths = np.diff(np.flatnonzero(final), prepend=-1)
         returns = np.add.reduceat(store.rewards, np.flatnonzero(final) + 1 - lengths, dtype=np.float64)

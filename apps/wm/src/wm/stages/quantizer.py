@@ -99,7 +99,7 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
     followed = 1 - config.hrvq.decay ** (updates * config.quantize.epochs)
     context.reporter.say(
         f"{context.stage}: codes followed the embeddings {followed:.0%} of the way; a lower hrvq.decay or "
-        "more quantize.epochs bring them nearer"
+        "more quantize.epochs would bring them closer"
     )
 
 

@@ -127,9 +127,9 @@ def _overview(atlas: Atlas) -> Iterator[str]:
     seen = ", ".join(
         f"{count:,} frames of {escape(game)}" for game, count in zip(atlas.games, atlas.frames, strict=True)
     )
-    yield f'<h1 id="top">Codes of {escape(atlas.title)}</h1><p>All collected play: {seen}. A frame is a code '
-    yield "of each level: L0 is the coarsest, and every further level says what those before it left out.</p>"
-    heads = ("level", "codes in use", "perplexity", "bits", "stays for another frame")
+    yield f'<h1 id="top">Codes of {escape(atlas.title)}</h1><p>All collected play: {seen}. A frame is one '
+    yield "code per level: L0 is the coarsest, and each further level adds what those before it left out.</p>"
+    heads = ("level", "codes in use", "perplexity", "bits", "same in the next frame")
     yield from _table(
         heads,
         (
@@ -148,10 +148,10 @@ def _overview(atlas: Atlas) -> Iterator[str]:
 def _sharing(atlas: Atlas, sharing: Sharing) -> Iterator[str]:
     most = log2(len(atlas.games))
     yield '<h2 id="games">What the games share</h2>'
-    yield "<p>Used is a share of all codes; shared is one of the codes in use: those that every game has in "
-    yield "more than 1 of 10,000 frames, of those that any has. Information is "
-    yield f"what one token tells about the game it is from: 0 if all use the level alike, at most {most:.2f} "
-    yield "bits; the 95 % interval is a bootstrap over episodes.</p>"
+    yield "<p>Used: the share of all codes. Shared: of the codes that any game has in more than 1 of 10,000 "
+    yield "frames, the share that every game has as often. Information: how much one token tells about which "
+    yield f"game it is from, 0 if all games use the level alike, at most {most:.2f} bits; the 95 % interval "
+    yield "is a bootstrap over episodes.</p>"
     low, high = sharing.information.low, sharing.information.high
     heads = (
         "level",
@@ -199,8 +199,8 @@ def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]], caption: str
 def _level(atlas: Atlas, level: Level) -> Iterator[str]:
     yield f'<h2 id="L{level.index}">L{level.index}</h2>'
     yield f"<p>{len(level.codes)} codes, the most used first; the height of a bar is the share of frames. "
-    yield "Each code: the real frames nearest to it, of different moments; the first of them as the decoder "
-    yield "draws it, level by level; and what the code adds to it (orange brighter, blue darker).</p>"
+    yield "For each code: the real frames nearest to it, from different moments; the first of them as the "
+    yield "decoder draws it, level by level; and what the code adds to it (orange brighter, blue darker).</p>"
     total = sum(atlas.frames)
     yield from _chart(level, total)
     yield '<div class="codes">'

@@ -56,7 +56,7 @@ def film_run(
     total, lasting = float(dream.rewards.sum()), float(dream.continues.prod())
     opened.console.print(
         f"{horizon} dreamed steps of {dreamed.game}: predicted return {total:z.2f}"
-        f"{unit_of_rewards(opened.config)}, probability that the game still goes on {lasting:.2f}\n"
+        f"{unit_of_rewards(opened.config)}, probability that the game has not ended {lasting:.2f}\n"
         f"written to {target}",
     )
 
@@ -126,7 +126,7 @@ def _foot(
         cells += [
             ("predicted reward", f"{reward:+z.2f}", reward_colour(reward)),
             ("so far", f"{total:+z.2f}", INK),
-            ("goes on", f"{lasting:.1%}", BAD if lasting < 0.5 else INK),
+            ("continues", f"{lasting:.1%}", BAD if lasting < 0.5 else INK),
         ]
     for left, (name, value, colour) in zip(columns, cells, strict=False):
         pen.text((left, top), name, FAINT, font(13))

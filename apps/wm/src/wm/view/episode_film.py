@@ -69,8 +69,8 @@ def draw_episode(
     """A picture of the observation at each of the steps, 720 x 432."""
     scored = np.cumsum(film.rewards)
     known, expected = running_scores(film, dream)
-    beside = "   ({:g} won less lost)" if dream.signs else ""
-    heading = "won less lost, as it expects" if dream.signs else "score it expects"
+    beside = "   ({:g} won minus lost)" if dream.signs else ""
+    heading = "predicted: won minus lost" if dream.signs else "predicted score"
     for step, levels in draw_steps(drawer, dream.tokens, game, steps):
         dreamed = step >= dream.context
         canvas = Image.new("RGB", (3 * MARGIN + 2 * SIDE, HEAD + SIDE + FOOT), PAPER)

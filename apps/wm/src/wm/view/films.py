@@ -29,7 +29,9 @@ def require_film(path: Path | None) -> None:
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"--out is {path}; give a name that ends in .gif or .mp4")
     if not videos():
-        raise ValueError(f"--out is {path}, and an mp4 needs PyAV; pip install av, or give a name in .gif")
+        raise ValueError(
+            f"--out is {path}, which needs PyAV; pip install av, or give a name that ends in .gif"
+        )
 
 
 def write_film(path: Path, draw: Draw, steps: range, drawn: Callable[[], object] = lambda: None) -> None:

@@ -24,7 +24,7 @@ SIDE, LINES = 84, 3  # pixels of a frame's side, and lines of text below it
 MOVES = {"w": "UP", "a": "LEFT", "s": "DOWN", "d": "RIGHT", " ": "FIRE"} | {
     way: way.upper() for way in ("up", "down", "left", "right")
 }
-HELP = "arrows move, space fires, tab: agent, r: begin anew, digits: levels, q: quit"
+HELP = "arrows move, space fires, tab: agent, r: restart, digits: levels, q: quit"
 
 
 def play_run(
@@ -48,8 +48,8 @@ def play_run(
     console = opened.console
     if console.no_color or console.color_system is None:
         raise ValueError(
-            "the picture is made of colours and this terminal is asked to show none; unset NO_COLOR, take "
-            "another TERM, or film a dream with `wm dream`"
+            "the picture needs colours, and this terminal is set to show none; unset NO_COLOR, set another "
+            "TERM, or film a dream with `wm dream`"
         )
     dreamed = DreamedGame.load(opened, game, seed=seed)
     session = Session(dreamed, drawer_of(opened, dreamed.game, recorded=recorded), agent_plays=agent)
@@ -136,7 +136,7 @@ class Session:
         text = Text(f"{self.dreamed.game}, step {len(dream.rewards)}, {who}\n", no_wrap=True)
         action = ACTION_NAMES[int(dream.actions[-1])] if len(dream.actions) else "-"
         lasting = float(dream.continues[-1]) if len(dream.continues) else 1.0
-        text.append(f"{action:<14} predicted return {dream.rewards.sum():+z.2f}   goes on ")
+        text.append(f"{action:<14} predicted return {dream.rewards.sum():+z.2f}   continues ")
         text.append(f"{lasting:.0%}\n", "red" if lasting < 0.5 else "")
         return text.append(HELP, "dim")
 

@@ -56,7 +56,7 @@ def require_terminal() -> None:
             "keys cannot be read on this system; use Linux, macOS or WSL, or film a dream with `wm dream`"
         )
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise ValueError("there is no terminal to play in; start it in one, or film a dream with `wm dream`")
+        raise ValueError("there is no terminal to play in; run it in one, or film a dream with `wm dream`")
 
 
 @contextmanager

@@ -177,7 +177,7 @@ class DreamedGame:
         starts = starts[config.validates(known.episode_ids)[starts]]
         if not len(starts):
             raise ValueError(
-                f"{self.game} has no validation episode of {context + 1} steps to dream on from; "
+                f"{self.game} has no validation episode of {context + 1} steps to start a dream from; "
                 "lower dream.context, or collect or import more play"
             )
         rng = np.random.default_rng(derive_seed(self.seed, "watch", self.game))
