@@ -42,7 +42,8 @@ def atlas(
     device, sizes = quantizer.table.device, quantizer.config.codes_per_level
     counts = [torch.zeros(size, dtype=torch.int64, device=device) for size in sizes]
     nearest = [torch.full((size, examples), -1, device=device) for size in sizes]
-    distance = [torch.full((size, examples), torch.inf, dtype=torch.float32, device=device) for size in sizes]
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    held = [(none, none.float(), none) for _ in sizes]  # codes, errors and rows of the examples found so far
     for start, block in VectorSource(vectors, quantizer.config.dim).blocks(batch_size, device):
         tokens = quantizer.encode(block)
         rest = normalize(block) if quantizer.config.distance == "cosine" else block
@@ -50,21 +51,16 @@ def atlas(
         for level, size in enumerate(sizes):
             chosen = tokens[:, level]
             rest = rest - quantizer.codebooks[level][chosen]
-            error = rest.square().sum(1)
             counts[level] += torch.bincount(chosen, minlength=size)
-            # By code, then by error; the first `examples` of each code join those found before.
+            code, error, row = map(
+                torch.cat, zip(held[level], (chosen, rest.square().sum(1), rows), strict=True)
+            )
+            # By code, then by error; the first `examples` of each code are kept.
             order = error.argsort(stable=True)
-            order = order[chosen[order].argsort(stable=True)]
-            by_code = chosen[order]
-            firsts = torch.searchsorted(by_code, torch.arange(size, device=device))
-            place = torch.arange(len(by_code), device=device) - firsts[by_code]
-            kept = place < examples
-            new_distance = torch.full_like(distance[level], torch.inf)
-            new_rows = torch.full_like(nearest[level], -1)
-            new_distance[by_code[kept], place[kept]] = error[order[kept]]
-            new_rows[by_code[kept], place[kept]] = rows[order[kept]]
-            both = torch.cat([distance[level], new_distance], 1)
-            distance[level], best = both.sort(dim=1, stable=True)
-            nearest[level] = torch.cat([nearest[level], new_rows], 1).gather(1, best)[:, :examples]
-            distance[level] = distance[level][:, :examples]
+            order = order[code[order].argsort(stable=True)]
+            firsts = torch.searchsorted(code[order], torch.arange(size, device=device))
+            place = torch.arange(len(order), device=device) - firsts[code[order]]
+            kept = order[place < examples]
+            held[level] = code[kept], error[kept], row[kept]
+            nearest[level][code[kept], place[place < examples]] = row[kept]
     return [LevelAtlas(c.cpu(), n.cpu()) for c, n in zip(counts, nearest, strict=True)]
