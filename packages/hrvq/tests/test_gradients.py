@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hrvq import _nearest, _residuals
+from hrvq import _blocks, _nearest
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -108,7 +108,7 @@ def test_where_a_batch_is_cut_changes_no_loss_and_no_gradient(
     mask, towards = torch.arange(50) % 5 > 0, torch.randn(50, 12)
     results = []
     for rows in (50, 7, 1):
-        monkeypatch.setattr(_residuals, "ROWS_PER_BLOCK", rows)
+        monkeypatch.setattr(_blocks, "ROWS_PER_BLOCK", rows)
         x = vectors(50, 12).requires_grad_()
         out = q(x, mask)
         ((out.quantized * towards).sum() + out.commitment_loss.sum()).backward()

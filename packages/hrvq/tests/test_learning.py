@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hrvq import HRVQ, HRVQConfig, _residuals, perplexity, usage
+from hrvq import HRVQ, HRVQConfig, _blocks, perplexity, usage
 from torch.nn.functional import normalize
 
 
@@ -85,7 +85,7 @@ def test_where_a_batch_is_cut_does_not_matter_to_the_codes(monkeypatch, random_c
     """With positions that do not count, levels that are dropped, and codes that are revived."""
     tables = []
     for rows in (300, 64, 1):
-        monkeypatch.setattr(_residuals, "ROWS_PER_BLOCK", rows)
+        monkeypatch.setattr(_blocks, "ROWS_PER_BLOCK", rows)
         q = HRVQ(HRVQConfig(dim=12, levels=3, codes=32, decay=0.5, revive_below=0.4))
         q.set_codebooks(random_codebooks(12, (32, 32, 32)))
         for step in range(4):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._residuals import blocks
+from hrvq._blocks import blocks
 
 _NO_LENGTH = 1e-6  # a vector this short has no direction
 _TOO_SHORT = 1e-3  # of its code's length: stretched that much, its gradient would grow as much
@@ -127,9 +127,7 @@ def commitment(
         table: (K, D), of which a gradient keeps a copy, because the codes may have moved by the time it is
             computed.
     """
-    if counted is None:
-        counted = torch.ones_like(errors, dtype=torch.bool)
-    used = counted.float()
+    used = torch.ones_like(errors) if counted is None else counted.float()
     shares = used * (weights / x.shape[1] / used.sum(0).clamp_min(1))
     kept = table.clone() if x.requires_grad and torch.is_grad_enabled() else table
     losses: Tensor = _Commitment.apply(x, errors, shares, index, kept)

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrvq._blocks import blocks
 from hrvq._config import HRVQConfig, spherical
 from hrvq._distributed import from_first_rank, join_rows, sum_over_ranks
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
-from hrvq._residuals import blocks, residuals
 from hrvq._statistics import Draw, Level, Statistics, dead_codes, draw, replace, smoothed
 
 _FORGOTTEN = 1e-30  # an average count so small that a ratio to it is inaccurate
@@ -102,8 +102,12 @@ def _in_turn(
 ) -> list[Level]:
     """Each level moved towards what the levels before it leave."""
     batch = [Statistics(len(level.codes), chosen.vectors) for level in levels]
-    for rows, number, residual in residuals(chosen.vectors, chosen.table_rows, chosen.table):
-        batch[number].add(residual, chosen.tokens[rows, number])
+    for rows in blocks(chosen.vectors):
+        residual = chosen.vectors[rows]
+        for number, found in enumerate(batch):
+            if number > 0:
+                residual = residual - F.embedding(chosen.table_rows[rows, number - 1], chosen.table)
+            found.add(residual, chosen.tokens[rows, number])
     if across_ranks:
         sum_over_ranks(*(part for found in batch for part in (found.counts, found.sums)))
     return [

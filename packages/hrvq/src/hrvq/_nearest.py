@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hrvq._blocks import ROWS_PER_BLOCK
 from hrvq._precision import widest
-from hrvq._residuals import ROWS_PER_BLOCK
 
 # On a CPU a block of `ROWS_PER_BLOCK` stays in the cache through all levels; elsewhere this only bounds the
 # memory.
