@@ -9,7 +9,7 @@ the same.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
@@ -67,15 +67,10 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
     envs = [_make_env(game, len(ids), check_protocol(protocol)) for ids in halves]
     legal = legal_actions(game)
     places = np.array([legal.index(action) for action in played_actions(game)])  # position of each of the 18
-    first = {}
-    for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
-        observations, info = env.reset(seed=seeds[ids])
-        nothing = np.zeros(len(ids), dtype=np.int32)
-        first[half] = (observations, nothing, nothing.astype(bool), nothing.astype(bool), info)
+    results = [_results(env, seeds[ids]) for env, ids in zip(envs, halves, strict=True)]
     while True:
-        for half, (env, ids) in enumerate(zip(envs, halves, strict=True)):
-            result = first.pop(half) if half in first else env.recv()
-            observations, rewards, terminated, truncated, info = result
+        for env, ids, received in zip(envs, halves, results, strict=True):
+            observations, rewards, terminated, truncated, info = next(received)
             # The emulator stops before it has drawn an episode's last picture, and returns the previous one,
             # or a mixture of frames that was never on the screen.
             over = terminated | truncated
@@ -93,6 +88,15 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
                 frame_numbers=info["frame_number"],
                 actions=actions,
             )
+
+
+def _results(env: AtariVectorEnv, seeds: NDArray[np.int64]) -> Iterator[tuple[Any, ...]]:
+    """What the environment returns: of a reset first, then of each action sent to it."""
+    observations, info = env.reset(seed=seeds)
+    nothing = np.zeros(len(seeds), dtype=np.int32)
+    yield observations, nothing, nothing.astype(bool), nothing.astype(bool), info
+    while True:
+        yield env.recv()
 
 
 def _make_env(game: str, num_envs: int, protocol: Protocol) -> AtariVectorEnv:
