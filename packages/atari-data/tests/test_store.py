@@ -381,8 +381,9 @@ def test_masks_and_empty_lists_of_rows(breakout: FrameStore):
     assert breakout.frames[[]].shape == (0, 84, 84)
     with pytest.raises(IndexError, match="the mask of rows is"):
         breakout.frames[mask[:3]]
-    with pytest.raises(ValueError, match="max_frames is 0"):
-        breakout.mean_frame(0)
+    for wrong in (0, 2.5):
+        with pytest.raises(ValueError, match=f"max_frames is {wrong}"):
+            breakout.mean_frame(wrong)
 
 
 def test_frames_are_asked_for_by_rows_alone(cut: FrameStore):

@@ -92,7 +92,8 @@ def play_episodes(
     num_ended = 0
     for tick in play(game, policy, seeds=seeds, protocol=protocol):
         twins.follow(tick)
-        _record_moments(record, recorded, twins, current, tick)
+        if record is not None:
+            _record_moments(record, recorded, twins, current, tick)
         playing = current[tick.env_ids] < num_episodes
         envs = tick.env_ids[playing]
         over = tick.over[playing]
@@ -113,14 +114,12 @@ def play_episodes(
 
 
 def _record_moments(
-    record: Callable[[Moment], None] | None,
+    record: Callable[[Moment], None],
     recorded: set[int],
     twins: Twins,
     current: NDArray[np.int64],
     tick: Tick,
 ) -> None:
-    if record is None:
-        return
     for i, env in enumerate(tick.env_ids.tolist()):
         if int(current[env]) in recorded:
             record(

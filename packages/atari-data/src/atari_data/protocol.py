@@ -33,8 +33,8 @@ class Protocol:
     fire_reset: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("noop_max", "frameskip", "max_frames"):
-            value = whole(name, getattr(self, name))
+        for name, least in (("noop_max", 0), ("frameskip", 1), ("max_frames", 1)):
+            value = whole(name, getattr(self, name), least=least)
             if value > _LARGEST:
                 raise ValueError(f"{name} is {value}; the emulator counts to {_LARGEST}")
             object.__setattr__(self, name, value)
@@ -48,10 +48,6 @@ class Protocol:
         object.__setattr__(self, "sticky", float(self.sticky))
         if not 0.0 <= self.sticky < 1.0:
             raise ValueError(f"sticky is {self.sticky}; give a probability in [0, 1)")
-        if self.noop_max < 0:
-            raise ValueError(f"noop_max is {self.noop_max}; give 0 (no no-ops) or more")
-        if self.frameskip < 1:
-            raise ValueError(f"frameskip is {self.frameskip}; give 1 or more")
         if self.max_frames < self.frameskip:
             raise ValueError(
                 f"max_frames is {self.max_frames}, less than frameskip {self.frameskip}; "

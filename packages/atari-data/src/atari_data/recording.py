@@ -18,7 +18,7 @@ from atari_data.rounds import new_round
 from atari_data.shards import FRAMES, ShardWriter
 from atari_data.store import FrameStore
 from atari_data.video import read_frames, to_frame
-from atari_data.windows import final_rows
+from atari_data.windows import final_rows, first_rows
 
 _BLOCK = 256
 _T = TypeVar("_T")
@@ -154,11 +154,11 @@ def _columns(
     with np.errstate(over="ignore"):
         if not np.isfinite(columns["rewards"].astype(np.float32)).all():
             raise ValueError("rewards are too large for float32; give smaller numbers")
+    before_final = np.append(final[1:], False)
     for name in ("terminated", "truncated"):
         if not np.isin(columns[name], (0, 1)).all():
             raise ValueError(f"{name} holds numbers other than 0 and 1; give a flag for each action")
         flags = columns[name] != 0
-        before_final = np.append(final[1:], False)
         if (inside := flags & ~before_final).any():
             raise ValueError(
                 f"{name}[{int(np.argmax(inside))}] is set inside an episode; "
@@ -167,7 +167,7 @@ def _columns(
         columns[name] = flags
     if (columns["terminated"] & columns["truncated"]).any():
         raise ValueError("an episode is both terminated and truncated; set only one")
-    columns["truncated"] |= np.append(final[1:], False) & ~columns["terminated"]
+    columns["truncated"] |= before_final & ~columns["terminated"]
     columns["lives"] = np.zeros(num_frames) if lives is None else _integers(lives, "lives", num_frames)
     if not 0 <= columns["lives"].min() <= columns["lives"].max() <= 255:
         raise ValueError("lives go below 0 or above 255; give the number of lives left")
@@ -176,7 +176,7 @@ def _columns(
 
 def _episodes(ids: NDArray[Any]) -> NDArray[np.int32]:
     """Episode ids as 0, 1, 2, ...; each must be one run of rows."""
-    first = np.append(True, ids[1:] != ids[:-1])
+    first = first_rows(ids)
     if len(np.unique(ids)) != first.sum():
         raise ValueError(
             "episode_ids returns to an earlier episode; put the frames of an episode side by side"

@@ -85,24 +85,24 @@ def new_round(
 
 
 def _next_place(directory: Path, game: str, protocol: Protocol | None, ram: bool, keep: int | None) -> Place:
-    staging = directory / STAGING
-    config = {"game": game, "protocol": None if protocol is None else asdict(protocol)}
-    if keep == 0 or (keep is None and not _whole_rounds(directory)):
-        return Place(round=0, first_shard=0, first_episode=0, config={**config, "round": 0}, staging=staging)
-    store = FrameStore.open(directory, rounds=keep)
-    for what, found, given in (
-        ("game", store.game, game),
-        ("protocol", store.protocol, protocol),
-        ("RAM column", store.ram is not None, ram),
-    ):
-        if found != given:
-            raise ValueError(f"{directory} has {what} {found}, not {given}; use another directory")
+    number = first_shard = first_episode = 0
+    if keep != 0 and (keep is not None or _whole_rounds(directory)):
+        store = FrameStore.open(directory, rounds=keep)
+        for what, found, given in (
+            ("game", store.game, game),
+            ("protocol", store.protocol, protocol),
+            ("RAM column", store.ram is not None, ram),
+        ):
+            if found != given:
+                raise ValueError(f"{directory} has {what} {found}, not {given}; use another directory")
+        number, first_shard = len(store.rounds), store.num_shards
+        first_episode = int(store.episode_ids.max()) + 1
     return Place(
-        round=len(store.rounds),
-        first_shard=store.num_shards,
-        first_episode=int(store.episode_ids.max()) + 1,
-        config={**config, "round": len(store.rounds)},
-        staging=staging,
+        round=number,
+        first_shard=first_shard,
+        first_episode=first_episode,
+        config={"game": game, "protocol": None if protocol is None else asdict(protocol), "round": number},
+        staging=directory / STAGING,
     )
 
 

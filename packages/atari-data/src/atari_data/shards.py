@@ -58,7 +58,7 @@ class ShardWriter:
         total, done = len(rows[FRAMES]), 0
         while done < total:
             if self._rows == SHARD_ROWS:
-                self._end_file(end=False)
+                self.close(end=False)
                 self._start_file()
             take = slice(done, done + min(total - done, SHARD_ROWS - self._rows))
             self._file.write(np.ascontiguousarray(rows[FRAMES][take]).data)
@@ -68,8 +68,18 @@ class ShardWriter:
             done = take.stop
 
     def close(self, *, end: bool) -> None:
-        """End the last file; ``end`` marks it as the one that completes a round."""
-        self._end_file(end=end)
+        """End the current file; ``end`` marks it as the one that completes a round."""
+        tensors: dict[str, tuple[type | np.dtype[Any], tuple[int, ...]]] = {
+            FRAMES: (np.uint8, (self._rows, *FRAME_SHAPE))
+        }
+        for name in self._names:
+            dtype, row = COLUMNS[name]
+            tensors[name] = (dtype, (self._rows, *row))
+            for block in self._columns[name]:
+                self._file.write(np.ascontiguousarray(block).data)
+        self._file.seek(0)
+        self._file.write(encode_header(tensors, kind=KIND, config={**self._config, "end": end}))
+        self._file.close()
 
     def discard(self) -> None:
         """Close the file after a failure; harmless after :meth:`close`."""
@@ -85,19 +95,6 @@ class ShardWriter:
         self._file.write(bytes(HEADER_BYTES))
         self._rows = 0
         self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in self._names}
-
-    def _end_file(self, *, end: bool) -> None:
-        tensors: dict[str, tuple[type | np.dtype[Any], tuple[int, ...]]] = {
-            FRAMES: (np.uint8, (self._rows, *FRAME_SHAPE))
-        }
-        for name in self._names:
-            dtype, row = COLUMNS[name]
-            tensors[name] = (dtype, (self._rows, *row))
-            for block in self._columns[name]:
-                self._file.write(np.ascontiguousarray(block).data)
-        self._file.seek(0)
-        self._file.write(encode_header(tensors, kind=KIND, config={**self._config, "end": end}))
-        self._file.close()
 
 
 def read_shard(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -290,9 +290,7 @@ class FrameStore:
 
     def mean_frame(self, max_frames: int = 10_000) -> NDArray[np.float32]:
         """Mean of at most ``max_frames`` frames spread evenly over the store, float32 [84, 84]."""
-        if max_frames < 1:
-            raise ValueError(f"max_frames is {max_frames}; give 1 or more")
-        rows = np.arange(0, len(self), -(-len(self) // max_frames))
+        rows = np.arange(0, len(self), -(-len(self) // whole("max_frames", max_frames, least=1)))
         total = np.zeros(self.frames.shape[1:], dtype=np.uint64)
         for block in np.array_split(rows, -(-len(rows) // 256)):
             total += self.frames[block].sum(axis=0, dtype=np.uint64)
