@@ -117,7 +117,7 @@ class Actor(nn.Module):
         Args:
             tables: L tensors (K_l, D_l) whose chosen rows, side by side, are the features or their beginning.
         """
-        return CodePolicy(self.mlp.on_codes(tables))
+        return CodePolicy(MLPOnCodes(self.mlp, tables))
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,10 +144,6 @@ class MLP(nn.Module):
         output: Tensor = self.output(self.hidden(self.norm(features)))
         return output
 
-    def on_codes(self, tables: Sequence[Tensor]) -> "MLPOnCodes":
-        """This network as a function of tokens, with its present weights."""
-        return MLPOnCodes(self, tables)
-
 
 class MLPOnCodes:
     """An MLP as a function of tokens, with its weights at the time this was made.
