@@ -13,6 +13,16 @@ from .trajectories import TokenTrajectories
 
 Split = Literal["train", "validation", "all"]
 
+_DTYPES = {
+    "tokens": torch.int64,
+    "actions": torch.int64,
+    "rewards": torch.float32,
+    "terminated": torch.bool,
+    "truncated": torch.bool,
+    "final": torch.bool,
+    "lives": torch.int64,
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenBatch:
@@ -138,8 +148,9 @@ class TokenSampler:
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
-        self._trajectories = [trajectories[game] for game in self.games]
-        self._final = [t.final for t in self._trajectories]
+        # Once for all batches: `final` is made from the ids of all rows.
+        self._columns = [{name: getattr(t, name) for name in _DTYPES} for t in trajectories.values()]
+        self._episode_ids = [t.episode_ids for t in trajectories.values()]
         self._starts = []
         for game, t in trajectories.items():
             starts = window_starts(t.episode_ids, length)
@@ -222,9 +233,9 @@ class TokenSampler:
         if stride < 1:
             raise ValueError(f"stride is {stride}; give 1 or more rows")
         chosen = []
-        for trajectories, all_starts, old in zip(self._trajectories, self._starts, self._old, strict=True):
+        for episode_ids, all_starts, old in zip(self._episode_ids, self._starts, self._old, strict=True):
             starts = all_starts[old:] if newest_only else all_starts
-            ids = trajectories.episode_ids[starts]
+            ids = episode_ids[starts]
             fresh = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
             offsets = np.arange(len(starts)) - np.repeat(fresh, np.diff(fresh, append=len(starts)))
             chosen.append(starts[offsets % stride == 0])
@@ -241,30 +252,20 @@ class TokenSampler:
             ValueError: a window is not inside one episode.
         """
         rows = starts[:, None] + np.arange(self.length)
-
-        def column(name: str, dtype: torch.dtype) -> Tensor:
-            sources = [getattr(t, name) for t in self._trajectories] if name != "final" else self._final
+        windows = [(game, games == game) for game in np.unique(games)]
+        batch = {}
+        for name, dtype in _DTYPES.items():
+            sources = [columns[name] for columns in self._columns]
             out = np.empty((*rows.shape, *sources[0].shape[1:]), sources[0].dtype)
-            for game in np.unique(games):
-                out[games == game] = sources[game][rows[games == game]]
-            return torch.from_numpy(out).to(dtype)
-
-        final = column("final", torch.bool)
-        if bool(final[:, :-1].any()) or (rows[:, :1] < 0).any():
+            for game, here in windows:
+                out[here] = sources[game][rows[here]]
+            batch[name] = torch.from_numpy(out).to(dtype)
+        if bool(batch["final"][:, :-1].any()) or (rows[:, :1] < 0).any():
             raise ValueError(
                 f"a window of {self.length} steps leaves its episode; take starts from "
                 "window_starts(episode_ids, length)"
             )
-        return TokenBatch(
-            tokens=column("tokens", torch.int64),
-            actions=column("actions", torch.int64),
-            rewards=column("rewards", torch.float32),
-            terminated=column("terminated", torch.bool),
-            truncated=column("truncated", torch.bool),
-            final=final,
-            lives=column("lives", torch.int64),
-            game_index=torch.from_numpy(games.astype(np.int64)),
-        )
+        return TokenBatch(**batch, game_index=torch.from_numpy(games.astype(np.int64)))
 
 
 def window_starts(episode_ids: np.ndarray, length: int) -> np.ndarray:
