@@ -234,15 +234,7 @@ class ContrastiveObjective(nn.Module):
             metrics["inverse_dynamics"] = inverse.detach()
             metrics["inverse_accuracy"] = (logits.argmax(-1) == actions).float().mean()
         if self.config.layout_weight > 0:
-            target = self._layouts(batch.frames)
-            if self.config.layout_bands and self.config.layout_lag:
-                # As whitening does: what differs between the moments counts as much as what they share.
-                now, before = target.chunk(2, -1)
-                target = torch.cat([now + before, now - before], -1)
-            target = self.whiten(target)
-            if self.config.layout_bands:
-                target = target * self.loudness
-            error = F.smooth_l1_loss(self.layout(z).float(), target)
+            error = F.smooth_l1_loss(self.layout(z).float(), self._layout_target(batch.frames))
             loss = loss + self.config.layout_weight * error
             metrics["layout"] = error.detach()
         if self.config.picture_weight > 0:
@@ -258,6 +250,17 @@ class ContrastiveObjective(nn.Module):
             metrics["reward"] = balanced.detach()
         metrics["loss"] = loss.detach()
         return loss, metrics
+
+    def _layout_target(self, frames: Tensor) -> Tensor:
+        """What the layout's head is asked for, in units of its deviation, (S, T, F)."""
+        found = self._layouts(frames)
+        if not self.config.layout_bands:
+            return self.whiten(found)
+        if self.config.layout_lag:
+            # As whitening does: what differs between the moments counts as much as what they share.
+            now, before = found.chunk(2, -1)
+            found = torch.cat([now + before, now - before], -1)
+        return self.whiten(found) * self.loudness
 
     def _layouts(self, frames: Tensor) -> Tensor:
         """The layout of every newest frame, followed by that of the frame ``layout_lag`` before, if any."""
