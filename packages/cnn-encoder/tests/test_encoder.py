@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -83,6 +84,10 @@ def test_stack_frames_is_a_view_of_every_four_consecutive_frames():
         assert torch.equal(stacks[:, t], clip[:, t : t + 4])
     assert stacks.data_ptr() == clip.data_ptr()
     assert torch.equal(stack_frames(clip.numpy()), stacks)
+    backwards = clip.flip(1).numpy()[:, ::-1]
+    backwards.flags.writeable = False
+    with warnings.catch_warnings(action="error"):
+        assert torch.equal(stack_frames(backwards), stacks)
 
 
 @pytest.mark.parametrize("own", [None, (84, 84), (2, 84, 84)])

@@ -1,6 +1,5 @@
 """Embedding many frames: in reduced precision where the hardware supports it, and straight to a file."""
 
-import copy
 import json
 import operator
 import os
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ._artifact import METADATA_KEY, load_artifact, metadata_entry
-from .encoder import FRAME_SIZE, STACK, Encoder
+from .encoder import FRAME_SIZE, STACK, as_tensor
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -63,9 +62,8 @@ def embed_batches(
 
     Args:
         encoder: an `Encoder`, or a module of your own called as ``encoder(stacks, background)``, with uint8
-            (B, 4, 84, 84) and the background given here -> (B, D). It runs where its weights are. An
-            `Encoder` is copied in the requested precision; other modules keep their weights and run under
-            autocast, in evaluation mode.
+            (B, 4, 84, 84) and the background given here -> (B, D). It runs where its weights are, in
+            evaluation mode, and keeps them: a lower precision is that of autocast.
         batches: uint8 (B, 4, 84, 84) each, such as ``(store.stacks(rows) for rows in ...)``.
         background: float32 (84, 84) or None.
         precision: of the arithmetic; see `resolve_precision`.
@@ -78,26 +76,19 @@ def embed_batches(
     """
     weight = next(encoder.parameters(), torch.empty(0))  # a module without weights runs on the CPU
     device, dtype = weight.device, resolve_precision(precision, weight.device)
-    ours = isinstance(encoder, Encoder)  # another module's own casts may not fit cast weights
-    network = copy.deepcopy(encoder).to(dtype) if ours and weight.dtype != dtype else encoder
-    lowered = not ours and dtype != torch.float32
     if background is not None:
-        background = torch.as_tensor(background).to(device)
+        background = as_tensor(background).to(device)
         if background.shape != (FRAME_SIZE, FRAME_SIZE):
             raise ValueError(f"background has shape {tuple(background.shape)}; expected (84, 84)")
     for batch in batches:
-        if isinstance(batch, np.ndarray):  # PyTorch takes no negative strides, warns about read-only arrays
-            batch = np.require(batch, requirements=("C", "W"))
-        stacks = torch.as_tensor(batch)
+        stacks = as_tensor(batch)
         if stacks.dtype != torch.uint8 or stacks.shape[1:] != (STACK, FRAME_SIZE, FRAME_SIZE):
             raise ValueError(
                 f"a batch is {stacks.dtype} {tuple(stacks.shape)}; expected uint8 (B, 4, 84, 84)"
             )
-        with (
-            torch.autocast(device.type, dtype, enabled=lowered),  # only `precision` decides the arithmetic
-            _evaluating(network),
-        ):
-            embedded = network(stacks.to(device, non_blocking=True), background)
+        # Only `precision` decides the arithmetic, not an autocast around this.
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _evaluating(encoder):
+            embedded = encoder(stacks.to(device, non_blocking=True), background)
         yield embedded.float()
 
 
@@ -156,7 +147,7 @@ def write_embeddings(
     width, rows = None, 0
     try:
         with open(partial, "wb") as file:
-            for batch in map(torch.as_tensor, batches):
+            for batch in map(as_tensor, batches):
                 if batch.ndim != 2 or batch.shape[1] < 1 or width not in (None, batch.shape[1]):
                     raise ValueError(f"a batch has shape {tuple(batch.shape)}; expected (B, {width or 'D'})")
                 if width is None:

@@ -129,10 +129,19 @@ def center_frames(frames: Tensor, background: Tensor | None, dtype: torch.dtype)
     return x * (1 / 255)
 
 
+def as_tensor(frames: Tensor | np.ndarray) -> Tensor:
+    """The same as a tensor, without a copy unless PyTorch needs one.
+
+    It takes no negative strides, and warns about read-only arrays, such as those of mapped files.
+    """
+    if isinstance(frames, Tensor):  # as torch.as_tensor would not leave it, if the default device is another
+        return frames
+    return torch.from_numpy(np.require(frames, requirements=("C", "W")))
+
+
 def stack_frames(clip: Tensor | np.ndarray) -> Tensor:
     """All stacks of four in clips of consecutive frames, as a view: (B, 3+T, 84, 84) -> (B, T, 4, 84, 84)."""
-    if isinstance(clip, np.ndarray):
-        clip = torch.from_numpy(clip)
+    clip = as_tensor(clip)
     if clip.ndim != 4 or clip.shape[1] < STACK or clip.shape[2:] != (FRAME_SIZE, FRAME_SIZE):
         raise ValueError(f"clip has shape {tuple(clip.shape)}; expected (B, 3+T, 84, 84) with T >= 1")
     return clip.unfold(1, STACK, 1).movedim(-1, 2)
@@ -152,10 +161,7 @@ def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
         raise ValueError("there are no frames; expected uint8 (N, 84, 84) with N >= 1")
     total = torch.zeros(FRAME_SIZE, FRAME_SIZE, dtype=torch.float64, device="cpu")
     for start in range(0, len(frames), chunk):
-        part = frames[start : start + chunk]
-        if not isinstance(part, Tensor):
-            # A copy: PyTorch warns about read-only arrays, such as those of mapped files.
-            part = torch.from_numpy(np.array(part))
+        part = as_tensor(frames[start : start + chunk])
         if part.dtype != torch.uint8 or part.shape[1:] != (FRAME_SIZE, FRAME_SIZE):
             raise ValueError(
                 f"frames are {part.dtype} {(len(frames), *part.shape[1:])}; expected uint8 (N, 84, 84)"
