@@ -31,9 +31,9 @@ def refused(result, *parts):
     [
         (["--games", "pnog"], ["pnog", "pong"]),
         (["--games", "MsPacman"], ["ms_pacman"]),
-        (["--games", "pong,pong"], ["twice"]),
+        (["--games", "pong,pong"], ["games repeats a name: pong, pong; give each once"]),
         (["--games", ""], ["--games takes ALE names separated by commas", "got ''"]),
-        (["--games", "pong", "--games", "pong"], ["twice"]),
+        (["--games", "pong", "--games", "pong"], ["games repeats a name: pong, pong; give each once"]),
         (["--games", "pong,"], ["--games takes ALE names separated by commas", "got 'pong,'"]),
         (["wroldmodel"], ["unknown stage 'wroldmodel'", "worldmodel"]),
         (["seed=1"], ["unknown stage 'seed=1'", "did you mean `--set seed=1`?"]),
