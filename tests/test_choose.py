@@ -94,6 +94,17 @@ def test_a_choice_made_again_is_of_what_all_candidates_are_made_of(first, tmp_pa
     assert {"agent.safetensors", "rounds/00/agent.safetensors"} <= set(after)
 
 
+def test_a_run_that_starts_from_a_chosen_agent_counts_all_that_led_to_it(first, tmp_path):
+    done = wm("train", "start", "--from", first, "--run", tmp_path / "run", "--device", "cpu")
+    assert done.code == 0, done.output
+    there, here = (
+        json.loads((run / "manifest.json").read_text())["stages"] for run in (first, tmp_path / "run")
+    )
+    choosing = json.loads((first / "choice.json").read_text())["agent_steps"]["pong"]
+    collected = sum(there[name]["metrics"]["pong"]["steps"] for name in ("collect-0", "collect"))
+    assert here["start"]["metrics"]["steps"] == {"pong": collected + choosing}
+
+
 def test_no_command_reads_the_round_that_was_not_chosen(first, tmp_path):
     copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
     for name in ("encoder", "hrvq", "worldmodel", "agent"):

@@ -164,6 +164,14 @@ def test_the_run_it_began_with_is_known_by_its_place_and_not_by_its_name(run, tm
     assert "other holds no run" in " ".join(refused.output.split())
 
 
+def test_real_steps_of_the_runs_before_the_other_one_count_too(run, begun, tmp_path):
+    done = wm("train", "start", "--from", begun, "--run", tmp_path / "run", "--games", "breakout", *ON)
+    assert done.code == 0, done.output
+    played = {"pong": stages(run)["collect"]["metrics"]["pong"]["steps"]}
+    played["breakout"] = stages(begun)["collect"]["metrics"]["breakout"]["steps"]
+    assert stages(tmp_path / "run")["start"]["metrics"]["steps"] == played
+
+
 def test_a_run_begun_with_that_has_moved_costs_nothing(run, begun, tmp_path):
     copy, moved = (tmp_path / name for name in ("copy", "moved"))
     shutil.copytree(begun, copy, copy_function=shutil.copy2)

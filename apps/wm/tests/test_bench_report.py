@@ -16,10 +16,10 @@ PROTOCOL = {
 }  # fmt: skip
 
 
-def printed(width: int, cut: int = 0) -> str:
+def printed(width: int, cut: int = 0, began_with: dict[str, object] | None = None) -> str:
     score = {
         "agent": {"mean": -12.25, "cut": cut}, "random": {"mean": 1.0}, "agent_steps_collected": 900,
-        "agent_steps_choosing": 0, "protocol": PROTOCOL,
+        "agent_steps_choosing": 0, "protocol": PROTOCOL | {"began_with": began_with},
     }  # fmt: skip
     options = BenchOptions(games=GAMES, seeds=(0, 1), preset="tiny", out=Path("bench"))
     result = summarise(options, {game: {0: score, 1: score} for game in GAMES})
@@ -43,3 +43,11 @@ def test_episodes_that_the_limit_cut_are_told_by_game():
     assert "cut" not in printed(200)
     told = "episodes cut off by the frame limit: 4 of pong, 4 of ms_pacman"
     assert told in " ".join(printed(200, cut=2).split())
+
+
+def test_runs_that_start_from_another_say_that_its_steps_are_not_counted():
+    assert "started from" not in printed(200)
+    told = "runs started from parts of runs/other, whose real steps are not counted here"
+    begun = printed(200, began_with={"run": "runs/other", "steps": {"pong": 1500}})
+    assert told in " ".join(begun.split())
+    assert "cut off" not in begun

@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from wm.cli import app
 from wm.config import build_config
 from wm.preset import PRESETS, read_preset
-from wm.setting_docs import all_settings, field_docs, find_settings, sections
-from wm.settings import flatten, unstructure
+from wm.setting_docs import all_settings, field_docs, find_settings, follow_from, sections
+from wm.settings import flatten, parse_override, unstructure
 
 
 def test_every_setting_of_a_run_says_what_it_means():
@@ -64,10 +64,27 @@ def test_settings_are_found_by_section_by_name_and_by_a_part_of_it():
     assert [s.name for s in find_settings("seed")] == ["seed"]
     assert [s.name for s in find_settings("train.agent.clip")] == ["train.agent.clip"]
     assert [s.name for s in find_settings("layout_b")] == ["contrastive.layout_bands"]
+    assert [s.name for s in find_settings("agent.steps")] == ["train.agent.steps"]
     with pytest.raises(ValueError, match="no section or setting 'worldmodell'; did you mean worldmodel"):
         find_settings("worldmodell")
     with pytest.raises(ValueError, match="no section or setting '§'; `wm settings` lists the sections"):
         find_settings("§")
+
+
+def test_sizes_that_cannot_be_chosen_say_what_they_follow_from():
+    given = unstructure(build_config(read_preset("tiny")))
+    follows = follow_from(given)
+    assert follows["hrvq.dim"] == "encoder.embedding_dim"
+    assert follows["actor.num_actions"] == "ALE's full set of 18 actions"
+    assert follows.keys() < flatten(given).keys()
+    shown = CliRunner().invoke(app, ["settings", "hrvq.dim"], env={"COLUMNS": "160"})
+    assert "(Follows from encoder.embedding_dim.)" in shown.output
+
+
+def test_a_list_is_shown_as_set_takes_it():
+    shown = CliRunner().invoke(app, ["settings", "train.worldmodel.betas"], env={"COLUMNS": "160"})
+    assert " [0.9, 0.95] " in shown.output
+    assert parse_override("train.worldmodel.betas=[0.9, 0.95]")["train"]["worldmodel"]["betas"] == [0.9, 0.95]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -81,5 +98,5 @@ def test_the_command_shows_a_presets_values(preset):
 def test_the_command_lists_the_sections():
     shown = CliRunner().invoke(app, ["settings"])
     assert shown.exit_code == 0, shown.output
-    for section in ("train.worldmodel", "rounds", "hrvq"):
+    for section in ("games", "seed", "train.worldmodel", "rounds", "hrvq"):
         assert f" {section} " in shown.output

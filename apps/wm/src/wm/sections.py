@@ -150,9 +150,9 @@ class ChooseConfig:
     Args:
         rounds: number of rounds, counted back from the last, whose agents play so that the best one is
             chosen and evaluated (at most all rounds); 1 takes the last agent without any such play.
-        episodes: whole games that each of them plays, at ``evaluate.temperature``, from seeds that neither
-            training nor evaluation uses. They are real play in addition to ``collect.num_steps``, and are
-            counted as such.
+        episodes: whole games that each of them plays, at ``evaluate.temperature`` and ``evaluate.epsilon``,
+            from seeds that neither training nor evaluation uses. They are real play in addition to
+            ``collect.num_steps``, and are counted as such.
         max_frames: emulated frames after which a game is cut off.
     """
 
@@ -291,7 +291,8 @@ class RoundsConfig:
     ``collect.policy``; the later rounds share the rest equally and play with the agent.
 
     Args:
-        count: rounds of collecting and training; 1 means no loop, and no other setting here matters.
+        count: rounds of collecting and training; 1 means no loop; of the settings below only
+            temperature and epsilon then matter, to `wm probe --by-agent`.
         first_steps: agent steps of round 0, per game.
         temperature: of the agent's action sampling when it collects; 0 is greedy.
         epsilon: share of its actions replaced by random ones, so that it sees what it would not seek out.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from typing import Any, get_type_hints
 
-from wm.config import RunConfig
+from wm.config import RunConfig, derived_sizes
 
 _ARGUMENT = re.compile(r"(\w+(?:, \w+)*): (.*)")
 
@@ -53,12 +53,19 @@ def find_settings(asked: str) -> list[Setting]:
     """
     settings = all_settings()
     found = [s for s in settings if s.name == asked or s.name.startswith(f"{asked}.")]
-    found = found or [s for s in settings if asked in s.name.rpartition(".")[2]]
+    found = found or [s for s in settings if asked in s.name]
     if not found:
         near = difflib.get_close_matches(asked, [*sections(), *(s.name for s in settings)], n=3)
         advice = f"did you mean {' or '.join(near)}?" if near else "`wm settings` lists the sections"
         raise ValueError(f"there is no section or setting {asked!r}; {advice}")
     return found
+
+
+def follow_from(given: dict[str, Any]) -> dict[str, str]:
+    """What the settings that cannot be chosen follow from, by their names."""
+    follows = {f"{section}.{key}": source for section, key, source, _ in derived_sizes(given)}
+    fixed = (f"{section}.num_actions" for section in ("worldmodel", "actor", "predictor"))
+    return follows | dict.fromkeys(fixed, "ALE's full set of 18 actions")
 
 
 def field_docs(section: type) -> dict[str, str]:

@@ -21,7 +21,7 @@ class CriticConfig:
     Attributes:
         feature_dim: width F of the features.
         hidden: widths of the hidden layers.
-        feature_blocks: as in ``ActorConfig``.
+        feature_blocks: widths of feature blocks to scale to unit root mean square; empty for none.
         head: "two_hot", a categorical over symexp-spaced bins; "normal", a Gaussian with learned mean and
             deviation; "mse", a Gaussian of unit variance, whose loss is half the squared error.
         num_bins: bins of the two-hot head, odd.

@@ -26,10 +26,11 @@ class PredictorConfig:
         feature_dim: width F of the features.
         num_actions: number of actions A.
         hidden: widths of the hidden layers, at least one.
-        feature_blocks: as in ``ActorConfig``.
+        feature_blocks: widths of feature blocks to scale to unit root mean square; empty for none.
         reward_head: "sign", three classes -1, 0, 1 (for rewards the learner clips); "two_hot", a categorical
             over symexp-spaced bins (when the size of a reward matters).
-        num_bins, limit: bins of the two-hot head and its largest reward in symlog units.
+        num_bins: bins of the two-hot head, odd.
+        limit: largest reward of the two-hot head in symlog units.
         class_balance: from 0 (every transition weighs the same) to 1 (every class does: negative, zero and
             positive reward; end and continuation). Transitions of a class of frequency f are weighted in
             proportion to f ** -class_balance; for a two-hot head negative and positive rewards are one class.

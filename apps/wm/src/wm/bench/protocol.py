@@ -162,7 +162,7 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
             f"{len(failed)} of {total} runs failed; the same command resumes them: {', '.join(failed)}"
         )
     result = summarise(options, runs)
-    print_bench(result, console)
+    # Results are written before the table is printed, of which a reader such as `head` may not take all.
     # One of several commands that each run a part of the pairs must not overwrite the whole result.
     if total > 1:
         if others := runs_beside(options, options.out / RESULT):
@@ -170,6 +170,7 @@ def bench(options: BenchOptions, *, json_file: Path | None, device_name: str, co
         else:
             write_result(options.out / RESULT, result, console)
     write_result(json_file, result, console)
+    print_bench(result, console)
 
 
 def _require_place(options: BenchOptions) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from wm.console import NumbersTable
+from wm.console import NumbersTable, counted
 from wm.measure.evaluation_report import print_sources
 
 TITLES = {"mean": "mean", "median": "median", "iqm": "IQM"}
@@ -27,7 +27,7 @@ def print_bench(result: dict[str, Any], console: Console) -> None:
 def _ours(result: dict[str, Any]) -> Table:
     protocol = result["protocol"]
     title = (
-        f"mean over {len(protocol['seeds'])} seeds of {protocol['episodes']} episodes of at most "
+        f"mean over {counted(len(protocol['seeds']), 'seed')} of {protocol['episodes']} episodes of at most "
         f"{protocol['max_frames']} frames; "
         f"{protocol['preset']}, {protocol['name']}, temperature {protocol['temperature']}, "
         f"epsilon {protocol['epsilon']}; {_steps(result)} real agent steps"
@@ -43,10 +43,11 @@ def _ours(result: dict[str, Any]) -> Table:
             "" if human is None else f"{human:.1f}",
         )
     cut = [f"{sum(of_game)} of {game}" for game, of_game in result["cut"].items() if sum(of_game)]
-    if cut:
-        table.caption = (
-            f"episodes cut off by the frame limit: {', '.join(cut)}; whole ones may score differently"
-        )
+    remarks = [f"episodes cut off by the frame limit: {', '.join(cut)}; whole ones may score differently"]
+    begun = protocol.get("began_with")
+    if begun is not None:
+        remarks.append(f"runs started from parts of {begun['run']}, whose real steps are not counted here")
+    table.caption = "\n".join(remarks if cut else remarks[1:])
     return table
 
 

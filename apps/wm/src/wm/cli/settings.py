@@ -17,30 +17,31 @@ def settings(
     ] = None,
     preset: Annotated[str, typer.Option(help="Show the values of this preset or TOML file.")] = "tiny",
 ) -> None:
-    """List the settings that --set takes, with their values in a preset and their meaning."""
+    """List the settings of a run, with their values in a preset and their meaning."""
+    import json
+
     from wm.config import build_config
     from wm.preset import preset_file, read_preset
-    from wm.setting_docs import all_settings, find_settings, sections
+    from wm.setting_docs import all_settings, find_settings, follow_from, sections
     from wm.settings import flatten, unstructure
 
     console = make_console()
-    values = flatten(unstructure(build_config(read_preset(preset), file=preset_file(preset))))
+    given = unstructure(build_config(read_preset(preset), file=preset_file(preset)))
     if name is None:
         table = text_table("section", "settings", "what it is")
+        for setting in all_settings():
+            if "." not in setting.name:
+                table.add_row(setting.name, "", setting.text)
         for section, text in sections().items():
             inside = [s for s in all_settings() if s.name.rpartition(".")[0] == section]
             table.add_row(section, str(len(inside)), text)
         console.print(table)
         console.print("`wm settings SECTION` shows what each of them means")
         return
+    values, follows = flatten(given), follow_from(given)
     table = text_table("setting", preset, "meaning")
     for setting in find_settings(name):
-        table.add_row(setting.name, _toml(values[setting.name]), setting.text)
+        remark = f" (Follows from {follows[setting.name]}.)" if setting.name in follows else ""
+        # As `--set` takes it: of these values JSON is TOML.
+        table.add_row(setting.name, json.dumps(values[setting.name]), setting.text + remark)
     console.print(table)
-
-
-def _toml(value: object) -> str:
-    """A value as `--set` takes it."""
-    import tomli_w
-
-    return tomli_w.dumps({"x": value}, multiline_strings=False).partition("=")[2].strip()

@@ -176,10 +176,10 @@ def evaluate_run(
     recorded: dict[str, RecordedPolicy] = {}
     asked = replace(opened, config=replace(config, evaluate=play))
     result = evaluate_games(asked, seed=seed, recorded=recorded)
+    result["published"] = {game: published_scores(game) for game in result["games"]}
+    write_result(json_file, result, console)  # before the tables: a reader such as `head` may leave early
     for game in result["games"]:
         print_scores(game, result, console)
-    result["published"] = {game: published_scores(game) for game in result["games"]}
     print_sources(dict.fromkeys(chain.from_iterable(result["published"].values())), console)
-    write_result(json_file, result, console)
     if video:  # last: even if the films fail, the scores are there
         film_games(opened, result, recorded, films)

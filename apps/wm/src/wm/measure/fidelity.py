@@ -120,9 +120,9 @@ def fidelity_run(opened: OpenedRun, options: FidelityOptions, *, json_file: Path
         },
         "games": {game: compared.game(game) for game in known},
     }
+    write_result(json_file, result, console)
     for game in known:
         print_fidelity(game, result, console)
-    write_result(json_file, result, console)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,12 +78,12 @@ def evaluate_worldmodel(opened: OpenedRun, *, json_file: Path | None) -> None:
         "checks": {check.name: {"holds": check.holds, "found": check.found} for check in checks},
         "games": {name: [asdict(level) for level in levels] for name, levels in measured.items()},
     }
+    write_result(json_file, result, console)
     console.print(_checks_table(checks))
     names = [*config.games, "all"] if len(config.games) > 1 else list(config.games)
     for name in names:
         lengths = episodes[name] if name in episodes else [n for found in episodes.values() for n in found]
         console.print(_table(name, result["games"][name], lengths))
-    write_result(json_file, result, console)
     if failed := [check.name for check in checks if not check.holds]:
         raise ValueError(f"the world model of {layout.root} is not sound; failed checks: {'; '.join(failed)}")
 

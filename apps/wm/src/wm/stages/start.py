@@ -1,6 +1,7 @@
 """Takes over trained parts of another run, as copies, so that the run stays self-contained."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 from wm.config import RunConfig
 from wm.files import written_whole
 from wm.measure.evaluation import steps_collected
-from wm.rounds import open_run, round_of
+from wm.rounds import open_run, read_choice, round_of
+from wm.run import Layout, Manifest
 from wm.stage import Context, Made, Stage
 
 
@@ -19,9 +21,22 @@ def run(context: Context) -> Made:
     made = [_copy(source.config, target.config)]
     made += [_copy(getattr(source, part), getattr(target, part)) for part in start.taken]
     context.reporter.say(f"start: {', '.join(start.taken)} of {start.run} ({', '.join(theirs.games)})")
-    steps = steps_collected(theirs, source, round_of(source, theirs))
+    steps = _steps_behind(theirs, source)
     record = {"run": start.run, "parts": list(start.taken), "games": list(theirs.games), "steps": steps}
     return Made(made, record)
+
+
+def _steps_behind(theirs: RunConfig, source: Layout) -> dict[str, int]:
+    """Real steps by game of the other run, of choosing its agent, and of the runs that it started from."""
+    choice = read_choice(source.root, theirs)
+    last = round_of(source, theirs) if choice is None else theirs.rounds.count - 1
+    steps = Counter(steps_collected(theirs, source, last))
+    if choice is not None:
+        steps.update(choice["agent_steps"])
+    begun = Manifest(source).stages.get(STAGE.name) if theirs.start.taken else None
+    if begun is not None:
+        steps.update(begun.metrics.get("steps") or {})
+    return dict(steps)
 
 
 def _copy(source: Path, target: Path) -> Path:
