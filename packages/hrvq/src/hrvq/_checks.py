@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Types in which tokens may be stored, but for which PyTorch has no minimum, maximum or sum.
-_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def values_can_be_checked(tensor: Tensor) -> bool:
@@ -75,7 +75,7 @@ def check_tokens(tokens: Tensor, *, sizes: tuple[int, ...], device: torch.device
         raise ValueError(f"tokens are on {tokens.device} and the quantizer on {device}; move one of them")
     if not values_can_be_checked(tokens) or tokens.numel() == 0:
         return False
-    if tokens.dtype in _UNSIGNED:
+    if tokens.dtype in UNSIGNED:
         tokens = tokens.long()
     lowest, highest = tokens.aminmax()
     if int(lowest) >= 0 and int(highest) < min(sizes):

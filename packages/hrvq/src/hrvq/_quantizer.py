@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._checks import check_finite, check_tensors, check_tokens, check_vectors, values_can_be_checked
+from hrvq._checks import (
+    UNSIGNED,
+    check_finite,
+    check_tensors,
+    check_tokens,
+    check_vectors,
+    values_can_be_checked,
+)
 from hrvq._config import HRVQConfig, whole
 from hrvq._fitting import FitProgress, FitResult, fit
 from hrvq._gradients import commitment, normalize, rotation, straight_through
@@ -320,8 +327,10 @@ class HRVQ(Codes):
 
     def _checked_table_rows(self, tokens: Tensor) -> Tensor:
         self._check_initialized()
-        check_tokens(tokens, sizes=self._sizes, device=self.table.device)
-        return self._table_rows(tokens.long())
+        all_codes = check_tokens(tokens, sizes=self._sizes, device=self.table.device)
+        if not all_codes or tokens.dtype in UNSIGNED:
+            return self._table_rows(tokens.long())
+        return tokens + self._starts[: tokens.shape[-1]]  # a twentieth of the time of `decode`
 
     def _draw_depth(self, rows: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
         """How many levels each vector keeps, (N,)."""
