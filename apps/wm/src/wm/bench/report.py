@@ -43,11 +43,14 @@ def _ours(result: dict[str, Any]) -> Table:
             "" if human is None else f"{human:.1f}",
         )
     cut = [f"{sum(of_game)} of {game}" for game, of_game in result["cut"].items() if sum(of_game)]
-    remarks = [f"episodes cut off by the frame limit: {', '.join(cut)}; whole ones may score differently"]
-    begun = protocol.get("began_with")
-    if begun is not None:
+    remarks = []
+    if cut:
+        remarks.append(
+            f"episodes cut off by the frame limit: {', '.join(cut)}; whole ones may score differently"
+        )
+    if begun := protocol.get("began_with"):
         remarks.append(f"runs started from parts of {begun['run']}, whose real steps are not counted here")
-    table.caption = "\n".join(remarks if cut else remarks[1:])
+    table.caption = "\n".join(remarks)
     return table
 
 

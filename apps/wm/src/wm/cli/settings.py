@@ -19,6 +19,7 @@ def settings(
 ) -> None:
     """List the settings of a run, with their values in a preset and their meaning."""
     import json
+    from collections import Counter
 
     from wm.config import build_config
     from wm.preset import preset_file, read_preset
@@ -29,12 +30,13 @@ def settings(
     given = unstructure(build_config(read_preset(preset), file=preset_file(preset)))
     if name is None:
         table = text_table("section", "settings", "what it is")
-        for setting in all_settings():
+        known = all_settings()
+        for setting in known:
             if "." not in setting.name:
                 table.add_row(setting.name, "", setting.text)
+        inside = Counter(setting.name.rpartition(".")[0] for setting in known)
         for section, text in sections().items():
-            inside = [s for s in all_settings() if s.name.rpartition(".")[0] == section]
-            table.add_row(section, str(len(inside)), text)
+            table.add_row(section, str(inside[section]), text)
         console.print(table)
         console.print("`wm settings SECTION` shows what each of them means")
         return

@@ -19,10 +19,10 @@ from atari_data import games as ale_games
 
 from wm.artifacts import encoded_games, require_parts
 from wm.config import RunConfig
-from wm.console import command
 from wm.device import derive_seed, one_thread
 from wm.files import require_place
 from wm.measure.evaluation_report import print_scores, print_sources
+from wm.measure.fresh import require_ale_game
 from wm.measure.results import write_result
 from wm.measure.statistics import summarize
 from wm.opened import OpenedRun, RunAtHand
@@ -164,11 +164,7 @@ def evaluate_run(
     config, layout, console = opened.config, opened.layout, opened.console
     directory = layout.root
     require_parts(layout, "agent", *(["decoder"] if video and opened.index is None else []))
-    if not set(config.games) & set(ale_games()):
-        raise ValueError(
-            f"{directory} has no ALE game that could be played (its games: {', '.join(config.games)}); "
-            f"{command('wm', 'eval', directory, '--stage', 'worldmodel')} measures its world model"
-        )
+    require_ale_game(config, directory)
     films = directory / "videos"
     if video:
         advice = "leave --video out, or copy the run to where films can be written"

@@ -34,10 +34,9 @@ from wm.artifacts import (
     require_parts,
 )
 from wm.checks import require_temperature
-from wm.console import command
 from wm.device import autocast_dtype, generator
 from wm.measure.fidelity_report import print_fidelity
-from wm.measure.fresh import FreshPlay, fresh_play
+from wm.measure.fresh import FreshPlay, fresh_play, require_ale_game
 from wm.measure.results import write_result
 from wm.opened import OpenedRun
 from wm.rounds import round_of
@@ -81,11 +80,7 @@ def fidelity_run(opened: OpenedRun, options: FidelityOptions, *, json_file: Path
     config, layout, console = opened.config, opened.layout, opened.console
     require_parts(layout, "encoder", "hrvq", "worldmodel", *(["agent"] if options.by_agent else []))
     known = [game for game in config.games if game in ale_games()]
-    if not known:
-        raise ValueError(
-            f"{layout.root} has no ALE game that could be played (its games: {', '.join(config.games)}); "
-            f"{command('wm', 'eval', layout.root, '--stage', 'worldmodel')} measures its world model"
-        )
+    require_ale_game(config, layout.root)
     if others := [game for game in config.games if game not in known]:
         console.print(f"not in ALE, so skipped: {', '.join(others)}")
     model = frozen_worldmodel(layout, opened.device)

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from atari_data import PROTOCOLS, FrameStore, Policy, collect, labelled_games, labels
+from atari_data import games as ale_games
 from cnn_encoder import Encoder, StateLabels, embed, state_labels
 from torch import Tensor
 
+from wm.config import RunConfig
+from wm.console import command
 from wm.device import derive_seed, one_thread
 from wm.opened import RunAtHand
 from wm.policy import policy_of, random_policy
@@ -19,6 +22,15 @@ from wm.sections import EvaluateConfig, RoundsConfig
 from wm.stacks import batches_of_stacks
 
 NUM_ENVS = 8  # few, so that each plays long enough to leave the game's beginning
+
+
+def require_ale_game(config: RunConfig, root: Path) -> None:
+    """Raise ValueError for a run whose games are none of ALE's, so that nothing can be played for it."""
+    if not set(config.games) & set(ale_games()):
+        raise ValueError(
+            f"{root} has no ALE game that could be played (its games: {', '.join(config.games)}); "
+            f"{command('wm', 'eval', root, '--stage', 'worldmodel')} measures its world model"
+        )
 
 
 @dataclass(frozen=True, slots=True)
