@@ -9,7 +9,6 @@ import pytest
 import torch
 from cnn_encoder import ClipBatch, ContrastiveObjective, Encoder, EncoderConfig
 from hrvq import HRVQ, HRVQConfig
-from safetensors.torch import save_file
 from token_worldmodel import TokenTrajectories, save_tokens
 from wm.run import Layout
 
@@ -42,7 +41,6 @@ OF_TOKENS = {
     "noise.py": ["--steps", 2, "--windows", 2, "--length", 8],
     "overlap.py": ["--rows", 400, "--passes", 1, "--optimizer", "muon"],
     "passes.py": ["--rows", 250, "--held-out", 350, "--passes", 1, "--windows", 2, "--length", 8],
-    "likeness.py": ["--rows", 100, "--steps", 2, "--windows", 2, "--length", 8],
 }
 
 
@@ -71,12 +69,11 @@ def test_it_runs(ran, script):
 @pytest.mark.parametrize("name", OF_TOKENS)
 def test_it_runs_on_tokens(run, ran, name):
     layout = Layout(run)
-    codes = ["--codes", layout.hrvq] if name == "likeness.py" else []
     script = f"packages/token-worldmodel/benchmarks/{name}"
-    assert ran(script, layout.tokens("pong"), *codes, *OF_TOKENS[name], *SMALL_MODEL)
+    assert ran(script, layout.tokens("pong"), *OF_TOKENS[name], *SMALL_MODEL)
 
 
-@pytest.mark.parametrize("name", ["masks.py", "noise.py", "likeness.py"])
+@pytest.mark.parametrize("name", ["masks.py", "noise.py"])
 def test_tokens_may_be_of_any_levels_and_leave_codes_out(ran, tmp_path, name):
     """Two levels of 8 codes, of which the last never came."""
     draw = np.random.default_rng(0)
@@ -86,10 +83,8 @@ def test_tokens_may_be_of_any_levels_and_leave_codes_out(ran, tmp_path, name):
         truncated=unused, episode_ids=ids, lives=unused,
     )  # fmt: skip
     save_tokens(tmp_path / "tokens.safetensors", play)
-    save_file({f"codebooks.{level}": torch.rand(8, 4) for level in range(2)}, tmp_path / "codes.safetensors")
-    codes = ["--codes", "codes.safetensors"] if name == "likeness.py" else []
     script = f"packages/token-worldmodel/benchmarks/{name}"
-    assert ran(script, "tokens.safetensors", *codes, *OF_TOKENS[name], *SMALL_MODEL)
+    assert ran(script, "tokens.safetensors", *OF_TOKENS[name], *SMALL_MODEL)
 
 
 def test_substitution_runs(run, ran):

@@ -11,7 +11,7 @@ import torch
 from cnn_encoder import ContrastiveObjective, load_embeddings
 from command import STAGES, artifacts, train, wm
 from hrvq import HRVQ
-from token_worldmodel import WorldModelObjective, load_worldmodel
+from token_worldmodel import WorldModelObjective
 from wm import training
 from wm.config import build_config, load_config
 from wm.freshness import what_changes
@@ -200,17 +200,6 @@ def test_refined_codes_lose_less(run, tmp_path):
     plain, refined = (HRVQ.load(Layout(root).hrvq) for root in (run, copy))
     lost = [(x - q.decode(q.encode(x))).square().sum(1).mean() for q in (plain, refined)]
     assert lost[1] < lost[0]
-
-
-def test_alike_codes_may_learn_together(run, tmp_path):
-    copy = shutil.copytree(run, tmp_path / "copy", copy_function=shutil.copy2)
-    together = wm(
-        "train", "worldmodel", "--run", copy, "--device", "cpu", "--set", "train.worldmodel.alike_codes=true"
-    )
-    assert together.code == 0, together.output
-    before, after = (load_worldmodel(path / "worldmodel.safetensors").state_dict() for path in (run, copy))
-    assert before.keys() == after.keys()
-    assert not torch.equal(before["heads.0.weight"], after["heads.0.weight"])
 
 
 def test_a_run_that_is_not_named_keeps_its_settings_too(run, tmp_path, monkeypatch):

@@ -79,8 +79,6 @@ def main() -> None:
     config, _ = open_run(asked.run)
     if not 1 <= asked.round < config.rounds.count:
         parser.error(f"--round is {asked.round}; give 1 to {config.rounds.count - 1}")
-    if asked.round in config.rounds.renew:
-        parser.error(f"--round {asked.round} begins with a new agent (rounds.renew); give another round")
     console = Console()
     bench = Practice(asked.run, asked.round, asked.episodes, pick_device(asked.device), console)
     table = NumbersTable(f"round {asked.round}", "settings", "repeat", "mean return", "standard error")

@@ -165,7 +165,7 @@ def learn(source: str, layout: Layout, config: RunConfig, game: str, count: int,
         width = 2 * len(labels(game, np.zeros((1, 128), np.uint8)))
     actor = Actor(replace(config.actor, feature_dim=width, feature_blocks=()))
     critic = Critic(replace(config.critic, feature_dim=width, feature_blocks=()))
-    learner = ActorCriticObjective(actor, critic, replace(config.agent, anchor_coef=0.0))
+    learner = ActorCriticObjective(actor, critic, config.agent)
     fit = config.train.agent
     optimizer = torch.optim.AdamW(learner.parameters(), fit.learning_rate, fused=True, weight_decay=0.0)
     player = Player(actor, mask, seed)

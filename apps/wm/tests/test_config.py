@@ -1,12 +1,15 @@
+import json
+from functools import reduce
+
 import pytest
 import tomli_w
-from wm.config import YOUNGER, RunConfig, build_config, load_config, read_run, save_config
+from wm.config import RETIRED, YOUNGER, RunConfig, build_config, load_config, read_run, save_config
 from wm.preset import PRESETS, default_directory, nearest_preset, read_preset
 from wm.run import fingerprint
 from wm.sections import DreamConfig
 from wm.settings import merge, parse_override, unstructure
 from wm.stages import stages_of
-from wm.stages.agent import STAGE as AGENT
+from wm.stages.encoder import STAGE as ENCODER
 from wm.stages.evaluate import STAGE as EVALUATE
 from wm.training import _resolve
 
@@ -36,7 +39,7 @@ def test_the_reference_preset_has_the_numbers_of_the_design():
 
 def test_a_run_older_than_a_setting_was_made_without_it(tmp_path):
     written = unstructure(build_config(read_preset("hour")))
-    younger = ("uniform_coef", "layout_bands", "epsilon", "joint", "refine", "optimizer")
+    younger = ("layout_bands", "epsilon", "joint", "refine", "optimizer")
 
     def without(section):
         inner = {key: without(value) if isinstance(value, dict) else value for key, value in section.items()}
@@ -44,9 +47,24 @@ def test_a_run_older_than_a_setting_was_made_without_it(tmp_path):
 
     (tmp_path / "config.toml").write_text(tomli_w.dumps(without(written)))
     config = load_config(tmp_path / "config.toml")
-    assert (config.agent.uniform_coef, config.evaluate.epsilon, config.quantize.refine) == (0, 0, 0)
+    assert (config.evaluate.epsilon, config.quantize.refine) == (0, 0)
     assert (config.contrastive.layout_bands, config.hrvq.joint) == (0, False)
     assert config.train.worldmodel.optimizer == "adamw"
+
+
+def test_a_run_with_settings_that_are_gone_is_read_if_they_asked_for_what_is_done_now(tmp_path):
+    file = tmp_path / "config.toml"
+    config = build_config(read_preset("hour"))
+    gone = [parse_override(f"{key}={json.dumps(value)}") for key, value in RETIRED.items()]
+    written = reduce(merge, gone, unstructure(config))
+    assert written["train"]["worldmodel"]["alike_codes"] is False
+    file.write_text(tomli_w.dumps(written))
+    assert load_config(file) == config
+    file.write_text(tomli_w.dumps(merge(written, {"rounds": {"renew": [5]}})))
+    with pytest.raises(ValueError, match=r"^rounds\.renew is \[5\] in .*config\.toml, .* no such setting"):
+        load_config(file)
+    with pytest.raises(ValueError, match=r"unknown setting 'rounds\.renew'"):
+        build_config(read_preset("hour"), parse_override("rounds.renew=[]"))
 
 
 @pytest.mark.parametrize("codes", ["1", "[16, 1, 8]"])
@@ -146,15 +164,15 @@ def test_what_cannot_be_is_told(override, message):
 def test_settings_younger_than_a_run_leave_its_fingerprints_alone():
     """What a run that was made before them recorded is what these settings at rest have, and only at rest."""
     config = build_config(read_preset("tiny"))
-    agent, evaluate = (unstructure([s.settings(config)], YOUNGER)[0] for s in (AGENT, EVALUATE))
-    assert "ppo_clip" in agent[3]
-    assert not {"uniform_coef", "anchor_coef"} & agent[3].keys()
+    encoder, evaluate = (unstructure([s.settings(config)], YOUNGER)[0] for s in (ENCODER, EVALUATE))
+    assert "layout_lag" in encoder[1]
+    assert not {"layout_bands", "shift"} & encoder[1].keys()
     assert not {"epsilon"} & evaluate[0].keys()
-    settings = ("agent.uniform_coef=0.1", "evaluate.epsilon=0.1")
+    settings = ("contrastive.shift=2", "evaluate.epsilon=0.1")
     config = build_config(read_preset("tiny"), *(parse_override(setting) for setting in settings))
-    agent, evaluate = (unstructure([s.settings(config)], YOUNGER)[0] for s in (AGENT, EVALUATE))
-    assert agent[3]["uniform_coef"] == evaluate[0]["epsilon"] == 0.1
-    assert unstructure(config)["agent"]["anchor_coef"] == 0.0  # the run's own file has every setting
+    encoder, evaluate = (unstructure([s.settings(config)], YOUNGER)[0] for s in (ENCODER, EVALUATE))
+    assert (encoder[1]["shift"], evaluate[0]["epsilon"]) == (2, 0.1)
+    assert unstructure(config)["contrastive"]["layout_bands"] == 0  # the run's own file has every setting
 
 
 def test_a_run_of_before_bands_has_none_and_a_new_one_has(tmp_path):
@@ -179,11 +197,9 @@ def test_rounds_share_the_steps_and_only_later_ones_see_their_settings():
     config = build_config(read_preset("atari100k"))
     shares = [config.in_round(index).collect.num_steps for index in range(config.rounds.count)]
     assert sum(shares) == config.collect.num_steps == 100_000
-    changes = [parse_override(setting) for setting in ("rounds.agent_steps=7", "agent.anchor_coef=0.5")]
-    other = build_config(read_preset("atari100k"), *changes)
+    other = build_config(read_preset("atari100k"), parse_override("rounds.agent_steps=7"))
     assert other.in_round(0) == config.in_round(0)
     assert other.in_round(1).train.agent.steps == 7
-    assert other.in_round(1).agent.anchor_coef == 0.5
 
 
 def test_steps_that_cannot_be_shared_evenly_are_played_by_the_first_of_the_later_rounds():
@@ -232,19 +248,6 @@ def test_the_learning_rate_of_the_agent_may_fall_in_the_last_round_alone():
     assert schedules[0] == schedules[1]  # nothing but the agent's
 
 
-def test_the_learning_rate_of_the_agent_may_fall_from_round_to_round():
-    settings = ("rounds.count=5", "rounds.first_steps=1000", "rounds.agent_decay=0.2")
-    changes = [parse_override(setting) for setting in (*settings, "train.agent.learning_rate=1e-3")]
-    config = build_config(read_preset("tiny"), *changes)
-    rates = [config.in_round(index).train.agent.learning_rate for index in range(5)]
-    assert rates == pytest.approx([1e-3, 8e-4, 6e-4, 4e-4, 2e-4])
-    stays = build_config(read_preset("tiny"), *changes, parse_override("rounds.agent_decay=1"))
-    assert {stays.in_round(index).train.agent.learning_rate for index in range(5)} == {1e-3}
-    for wrong in ("0", "1.1"):
-        with pytest.raises(ValueError, match=r"agent_decay is .*; give above 0, at most 1"):
-            build_config(read_preset("tiny"), parse_override(f"rounds.agent_decay={wrong}"))
-
-
 def test_the_last_round_may_be_longer():
     settings = ("rounds.count=3", "rounds.first_steps=1000", "rounds.finish=4", "rounds.worldmodel_steps=20")
     config = build_config(read_preset("tiny"), *map(parse_override, settings))
@@ -254,29 +257,6 @@ def test_the_last_round_may_be_longer():
         assert [getattr(found.train, part).steps for found in rounds[1:]] == [steps, 4 * steps]
     alone = build_config(read_preset("tiny"), parse_override("rounds.finish=4"))
     assert alone.in_round(0) == build_config(read_preset("tiny")).in_round(0)
-
-
-def test_a_round_that_begins_anew_has_steps_of_its_own():
-    settings = (
-        "rounds.count=4", "rounds.first_steps=1000", "rounds.finish=9", "rounds.renew=[2]",
-        "agent.anchor_coef=0.5", "rounds.renew_encoder_steps=5", "rounds.renew_worldmodel_steps=6",
-        "rounds.renew_agent_steps=8",
-    )  # fmt: skip
-    changes = [parse_override(setting) for setting in settings]
-    config = build_config(read_preset("tiny"), *changes)
-    before, anew, after = (config.in_round(index) for index in (1, 2, 3))
-    steps = [getattr(anew.train, part).steps for part in ("encoder", "worldmodel", "predictors", "agent")]
-    assert steps == [5, 6, config.train.predictors.steps, 8]
-    assert [found.agent.anchor_coef for found in (before, anew, after)] == [0.5, 0.0, 0.5]
-    assert [found.rounds.renew for found in (before, anew, after)] == [(), (2,), ()]
-    plain = build_config(read_preset("tiny"), *changes[:3], changes[4])
-    assert before.train == plain.in_round(1).train
-    assert after.train == plain.in_round(3).train
-    last = build_config(read_preset("tiny"), *changes, parse_override("rounds.renew=[3]")).in_round(3)
-    assert last.train.worldmodel.steps == 6  # what `finish` says is of those that go on
-    for wrong in ("[0]", "[4]", "[2, 2]"):
-        with pytest.raises(ValueError, match="give numbers of later rounds, 1 to 3, each once"):
-            build_config(read_preset("tiny"), *changes, parse_override(f"rounds.renew={wrong}"))
 
 
 def test_the_defaults_alone_are_a_run():

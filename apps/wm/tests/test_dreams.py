@@ -113,13 +113,6 @@ def test_the_first_state_is_what_the_world_model_made_of_the_context_as_it_was_p
     torch.testing.assert_close(dreamer.dream(0).features.state[0], known / 4)  # 4 is the root of its width
 
 
-def test_who_is_not_to_stay_near_has_no_anchor():
-    assert make(AgentConfig()).learner.anchor is None
-    held = make(AgentConfig(anchor_coef=0.1))
-    for ours, theirs in zip(held.learner.anchor.parameters(), held.agent.actor.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-
-
 def test_a_dream_begins_where_its_context_ends_and_plays_each_games_actions(dreamer):
     dream = dreamer.dream(0)
     window = dreamer.contexts.batch(0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from latent_ac import Actor, ActorConfig, action_mask, entropy, log_prob, mask_logits
-from latent_ac.categorical import kl_divergence, kl_from_uniform, log_prob_and_entropy, sample
+from latent_ac.categorical import log_prob_and_entropy, sample
 
 ALLOWED = [0, 2, 5]
 
@@ -49,44 +49,6 @@ def test_gradients_are_finite_and_zero_where_disallowed() -> None:
     assert raw.grad.isfinite().all()
     assert raw.grad[:, ALLOWED].abs().min() > 0
     assert (raw.grad[:, ~action_mask(ALLOWED)] == 0).all()
-
-
-def test_divergence_by_hand_and_as_torch_distributions_has_it() -> None:
-    # Over the allowed: (1/8, 2/8, 5/8) against (1/2, 1/4, 1/4).
-    logits = masked(torch.tensor([0.0, 9.0, math.log(2), 9.0, 9.0, math.log(5)]))
-    other = masked(torch.tensor([math.log(2), 0.0, 0.0, 7.0, 7.0, 0.0]))
-    by_hand = 1 / 8 * math.log(1 / 4) + 5 / 8 * math.log(5 / 2)
-    assert kl_divergence(logits, other).item() == pytest.approx(by_hand)
-    raw = torch.randn(2, 4, 3, 8, generator=torch.Generator().manual_seed(0))
-    allowed = [torch.distributions.Categorical(logits=one[..., ALLOWED]) for one in raw]
-    torch.testing.assert_close(
-        kl_divergence(masked(raw[0]), masked(raw[1])), torch.distributions.kl_divergence(*allowed)
-    )
-
-
-def test_a_policy_held_by_its_divergence_settles_where_theory_says() -> None:
-    """E_pi[A] - c KL(pi || other) is largest at other * exp(A / c): no gradient there, one beside it."""
-    generator = torch.Generator().manual_seed(0)
-    other, advantages = masked(torch.randn(6, generator=generator)), torch.randn(6, generator=generator)
-    for coefficient, at_rest in ((0.3, True), (0.4, False)):
-        logits = (other + advantages / 0.3).requires_grad_()
-        gained = (logits.softmax(-1) * advantages).sum() - coefficient * kl_divergence(logits, other)
-        (gradient,) = torch.autograd.grad(gained, logits)
-        assert gradient.isfinite().all()
-        assert (gradient.abs().max() < 1e-6) == at_rest
-
-
-def test_divergence_from_uniform_pulls_back_what_is_all_but_gone() -> None:
-    # Over the allowed: 1/3 each against (1/8, 2/8, 5/8).
-    logits = masked(torch.tensor([0.0, 9.0, math.log(2), 9.0, 9.0, math.log(5)]))
-    by_hand = -math.log(3) - (math.log(1 / 8) + math.log(2 / 8) + math.log(5 / 8)) / 3
-    assert kl_from_uniform(logits).item() == pytest.approx(by_hand)
-    assert kl_from_uniform(masked(torch.zeros(6))).item() == pytest.approx(0.0, abs=1e-6)
-    gone = masked(torch.tensor([0.0, 0.0, 40.0, 0.0, 0.0, 0.0])).requires_grad_()
-    (of_entropy,) = torch.autograd.grad(entropy(gone), gone)
-    (of_uniform,) = torch.autograd.grad(kl_from_uniform(gone), gone)
-    assert of_entropy.abs().max() < 1e-12
-    torch.testing.assert_close(of_uniform, torch.tensor([-1 / 3, 0.0, 2 / 3, 0.0, 0.0, -1 / 3]))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 3.0])

@@ -18,7 +18,6 @@ from latent_ac import (
     log_prob,
     survival,
 )
-from latent_ac.categorical import kl_divergence
 
 H, B, F = 5, 6, 8
 
@@ -133,65 +132,6 @@ def test_a_batch_goes_where_it_is_sent() -> None:
     there = batch.to("meta")
     assert there.features.device.type == there.action_mask.device.type == "meta"
     assert there.returns is None
-
-
-@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
-def test_the_anchor_adds_its_divergence_and_does_not_learn(algorithm: str) -> None:
-    free = objective(algorithm=algorithm)
-    anchor = Actor(free.actor.config, generator=torch.Generator().manual_seed(5))
-    config = replace(free.config, anchor_coef=0.3)
-    held = ActorCriticObjective(free.actor, free.critic, config, anchor=anchor)
-    batch = dream(free)
-    loss, metrics = held(batch)
-    states, mask = batch.features[:-1], batch.action_mask
-    kl = kl_divergence(held.actor(states, mask), anchor(states, mask))
-    weights = survival(batch.continues)
-    mean = (weights * kl).sum() / weights.sum()
-    torch.testing.assert_close(metrics["anchor_kl"], mean.detach())
-    torch.testing.assert_close(loss, free(batch)[0] + 0.3 * mean)
-    loss.backward()
-    assert held.anchor is not None
-    assert all(p.grad is None and not p.requires_grad for p in held.anchor.parameters())
-
-
-def test_an_actor_anchored_where_it_is_may_leave_and_is_pulled_back() -> None:
-    free = objective()
-    held = ActorCriticObjective(
-        free.actor, free.critic, replace(free.config, anchor_coef=0.3), anchor=free.actor
-    )
-    batch = dream(free)
-    torch.testing.assert_close(gradient(free, batch), gradient(held, batch))  # at the anchor, no pull
-    assert held(batch)[1]["anchor_kl"] == 0
-    with torch.no_grad():
-        free.actor.mlp.output.weight.mul_(2)
-    assert held(batch)[1]["anchor_kl"] > 0.01
-    assert not torch.equal(gradient(free, batch), gradient(held, batch))
-
-
-def test_every_action_is_kept_alive() -> None:
-    """KL(uniform || pi): -mean log pi - log n over the allowed actions."""
-    free = objective(entropy_coef=0.0)
-    held = ActorCriticObjective(free.actor, free.critic, replace(free.config, uniform_coef=0.3))
-    batch = dream(free)
-    loss, metrics = held(batch)
-    logits = held.actor(batch.features[:-1], batch.action_mask)
-    allowed = batch.action_mask.expand(logits.shape)
-    log_probs = logits.log_softmax(-1).masked_fill(~allowed, 0.0)
-    far = -log_probs.sum(-1) / allowed.sum(-1) - allowed.sum(-1).log()
-    weights = survival(batch.continues)
-    mean = (weights * far).sum() / weights.sum()
-    torch.testing.assert_close(metrics["uniform_kl"], mean.detach())
-    torch.testing.assert_close(loss, free(batch)[0] + 0.3 * mean)
-
-
-def test_an_anchor_must_be_there_and_fit() -> None:
-    free = objective()
-    held = replace(free.config, anchor_coef=0.3)
-    with pytest.raises(ValueError, match="anchor_coef"):
-        ActorCriticObjective(free.actor, free.critic, held)
-    other = Actor(ActorConfig(feature_dim=9))
-    with pytest.raises(ValueError, match=r"anchor.*\(9, 18\)"):
-        ActorCriticObjective(free.actor, free.critic, held, anchor=other)
 
 
 def test_first_ppo_step_is_the_reinforce_step() -> None:
@@ -344,7 +284,6 @@ def test_user_errors() -> None:
         {"gamma": 1.1},
         {"reward_transform": "log"},
         {"ppo_epochs": 0},
-        {"center_advantages": "no"},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             AgentConfig(**wrong)
@@ -468,16 +407,6 @@ def test_a_learner_goes_on_with_the_scale_of_returns_it_had() -> None:
     assert torch.equal(second.normalizer.percentiles, first.normalizer.percentiles)
 
 
-@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
-def test_either_algorithm_keeps_every_action_alive(algorithm: str) -> None:
-    free = objective(algorithm=algorithm, entropy_coef=0.0)
-    held = ActorCriticObjective(free.actor, free.critic, replace(free.config, uniform_coef=0.3))
-    batch = dream(free)
-    loss, metrics = held(batch)
-    assert metrics["uniform_kl"] > 0
-    torch.testing.assert_close(loss, free(batch)[0] + 0.3 * metrics["uniform_kl"])
-
-
 def test_a_continuation_below_0_is_refused() -> None:
     module = objective()
     with pytest.raises(ValueError, match=r"not all in \[0, 1\]"):
@@ -500,7 +429,7 @@ def test_what_is_no_number_is_refused() -> None:
     log_probs[0, 0] = torch.nan
     with pytest.raises(ValueError, match="log_probs of the imagined batch hold NaN"):
         objective(algorithm="ppo")(replace(batch, log_probs=log_probs))
-    for name in ("entropy_coef", "uniform_coef", "anchor_coef", "critic_coef", "slow_coef"):
+    for name in ("entropy_coef", "critic_coef", "slow_coef"):
         with pytest.raises(ValueError, match=f"{name} is inf; give a finite number, 0 or more"):
             AgentConfig(**{name: float("inf")})
     with pytest.raises(ValueError, match="output_gain is inf; give a finite number"):

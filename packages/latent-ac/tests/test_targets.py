@@ -74,21 +74,6 @@ def test_the_steps_on_one_dream_have_the_targets_of_its_beginning(slow_target: s
     assert steps == module.steps_per_batch == 3
 
 
-def test_centred_advantages_have_no_mean_over_the_steps_still_played() -> None:
-    plain, centred = (objective(algorithm="ppo", center_advantages=each) for each in (False, True))
-    batch = dream(plain)
-    (before, after) = (next(module.minibatches(batch)) for module in (plain, centred))
-    played = torch.cat((torch.ones(1, B), batch.continues[:-1])).cumprod(0)
-    mean = (played * before.advantages).sum() / played.sum()
-    assert abs(float(mean)) > 0.01
-    torch.testing.assert_close(after.advantages, before.advantages - mean)
-    torch.testing.assert_close(after.returns, before.returns)
-    # The parts of a dream are centred with it, not each by itself.
-    parts = objective(algorithm="ppo", center_advantages=True, ppo_epochs=1, ppo_minibatches=2)
-    rows = torch.cat([part.advantages for part in parts.minibatches(batch)], 1)
-    torch.testing.assert_close(rows.sum(), after.advantages.sum())
-
-
 def test_a_dream_counts_once_in_the_return_scale_however_many_steps_are_taken_on_it() -> None:
     module = objective(algorithm="ppo", ppo_epochs=2, ppo_minibatches=3, return_decay=0.5)
     module.normalizer.percentiles.copy_(torch.tensor([-100.0, 100.0]))

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import dataclass, field, is_dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -35,12 +35,24 @@ from wm.settings import merge, read_toml, structure, unstructure
 # Settings added when runs already existed, at the values that reproduce those runs. A stage's fingerprint
 # omits a setting at this value, so that a new version of the software makes no finished run stale.
 YOUNGER: dict[type, dict[str, Any]] = {
-    AgentConfig: {"uniform_coef": 0.0, "anchor_coef": 0.0, "center_advantages": False},
     ContrastiveConfig: {"layout_bands": 0, "shift": 0},
     EvaluateConfig: {"epsilon": 0.0},
     HRVQConfig: {"joint": False},
     QuantizeConfig: {"refine": 0},
     WorldModelFitConfig: {"optimizer": "adamw"},
+}
+
+# Settings that are gone, with their value in every run that this version still reproduces.
+RETIRED: dict[str, Any] = {
+    "agent.uniform_coef": 0.0,
+    "agent.anchor_coef": 0.0,
+    "agent.center_advantages": False,
+    "rounds.agent_decay": 1.0,
+    "rounds.renew": [],
+    "rounds.renew_encoder_steps": 1500,
+    "rounds.renew_worldmodel_steps": 3200,
+    "rounds.renew_agent_steps": 3600,
+    "train.worldmodel.alike_codes": False,
 }
 
 RESERVED = ("all", "train", "validation", "peak_memory_gib")
@@ -126,12 +138,6 @@ class RunConfig:
             self._check_rounds()
 
     def _check_rounds(self) -> None:
-        renewed = self.rounds.renew
-        require(
-            all(1 <= index < self.rounds.count for index in renewed) and len(set(renewed)) == len(renewed),
-            f"rounds.renew is {list(renewed)}; give numbers of later rounds, 1 to {self.rounds.count - 1}, "
-            "each once",
-        )
         later, rest = self.rounds.count - 1, self.collect.num_steps - self.rounds.first_steps
         require(
             self.collect.policy != "imported",
@@ -156,8 +162,7 @@ class RunConfig:
     def in_round(self, index: int) -> "RunConfig":
         """The settings of one round's stages, as for a run of its own that plays its share of the steps.
 
-        In its ``rounds``, ``encoder_steps`` is the round's own number, 0 if encoder and codes are kept, and
-        ``renew`` holds the round's index if it trains from scratch, else nothing.
+        In its ``rounds``, ``encoder_steps`` is the round's own number, 0 if encoder and codes are kept.
 
         Settings that only matter in later rounds have their defaults in round 0, so that changing them leaves
         that round's artifacts valid.
@@ -170,19 +175,12 @@ class RunConfig:
                 self,
                 collect=replace(self.collect, num_steps=num_steps),
                 train=replace(train, encoder=_with_steps(train.encoder, encoder_steps)),
-                agent=replace(self.agent, anchor_coef=0.0),
                 rounds=RoundsConfig(encoder_steps=encoder_steps),
             )
-        last, renewed = index == rounds.count - 1, index in rounds.renew
+        last = index == rounds.count - 1
         schedule = "cosine" if rounds.anneal and last else train.agent.schedule
-        rate = train.agent.learning_rate * (1 - (1 - rounds.agent_decay) * index / (rounds.count - 1))
-        if renewed:
-            encoder_steps, predictors = rounds.renew_encoder_steps, train.predictors.steps
-            worldmodel, agent = rounds.renew_worldmodel_steps, rounds.renew_agent_steps
-        else:
-            encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
-            steps = (rounds.worldmodel_steps, rounds.predictor_steps, rounds.agent_steps)
-            worldmodel, predictors, agent = ((rounds.finish if last else 1) * each for each in steps)
+        encoder_steps = rounds.encoder_steps if index <= rounds.encoder_rounds else 0
+        times = rounds.finish if last else 1
         share, extra = divmod(self.collect.num_steps - rounds.first_steps, rounds.count - 1)
         return replace(
             self,
@@ -190,12 +188,11 @@ class RunConfig:
             train=replace(
                 train,
                 encoder=_with_steps(train.encoder, encoder_steps),
-                worldmodel=replace(train.worldmodel, steps=worldmodel),
-                predictors=replace(train.predictors, steps=predictors),
-                agent=replace(train.agent, steps=agent, schedule=schedule, learning_rate=rate),
+                worldmodel=replace(train.worldmodel, steps=times * rounds.worldmodel_steps),
+                predictors=replace(train.predictors, steps=times * rounds.predictor_steps),
+                agent=replace(train.agent, steps=times * rounds.agent_steps, schedule=schedule),
             ),
-            agent=replace(self.agent, anchor_coef=0.0 if renewed else self.agent.anchor_coef),
-            rounds=replace(rounds, count=1, encoder_steps=encoder_steps, renew=(index,) if renewed else ()),
+            rounds=replace(rounds, count=1, encoder_steps=encoder_steps),
         )
 
 
@@ -208,8 +205,20 @@ def read_run(path: Path) -> dict[str, Any]:
     """The configuration of a run as a dictionary.
 
     A setting added after the file was written gets the value that reproduces the run, not today's default.
+
+    Raises:
+        ValueError: it is not valid TOML, or has another value of a setting that is gone.
     """
-    return merge(deepcopy(_before_younger(RunConfig)), read_toml(path))
+    data = read_toml(path)
+    for key, value in RETIRED.items():
+        *sections, name = key.split(".")
+        found = reduce(section_of, sections, data).pop(name, value)
+        require(
+            found == value,
+            f"{key} is {found!r} in {path}, and this version has no such setting; use the version that made "
+            "the run, or delete the line to read the run without it",
+        )
+    return merge(deepcopy(_before_younger(RunConfig)), data)
 
 
 @cache

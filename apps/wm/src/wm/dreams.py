@@ -32,9 +32,7 @@ class Dreamer:
         agent: its actor chooses, its predictors judge; only ``learner`` changes it.
         masks: bool (games, 18), the actions each game allows.
         contexts: draws real windows of ``config.context`` + 1 steps.
-        learning: how actor and critic learn. With ``anchor_coef`` the policy stays near the initial one:
-            dreams are most accurate near that policy's own play. (If the codes have changed since, it differs
-            slightly from the policy that played: docs/decisions/0014-alive-and-near.md.)
+        learning: how actor and critic learn.
         first_batch: index of the batch of contexts at step 0.
 
     Attributes:
@@ -61,12 +59,8 @@ class Dreamer:
         self.masks, self.contexts, self.config = masks, contexts, config
         self.reward_transform = learning.reward_transform
         self.seed, self.first_batch, self.device = seed, first_batch, masks.device
-        self.learner = ActorCriticObjective(
-            agent.actor,
-            agent.critic,
-            replace(learning, reward_transform="raw"),
-            anchor=agent.actor if learning.anchor_coef else None,
-        ).to(self.device)
+        learning = replace(learning, reward_transform="raw")
+        self.learner = ActorCriticObjective(agent.actor, agent.critic, learning).to(self.device)
         dtype = autocast_dtype(precision, self.device)
         self.model = for_inference(model, dtype or torch.float32)  # cast once, not for each dream
         self.rng = torch.Generator(self.device)

@@ -258,17 +258,14 @@ class FitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WorldModelFitConfig(FitConfig):
-    """How the world model is optimised: the same settings, and two of its own.
+    """How the world model is optimised: the same settings, and one of its own.
 
     Args:
-        alike_codes: whether what is learned about a code also updates similar codes. Tokens are then
-            predicted better, but agents play Pong worse (docs/decisions/0012-likeness.md).
         optimizer: ``adamw``, or ``muon`` for the matrices inside the blocks, which predicts better after the
             same number of steps, each of them a little slower (docs/decisions/0017-muon.md). Both use the
             same learning rate.
     """
 
-    alike_codes: bool = False
     optimizer: Literal["adamw", "muon"] = "adamw"
 
 
@@ -306,20 +303,12 @@ class RoundsConfig:
         agent_steps: likewise of actor and critic.
         finish: the last round takes this many times these steps. Nothing is collected after it and its agent
             is the one that is scored, whereas earlier agents only have to collect the next play.
-        agent_decay: learning rate of actor and critic in the last round, as a share of
-            ``train.agent.learning_rate``; it falls linearly from round to round. With 1 it stays constant.
         anneal: whether the learning rate of actor and critic decays in the last round, as a cosine to a
             tenth, whatever ``train.agent.schedule`` is in earlier rounds (a stable phase, then a decay: Hu et
             al. 2024, MiniCPM). Their updates are noisy: at a constant rate the final policy is just one of
             many that they pass through.
         newest_share: share of the training data of encoder, codes, world model and predictors, and of the
             dreams' contexts, drawn from the newest round; the rest is drawn from all play.
-        renew: numbers of later rounds in which encoder, codes, world model, predictors and agent are trained
-            from scratch on all play so far. Parts that are only trained further keep traces of the first
-            random play.
-        renew_encoder_steps: optimiser steps of the encoder in such a round.
-        renew_worldmodel_steps: likewise of the world model, regardless of ``finish``.
-        renew_agent_steps: likewise of actor and critic; predictors take as many as in round 0.
     """
 
     count: int = 1
@@ -332,13 +321,8 @@ class RoundsConfig:
     predictor_steps: int = 200
     agent_steps: int = 1000
     finish: int = 1
-    agent_decay: float = 1.0
     anneal: bool = False
     newest_share: float = 0.5
-    renew: tuple[int, ...] = ()
-    renew_encoder_steps: int = 1500
-    renew_worldmodel_steps: int = 3200
-    renew_agent_steps: int = 3600
 
     def __post_init__(self) -> None:
         require_within(self, 1, "count", most=1000)
@@ -346,6 +330,4 @@ class RoundsConfig:
         require_temperature(self.temperature)
         require_within(self, 0, "encoder_steps", "encoder_rounds")
         require_within(self, 0, "epsilon", "newest_share", most=1)
-        require_value(0 < self.agent_decay <= 1, "agent_decay", self.agent_decay, "above 0, at most 1")
         require_within(self, 1, "worldmodel_steps", "predictor_steps", "agent_steps", "finish")
-        require_within(self, 1, "renew_encoder_steps", "renew_worldmodel_steps", "renew_agent_steps")

@@ -59,11 +59,8 @@ class Context(RunAtHand):
     def known(self, part: str) -> Path | None:
         """The weights of a part (``encoder``, ``hrvq`` ...) to continue from, None to start from scratch.
 
-        They are those of the round before or, in round 0, those of the run that this one starts from. A round
-        of ``rounds.renew`` starts from scratch.
+        They are those of the round before or, in round 0, those of the run that this one starts from.
         """
-        if self.config.rounds.renew:
-            return None
         layout = self.previous
         if layout is None and part in self.config.start.taken:
             layout = self.layout.start

@@ -99,24 +99,6 @@ def _entropy(log_probs: Tensor) -> Tensor:
     return -(log_probs.exp() * log_probs.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
 
 
-def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
-    """KL(pi || other) = sum_a pi(a) (log pi(a) - log other(a)) in nats, (..., A) twice -> (...).
-
-    Both logits must have the same mask: an action that neither allows adds nothing.
-    """
-    log_probs = logits.log_softmax(-1)
-    difference = log_probs - other.log_softmax(-1)  # NaN where both are -inf, so it goes before the product
-    return (log_probs.exp() * difference.masked_fill(log_probs == -torch.inf, 0.0)).sum(-1)
-
-
-def kl_from_uniform(logits: Tensor) -> Tensor:
-    """KL(u || pi) = -log n - (1/n) sum_a log pi(a) in nats over the n allowed actions, (..., A) -> (...)."""
-    log_probs = logits.log_softmax(-1)
-    allowed = log_probs != -torch.inf
-    count = allowed.sum(-1)
-    return -count.log() - log_probs.masked_fill(~allowed, 0.0).sum(-1) / count
-
-
 def sample(logits: Tensor, *, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
     """Actions, int64 (...), drawn from softmax(logits / temperature) by the Gumbel-max rule.
 

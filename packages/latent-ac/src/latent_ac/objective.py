@@ -1,6 +1,5 @@
 """One objective for REINFORCE and PPO: actor and critic learn from a batch of imagined trajectories."""
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -31,12 +30,6 @@ class AgentConfig:
         gamma: discount.
         lambda_: lambda of the lambda-return.
         entropy_coef: weight of the entropy bonus; advantages are scaled to a return range of at most 1.
-        uniform_coef: weight of KL(uniform || pi), in the same units; 0 for none. Where the probability of an
-            action has vanished, so have the gradients of policy loss and entropy, but not that of this term
-            (log barrier; Agarwal et al., 2021, https://arxiv.org/abs/1908.00261, sec. 5).
-        anchor_coef: weight c of KL(pi || anchor), in the same units; 0 for none. However long it trains, pi
-            settles at anchor * exp(A / c), normalised, for its own scaled advantages A and with neither of
-            the terms above (mirror descent; Geist et al., 2019, https://arxiv.org/abs/1901.11275).
         critic_coef: weight of the critic's loss, which shares no parameters with the actor's.
         reward_transform: "clip", "symlog" or "raw", applied to the rewards of the batch (see
             ``transform_rewards``); "clip" by default, so that one entropy_coef serves every game.
@@ -48,16 +41,12 @@ class AgentConfig:
         ppo_epochs: passes over one dream; only for "ppo", as are the next two.
         ppo_minibatches: parts a dream is cut into, by trajectory, in each pass.
         ppo_clip: width of the trust region.
-        center_advantages: subtract from a dream's advantages their mean over the steps still played, as is
-            common in PPO. Where critics were too optimistic, agents played worse with it.
     """
 
     algorithm: str = "reinforce"
     gamma: float = 0.997
     lambda_: float = 0.95
     entropy_coef: float = 3e-4
-    uniform_coef: float = 0.0
-    anchor_coef: float = 0.0
     critic_coef: float = 1.0
     reward_transform: str = "clip"
     slow_decay: float = 0.98
@@ -67,12 +56,9 @@ class AgentConfig:
     ppo_epochs: int = 4
     ppo_minibatches: int = 1
     ppo_clip: float = 0.2
-    center_advantages: bool = False
 
     def __post_init__(self) -> None:
         require_choice("algorithm", self.algorithm, ALGORITHMS)
-        centers = self.center_advantages
-        require(isinstance(centers, bool), "center_advantages", centers, "True or False")
         require_choice("reward_transform", self.reward_transform, REWARD_TRANSFORMS)
         require_choice("slow_target", self.slow_target, SLOW_TARGETS)
         for name in ("gamma", "lambda_"):
@@ -81,7 +67,7 @@ class AgentConfig:
         for name in ("slow_decay", "return_decay"):
             value = getattr(self, name)
             require(0 <= number(value) < 1, name, value, "a number from 0 to below 1")
-        for name in ("entropy_coef", "uniform_coef", "anchor_coef", "critic_coef", "slow_coef"):
+        for name in ("entropy_coef", "critic_coef", "slow_coef"):
             value = getattr(self, name)
             require(0 <= number(value) < math.inf, name, value, "a finite number, 0 or more")
         require_counts(self, "ppo_epochs", "ppo_minibatches")
@@ -91,10 +77,9 @@ class AgentConfig:
 class ActorCriticObjective(nn.Module):
     """objective(batch) -> (loss, metrics); ``after_step()`` moves the slow critic and the return scale.
 
-    The loss is policy loss - entropy_coef H(pi) + uniform_coef KL(uniform || pi) + anchor_coef
-    KL(pi || anchor) + critic_coef critic loss, each a mean over the steps of the batch weighted by the
-    probability that they are still played. Actor and critic take the features as given: no gradient
-    flows into them (DreamerV3), so several steps can be taken on one batch.
+    The loss is policy loss - entropy_coef H(pi) + critic_coef critic loss, each a mean over the steps of the
+    batch weighted by the probability that they are still played. Actor and critic take the features as
+    given: no gradient flows into them (DreamerV3), so several steps can be taken on one batch.
 
     REINFORCE takes one optimiser step on each dream. PPO takes ``steps_per_batch``: loop over
     ``minibatches(batch, generator=...)``, which fixes returns and advantages once, unless the batch has its
@@ -106,27 +91,13 @@ class ActorCriticObjective(nn.Module):
         actor: the policy to train.
         critic: the value function to train.
         config: how to train them.
-        anchor: the policy that ``anchor_coef`` keeps the actor close to; a copy is kept. For instance the
-            actor as it is now: if it collected the world model's newest play, dreams are accurate near it.
-
-    Raises:
-        ValueError: ``anchor_coef`` without an anchor, or an anchor for other features or actions.
     """
 
-    def __init__(
-        self, actor: Actor, critic: Critic, config: AgentConfig, *, anchor: Actor | None = None
-    ) -> None:
+    def __init__(self, actor: Actor, critic: Critic, config: AgentConfig) -> None:
         super().__init__()
-        if anchor is None:
-            require(not config.anchor_coef, "anchor_coef", config.anchor_coef, "0 where no anchor is given")
-        else:
-            sizes = [(policy.config.feature_dim, policy.config.num_actions) for policy in (anchor, actor)]
-            require(sizes[0] == sizes[1], "anchor's (feature_dim, num_actions)", sizes[0], f"{sizes[1]}")
         self.actor = actor
         self.critic = critic
         self.config = config
-        # A copy: if the anchor is this actor, it must stay as it is; if not, it may be trained elsewhere.
-        self.anchor = None if anchor is None else copy.deepcopy(anchor).requires_grad_(False)
         self.slow_critic = SlowTarget(critic, config.slow_decay)
         self.normalizer = ReturnNormalizer(config.return_decay)
         self._observed: Tensor | None = None  # percentiles of a dream, until they are committed
@@ -205,16 +176,6 @@ class ActorCriticObjective(nn.Module):
             pull = self.critic.loss(outputs, self.slow_critic(states))
             critic_loss = critic_loss + config.slow_coef * weighted_mean(pull, weights)
         loss = policy_loss - config.entropy_coef * entropy + config.critic_coef * critic_loss
-        if config.uniform_coef:
-            far = weighted_mean(categorical.kl_from_uniform(logits), weights)
-            loss = loss + config.uniform_coef * far
-            metrics["uniform_kl"] = far.detach()
-        if self.anchor is not None:
-            with torch.no_grad():
-                anchor_logits = self.anchor(states, batch.action_mask)
-            anchor_kl = weighted_mean(categorical.kl_divergence(logits, anchor_logits), weights)
-            loss = loss + config.anchor_coef * anchor_kl
-            metrics["anchor_kl"] = anchor_kl.detach()
 
         with torch.no_grad():
             largest_entropy = batch.action_mask.sum(-1).float().log().expand_as(weights)
@@ -260,6 +221,4 @@ class ActorCriticObjective(nn.Module):
         if self.training:  # in eval mode a batch is only looked at, and must not be committed
             self._observed = observed
         advantages = (returns - values) / self.normalizer.scale(observed)
-        if config.center_advantages:
-            advantages = advantages - weighted_mean(advantages, weights)
         return replace(batch, returns=returns, advantages=advantages, percentiles=observed)

@@ -14,7 +14,6 @@ from .fidelity import (
     value_fidelity,
 )
 from .imagine import Dream, Policy, imagine
-from .likeness import alike_codes_learn_together
 from .masks import visibility
 from .model import WorldModel, WorldModelOutput, for_inference, load_worldmodel, save_worldmodel
 from .objective import WorldModelObjective
@@ -42,7 +41,6 @@ __all__ = [
     "WorldModelConfig",
     "WorldModelObjective",
     "WorldModelOutput",
-    "alike_codes_learn_together",
     "evaluate",
     "event_fidelity",
     "for_inference",

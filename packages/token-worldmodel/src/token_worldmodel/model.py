@@ -153,7 +153,7 @@ class WorldModel(nn.Module):
     def predict(self, x: Tensor, level: int) -> Tensor:
         """Logits (..., K_level) from the normalised output (..., D) of the slot before that level."""
         head = self.heads[level]
-        return head(x.to(head.bias.dtype))  # The weight may be a sum computed on access (`likeness`).
+        return head(x.to(head.weight.dtype))
 
 
 def add_noise(tokens: Tensor, codes: Sequence[int], share: float) -> Tensor:
@@ -240,10 +240,7 @@ def save_worldmodel(path: str | Path, model: WorldModel) -> None:
     Raises:
         ValueError: the model is not a plain `WorldModel`, so `load_worldmodel` could not rebuild it.
     """
-    known = plain_weights(model, WorldModel)
-    weights = {name: t for name, t in known.items() if ".parametrizations." not in name}
-    for level, head in enumerate(model.heads):
-        weights[f"heads.{level}.weight"] = head.weight.float()  # a sum within `alike_codes_learn_together`
+    weights = plain_weights(model, WorldModel)
     save_artifact(path, weights, kind="worldmodel", config=asdict(model.config))
 
 

@@ -17,13 +17,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     """
     if weight_decay < 0:
         raise ValueError(f"weight_decay is {weight_decay}; give 0 or more")
-    decays = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Linear)
-        for name, parameter in module.named_parameters()  # several where the weight is a sum (`likeness`)
-        if name != "bias"
-    }
+    decays = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if id(p) in decays], "weight_decay": weight_decay},

@@ -158,7 +158,6 @@ STAGE = Stage(
         *config.windows.game_weights,
         config.collect.validation_fraction,
         config.rounds.newest_share,
-        *config.rounds.renew,
         # Older versions applied the reward transform elsewhere; this makes their agents out of date.
         *(["transform inside"] if config.predictor.reward_head == "two_hot" else []),
     ],

@@ -166,7 +166,6 @@ STAGE = Stage(
         config.collect.validation_fraction,
         config.rounds.encoder_steps,
         config.rounds.newest_share,
-        *config.rounds.renew,
     ],
     run,
     continues=("encoder",),

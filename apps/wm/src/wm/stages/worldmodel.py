@@ -1,7 +1,6 @@
 """Tokens to a world model of the game."""
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -10,15 +9,15 @@ from token_worldmodel import (
     TokenBatch,
     WorldModel,
     WorldModelObjective,
-    alike_codes_learn_together,
     evaluate,
     load_worldmodel,
     make_optimizer,
     save_worldmodel,
 )
 
-from wm.artifacts import frozen_quantizer
+from wm.config import YOUNGER
 from wm.device import autocast, autocast_dtype
+from wm.settings import unstructure
 from wm.stage import Context, Made, Stage
 from wm.windows import SPLITS, load_all_tokens, newest_windows, token_sampler
 
@@ -51,28 +50,23 @@ def run(context: Context) -> Made:
         )
         if found := _measure(context, model, new):
             made["new_play"] = found
-    likeness: AbstractContextManager[None] = nullcontext()
-    if fit_config.alike_codes:
-        likeness = alike_codes_learn_together(model, frozen_quantizer(layout, device).codebooks)
-    with likeness:
-        trained = context.fit(
-            WorldModelObjective(model),
-            lambda step: train.batch(context.first_batch + step),
-            fit_config,
-            epoch_size=sum(train.num_windows.values()) // length,
-            optimizer=make_optimizer(
-                model,
-                fit_config.optimizer,
-                lr=fit_config.learning_rate,
-                weight_decay=fit_config.weight_decay,
-                betas=fit_config.betas,
-            ),
-        )
+    made["train"] = context.fit(
+        WorldModelObjective(model),
+        lambda step: train.batch(context.first_batch + step),
+        fit_config,
+        epoch_size=sum(train.num_windows.values()) // length,
+        optimizer=make_optimizer(
+            model,
+            fit_config.optimizer,
+            lr=fit_config.learning_rate,
+            weight_decay=fit_config.weight_decay,
+            betas=fit_config.betas,
+        ),
+    )
     if not context.team.leads:
         return Made([])
     model.eval()
     save_worldmodel(layout.worldmodel, model)
-    made["train"] = trained
     made["validation"] = _measure(context, model, held_out.sweep(limit=VALIDATION_BATCHES))
     return Made([layout.worldmodel], made)
 
@@ -93,12 +87,12 @@ STAGE = Stage(
     ("hrvq",),
     lambda config: [
         config.worldmodel,
-        config.train.worldmodel,
+        # The fingerprints of older versions include a setting that is gone.
+        {"alike_codes": False} | unstructure(config.train.worldmodel, YOUNGER),
         config.windows.length,
         *config.windows.game_weights,
         config.collect.validation_fraction,
         config.rounds.newest_share,
-        *config.rounds.renew,
     ],
     run,
     continues=("worldmodel",),
