@@ -70,7 +70,6 @@ def fit(
             weight_decay=config.weight_decay,
             fused=True,
         )
-    trainable = [p for parameters in optimizer.param_groups for p in parameters["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     state = _Checkpoint(checkpoint, objective, optimizer, scaler)
     start, tail = state.restore()
@@ -81,23 +80,23 @@ def fit(
     trained: Callable[[Any], Any] = team.wrap(objective, device)
     if config.compile:
         trained = compiled(trained)
+
+    def measure(index: int) -> dict[str, Tensor]:
+        """Add the gradients of a batch; returns its loss and metrics."""
+        with autocast(dtype, device):
+            loss, metrics = trained(team.share(batches(index)))
+        scaler.scale(loss / config.accumulation).backward()
+        return {"loss": loss.detach()} | metrics
+
     last_saved = time.monotonic()
     step = start
     with reporter.task(stage, total, start) as task, deferred_interrupt() as interrupted:
         while step < total:
             torch.manual_seed(derive_seed(seed, stage, step, *([team.rank] if team.rank else [])))
+            first = step * config.accumulation
+            measured = [measure(index) for index in range(first, first + config.accumulation)]
             rate = config.rate(step, total)
-            for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
-            measured: list[dict[str, Tensor]] = []
-            for micro in range(config.accumulation):
-                with autocast(dtype, device):
-                    batch = team.share(batches(step * config.accumulation + micro))
-                    loss, metrics = trained(batch)
-                scaler.scale(loss / config.accumulation).backward()
-                measured.append({"loss": loss.detach()} | metrics)
-            scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(trainable, config.clip or math.inf)
+            norm = _take_step(optimizer, scaler, rate, config.clip)
             # A scaler skips steps with infinite gradients by design.
             gradient = [] if scaler.is_enabled() else [norm]
             if step % config.log_every == 0 or step == total - 1:
@@ -108,9 +107,6 @@ def fit(
                 if step >= min(0.9 * total, total - 1):
                     for name, value in values.items():
                         tail.setdefault(name, []).append(value)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
             objective.after_step()
             step += 1
             task.update(step)
@@ -129,6 +125,21 @@ def fit(
     if team.any(interrupted()):  # it came during the final save: no later step checks
         raise KeyboardInterrupt
     return {name: _mean(values) for name, values in tail.items() if name != "learning_rate"}
+
+
+def _take_step(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rate: float, clip: float
+) -> Tensor:
+    """Step along the clipped gradient and clear it; returns its norm before clipping, 0-d."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    scaler.unscale_(optimizer)
+    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(trainable, clip or math.inf)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
 def _require_finite(values: Iterable[Tensor], stage: str, step: int, setting: str) -> None:

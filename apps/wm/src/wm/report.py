@@ -1,7 +1,6 @@
 """The table at the end of a run: every stage's numbers next to a baseline."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -10,8 +9,8 @@ from wm.config import RunConfig
 from wm.console import depth_name, shown, text_table
 from wm.diagnostics import diagnostics_table, hints_by_round, read_diagnostics
 from wm.measure.evaluation_report import print_scores
-from wm.run import Manifest
-from wm.stage import BY_GAME
+from wm.run import Manifest, StageRecord
+from wm.stage import BY_GAME, Stage
 from wm.stages import stages_of
 
 Row = tuple[str, str, str]  # metric, value, baseline
@@ -23,34 +22,43 @@ def print_report(config: RunConfig, manifest: Manifest, console: Console, only: 
     table = text_table("stage", "metric", "value", "baseline", title=title)
     for stage in stages_of(config):
         name = stage.name
-        record, rows = manifest.stages.get(name), _STAGE_ROWS.get(stage.base)
+        record = manifest.stages.get(name)
         # The last round's stages, which have plain names, or only the one that is asked for.
-        if name != (only or stage.base) or record is None or rows is None:
+        if name != (only or stage.base) or record is None or stage.base not in _STAGE_ROWS:
             continue
-        if stage.base in BY_GAME and record.unseen(config.games):
-            # The games were changed, and not all stages have run since.
-            table.add_row(name, "for games other than the run's", "run it again", "")
-        else:
-            if stage.base == "collect" and stage.round:
-                rows = partial(_collect, by="the previous round's agent")
-            for row in rows(config, record.metrics):
-                table.add_row(name, *row)
+        for row in _rows(stage, record, config):
+            table.add_row(name, *row)
         peak = shown(record.metrics.get("peak_memory_gib"), ".1f")
         took = f"{record.seconds:.0f} s, peak {peak} GiB on {record.device}"
         table.add_row("", "took", took, "", style="dim", end_section=True)
     if table.row_count:
         console.print(table)
     if config.rounds.count > 1 and only is None:
-        found = read_diagnostics(config, manifest)
-        if found:
-            console.print(diagnostics_table(config, found))
-        for line in hints_by_round(found):
-            console.print(line)
+        _print_rounds(config, manifest, console)
     evaluated = manifest.stages.get("evaluate")
     if evaluated is not None and only in (None, "evaluate"):
         for game in config.games:
             if game in evaluated.metrics.get("games", {}):
                 print_scores(game, evaluated.metrics, console)
+
+
+def _rows(stage: Stage, record: StageRecord, config: RunConfig) -> Iterator[Row]:
+    if stage.base in BY_GAME and record.unseen(config.games):
+        # The games were changed, and not all stages have run since.
+        yield "for games other than the run's", "run it again", ""
+    elif stage.base == "collect" and stage.round:
+        yield from _collect(config, record.metrics, by="the previous round's agent")
+    else:
+        yield from _STAGE_ROWS[stage.base](config, record.metrics)
+
+
+def _print_rounds(config: RunConfig, manifest: Manifest, console: Console) -> None:
+    """A line for each round, and what to do about it."""
+    found = read_diagnostics(config, manifest)
+    if found:
+        console.print(diagnostics_table(config, found))
+    for line in hints_by_round(found):
+        console.print(line)
 
 
 def _start(config: RunConfig, metrics: dict[str, Any]) -> Iterator[Row]:

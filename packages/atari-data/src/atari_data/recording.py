@@ -69,7 +69,8 @@ def import_recording(
         num_frames,
         episode_ids=episode_ids,
         actions=actions,
-        per_action={"rewards": rewards, "terminated": terminated, "truncated": truncated},
+        rewards=rewards,
+        flags={"terminated": terminated, "truncated": truncated},
         lives=lives,
     )
     with new_round(directory, game=game, protocol=None, ram=False) as place, ExitStack() as stack:
@@ -120,7 +121,7 @@ def _require_new(store: FrameStore, num_frames: int, digest: bytes, directory: P
 
 
 def _columns(
-    num_frames: int, *, episode_ids: Any, actions: Any, per_action: dict[str, Any], lives: Any
+    num_frames: int, *, episode_ids: Any, actions: Any, rewards: Any, flags: dict[str, Any], lives: Any
 ) -> dict[str, NDArray[Any]]:
     """Every column of the shards, [num_frames], checked, with final rows as they must be."""
     if episode_ids is None:
@@ -128,50 +129,80 @@ def _columns(
     else:
         ids = _episodes(_integers(episode_ids, "episode_ids", num_frames))
     final = final_rows(ids)
-    lengths = np.diff(np.flatnonzero(final), prepend=-1)
-    if (lengths < 2).any():
-        row = int(np.flatnonzero(final)[np.argmin(lengths)])
+    frames = np.diff(np.flatnonzero(final), prepend=-1)
+    if (frames < 2).any():
+        row = int(np.flatnonzero(final)[np.argmin(frames)])
         raise ValueError(f"the episode at frame {row} has 1 frame; an episode has 2 or more, leave it out")
-    one_short = num_frames - 1 if episode_ids is None else num_frames
-    acts = np.where(final, 0, _integers(actions, "actions", num_frames, one_short))
-    if not 0 <= acts.min() <= acts.max() < NUM_ACTIONS:
+    lengths = (num_frames, num_frames - 1) if episode_ids is None else (num_frames,)
+    ends = {name: _ends(values, name, final, lengths) for name, values in flags.items()}
+    if np.logical_and(*ends.values()).any():
+        raise ValueError("an episode is both terminated and truncated; set only one")
+    ends["truncated"] |= _before(final) & ~ends["terminated"]
+    return {
+        "actions": _actions(actions, final, lengths),
+        "rewards": _rewards(rewards, final, lengths),
+        "lives": _lives(lives, num_frames),
+        "episode_ids": ids,
+    } | ends
+
+
+def _actions(values: Any, final: NDArray[np.bool_], lengths: tuple[int, ...]) -> NDArray[np.int64]:
+    """Ids of the full action set, with 0 in the final rows, where nothing is chosen."""
+    found = np.where(final, 0, _integers(values, "actions", *lengths))
+    if not 0 <= found.min() <= found.max() < NUM_ACTIONS:
         raise ValueError(
-            f"actions go from {acts.min()} to {acts.max()}; give ids of the full action set, "
+            f"actions go from {found.min()} to {found.max()}; give ids of the full action set, "
             f"0 to {NUM_ACTIONS - 1}"
         )
-    columns: dict[str, NDArray[Any]] = {"actions": acts, "episode_ids": ids}
-    for name, values in per_action.items():
-        column = np.zeros(num_frames) if values is None else _load(values, name, num_frames, one_short)
-        if not np.isfinite(column).all():
-            raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
-        if (column[final] != 0).any():
-            row = int(np.flatnonzero(final & (column != 0))[0])
-            raise ValueError(
-                f"{name}[{row}] is {column[row]} on the last frame of its episode, a final observation that "
-                "brings nothing; add the frame that followed, or leave the value out"
-            )
-        columns[name] = column
+    return found
+
+
+def _rewards(values: Any, final: NDArray[np.bool_], lengths: tuple[int, ...]) -> NDArray[Any]:
+    found = _results(values, "rewards", final, lengths)
     with np.errstate(over="ignore"):
-        if not np.isfinite(columns["rewards"].astype(np.float32)).all():
+        if not np.isfinite(found.astype(np.float32)).all():
             raise ValueError("rewards are too large for float32; give smaller numbers")
-    before_final = np.append(final[1:], False)
-    for name in ("terminated", "truncated"):
-        if not np.isin(columns[name], (0, 1)).all():
-            raise ValueError(f"{name} holds numbers other than 0 and 1; give a flag for each action")
-        flags = columns[name] != 0
-        if (inside := flags & ~before_final).any():
-            raise ValueError(
-                f"{name}[{int(np.argmax(inside))}] is set inside an episode; "
-                "give episode_ids where a recording holds several episodes"
-            )
-        columns[name] = flags
-    if (columns["terminated"] & columns["truncated"]).any():
-        raise ValueError("an episode is both terminated and truncated; set only one")
-    columns["truncated"] |= before_final & ~columns["terminated"]
-    columns["lives"] = np.zeros(num_frames) if lives is None else _integers(lives, "lives", num_frames)
-    if not 0 <= columns["lives"].min() <= columns["lives"].max() <= 255:
+    return found
+
+
+def _ends(values: Any, name: str, final: NDArray[np.bool_], lengths: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Flags that may be set only by the last action of an episode."""
+    found = _results(values, name, final, lengths)
+    if not np.isin(found, (0, 1)).all():
+        raise ValueError(f"{name} holds numbers other than 0 and 1; give a flag for each action")
+    flags = found != 0
+    if (inside := flags & ~_before(final)).any():
+        raise ValueError(
+            f"{name}[{int(np.argmax(inside))}] is set inside an episode; "
+            "give episode_ids where a recording holds several episodes"
+        )
+    return flags
+
+
+def _results(values: Any, name: str, final: NDArray[np.bool_], lengths: tuple[int, ...]) -> NDArray[Any]:
+    """What each action brought: finite, and 0 in the final rows, where none is chosen."""
+    found = np.zeros(len(final)) if values is None else _load(values, name, *lengths)
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
+    if (found[final] != 0).any():
+        row = int(np.flatnonzero(final & (found != 0))[0])
+        raise ValueError(
+            f"{name}[{row}] is {found[row]} on the last frame of its episode, a final observation that "
+            "brings nothing; add the frame that followed, or leave the value out"
+        )
+    return found
+
+
+def _lives(values: Any, num_frames: int) -> NDArray[Any]:
+    found = np.zeros(num_frames) if values is None else _integers(values, "lives", num_frames)
+    if not 0 <= found.min() <= found.max() <= 255:
         raise ValueError("lives go below 0 or above 255; give the number of lives left")
-    return columns
+    return found
+
+
+def _before(final: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The rows before the final ones: those of the episodes' last actions."""
+    return np.append(final[1:], False)
 
 
 def _episodes(ids: NDArray[Any]) -> NDArray[np.int32]:

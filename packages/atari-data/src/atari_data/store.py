@@ -120,6 +120,21 @@ def _versions(directory: Path) -> list[tuple[str, int, int]]:
     return found
 
 
+def _require_alike(
+    paths: list[Path], configs: list[dict[str, Any]], shards: list[dict[str, NDArray[Any]]]
+) -> None:
+    """Raise ValueError unless all shards are of one game and protocol and have the same columns."""
+    for path, config, shard in zip(paths, configs, shards, strict=False):
+        for key in ("game", "protocol"):
+            if config[key] != configs[0][key]:
+                raise ValueError(
+                    f"{path} has {key} {config[key]} and the shards before it {configs[0][key]}; "
+                    "keep them in different directories"
+                )
+        if shard.keys() != shards[0].keys():
+            raise ValueError(f"{path} and the shards before it do not agree on having a RAM column")
+
+
 class FrameStore:
     """The collected frames of one game and the columns that go with them, row for row.
 
@@ -228,15 +243,7 @@ class FrameStore:
                 f"{directory} holds {len(ends)} of the {rounds} rounds asked for; ask for 1 to {len(ends)}"
             )
         configs, shards = configs[:complete], shards[:complete]
-        for path, config, shard in zip(paths, configs, shards, strict=False):
-            for key in ("game", "protocol"):
-                if config[key] != configs[0][key]:
-                    raise ValueError(
-                        f"{path} has {key} {config[key]} and the shards before it {configs[0][key]}; "
-                        "keep them in different directories"
-                    )
-            if shard.keys() != shards[0].keys():
-                raise ValueError(f"{path} and the shards before it do not agree on having a RAM column")
+        _require_alike(paths, configs, shards)
         return cls(configs, shards)
 
     def __len__(self) -> int:

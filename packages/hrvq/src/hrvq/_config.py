@@ -1,7 +1,7 @@
 """The configuration that a quantizer is built from, checked once."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,11 @@ def whole(value: object, least: int = 1) -> bool:
 def finite(value: object) -> bool:
     """Whether it is a number, and neither NaN nor infinite."""
     return isinstance(value, Real) and isfinite(value)
+
+
+def within(value: object, least: float, *, below: float = inf) -> bool:
+    """Whether it is a finite number of at least ``least`` and less than ``below``."""
+    return isinstance(value, Real) and isfinite(value) and least <= float(value) < below
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,50 +82,42 @@ class HRVQConfig:
     def __post_init__(self) -> None:
         for name in ("dim", "levels", "codes", "kmeans_iterations", "seed"):
             object.__setattr__(self, name, plain(getattr(self, name)))
-        for name in ("codes", "commitment_weights"):
-            if isinstance(given := getattr(self, name), np.ndarray):
-                object.__setattr__(self, name, given.tolist())
         for name in ("dim", "levels"):
-            if not whole(getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give a whole number of at least 1")
-        codes = self.codes
-        if isinstance(codes, (list, tuple)):  # a list is what JSON and TOML make of a tuple
-            object.__setattr__(self, "codes", codes := tuple(map(plain, codes)))
-            if len(codes) != self.levels:
-                raise ValueError(
-                    f"codes has {len(codes)} entries for {self.levels} levels; give one for each"
-                )
-        if not all(whole(k) for k in self.codes_per_level):
-            raise ValueError(f"codes is {codes!r}; give whole numbers of at least 1")
-        weights = self.commitment_weights
-        if isinstance(weights, (list, tuple)):
-            object.__setattr__(self, "commitment_weights", weights := tuple(weights))
-            if len(weights) != self.levels:
-                raise ValueError(
-                    f"commitment_weights has {len(weights)} entries for {self.levels} levels; "
-                    "give one for each, or one number for all"
-                )
-        if not all(finite(w) and w >= 0 for w in self.weight_per_level):
-            raise ValueError(f"commitment_weights is {weights!r}; give finite numbers of at least 0")
-        if not (finite(self.decay) and 0 <= self.decay < 1):
-            raise ValueError(f"decay is {self.decay!r}; give a number from 0 to below 1, such as 0.95")
-        if not (finite(self.smoothing) and self.smoothing >= 0):
-            raise ValueError(f"smoothing is {self.smoothing!r}; give a small number such as 1e-5")
-        if not (finite(self.revive_below) and 0 <= self.revive_below < 0.5):
-            raise ValueError(f"revive_below is {self.revive_below!r}; give a share from 0 (off) to below 0.5")
-        if not whole(self.kmeans_iterations, 0):
-            raise ValueError(
-                f"kmeans_iterations is {self.kmeans_iterations!r}; give a whole number of at least 0"
-            )
-        if not isinstance(self.joint, bool):
-            raise ValueError(f"joint is {self.joint!r}; give true or false")
+            self._require(name, whole(getattr(self, name)), "a whole number of at least 1")
+        for name in ("codes", "commitment_weights"):
+            self._settle_per_level(name)
+        self._require("codes", all(map(whole, self.codes_per_level)), "whole numbers of at least 1")
+        weighs = all(within(weight, 0) for weight in self.weight_per_level)
+        self._require("commitment_weights", weighs, "finite numbers of at least 0")
+        self._require("decay", within(self.decay, 0, below=1), "a number from 0 to below 1, such as 0.95")
+        self._require("smoothing", within(self.smoothing, 0), "a small number such as 1e-5")
+        revives = within(self.revive_below, 0, below=0.5)
+        self._require("revive_below", revives, "a share from 0 (off) to below 0.5")
+        self._require("kmeans_iterations", whole(self.kmeans_iterations, 0), "a whole number of at least 0")
         for name, allowed in (("gradient", get_args(Gradient)), ("distance", get_args(Distance))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}")
-        if not (finite(self.level_dropout) and 0 <= self.level_dropout <= 1):
-            raise ValueError(f"level_dropout is {self.level_dropout!r}; give a probability from 0 to 1")
-        if not whole(self.seed, 0):
-            raise ValueError(f"seed is {self.seed!r}; give a whole number of at least 0")
+            self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        drops = within(self.level_dropout, 0) and self.level_dropout <= 1
+        self._require("level_dropout", drops, "a probability from 0 to 1")
+        self._require("joint", isinstance(self.joint, bool), "true or false")
+        self._require("seed", whole(self.seed, 0), "a whole number of at least 0")
+
+    def _require(self, name: str, fits: bool, allowed: str) -> None:
+        if not fits:
+            raise ValueError(f"{name} is {getattr(self, name)!r}; give {allowed}")
+
+    def _settle_per_level(self, name: str) -> None:
+        """Turn several values, one for each level, into a tuple, whatever sequence they came in."""
+        given = getattr(self, name)
+        if isinstance(given, np.ndarray):
+            given = given.tolist()
+        if isinstance(given, list | tuple):  # a list is what JSON and TOML make of a tuple
+            given = tuple(map(plain, given))
+            if len(given) != self.levels:
+                raise ValueError(
+                    f"{name} has {len(given)} entries for {self.levels} levels; give one for each, or one "
+                    "number for all"
+                )
+        object.__setattr__(self, name, given)
 
     @property
     def codes_per_level(self) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvq._config import finite, plain, spherical, whole
+from hrvq._config import plain, spherical, whole, within
 from hrvq._gradients import normalize
 from hrvq._kmeans import UNUSED, kmeans
 from hrvq._nearest import nearest
@@ -154,7 +154,7 @@ def fit(
     if revive_below is None:
         revive_below = _REVIVE_BELOW if config.revive_below > 0 else 0.0
     for name, share in (("tolerance", tolerance), ("revive_below", revive_below)):
-        if not (finite(share) and 0 <= share < 1):
+        if not within(share, 0, below=1):
             raise ValueError(f"{name} is {share!r}; give a share from 0 to below 1")
     for name, value in (("refine", refine), ("seed", seed)):
         if not whole(value, 0):
