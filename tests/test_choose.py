@@ -118,7 +118,7 @@ def test_no_command_reads_the_round_that_was_not_chosen(first, tmp_path):
         ("dream", copy, "--horizon", 4, *on),
         ("atlas", copy, *on),
         ("fidelity", copy, "--frames", 240, "--reader-steps", 5, "--windows", 8, *on),
-        ("probe", copy, "--frames", 240, *on),
+        ("probe", copy, "--frames", 240, "--probe-steps", 20, *on),
     )
     for command in commands:
         done = wm(*command)

@@ -47,7 +47,7 @@ def test_it_is_evaluated_and_watched(seeing, tmp_path):
     for name, *arguments in (
         ("eval", "--episodes", 2, "--max-frames", 400, "--video"),
         ("dream", "--out", tmp_path / "dream.gif", "--horizon", 30),
-        ("fidelity", "--horizon", 3),
+        ("fidelity", "--horizon", 3, "--frames", 240, "--reader-steps", 5, "--windows", 8),
     ):
         result = wm(name, seeing, *arguments, "--device", "cpu")
         assert result.code == 0, result.output

@@ -175,7 +175,9 @@ def _fit(train: ProbeData, config: MLPProbeConfig) -> MLPProbe:
         )
         initialize(net, generator)
     net.to(device)
-    optimizer = torch.optim.AdamW(net.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.num_steps, pct_start=_WARMUP
     )
