@@ -13,6 +13,8 @@ from command import wm
 from hrvq import HRVQ
 from listening import listen
 from wm.config import load_config, save_config
+from wm.measure import probing
+from wm.measure.probe_report import print_probe
 from wm.measure.probing import atariari_scores
 from wm.policy import RunPolicy
 from wm.sections import QuantizeConfig
@@ -24,8 +26,18 @@ STAGES = ["pixels", "random encoder", "embedding", "after L0", "after L0-1", "af
 @pytest.fixture(scope="module")
 def probed(run, tmp_path_factory):
     path = tmp_path_factory.mktemp("probe") / "probe.json"
-    done = wm("probe", run, *QUICK, "--supervised", "--f1", "--json", path)
+    written = []
+
+    def show(game, *rest):
+        written.append(game in json.loads(path.read_text())["games"])
+        print_probe(game, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probing, "print_probe", show)
+        done = wm("probe", run, *QUICK, "--supervised", "--f1", "--json", path)
     assert done.code == 0, done.output
+    assert written == [True]  # by the time the table is printed, which its reader may stop
+    assert f"written to {path}" in " ".join(done.output.split())
     return done.output, json.loads(path.read_text())
 
 

@@ -37,9 +37,9 @@ from wm.artifacts import encoded_games, frozen_encoder, frozen_quantizer, requir
 from wm.config import RunConfig
 from wm.console import depth_name
 from wm.device import frozen, generator
+from wm.files import write_json
 from wm.measure.fresh import FreshPlay, fresh_play
 from wm.measure.probe_report import print_probe
-from wm.measure.results import write_result
 from wm.measure.supervised import train_supervised
 from wm.opened import OpenedRun
 from wm.rounds import round_of
@@ -110,8 +110,13 @@ def probe_run(opened: OpenedRun, options: ProbeOptions, *, json_file: Path | Non
     }
     for game in known:
         games[game] = measured.game(game)
+        if (
+            json_file is not None
+        ):  # before the table, whose reader (`head`, say) may be gone by its end
+            write_json(json_file, result)
         print_probe(game, games[game], console)
-    write_result(json_file, result, console)
+    if json_file is not None:
+        console.print(f"written to {json_file}")
 
 
 def _policy_name(config: RunConfig, options: ProbeOptions) -> str:
