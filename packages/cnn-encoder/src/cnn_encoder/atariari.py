@@ -206,7 +206,7 @@ def _fit(
     num_variables, device = labels.shape[1], x.device
     weight = torch.zeros(x.shape[1], num_variables, NUM_CLASSES, device=device, requires_grad=True)
     bias = torch.zeros(num_variables, NUM_CLASSES, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([weight, bias], config.learning_rate)
+    optimizer = torch.optim.Adam([weight, bias], config.learning_rate, fused=True)
     best = torch.full((num_variables,), torch.inf, device=device)
     waited = torch.zeros(num_variables, device=device)
     best_weight, best_bias = weight.detach().clone(), bias.detach().clone()

@@ -110,9 +110,7 @@ def probe_run(opened: OpenedRun, options: ProbeOptions, *, json_file: Path | Non
     }
     for game in known:
         games[game] = measured.game(game)
-        if (
-            json_file is not None
-        ):  # before the table, whose reader (`head`, say) may be gone by its end
+        if json_file is not None:  # before the table, whose reader (`head`, say) may be gone by its end
             write_json(json_file, result)
         print_probe(game, games[game], console)
     if json_file is not None:
