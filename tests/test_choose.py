@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from atari_data import PROTOCOLS, play_episodes
-from command import options, train, wm
+from command import options, stages, train, wm
 from torch import device
 from wm.config import load_config
 from wm.measure.evaluation import play_whole_games
@@ -192,3 +192,14 @@ def test_a_run_that_has_not_chosen_says_whose_parts_are_read(first, tmp_path):
     of_the_last = wm(*dream)
     assert of_the_last.code == 0, of_the_last.output
     assert said in " ".join(of_the_last.output.split())
+
+
+def test_an_older_choice_counts_for_a_run_that_starts_from_it(first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copy2)
+    choice = json.loads((copy / "choice.json").read_text())
+    choice["agent_steps"] = 800  # one number for all games
+    (copy / "choice.json").write_text(json.dumps(choice))
+    done = wm("train", "start", "--from", copy, "--run", tmp_path / "run", "--device", "cpu")
+    assert done.code == 0, done.output
+    collected = sum(stages(copy)[name]["metrics"]["pong"]["steps"] for name in ("collect-0", "collect"))
+    assert stages(tmp_path / "run")["start"]["metrics"]["steps"] == {"pong": collected + 800}

@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 from atari_data import FrameStore
-from command import SMALL, at_hand, options, wm
+from command import SMALL, at_hand, options, stages, wm
 from PIL import Image
+from wm import importing
 from wm.config import load_config
 from wm.trained import load_policy
 from wm.view.watching import DreamedGame, one_more
@@ -253,3 +254,39 @@ def test_a_run_that_plays_by_itself_takes_no_recording(files, run):
     refused = bring(files, run)
     assert refused.code == 2
     assert "plays the game itself" in " ".join(refused.output.split())
+
+
+@pytest.mark.parametrize("game", ["push", "pull"])
+def test_an_import_stopped_when_all_is_in_place_is_part_of_the_run(files, tmp_path, monkeypatch, game):
+    run, more = tmp_path / "run", tmp_path / "more.npy"
+    assert bring(files, run).code == 0
+    assert wm("train", "collect", "--run", run, "--device", "cpu").code == 0
+    np.save(more, recording(seed=1)[0])
+    command = ("import", run, more, files / "actions.npy", "--episode-ids", files / "ids.npy", "--game", game)
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "final_rows", interrupted)
+        assert wm(*command).code == 130
+    config = load_config(run / "config.toml")
+    assert config.games == tuple(dict.fromkeys(["push", game]))
+    done = wm("train", "collect", "--run", run, "--device", "cpu")
+    assert done.code == 0, done.output
+    collected = stages(run)["collect"]
+    assert sum(collected["metrics"][each]["steps"] for each in config.games) == 2 * 117
+    assert set(collected["artifacts"]) == {
+        path.relative_to(run).as_posix() for path in (run / "data").rglob("shard-*.safetensors")
+    }
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_run_of_a_recording_is_found_by_its_settings(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert bring(files, tmp_path / "runs" / "push-tiny-0").code == 0
+    found = wm("train", "collect", "--games", "push", "--preset", "tiny", "--device", "cpu")
+    assert found.code == 0, found.output
+    assert "push-tiny-0" in found.output
+    mistaken = wm("train", "collect", "--games", "pnog", "--preset", "tiny", "--device", "cpu")
+    assert mistaken.code == 2
+    assert "did you mean" in mistaken.output

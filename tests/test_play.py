@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from command import at_hand, wm
 from PIL import Image
 from rich.console import Console, ConsoleDimensions
 from token_worldmodel import imagine
+from wm.opening import open_to_read
 from wm.run import Layout
+from wm.view import playing
 from wm.view.controls import Controls, action_for
 from wm.view.images import to_bytes
 from wm.view.playing import Session, fitting
@@ -48,6 +51,11 @@ def names(game):
         ("pong", ["DOWN"], "LEFT"),
         ("pong", ["LEFT", "UP"], "RIGHT"),  # one axis: the newest key
         ("pong", ["DOWN", "FIRE"], "LEFTFIRE"),
+        ("enduro", ["LEFT", "UP"], "LEFT"),  # the newest is no action of it
+        ("beam_rider", ["LEFT", "DOWN"], "LEFT"),
+        ("phoenix", ["LEFT", "UP", "FIRE"], "LEFTFIRE"),
+        ("assault", ["LEFT", "UP", "FIRE"], "LEFTFIRE"),  # not UP, which it has, but without the fire
+        ("tutankham", ["LEFT", "DOWN", "FIRE"], "LEFTFIRE"),
     ],
 )
 def test_keys_mean_the_action_that_says_most_of_them(game, held, action):
@@ -73,6 +81,7 @@ def test_a_key_counts_for_some_steps_and_ends_its_opposite():
 def test_bytes_of_a_terminal_are_keys():
     assert pressed(b"\x1b[A\x1bOBw\t Q") == ["up", "down", "w", "\t", " ", "q"]
     assert pressed(b"\x1b[3~\x1b[1;5Cx\xc3\xa4") == ["x"]  # what is not known is no key
+    assert pressed(b"\x1bOP\x1bOQ\x1bOR\x1bOS\x1b[[B\x1b[200~") == []  # F1 to F4, F2 of a console, a paste
     assert pressed(b"\x03") == ["q"]  # Ctrl-C
     assert pressed(b"") == []
 
@@ -213,7 +222,7 @@ def test_the_command_plays_in_a_terminal_and_films_it(run, tmp_path):
     assert "the agent plays" in output
     assert kept
     steps = int(re.search(r"(\d+) dreamed steps of pong", output)[1])
-    assert steps >= len(keys) - 1
+    assert steps >= len(keys) - 2  # at each but q, and the first picture is drawn twice
     with Image.open(film) as picture:
         assert picture.n_frames == len(next(dreamed_game(run).beginnings()).real) + steps
 
@@ -257,3 +266,35 @@ def test_without_a_terminal_it_says_what_to_do(run):
     assert done.code == 2
     assert "there is no terminal to play in" in done.output
     assert "wm dream" in done.output
+
+
+@pytest.mark.parametrize(
+    ("pressed", "shown", "dreamed"),
+    [([["q"]], [0], 0), ([[], [], ["q"]], [0, 1, 2], 2), ([[], ["r"], [], ["q"]], [0, 1, 0, 1], 1)],
+)
+def test_every_dreamed_step_is_shown(run, monkeypatch, pressed, shown, dreamed):
+    """After q there is no step, and a dream begun anew is shown from its start."""
+    seen, keys = [], iter(pressed)
+    monkeypatch.setattr(playing, "require_terminal", lambda: None)
+    monkeypatch.setattr(playing, "keyboard", lambda: nullcontext(lambda due: next(keys)))
+    view = Session.view
+
+    def watched(session, console):
+        seen.append(len(session.dream.rewards))
+        return view(session, console)
+
+    monkeypatch.setattr(Session, "view", watched)
+    console = Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        width=100,
+        height=50,
+        color_system="truecolor",
+        no_color=False,
+    )
+    opened = open_to_read(run, console, device_name="cpu")
+    options = {"game": None, "out": None, "agent": True, "recorded": False, "seed": 0}
+    playing.play_run(opened, steps_per_second=60, **options)
+    assert seen[1:] == shown  # the first is whether there is room
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    assert f"{dreamed} dreamed steps of pong" in said

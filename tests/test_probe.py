@@ -156,6 +156,7 @@ def test_by_agent_it_needs_one(run, tmp_path):
     [
         (["--frames", 10], "'--frames'"),
         (["--dinov2", "nowhere.pth"], "nowhere.pth does not exist"),
+        (["--dinov2-size", 28], "--dinov2-size is given without --dinov2"),
     ],
 )
 def test_bad_options_are_one_sentence(run, arguments, part):

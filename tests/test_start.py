@@ -1,5 +1,6 @@
 """A run that starts from another's trained parts, with the real command and emulator at a tiny size."""
 
+import json
 import shutil
 
 import numpy as np
@@ -233,3 +234,13 @@ def test_what_cannot_be_begun_with(run, tmp_path):
     own = wm("train", "--run", early, *ON, "--set", f"start.run={str(early)!r}")
     assert own.code == 2
     assert "this run itself" in " ".join(own.output.split())
+
+
+def test_real_steps_that_an_older_version_did_not_count_are_unknown(begun, tmp_path):
+    copy = shutil.copytree(begun, tmp_path / "copy", copy_function=shutil.copy2)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["stages"]["start"]["metrics"]["steps"]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    done = wm("train", "start", "--from", copy, "--run", tmp_path / "run", "--games", "breakout", *ON)
+    assert done.code == 0, done.output
+    assert stages(tmp_path / "run")["start"]["metrics"]["steps"] is None

@@ -113,7 +113,7 @@ def test_trouble_begins_where_it_is_said_to(near, over):
         {"value_error": None},
         {"return_spread": None},
         {"cross_entropy": (None, 1.6)},
-        {"foreseen": (Foreseen(), Foreseen())},
+        {"foreseen": (Foreseen(0, None), Foreseen(0, None))},
         {"new_foreseen": None},
     ],
 )
@@ -270,3 +270,27 @@ def test_play_is_told_in_the_unit_of_the_dream(tmp_path):
     assert played(tmp_path, "sign", unit=True)[0].cross_entropy == (0.5, 0.6)
     # Returns of an evaluation do not tell how many points of 10 they are made of.
     assert [s.real_reward for s in played(tmp_path, "sign", unit=False)] == [0.1, None]
+
+
+def test_play_of_several_games_is_averaged_as_dreams_draw_them(tmp_path):
+    config, manifest = two_rounds(tmp_path, "sign", unit=True)
+    config = replace(
+        config, games=("ms_pacman", "pong"), windows=replace(config.windows, game_weights=(3.0, 1.0))
+    )
+    for name in ("collect-0", "collect"):
+        metrics = manifest.stages[name].metrics
+        metrics["pong"] = metrics["ms_pacman"] | {"mean_reward_sign": -0.1}
+        model = manifest.stages[name.replace("collect", "worldmodel")]
+        model.metrics["validation"]["pong"] = []
+    games = manifest.stages["evaluate"].metrics["games"]
+    games["pong"] = {"agent": {"mean": -20.0, "lengths": [100, 100]}}
+    found = [found.real_reward for found in read_diagnostics(config, manifest)]
+    assert found == pytest.approx([0.75 * 0.1 - 0.25 * 0.1, 0.75 * 0.1 - 0.25 * 0.2])
+
+
+def test_returns_are_no_signs_if_any_round_saw_other_rewards(tmp_path):
+    config, manifest = two_rounds(tmp_path, "sign", unit=True)
+    assert read_diagnostics(config, manifest)[-1].real_reward is not None
+    before = manifest.stages["collect-0"].metrics
+    before["ms_pacman"] = before["ms_pacman"] | {"unit_rewards": False}
+    assert read_diagnostics(config, manifest)[-1].real_reward is None

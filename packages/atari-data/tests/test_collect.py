@@ -395,3 +395,9 @@ def test_a_policy_may_write_into_what_it_sees(tmp_path: Path):
 def test_an_environment_without_a_share_writes_nothing(tmp_path: Path):
     result = run(tmp_path, 2, num_envs=5)
     assert result.num_rows == len(FrameStore.open(tmp_path)) == 4  # two episodes of one action
+
+
+def test_a_link_to_nothing_is_no_directory(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"link is a file, or a link to nothing; give a directory"):
+        collect(tmp_path / "link", "pong", 16, RandomPolicy("pong", 0, 16), seed=0)

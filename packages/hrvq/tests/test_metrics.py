@@ -96,3 +96,9 @@ def test_errors():
     for mask in (torch.ones(3), torch.ones(2, dtype=torch.bool)):
         with pytest.raises(ValueError, match="mask is"):
             distortion(torch.zeros(3, 2), torch.zeros(3, 1, 2), mask)
+
+
+def test_a_mask_that_is_no_tensor_is_refused():
+    x = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="mask is of type list; give a torch tensor"):
+        distortion(x, x[:, None], mask=[True, False])

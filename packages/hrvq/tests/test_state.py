@@ -232,3 +232,12 @@ def test_sizes_may_be_numpys_and_go_into_a_file(tmp_path, vectors):
     q.update(vectors(100, 8))
     q.save(tmp_path / "q.safetensors")
     assert HRVQ.load(tmp_path / "q.safetensors").config == q.config
+
+
+def test_one_made_in_inference_mode_can_learn_outside_it() -> None:
+    with torch.inference_mode():
+        quantizer = HRVQ(HRVQConfig(dim=4, codes=8))
+    x = torch.randn(64, 4)
+    quantizer.initialize(x)
+    quantizer.update(x)
+    assert quantizer.initialized

@@ -119,3 +119,10 @@ def test_what_is_not_of_one_shape_is_not_broadcast(shape: tuple[int, ...]) -> No
 def test_a_trust_region_has_a_width(clip: float) -> None:
     with pytest.raises(ValueError, match=f"clip is {clip}; give a number above 0"):
         ppo_loss(*torch.zeros(3, 4), clip=clip)
+
+
+def test_an_action_that_was_all_but_impossible_leaves_the_gradient_finite() -> None:
+    log_probs = torch.full((2,), -0.7, requires_grad=True)
+    ppo_loss(log_probs, torch.tensor([-0.7, -95.0]), torch.ones(2)).loss.backward()
+    assert log_probs.grad is not None
+    torch.testing.assert_close(log_probs.grad, torch.tensor([-0.5, 0.0]))  # the second is clipped

@@ -171,3 +171,12 @@ def test_a_state_that_is_refused_changes_nothing(model):
         group["lr"] = 0.0
     optimizer.step()
     assert all(torch.equal(new, kept[name]) for name, new in model.state_dict().items())
+
+
+def test_a_damaged_part_of_a_state_changes_nothing(model):
+    optimizer = MuonAdamW(model, lr=0.01)
+    state = optimizer.state_dict()
+    state["adamw"]["param_groups"] = [group | {"lr": 123.0} for group in state["adamw"]["param_groups"]]
+    with pytest.raises(KeyError):
+        optimizer.load_state_dict(state | {"muon": {}})
+    assert {group["lr"] for group in optimizer.param_groups} == {0.01}

@@ -14,6 +14,7 @@ from latent_ac import Agent, load_agent
 from token_worldmodel import TokenTrajectories, WorldModel, load_tokens, load_worldmodel
 from torch import Tensor
 
+from wm.config import load_config
 from wm.console import train_command
 from wm.device import frozen
 from wm.run import Layout
@@ -38,8 +39,7 @@ def require_parts(layout: Layout, *parts: str) -> None:
 def _whole_rounds(root: Path) -> list[int]:
     """Numbers of the earlier rounds that have everything that any command reads, in order."""
     parts = ("encoder", "hrvq", "worldmodel", "agent")
-    folders = (root / "rounds").glob("[0-9][0-9]*")
-    numbers = sorted(int(path.name) for path in folders if path.name.isdecimal())
+    numbers = range(load_config(Layout(root).config).rounds.count - 1)
     return [n for n in numbers if all(getattr(Layout(root, n), part).exists() for part in parts)]
 
 

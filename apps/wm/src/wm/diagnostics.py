@@ -1,14 +1,14 @@
 """Signs of trouble in the loop of collecting and dreaming, each with a hint."""
 
 from collections.abc import Iterable, Iterator
-from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 from rich.table import Table
 
 from wm.config import RunConfig
 from wm.console import NumbersTable, shown, spans
-from wm.rounds import chooses, round_suffix
+from wm.rounds import chooses, round_suffix, split_name
 from wm.run import Manifest
 from wm.stage import Stage
 
@@ -19,8 +19,8 @@ ENOUGH = 10
 class Foreseen(NamedTuple):
     """Rewards of one sign: how many there are, and the predictor's recall of them, None if unknown."""
 
-    number: float = 0
-    recall: float | None = None
+    number: float
+    recall: float | None
 
 
 class Hint(NamedTuple):
@@ -270,7 +270,12 @@ def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | No
         key = "mean_reward_sign"
     if record is None or any(key not in record.metrics.get(game, {}) for game in config.games):
         return None
-    return fmean([record.metrics[game][key] for game in config.games])
+    return _over_games(config, [record.metrics[game][key] for game in config.games])
+
+
+def _over_games(config: RunConfig, values: list[float]) -> float:
+    """Their mean, weighted as dreams draw the games."""
+    return float(np.average(values, weights=config.windows.game_weights or None))
 
 
 def _last_play(config: RunConfig) -> str:
@@ -292,9 +297,11 @@ def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | N
         games = {game: found["agent"] for game, found in record.metrics["games"].items()}
     if not games.keys() >= set(config.games):
         return None
+    plays = [known.metrics for name, known in manifest.stages.items() if split_name(name)[0] == "collect"]
     if config.dreams_in_signs and not all(
-        collected.metrics[game].get("unit_rewards", False) for game in config.games
+        play.get(game, {}).get("unit_rewards", False) for play in plays for game in config.games
     ):
         return None
     scores = [games[game] for game in config.games]
-    return fmean([score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores])
+    rates = [score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores]
+    return _over_games(config, rates)

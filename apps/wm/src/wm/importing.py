@@ -41,21 +41,23 @@ def import_into_run(
     require_writable(directory)
     with only_writer(directory):
         before = _begun(layout)  # read again: another import may have created the run meanwhile
-        begun = before is not None
-        config = _with_game(before, game, preset, 0)
-        if not begun:
-            save_config(layout.config, config)  # if killed from here on, the same command resumes
+        rounds = _rounds(layout, game)
         manifest = Manifest(layout)
         known = manifest.stages.get("collect")
+        # First, so that what is imported is part of the run, whenever this process ends.
+        save_config(layout.config, _with_game(before, game, preset, 0))
         try:
             manifest.forget(["collect"])  # there is more to read, or will be before anything reads it
             result = import_recording(layout.data(game), frames, actions, game=game, **columns)
         except BaseException:
-            if known is not None:
-                manifest.restore("collect", known)
-            if not begun:
-                shutil.rmtree(directory / "data", ignore_errors=True)
-                layout.config.unlink()
+            if _rounds(layout, game) == rounds:  # or it was stopped when all was in place
+                if known is not None:
+                    manifest.restore("collect", known)
+                if before is not None:
+                    save_config(layout.config, before)
+                else:
+                    shutil.rmtree(directory / "data", ignore_errors=True)
+                    layout.config.unlink()
             raise
         store = layout.frames(game)
         final = final_rows(store.episode_ids)
@@ -72,6 +74,14 @@ def import_into_run(
         )
     else:
         console.print(f"train on it with {train_command(directory)}")
+
+
+def _rounds(layout: Layout, game: str) -> int:
+    """How many recordings of a game the run holds."""
+    try:
+        return len(layout.frames(game).round_ends)
+    except ValueError:  # none
+        return 0
 
 
 def _begun(layout: Layout) -> RunConfig | None:

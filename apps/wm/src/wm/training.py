@@ -168,9 +168,10 @@ def _resolve(
         base, name = _beginning(preset, start, default)
         if preset is not None:
             require_own_name(preset)
-        # The other changes may only be valid with the settings of a run that is already there.
+        # The other changes may only be valid with the settings of a run that is already there, and so may
+        # games that are not ALE's: that run may hold recordings of them.
         what = {key: value for key, value in merge(base, changes).items() if key in ("games", "seed")}
-        directory = default_directory(build_config(what), name)
+        directory = default_directory(build_config({"collect": {"policy": "imported"}}, what), name)
     layout = Layout(directory)
     file = None if preset is None else preset_file(preset)
     if preset is None and layout.config.exists():

@@ -161,9 +161,9 @@ def _record_all(
         if twins is not None:
             twins.follow(tick)
         if recorder.record(tick, None if twins is None else twins.ram(tick.env_ids)):  # rows were written
-            taken = sum(one.num_steps for one in recorders.values())
             if progress is not None:
-                progress(taken)
-            if taken == quotas.sum() and all(one.done for one in recorders.values()):
+                progress(sum(one.num_steps for one in recorders.values()))
+            # Both halves have a recorder by now: none is done at its first tick, and the halves take turns.
+            if all(one.done for one in recorders.values()):
                 break
     return list(recorders.values())

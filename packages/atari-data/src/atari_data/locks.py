@@ -21,10 +21,10 @@ def only_writer(directory: str | Path) -> Iterator[None]:
             lies below one.
     """
     directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"{directory} is a file; give a directory")
     try:
         directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{directory} is a file, or a link to nothing; give a directory") from None
     except NotADirectoryError:
         raise ValueError(f"{directory} lies below a file; give another directory") from None
     lock = FileLock(directory / LOCK_FILE)

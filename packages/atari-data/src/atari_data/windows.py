@@ -11,10 +11,7 @@ from atari_data._checks import whole
 
 def final_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Bool [N]: True at each episode's last row, its final observation, whose action is meaningless."""
-    ids = _checked(episode_ids)
-    final = np.ones(len(ids), dtype=np.bool_)
-    np.not_equal(ids[1:], ids[:-1], out=final[:-1])
-    return final
+    return np.roll(first_rows(episode_ids), -1)
 
 
 def first_rows(episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:

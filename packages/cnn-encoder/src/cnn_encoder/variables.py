@@ -99,10 +99,11 @@ def state_labels(
     if "ball_y" in columns:
         first, last = _BALL_DRAWN.get(game or "", (1, 255))
         ball = (columns["ball_y"] >= first) & (columns["ball_y"] <= last)
+    positions = [name for name in labels if category(name) in (AGENT, SMALL_OBJECT, OTHER)]
     masks = {}
     for name in columns:
         mask = everywhere
-        if category(name) in (AGENT, SMALL_OBJECT, OTHER):
+        if name in positions:
             partner = _other_coordinate(name)
             other = None if partner == name else columns.get(partner)  # a position on one axis has none
             mask = ball if other is None else ball & ((columns[name] != 0) | (other != 0))
@@ -118,7 +119,7 @@ def state_labels(
                 "give one a row"
             )
         goes_on = torch.as_tensor(np.asarray(episode_ids, np.int64)).diff() == 0
-        for name in [name for name in labels if category(name) in (AGENT, SMALL_OBJECT, OTHER)]:
+        for name in positions:
             moved, here = columns[name].diff(), masks[name]
             counts = here[1:] & here[:-1] & goes_on & (moved.abs() < _TELEPORT)
             columns[name + _MOTION] = F.pad(moved, (1, 0))

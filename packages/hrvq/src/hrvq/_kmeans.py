@@ -82,5 +82,4 @@ def kmeans(
             if bool(dead.any()):
                 weights = vectors.new_ones(len(vectors))
                 replace(Level(means, counts, sums), dead, draw(vectors, weights, codes, generator=generator))
-    counts, _ = total_statistics(vectors, nearest(vectors, means), codes)
-    return means, counts.float()
+    return means, torch.bincount(nearest(vectors, means), minlength=codes).float()

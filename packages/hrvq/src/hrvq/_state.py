@@ -33,12 +33,13 @@ class Codes(nn.Module):
         self._sizes = config.codes_per_level
         # All levels' codes in one table, so that decoding is one gather; its last row is "no code".
         total, dtype = sum(self._sizes), torch.float32  # whatever the program's default dtype is
-        self.register_buffer("table", torch.zeros(total + 1, config.dim, dtype=dtype))
-        self.register_buffer("counts", torch.zeros(total, dtype=dtype))
-        self.register_buffer("sums", torch.zeros(total, config.dim, dtype=dtype))
+        with torch.inference_mode(False):  # buffers made in it could not be updated later
+            self.register_buffer("table", torch.zeros(total + 1, config.dim, dtype=dtype))
+            self.register_buffer("counts", torch.zeros(total, dtype=dtype))
+            self.register_buffer("sums", torch.zeros(total, config.dim, dtype=dtype))
+            self.register_buffer("_weights", self._level_weights(), persistent=False)
+            self.register_buffer("_progress", torch.zeros((), dtype=torch.int64), persistent=False)
         self._first_rows = self._made_first_rows()
-        self.register_buffer("_weights", self._level_weights(), persistent=False)
-        self.register_buffer("_progress", torch.zeros((), dtype=torch.int64), persistent=False)
         # A bool as well as the number: a compiled module guards what it reads, and this changes only once.
         self._initialized = False
         self._frozen = False

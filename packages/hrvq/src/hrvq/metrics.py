@@ -77,6 +77,9 @@ def persistence(tokens: Tensor | np.ndarray, episode_ids: Tensor | np.ndarray | 
     Args:
         tokens: integer (T, L), in order of time.
         episode_ids: integer (T,); steps from one episode to the next are left out.
+
+    Raises:
+        ValueError: another shape or dtype, or no level has a step to count.
     """
     tokens = integer_tokens(tokens)
     if tokens.ndim != 2:
@@ -107,7 +110,7 @@ def distortion(x: Tensor, level_embeddings: Tensor, mask: Tensor | None = None) 
         mask: bool (...), True where a position counts; otherwise padding, for which an output holds zeros,
             would count as badly coded vectors.
     """
-    check_tensors(x=x, level_embeddings=level_embeddings)
+    check_tensors(x=x, level_embeddings=level_embeddings, mask=x if mask is None else mask)
     if level_embeddings.shape[:-2] != x.shape[:-1] or level_embeddings.shape[-1] != x.shape[-1]:
         raise ValueError(
             f"level_embeddings have shape {tuple(level_embeddings.shape)}; for x of shape {tuple(x.shape)} "

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from latent_ac._checks import require
 
+# The exponential of this is finite; where it is infinite the gradient is NaN, even if the clip is in effect.
+_LARGEST_LOG_RATIO = 80.0
+
 
 def weighted_mean(x: Tensor, weights: Tensor | None) -> Tensor:
     """sum(w x) / sum(w), 0-d; the plain mean without weights, and 0 if every weight is 0."""
@@ -68,6 +71,7 @@ def ppo_loss(
     log_ratio = log_probs - behaviour_log_probs.detach()
     if weights is not None:  # steps of weight 0 may hold anything, even what has an infinite exponential
         log_ratio = log_ratio.masked_fill(weights == 0, 0.0)
+    log_ratio = log_ratio.clamp(max=_LARGEST_LOG_RATIO)
     ratio = log_ratio.exp()
     surrogate = torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
     with torch.no_grad():

@@ -75,12 +75,9 @@ class TransformerBlock(nn.Module):
 
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add to x (B, N, D) the projected attention output (B, N, D), then the feed-forward branch."""
-        x = x + self._drop(self.projection(attended))
+        x = x + F.dropout(self.projection(attended), self.dropout, self.training)
         normed = self.ffn_norm(x).to(self.expand.weight.dtype)
-        return x + self._drop(self.contract(F.gelu(self.expand(normed))))
-
-    def _drop(self, branch: Tensor) -> Tensor:
-        return F.dropout(branch, self.dropout, self.training) if self.dropout else branch
+        return x + F.dropout(self.contract(F.gelu(self.expand(normed))), self.dropout, self.training)
 
 
 class WorldModel(nn.Module):

@@ -122,7 +122,7 @@ class MuonAdamW(torch.optim.Optimizer):
         """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: it is another optimizer's state; nothing is changed then.
+            ValueError: it is another optimizer's state. Nothing is changed then, nor by any other error.
         """
         if state_dict.keys() != {"adamw", "muon"}:
             raise ValueError(f"the state holds {', '.join(state_dict)}; give the state of a MuonAdamW")
@@ -130,7 +130,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self.adamw.load_state_dict(state_dict["adamw"])
         try:
             self.muon.load_state_dict(state_dict["muon"])
-        except ValueError:
+        except Exception:  # PyTorch's own for a damaged part is a KeyError
             self.adamw.load_state_dict(before)
             raise
         finally:

@@ -162,7 +162,7 @@ class TokenSampler:
                     raise ValueError(
                         f"{game} has one episode, which trains, and no validation episode; give more episodes"
                     )
-                longest = int(np.bincount(np.unique(t.episode_ids, return_inverse=True)[1]).max(initial=0))
+                longest = int(np.unique(t.episode_ids, return_counts=True)[1].max(initial=0))
                 raise ValueError(
                     f"{game} has no window of {length} steps in its {split} episodes (the longest of all has "
                     f"{longest} rows); collect more or shorten the window"

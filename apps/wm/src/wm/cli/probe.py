@@ -32,7 +32,13 @@ def probe(
         Path | None,
         typer.Option(help="Local DINOv2 ViT-S/14 weights to measure as well.", show_default=False),
     ] = None,
-    dinov2_size: Annotated[int, typer.Option(help="Pixels of DINOv2's input, a multiple of 14.")] = 224,
+    dinov2_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of DINOv2's input, a multiple of 14 (224 by default); needs --dinov2.",
+            show_default=False,
+        ),
+    ] = None,
     index: RoundOption = None,
     json_file: JsonOption = None,
     device: DeviceOption = "auto",
@@ -44,6 +50,8 @@ def probe(
     from wm.measure.probing import ProbeOptions, probe_run
     from wm.opening import open_to_read
 
+    if dinov2_size is not None and dinov2 is None:
+        raise ValueError("--dinov2-size is given without --dinov2; give the weights too, or leave it out")
     opened = open_to_read(run, make_console(), device_name=device, index=index)
     options = ProbeOptions(
         frames=frames,
@@ -53,6 +61,6 @@ def probe(
         f1=f1,
         by_agent=by_agent,
         dinov2=dinov2,
-        dinov2_size=dinov2_size,
+        dinov2_size=224 if dinov2_size is None else dinov2_size,
     )
     probe_run(opened, options, json_file=json_file)

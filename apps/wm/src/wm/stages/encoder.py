@@ -24,6 +24,7 @@ from cnn_encoder import (
 from torch import Tensor
 
 from wm.clips import ClipSampler
+from wm.run import Layout
 from wm.stacks import batches_of_stacks
 from wm.stage import Context, Made, Stage
 from wm.windows import newest_rows
@@ -72,10 +73,6 @@ def run(context: Context) -> Made:
         config.train.encoder,
         epoch_size=sampler.num_clips,
     )
-    encoder.eval()
-    save_encoder(layout.encoder, encoder, backgrounds)
-    for game, store in stores.items():
-        _embed(context, encoder, store, backgrounds[game], game)
     return _made(context, encoder, backgrounds, stores, trained)
 
 
@@ -83,12 +80,7 @@ def _keep(context: Context, known: Path, stores: dict[str, FrameStore]) -> Made:
     """Keep a known encoder and the embeddings of the round before, if any; embed only the frames since."""
     encoder, seen = load_encoder(known)
     backgrounds = {game: seen[game] if game in seen else _background(store) for game, store in stores.items()}
-    save_encoder(context.layout.encoder, encoder, backgrounds)
-    encoder = encoder.to(context.device).eval()
-    for game, store in stores.items():
-        before = load_embeddings(context.previous.embeddings(game))[0] if context.previous else None
-        _embed(context, encoder, store, backgrounds[game], game, before)
-    return _made(context, encoder, backgrounds, stores, {})
+    return _made(context, encoder.to(context.device), backgrounds, stores, {}, before=context.previous)
 
 
 def _background(store: FrameStore) -> Tensor:
@@ -101,8 +93,15 @@ def _made(
     backgrounds: dict[str, Tensor],
     stores: dict[str, FrameStore],
     train: dict[str, float],
+    before: Layout | None = None,
 ) -> Made:
+    """Save the encoder and the embeddings of all rows; those of a round ``before`` are taken from it."""
     config, layout, device = context.config, context.layout, context.device
+    encoder.eval()
+    save_encoder(layout.encoder, encoder, backgrounds)
+    for game, store in stores.items():
+        known = None if before is None else load_embeddings(before.embeddings(game))[0]
+        _embed(context, encoder, store, backgrounds[game], game, known)
     untrained = Encoder(config.encoder, generator=context.generator("random")).to(device)
     metrics: dict[str, object] = {"train": train}
     for game, store in stores.items():
@@ -119,7 +118,7 @@ def _embed(
     store: FrameStore,
     background: Tensor,
     game: str,
-    known: Tensor | None = None,
+    known: Tensor | None,
 ) -> None:
     """Write the embeddings of all rows; those of the first rows may already be known."""
     done, began = 0 if known is None else len(known), time.monotonic()

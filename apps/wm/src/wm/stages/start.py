@@ -9,7 +9,7 @@ from pathlib import Path
 from wm.config import RunConfig
 from wm.files import written_whole
 from wm.measure.evaluation import steps_collected
-from wm.rounds import open_run, read_choice, round_of
+from wm.rounds import open_run, read_choice, round_of, steps_choosing
 from wm.run import Layout, Manifest
 from wm.stage import Context, Made, Stage
 
@@ -26,16 +26,21 @@ def run(context: Context) -> Made:
     return Made(made, record)
 
 
-def _steps_behind(theirs: RunConfig, source: Layout) -> dict[str, int]:
-    """Real steps by game of the other run, of choosing its agent, and of the runs that it started from."""
+def _steps_behind(theirs: RunConfig, source: Layout) -> dict[str, int] | None:
+    """Real steps by game of the other run, of choosing its agent, and of the runs that it started from.
+
+    None if one of those was made by a version that did not count them.
+    """
     choice = read_choice(source.root, theirs)
     last = round_of(source, theirs) if choice is None else theirs.rounds.count - 1
     steps = Counter(steps_collected(theirs, source, last))
-    if choice is not None:
-        steps.update(choice["agent_steps"])
+    steps.update({game: steps_choosing(choice, game) for game in theirs.games})
     begun = Manifest(source).stages.get(STAGE.name) if theirs.start.taken else None
     if begun is not None:
-        steps.update(begun.metrics.get("steps") or {})
+        before = begun.metrics.get("steps")
+        if before is None:
+            return None
+        steps.update(before)
     return dict(steps)
 
 

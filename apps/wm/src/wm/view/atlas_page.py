@@ -200,7 +200,8 @@ def _level(atlas: Atlas, level: Level) -> Iterator[str]:
     yield f'<h2 id="L{level.index}">L{level.index}</h2>'
     yield f"<p>{len(level.codes)} codes, the most used first; the height of a bar is the share of frames. "
     yield "For each code: the real frames nearest to it, from different moments; the first of them as the "
-    yield "decoder draws it, level by level; and what the code adds to it (orange brighter, blue darker).</p>"
+    yield "decoder draws it, level by level; and what the code adds, on average over these frames (orange "
+    yield "brighter, blue darker).</p>"
     total = sum(atlas.frames)
     yield from _chart(level, total)
     yield '<div class="codes">'

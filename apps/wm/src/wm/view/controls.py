@@ -42,7 +42,9 @@ class Controls:
 
 
 def action_for(held: Sequence[str], allowed: set[str]) -> str:
-    """The allowed action that covers most of what is held, if in doubt the newest of it; NOOP if none does.
+    """The allowed action that covers most of what is held, NOOP if none covers any.
+
+    Of several those with more directions come first, then the one with the newest.
 
     If a game's actions have only one axis, the keys of the other move along it too: up is right, which in
     Pong is up on the screen.
@@ -55,7 +57,13 @@ def action_for(held: Sequence[str], allowed: set[str]) -> str:
     ways = [name for name in held if name != "FIRE"]
     if len(axes) == 1:
         ways = [name if name in axes[0] else _TURNED[name] for name in ways][-1:]
-    both, newest = "".join(sorted(ways, key=HORIZONTAL.__contains__)), "".join(ways[-1:])
-    fires = ("FIRE", "") if "FIRE" in held else ("",)
-    names = (way + fire for way in (both, newest, "") for fire in fires)
-    return next((name for name in names if name in allowed), "NOOP")
+    wanted = [*(["FIRE"] if "FIRE" in held else []), *ways]
+    parts = {name: [key for key in (*VERTICAL, *HORIZONTAL, "FIRE") if key in name] for name in allowed}
+    fits = {name: keys for name, keys in parts.items() if keys and set(keys) <= set(wanted)}
+
+    def covered(name: str) -> tuple[int, int, int]:
+        """How much of what is held it covers, how many directions of it, and how new the newest is."""
+        keys = fits[name]
+        return len(keys), len(keys) - ("FIRE" in keys), max(map(wanted.index, keys))
+
+    return max(fits, key=covered, default="NOOP")

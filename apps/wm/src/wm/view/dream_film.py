@@ -70,16 +70,12 @@ def write_dream(path: Path, dream: WatchedDream, drawer: Drawer, game: str, repo
 
 def draw(dream: WatchedDream, drawer: Drawer, game: str, steps: range) -> Iterator[Image.Image]:
     """A picture of each of the steps: the frame, what each level adds, action, reward and continuation."""
-    totals = dream.rewards.cumsum(0)
     for step, levels in draw_steps(drawer, dream.tokens, game, steps):
-        dreamed = step - len(dream.real)
-        yield _picture(dream, step, levels, game, float(totals[dreamed]) if dreamed >= 0 else 0.0)
+        yield _picture(dream, step, levels, game)
 
 
-def _picture(
-    dream: WatchedDream, step: int, levels: NDArray[np.float32], game: str, total: float
-) -> Image.Image:
-    """One step, from its frames (L + 1, 84, 84) and the predicted return so far."""
+def _picture(dream: WatchedDream, step: int, levels: NDArray[np.float32], game: str) -> Image.Image:
+    """One step, from its frames (L + 1, 84, 84)."""
     context = len(dream.real)
     canvas = _canvas(len(levels) - 1)
     pen = ImageDraw.Draw(canvas)
@@ -93,7 +89,7 @@ def _picture(
         paste(canvas, tint(levels[level + 1] - levels[level]), SMALL, left, below)
         pen.text((left + 6, HEAD + 4), depth_name(level), INK, font(14), stroke_width=2, stroke_fill=PAPER)
         pen.text((left + 6, below + 4), f"L{level} adds", INK, font(14), stroke_width=2, stroke_fill=PAPER)
-    _foot(pen, canvas, dream, step, total)
+    _foot(pen, canvas, dream, step)
     return canvas
 
 
@@ -113,9 +109,7 @@ def _head(pen: ImageDraw.ImageDraw, width: int, game: str, step: int, context: i
     )
 
 
-def _foot(
-    pen: ImageDraw.ImageDraw, canvas: Image.Image, dream: WatchedDream, step: int, total: float
-) -> None:
+def _foot(pen: ImageDraw.ImageDraw, canvas: Image.Image, dream: WatchedDream, step: int) -> None:
     """The action that led here, its predicted reward, whether the game continues; then rewards over time."""
     context, top = len(dream.real), HEAD + 84 * BIG + 12
     columns = [MARGIN, MARGIN + 190, MARGIN + 320, MARGIN + 450, MARGIN + 580]
@@ -123,6 +117,7 @@ def _foot(
     cells = [("action", action, INK)]
     if step >= context:
         reward, lasting = float(dream.rewards[step - context]), float(dream.continues[step - context])
+        total = float(dream.rewards[: step - context + 1].sum())
         cells += [
             ("predicted reward", f"{reward:+z.2f}", reward_colour(reward)),
             ("so far", f"{total:+z.2f}", INK),

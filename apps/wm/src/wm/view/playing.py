@@ -60,7 +60,7 @@ def play_run(
         Live(first, console=console, screen=True, auto_refresh=False) as live,
     ):
         while not (session.over or stopped()):
-            due = time.monotonic() + 1 / steps_per_second
+            due, shown = time.monotonic() + 1 / steps_per_second, session.dream
             try:
                 live.update(session.view(console), refresh=True)
                 fits = True
@@ -69,7 +69,7 @@ def play_run(
                 fits = False
             for key in read(due):
                 session.press(key)
-            if fits:
+            if fits and not session.over and session.dream is shown:  # a new dream's start is shown first
                 session.step()
     dream = session.dream
     console.print(

@@ -19,7 +19,7 @@ from wm.view.images import Pixels
 
 _ARROWS = {b"A": "up", b"B": "down", b"C": "right", b"D": "left"}
 _SAME = {"\x03": "q"}  # Ctrl-C
-_PRESSED = re.compile(rb"\x1b[\[O]([ABCD])|\x1b\[[0-9;]*[~A-Z]|([\x00-\x7f])")
+_PRESSED = re.compile(rb"\x1b[\[O]([ABCD])|\x1b(?:\[\[?[0-9;]*|O)[~A-Z]|([\x00-\x7f])")
 
 
 class HalfBlocks:
