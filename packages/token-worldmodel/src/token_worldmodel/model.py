@@ -237,8 +237,7 @@ def save_worldmodel(path: str | Path, model: WorldModel) -> None:
     Raises:
         ValueError: the model is not a plain `WorldModel`, so `load_worldmodel` could not rebuild it.
     """
-    weights = plain_weights(model, WorldModel)
-    save_artifact(path, weights, kind="worldmodel", config=asdict(model.config))
+    save_artifact(path, plain_weights(model, WorldModel), kind="worldmodel", config=asdict(model.config))
 
 
 def load_worldmodel(path: str | Path) -> WorldModel:

@@ -53,11 +53,11 @@ def play_run(
         )
     dreamed = DreamedGame.load(opened, game, seed=seed)
     session = Session(dreamed, drawer_of(opened, dreamed.game, recorded=recorded), agent_plays=agent)
-    first = session.view(console)  # a terminal too small is reported before the screen is taken
+    session.view(console)  # a terminal too small is reported before the screen is taken
     with (
         deferred_interrupt() as stopped,  # SIGTERM, too, restores the screen and keeps what was played
         keyboard() as read,
-        Live(first, console=console, screen=True, auto_refresh=False) as live,
+        Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while not (session.over or stopped()):
             due, shown = time.monotonic() + 1 / steps_per_second, session.dream
