@@ -138,6 +138,7 @@ def test_a_compiled_part_is_kept_as_what_it_is_and_reading_draws_nothing(tmp_pat
         (lambda: ActorConfig(feature_dim=48.5), "feature_dim is 48.5; give a whole number"),
         (lambda: ActorConfig(hidden=(8, 0.5)), "hidden is .*; give a tuple of whole widths"),
         (lambda: PredictorConfig(num_actions=0), "num_actions is 0; give"),
+        (lambda: PredictorConfig(num_actions=True), "num_actions is True; give"),
         (lambda: AgentConfig(ppo_epochs=1.5), "ppo_epochs is 1.5; give a whole number"),
         (lambda: CriticConfig(limit=float("nan")), "limit is nan; give"),
         (lambda: ActorConfig(hidden=64), "hidden is 64; give a tuple of whole widths"),

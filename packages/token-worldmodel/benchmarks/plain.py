@@ -32,9 +32,10 @@ def sized(args: argparse.Namespace, max_steps: int) -> WorldModelConfig:
 
 
 class PlainLayer(nn.Module):
-    def __init__(self, dim: int, heads: int, ffn_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = dropout
         self.attention_norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.projection = nn.Linear(dim, dim)
@@ -54,8 +55,11 @@ class PlainLayer(nn.Module):
             values[:, :, start : start + n] = v
             k, v = keys[:, :, : start + n], values[:, :, : start + n]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + self.projection(out.transpose(1, 2).reshape(b, n, d))
-        return x + self.contract(F.gelu(self.expand(self.ffn_norm(x))))
+        x = x + self._drop(self.projection(out.transpose(1, 2).reshape(b, n, d)))
+        return x + self._drop(self.contract(F.gelu(self.expand(self.ffn_norm(x)))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
 
 
 class PlainWorldModel(nn.Module):
@@ -66,7 +70,8 @@ class PlainWorldModel(nn.Module):
         self.action_embedding = nn.Embedding(c.num_actions, c.dim)
         self.slot_embedding = nn.Parameter(torch.empty(c.step_size, c.dim))
         self.step_embedding = nn.Parameter(torch.empty(c.max_steps, c.dim))
-        self.blocks = nn.ModuleList(PlainLayer(c.dim, c.num_heads, c.ffn_dim) for _ in range(c.num_layers))
+        layers = [PlainLayer(c.dim, c.num_heads, c.ffn_dim, c.dropout) for _ in range(c.num_layers)]
+        self.blocks = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(c.dim)
         self.heads = nn.ModuleList(nn.Linear(c.dim, k) for k in c.codes)
         self.register_buffer("mask", visibility(c, c.max_steps), persistent=False)
@@ -75,7 +80,8 @@ class PlainWorldModel(nn.Module):
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
         parts = [table(tokens[..., level]) for level, table in enumerate(self.token_embeddings)]
         x = torch.stack([*parts, self.action_embedding(actions)], 2)
-        return (x + self.slot_embedding + self.step_embedding[: tokens.shape[1], None]).flatten(1, 2)
+        x = x + self.slot_embedding + self.step_embedding[: tokens.shape[1], None]
+        return F.dropout(x, self.config.dropout, self.training).flatten(1, 2)
 
     def forward(self, tokens: Tensor, actions: Tensor) -> list[Tensor]:
         x = self.embed(tokens, actions)

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from dataclasses import replace
 
 import torch
 from plain import PlainWorldModel, add_size, sized
@@ -13,6 +14,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--steps", type=int, default=64)
     add_size(parser)
+    parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="add ours under torch.compile")
@@ -20,7 +22,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    config = sized(args, args.steps)
+    config = replace(sized(args, args.steps), dropout=args.dropout)
     model = WorldModel(config)
     tokens = torch.randint(0, 256, (args.windows, args.steps, 3))
     actions = torch.randint(0, 18, (args.windows, args.steps))

@@ -153,13 +153,13 @@ def test_dropout_reaches_the_branches_of_every_layer(make_model, make_window, mo
     window = make_window(model, 2, 5)
     kept: list[tuple[int, ...]] = []
 
-    def drop(x: torch.Tensor, share: float, training: bool = True) -> torch.Tensor:
+    def drop(x: torch.Tensor, share: float, training: bool) -> torch.Tensor:
         assert share == 0.5
         if training:
             kept.append(tuple(x.shape))
         return x
 
-    monkeypatch.setattr("torch.nn.functional.dropout", drop)
+    monkeypatch.setattr("token_worldmodel.model.dropout", drop)
     model.train()(*window)
     assert len(kept) == 1 + 2 * len(model.blocks)  # embedding, and both branches of each layer
     model.eval()(*window)

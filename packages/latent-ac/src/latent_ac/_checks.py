@@ -18,6 +18,11 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, Real) else math.nan
 
 
+def whole(value: Any, least: int) -> bool:
+    """Whether this is a whole number of at least ``least``; True is not 1 here."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise a ValueError unless ``value`` is one of ``choices``."""
     require(value in choices, name, value, "one of " + ", ".join(map(repr, choices)))
@@ -30,14 +35,13 @@ def require_counts(config: Any, *names: str) -> None:
     """
     for name in names:
         value = getattr(config, name)
-        whole = isinstance(value, Integral) and int(value) >= 1
-        require(whole, name, value, "a whole number of at least 1")
+        require(whole(value, 1), name, value, "a whole number of at least 1")
         object.__setattr__(config, name, int(value))
 
 
 def require_bins(num_bins: int, limit: float) -> None:
     """Check the bins of a two-hot head."""
-    odd = isinstance(num_bins, Integral) and int(num_bins) >= 3 and int(num_bins) % 2 == 1
+    odd = whole(num_bins, 3) and int(num_bins) % 2 == 1
     require(odd, "num_bins", num_bins, "an odd number >= 3")
     require(0 < number(limit) <= LARGEST_LIMIT, "limit", limit, f"a number above 0, at most {LARGEST_LIMIT}")
 
@@ -46,10 +50,8 @@ def require_network(config: Any) -> None:
     """Turn JSON's lists of widths back into tuples, then check the sizes that all networks here have."""
     for name in ("hidden", "feature_blocks"):
         widths = getattr(config, name)
-        whole = isinstance(widths, tuple | list) and all(
-            isinstance(w, Integral) and int(w) >= 1 for w in widths
-        )
-        require(whole, name, widths, "a tuple of whole widths of at least 1")
+        listed = isinstance(widths, tuple | list) and all(whole(width, 1) for width in widths)
+        require(listed, name, widths, "a tuple of whole widths of at least 1")
         object.__setattr__(config, name, tuple(int(width) for width in widths))
     require_counts(config, "feature_dim")
     require(

@@ -19,6 +19,7 @@ from ._artifact import load_artifact, save_artifact
 from ._weights import plain_weights, with_weights
 from .attention import attend
 from .config import WorldModelConfig
+from .dropout import dropout
 from .masks import attention_plan
 
 
@@ -75,9 +76,9 @@ class TransformerBlock(nn.Module):
 
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
         """Add to x (B, N, D) the projected attention output (B, N, D), then the feed-forward branch."""
-        x = x + F.dropout(self.projection(attended), self.dropout, self.training)
+        x = x + dropout(self.projection(attended), self.dropout, self.training)
         normed = self.ffn_norm(x).to(self.expand.weight.dtype)
-        return x + F.dropout(self.contract(F.gelu(self.expand(normed))), self.dropout, self.training)
+        return x + dropout(self.contract(F.gelu(self.expand(normed))), self.dropout, self.training)
 
 
 class WorldModel(nn.Module):
@@ -145,7 +146,7 @@ class WorldModel(nn.Module):
         columns = [table(tokens[..., level]) for level, table in enumerate(self.token_embeddings)]
         x = torch.stack([*columns, self.action_embedding(actions)], 2)
         x = x + self.slot_embedding + self.step_embedding[: tokens.shape[1], None]
-        return F.dropout(x, self.config.dropout, self.training).flatten(1, 2)
+        return dropout(x, self.config.dropout, self.training).flatten(1, 2)
 
     def predict(self, x: Tensor, level: int) -> Tensor:
         """Logits (..., K_level) from the normalised output (..., D) of the slot before that level."""
