@@ -49,7 +49,7 @@ def examine(console: Console, device_name: str) -> bool:
         f"training precision: {str(autocast_dtype('auto', device) or torch.float32).removeprefix('torch.')}",
     )
     free = shutil.disk_usage(Path.cwd()).free / 2**30
-    console.print(f"disk: {free:.0f} GiB free here; a run of 100k frames takes about 1 GiB")
+    console.print(f"disk: {free:.0f} GiB free here; a run of 100k frames takes 1 to 2 GiB")
     passed = free > 2
     if not passed:
         console.print("less than 2 GiB of disk space is free", style="red")

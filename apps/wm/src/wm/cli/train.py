@@ -36,7 +36,10 @@ def train(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Run directory. Default: runs/<games>-<preset>-<seed>.", show_default=False),
+        typer.Option(
+            help="Run directory. Default: runs/<games>-<preset>-<seed>, or <games>-from-<run>-<seed>.",
+            show_default=False,
+        ),
     ] = None,
     start: Annotated[
         Path | None,
