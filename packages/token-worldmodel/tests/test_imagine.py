@@ -261,7 +261,31 @@ def test_the_cache_holds_only_what_later_steps_read(make_model) -> None:
     entry = 2 * 2 * 16 * 4  # key and value, layers, width, bytes
     for detail, entries in (("none", 2 * 12 + 2), ("last", 2 * 12 + 4), ("past", 4 * 12)):
         reader = CachedReader(for_inference(make_model(detail=detail), torch.float32), 5, 12)
+        reader.read_steps(torch.zeros(5, 12, 3, dtype=torch.int64), torch.zeros(5, 12, dtype=torch.int64))
         assert reader.cache_bytes == 5 * entries * entry
+
+
+@pytest.mark.parametrize("detail", ["none", "last", "past"])
+def test_a_cache_that_grows_in_a_dream_holds_the_same(make_model, make_window, monkeypatch, detail) -> None:
+    model = make_model(detail=detail)
+    tokens, actions = make_window(model, 3, 2)
+    sizes, make_room = [], CachedReader._make_room
+
+    def dream(growth: int):
+        def spy(reader: CachedReader, num_steps: int) -> None:
+            make_room(reader, num_steps)
+            sizes.append(reader._keys[0].shape[2])
+
+        monkeypatch.setattr("token_worldmodel.cached.GROWTH", growth)
+        monkeypatch.setattr(CachedReader, "_make_room", spy)
+        return imagine(model, tokens, actions[:, :-1], by_first_token, 10, generator=seeded())
+
+    whole = dream(100)
+    assert len(set(sizes)) == 1
+    growing = dream(4)
+    assert len(set(sizes)) >= 4
+    assert torch.equal(growing.tokens, whole.tokens)
+    torch.testing.assert_close(growing.states, whole.states)
 
 
 @pytest.mark.parametrize(

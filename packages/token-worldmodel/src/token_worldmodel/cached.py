@@ -6,6 +6,7 @@ Shape legend: as in `model`.
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attend, attend_few
@@ -13,15 +14,18 @@ from .config import WorldModelConfig
 from .masks import attention_plan, detail_reach, remembered, visibility
 from .model import WorldModel
 
+GROWTH = 32
+"""Buffers grow to a multiple of this many entries, so that a row of scores fills whole CPU registers."""
+
 
 class CachedReader:
     """Reads a batch of sequences with a world model made by `for_inference`.
 
-    Keys and values live in one buffer per layer, sized for the whole sequence when the reader is built: two
-    entries per step for L0 and the action, and room for the finer tokens of as many steps as any position
-    looks back (`entry_table`). A pass attends to the whole buffer under a bias that hides what must not be
-    seen: unlike its filled part, the buffer is one contiguous operand of a matrix product, and shapes never
-    change.
+    Keys and values live in one buffer per layer: room for the finer tokens of as many steps as any position
+    looks back, and two entries per step for L0 and the action (`entry_table`). A pass attends to the whole
+    buffer under a bias that hides what must not be seen: unlike its filled part, the buffer is one contiguous
+    operand of a matrix product. On a CPU, which spends most of a dream reading the buffers, they grow by a
+    few steps at a time; elsewhere they have room for the whole sequence from the start.
     """
 
     def __init__(self, model: WorldModel, batch_size: int, num_steps: int) -> None:
@@ -32,13 +36,24 @@ class CachedReader:
         self.step = 0
         self._entries = entry_table(config, num_steps)
         self._bias = cache_bias(config, num_steps, weight.dtype, weight.device)
-        shape = (batch_size, config.num_heads, self._bias.shape[-1], config.dim // config.num_heads)
-        self._keys = [weight.new_zeros(shape) for _ in model.blocks]
-        self._values = [weight.new_zeros(shape) for _ in model.blocks]
+        empty = weight.new_empty(batch_size, config.num_heads, 0, config.dim // config.num_heads)
+        self._keys, self._values = ([empty] * config.num_layers for _ in range(2))
+        if weight.device.type != "cpu":
+            self._make_room(num_steps)
+
+    def _make_room(self, num_steps: int) -> None:
+        """Let the buffers hold this many steps, and up to `GROWTH` entries more."""
+        needed, held = int(self._entries[num_steps - 1].max()) + 1, self._keys[0].shape[2]
+        if needed <= held:
+            return
+        entries = min(-(-needed // GROWTH) * GROWTH, self._bias.shape[-1])
+        for buffers in (self._keys, self._values):
+            for layer, kept in enumerate(buffers):
+                buffers[layer] = F.pad(kept, (0, 0, 0, entries - held))
 
     @property
     def cache_bytes(self) -> int:
-        """Memory of the keys and values."""
+        """Memory of the keys and values at this step."""
         return 2 * sum(keys.nbytes for keys in self._keys)
 
     def read_steps(self, tokens: Tensor, actions: Tensor) -> Tensor:
@@ -50,6 +65,7 @@ class CachedReader:
         model, num_steps = self.model, tokens.shape[1]
         num_positions = num_steps * model.config.step_size
         plan = attention_plan(model.config, num_steps, tokens.device)
+        self._make_room(num_steps)
         entries, positions, seen = kept_positions(model.config, num_steps, self.num_steps, tokens.device)
         unbiased = self._bias.new_zeros(1, len(seen))
         hidden = []
@@ -85,8 +101,9 @@ class CachedReader:
         model, config = self.model, self.model.config
         assert self.step < self.num_steps, self.num_steps
         end_slot = first_slot + len(ids)
+        self._make_room(self.step + 1)
         entries = self._entries[self.step, first_slot:end_slot].tolist()
-        bias = self._bias[self.step, first_slot:end_slot]
+        bias = self._bias[self.step, first_slot:end_slot, : self._keys[0].shape[2]]
         tables = [*model.token_embeddings, model.action_embedding]
         x = torch.stack([table(i) for table, i in zip(tables[first_slot:end_slot], ids, strict=True)], 1)
         x = x + (model.slot_embedding[first_slot:end_slot] + model.step_embedding[self.step])
@@ -123,14 +140,15 @@ def kept_positions(
 def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
     """Where in the buffer each slot of each step is kept, int64 (num_steps, S) on the CPU.
 
-    L0 and the action of every step come first, then the finer tokens of the last few steps, the newest
-    overwriting the oldest.
+    The finer tokens of the last few steps come first, the newest overwriting the oldest, then L0 and the
+    action of every step.
     """
     finer = config.num_levels - 1
     memory = min(detail_reach(config, num_steps) + 1, num_steps)
     steps = torch.arange(num_steps, device="cpu")[:, None]
-    detail = 2 * num_steps + steps % memory * finer + torch.arange(finer, device="cpu")
-    return torch.cat([2 * steps, detail, 2 * steps + 1], 1)
+    detail = steps % memory * finer + torch.arange(finer, device="cpu")
+    lasting = memory * finer + 2 * steps
+    return torch.cat([lasting, detail, lasting + 1], 1)
 
 
 @remembered
