@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from wm.device import pick_device
+from wm.device import pick_device, seed_defaults
 
 
 @pytest.fixture
@@ -37,3 +37,16 @@ def test_a_number_that_torch_takes_for_another_is_refused(current, name):
     with pytest.raises(ValueError, match=f"unknown device '{name}'; allowed: auto, cpu, cuda, cuda:N"):
         pick_device(name)
     assert current == []
+
+
+def test_a_cheap_seed_is_the_seed_of_torch(monkeypatch):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    seed_defaults(7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+    assert not seeded
+    seed_defaults(7, torch.device("cuda"))
+    assert torch.equal(torch.rand(3), expected)
+    assert seeded == [7]

@@ -104,6 +104,17 @@ def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") 
     return torch.Generator(device).manual_seed(derive_seed(seed, *names))
 
 
+def seed_defaults(seed: int, device: torch.device) -> None:
+    """Seed PyTorch's own generators of the CPU and of ``device``, cheaply enough for every step.
+
+    `torch.manual_seed` also makes a note, with a stack trace, for every kind of device that is not there:
+    most of a millisecond.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on ``device``; from the CPU to a GPU through pinned memory, without blocking."""
     if tensor.device.type == "cpu" and device.type != "cpu":

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wm.device import autocast, autocast_dtype, derive_seed
+from wm.device import autocast, autocast_dtype, derive_seed, seed_defaults
 from wm.distributed import ALONE, Team
 from wm.files import written_whole
 from wm.interrupt import deferred_interrupt
@@ -92,7 +92,7 @@ def fit(
     step = start
     with reporter.task(stage, total, start) as task, deferred_interrupt() as interrupted:
         while step < total:
-            torch.manual_seed(derive_seed(seed, stage, step, *([team.rank] if team.rank else [])))
+            seed_defaults(derive_seed(seed, stage, step, *([team.rank] if team.rank else [])), device)
             first = step * config.accumulation
             measured = [measure(index) for index in range(first, first + config.accumulation)]
             rate = config.rate(step, total)
