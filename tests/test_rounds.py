@@ -388,3 +388,10 @@ def test_a_rounds_practice_is_repeated_without_a_trace(looped, tmp_path):
     assert [row[1] for row in table] == ["", "0", "1", "all", "0", "1", "all"]
     assert all(-21 <= float(row[2]) <= 21 for row in table)
     assert {path: path.stat().st_mtime_ns for path in looped.rglob("*")} == before
+
+
+def test_practice_refuses_to_try_what_does_not_change_it(looped, tmp_path):
+    for setting in ("predictor.hidden=[8]", "train.agent.steps=7"):
+        done = practise(looped, tmp_path, "--try", f"dream.temperature=0.5 {setting}")
+        assert done.returncode == 2
+        assert f"--try {setting} does not change a round's practice; give agent., dream." in done.stderr

@@ -2,12 +2,12 @@
 
     uv run python apps/wm/benchmarks/practice.py RUN --round 6 --repeats 3 --try dream.temperature=1.5
 
-The agent of the round before practises in the round's own world model with the run's settings, and again with
-each `--try` (settings separated by spaces), each time with `--repeats` different seeds of the dreams;
-predictors, codes and play are the run's. Each agent, and the one they all start from, plays the same whole
-games under the conditions of evaluation. Prints mean return and standard error of each agent, and of all with
-the same settings. Writes nothing to the run. The spread between repeats of one setting is what a setting has
-to beat; two whole runs show less (docs/log.md).
+The agent of the round before practises in the round's own world model with the run's settings, and again
+with each `--try` (settings of dreams or learning, separated by spaces), each time with `--repeats` different
+seeds of the dreams; networks, predictors, codes and play are the run's. Each agent, and the one they all
+start from, plays the same whole games under the conditions of evaluation. Prints mean return and standard
+error of each agent, and of all with the same settings. Writes nothing to the run. The spread between
+repeats of one setting is what a setting has to beat; two whole runs show less (docs/log.md).
 """
 
 import argparse
@@ -33,6 +33,19 @@ from wm.settings import parse_override, unstructure
 from wm.stage import Context
 from wm.stages.agent import learn_to_play
 from wm.windows import load_all_tokens
+
+PRACTICE = (
+    "agent.",
+    "dream.",
+    "evaluate.",
+    "train.agent.",
+    "rounds.agent_steps",
+    "rounds.anneal",
+    "rounds.finish",
+    "rounds.newest_share",
+    "windows.game_weights",
+)
+"""What `--try` can change: the rest is in files of the run, or of no effect on practice."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,9 @@ def main() -> None:
     config, _ = open_run(asked.run)
     if not 1 <= asked.round < config.rounds.count:
         parser.error(f"--round is {asked.round}; give 1 to {config.rounds.count - 1}")
+    for setting in " ".join(asked.tries).split():
+        if not setting.startswith(PRACTICE) or setting.startswith("train.agent.steps="):
+            parser.error(f"--try {setting} does not change a round's practice; give {', '.join(PRACTICE)}")
     console = Console()
     bench = Practice(asked.run, asked.round, asked.episodes, pick_device(asked.device), console)
     table = NumbersTable(f"round {asked.round}", "settings", "repeat", "mean return", "standard error")

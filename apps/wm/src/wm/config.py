@@ -119,7 +119,7 @@ class RunConfig:
         )
         transform = self.agent.reward_transform
         require(
-            self.predictor.reward_head != "sign" or transform != "symlog",
+            not self.predictor.knows_signs_only or transform != "symlog",
             f"agent.reward_transform is {transform}, but the predictor predicts only the signs of rewards; "
             "set predictor.reward_head=two_hot, or agent.reward_transform=clip",
         )
@@ -153,7 +153,7 @@ class RunConfig:
     @property
     def dreams_in_signs(self) -> bool:
         """Whether a dream's rewards are signs; clipping does this too, as ALE's rewards are whole numbers."""
-        return self.predictor.reward_head == "sign" or self.agent.reward_transform == "clip"
+        return self.predictor.knows_signs_only or self.agent.reward_transform == "clip"
 
     def validates(self, episode_ids: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which rows belong to the validation episodes: bool (N,), the same in every stage."""

@@ -56,6 +56,11 @@ class Context(RunAtHand):
         """The layout of the round before, None in round 0."""
         return Layout(self.layout.root, self.round - 1) if self.round else None
 
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether encoder and codes are those of the round before, so that its tokens still hold."""
+        return self.previous is not None and not self.config.rounds.encoder_steps
+
     def known(self, part: str) -> Path | None:
         """The weights of a part (``encoder``, ``hrvq`` ...) to continue from, None to start from scratch.
 

@@ -62,7 +62,7 @@ def newest_windows(
 
     Empty in round 0, and if the codes differ from the previous round's: that round's parts do not know them.
     """
-    if context.previous is None or context.config.rounds.encoder_steps:
+    if not context.keeps_codes:
         return iter(())
     sampler = token_sampler(context, tokens, length=length, batch_size=batch_size, split="all")
     return sampler.sweep(stride, limit=limit, newest_only=True)

@@ -25,8 +25,8 @@ class ImaginedBatch:
         log_probs: (H, B), of the actions under the policy that chose them; PPO needs it.
         returns: (H, B), fixed targets of the critic.
         advantages: (H, B), fixed and scaled.
-        percentiles: (2,), of the returns, by which the advantages were scaled.
-            ``ActorCriticObjective.minibatches`` fills these last three.
+        percentiles: (2,), of the returns, by which the advantages were scaled. A batch with them counts
+            as checked. ``ActorCriticObjective.minibatches`` fills these last three.
     """
 
     features: Features

@@ -66,11 +66,7 @@ class FeatureNorm(nn.Module):
                 f"the features are {features.shape[-1]} wide; give {sum(self.blocks)}, the sum of "
                 f"feature_blocks={self.blocks}"
             )
-        if len(set(self.blocks)) == 1:
-            split = features.unflatten(-1, (len(self.blocks), self.blocks[0]))
-            return F.rms_norm(split, self.blocks[:1], eps=1e-12).flatten(-2)
-        parts = features.split(self.blocks, dim=-1)
-        return torch.cat([_unit_rms(part) for part in parts], dim=-1)
+        return torch.cat([_unit_rms(part) for part in features.split(self.blocks, dim=-1)], dim=-1)
 
     def normalize_tables(self, tables: Sequence[Tensor]) -> Sequence[Tensor]:
         """The same for features that are codes: each level's table, row by row.

@@ -36,11 +36,6 @@ class Dream:
     states: Tensor
     log_probs: Tensor
 
-    @property
-    def hidden(self) -> Tensor:
-        """(B, H, D): `WorldModelOutput.hidden` after each action, the state of the step it leads to."""
-        return self.states[:, 1:]
-
 
 @torch.no_grad()
 def imagine(

@@ -91,7 +91,8 @@ def split_episodes(episode_ids: np.ndarray, validation_fraction: float, seed: in
 class TokenSampler:
     """Draws windows from the trajectories of one game or several, in given proportions.
 
-    The game is drawn first, by weight, then a window, uniformly from all that fit in an episode of the split.
+    The game is drawn first, by weight, then a window, uniformly from all that fit in an episode of the split,
+    or from the newest of them for a share of the windows.
     """
 
     def __init__(
@@ -174,7 +175,7 @@ class TokenSampler:
             raise ValueError(f"newest names {', '.join(unknown)}; the games are {', '.join(self.games)}")
         self._probabilities = _probabilities(self.games, weights)
         first_new = [(newest or {}).get(game, 0) for game in self.games]
-        self._old = np.array(
+        self._num_old = np.array(
             [np.searchsorted(starts, row) for starts, row in zip(self._starts, first_new, strict=True)]
         )
         self._newest_share = newest_share if newest else 0.0
@@ -191,7 +192,7 @@ class TokenSampler:
         counts = np.array([len(starts) for starts in self._starts])
         draws = rng.integers(counts[games])
         if self._newest_share:
-            old = np.where(self._old < counts, self._old, 0)[games]
+            old = np.where(self._num_old < counts, self._num_old, 0)[games]
             recent = rng.random(self.batch_size) < self._newest_share
             draws = np.where(recent, rng.integers(old, counts[games]), draws)
         rows = np.empty(self.batch_size, np.int64)
@@ -233,8 +234,10 @@ class TokenSampler:
         if stride < 1:
             raise ValueError(f"stride is {stride}; give 1 or more rows")
         chosen = []
-        for episode_ids, all_starts, old in zip(self._episode_ids, self._starts, self._old, strict=True):
-            starts = all_starts[old:] if newest_only else all_starts
+        for episode_ids, all_starts, num_old in zip(
+            self._episode_ids, self._starts, self._num_old, strict=True
+        ):
+            starts = all_starts[num_old:] if newest_only else all_starts
             ids = episode_ids[starts]
             fresh = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
             offsets = np.arange(len(starts)) - np.repeat(fresh, np.diff(fresh, append=len(starts)))

@@ -159,7 +159,7 @@ STAGE = Stage(
         config.collect.validation_fraction,
         config.rounds.newest_share,
         # Older versions applied the reward transform elsewhere; this makes their agents out of date.
-        *(["transform inside"] if config.predictor.reward_head == "two_hot" else []),
+        *([] if config.predictor.knows_signs_only else ["transform inside"]),
     ],
     run,
     continues=("agent",),

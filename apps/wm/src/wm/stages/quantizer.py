@@ -106,7 +106,7 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
 def _tokenise(context: Context, quantizer: HRVQ, embeddings: Tensor, game: str) -> Tensor:
     """Tokens of every row; those of earlier rounds are reused if encoder and codes were kept."""
     known = torch.empty(0, quantizer.config.levels, dtype=torch.int16)
-    if context.previous is not None and not context.config.rounds.encoder_steps:
+    if context.previous is not None and context.keeps_codes:
         known = torch.from_numpy(load_tokens(context.previous.tokens(game)).tokens)
     began = time.monotonic()
     tokens = encode(quantizer, embeddings[len(known) :], context.device)
