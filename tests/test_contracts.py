@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,24 @@ def test_weights_may_be_read_by_whom_the_umask_lets(package, tmp_path):
         finally:
             os.umask(before)
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("package", TORCH)
+def test_weights_that_do_not_fit_on_the_disk_are_named_and_what_was_there_stays(package, tmp_path):
+    module = importlib.import_module(f"{package}._artifact")
+    path = tmp_path / "x.safetensors"
+    module.save_artifact(path, {"x": torch.ones(2)}, kind="test", config={})
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(
+            OSError, match=r"x\.safetensors cannot be written \(.*os error.*\); free some space"
+        ):
+            module.save_artifact(path, {"x": torch.zeros(2000)}, kind="test", config={})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert module.load_artifact(path, kind="test")[0]["x"].tolist() == [1, 1]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_package_imports_another():

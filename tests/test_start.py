@@ -162,7 +162,9 @@ def test_the_run_it_began_with_is_known_by_its_place_and_not_by_its_name(run, tm
     monkeypatch.chdir(there)
     refused = wm(*begin, "--from", "source")
     assert refused.code == 2
-    assert "other holds no run" in " ".join(refused.output.split())
+    told = " ".join(refused.output.split())
+    assert "other holds no run" in told
+    assert "if that has moved, give --from its place" in told
 
 
 def test_real_steps_of_the_runs_before_the_other_one_count_too(run, begun, tmp_path):

@@ -4,7 +4,6 @@ import errno
 
 import pytest
 import typer
-from safetensors import SafetensorError
 from typer.main import get_command
 from wm.cli import app
 from wm.errors import INTERRUPTED, friendly_errors
@@ -38,7 +37,6 @@ REMEDY = "fix it or give another path, and run the command again"
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), f"{'x' * 300}: File name too long"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (OSError(errno.EXDEV, "Invalid link", "a", None, "b"), "a to b: Invalid link"),
-        (SafetensorError("I/O error: No space (os error 28)"), "I/O error: No space (os error 28)"),
     ],
 )
 def test_what_the_system_refuses_is_one_sentence_with_a_path_and_a_remedy(error, said, capsys):

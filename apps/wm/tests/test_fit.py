@@ -98,6 +98,14 @@ def test_a_run_interrupted_at_any_step_ends_like_one_that_was_not(tmp_path):
         assert torch.equal(resumed.line.weight, whole.line.weight), stop
 
 
+def test_the_checkpoint_of_a_finished_fit_is_not_written_again(tmp_path):
+    """On a nearly full disk there may be no room for it twice."""
+    train(tmp_path, Regression(), steps=3)
+    before = (tmp_path / "toy.pt").stat()
+    train(tmp_path, Regression(), steps=3)
+    assert (tmp_path / "toy.pt").stat() == before
+
+
 def test_an_interruption_in_an_unfinished_last_group_is_one_too(tmp_path):
     """The steps end within a dream's minibatches; nobody would stop there for the end of the group."""
     with pytest.raises(KeyboardInterrupt):

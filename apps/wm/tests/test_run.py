@@ -8,7 +8,7 @@ import typer
 from wm import run, versions
 from wm.cli.options import a_file
 from wm.files import sha256, write_text
-from wm.run import Layout, Manifest, StageRecord, fingerprint, remove_leftovers
+from wm.run import Layout, Manifest, StageRecord, fingerprint, remove_leftovers, require_writable
 
 
 @pytest.fixture
@@ -69,11 +69,22 @@ def test_the_unfinished_files_of_a_killed_process_go(finished):
     left.parent.mkdir()
     checkpoint = finished.root / "checkpoints" / ".agent-0f.pt.123.tmp"
     checkpoint.parent.mkdir()
+    settings, scores = finished.root / ".config.toml.123.tmp", finished.root / ".evaluation.json.123.tmp"
     notes = finished.root / ".notes.tmp"
-    for path in (left, checkpoint, notes):
+    for path in (left, checkpoint, settings, scores, notes):
         path.write_text("")
     remove_leftovers(finished.root)
-    assert [path.exists() for path in (left, checkpoint, notes, finished.hrvq)] == [False, False, True, True]
+    assert not any(path.exists() for path in (left, checkpoint, settings, scores))
+    assert [path.exists() for path in (notes, finished.hrvq)] == [True, True]
+
+
+def test_a_process_killed_while_it_wrote_the_first_settings_leaves_a_place_for_a_run(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".config.toml.123.tmp").touch()
+    require_writable(tmp_path)
+    (tmp_path / "thesis.toml").touch()
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        require_writable(tmp_path)
 
 
 def test_no_result_is_written_over_what_a_run_has_made(finished, monkeypatch):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
-from safetensors import SafetensorError
 
 from wm.console import make_console
 
@@ -36,9 +35,8 @@ def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
         raise  # the reader, such as `head`, has stopped reading; typer ends the command silently
-    except (ValueError, OSError, SafetensorError) as error:
-        foreign = isinstance(error, SafetensorError) and "(os error " not in str(error)
-        if foreign or os.environ.get("WM_TRACEBACK"):
+    except (ValueError, OSError) as error:
+        if os.environ.get("WM_TRACEBACK"):
             raise
         _say(f"error: {sentence(error)}")
         raise typer.Exit(2) from None
@@ -46,13 +44,10 @@ def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[
 
 def sentence(error: Exception) -> str:
     """The error as one sentence; a system error gets its path and a remedy."""
-    text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         paths = [str(path) for path in (error.filename, error.filename2) if path is not None]
-        text = ": ".join((*([" to ".join(paths)] if paths else []), error.strerror))
-    elif not isinstance(error, SafetensorError):
-        return text
-    return f"{text}; {_REMEDY}"
+        return ": ".join((*([" to ".join(paths)] if paths else []), f"{error.strerror}; {_REMEDY}"))
+    return " ".join(str(error).split())
 
 
 def _say(text: str) -> None:

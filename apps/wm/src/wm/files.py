@@ -1,5 +1,6 @@
 """Files that are written completely or not at all."""
 
+import errno
 import hashlib
 import json
 import math
@@ -75,6 +76,20 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line, completely or not at all: to what a full disk leaves of it the next one would be glued."""
+    data = f"{line}\n".encode()
+    try:
+        with path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if file.write(data) < len(data):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def sha256(path: Path) -> str:

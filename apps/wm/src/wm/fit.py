@@ -120,7 +120,7 @@ def fit(
                 last_saved = time.monotonic()
             if stop:
                 raise KeyboardInterrupt
-    if team.leads:
+    if team.leads and step > start:
         state.save(step, tail)
     if team.any(interrupted()):  # it came during the final save: no later step checks
         raise KeyboardInterrupt

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from wm.files import append_line
+
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -180,8 +182,7 @@ class Reporter:
         if self._path is not None:
             finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
             line = json.dumps({"stage": stage, "step": step, "time": round(time.time(), 2)} | finite)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_line(self._path, line)
         for sink in self._sinks:
             sink.write(stage, step, metrics)
 

@@ -128,7 +128,8 @@ def require_writable(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK):
         raise PermissionError(13, "no permission", str(directory))
-    foreign = any(path.name != LOCK_FILE for path in directory.iterdir())
+    ours = (LOCK_FILE, ".config.toml.*.tmp")  # the latter of a process that was killed before it was renamed
+    foreign = any(not any(path.match(name) for name in ours) for path in directory.iterdir())
     if foreign and not Layout(directory).config.exists():
         raise ValueError(
             f"{directory} is not empty and holds no run; give a new directory or an existing run's"
@@ -137,7 +138,7 @@ def require_writable(directory: Path) -> None:
 
 def remove_leftovers(root: Path) -> None:
     """Delete the unfinished files of processes that were killed; only for the sole writer of the run."""
-    for pattern in (".*.safetensors.*.tmp", ".*.pt.*.tmp"):
+    for pattern in (".*.safetensors.*.tmp", ".*.pt.*.tmp", ".*.toml.*.tmp", ".*.json.*.tmp"):
         for path in root.rglob(pattern):
             path.unlink(missing_ok=True)
 

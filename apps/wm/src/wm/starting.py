@@ -40,7 +40,14 @@ def check_start(config: RunConfig, layout: Layout) -> None:
         if Path(start.run).resolve() == layout.root.resolve():
             raise ValueError(f"start.run is {start.run}, this run itself; give another run's directory")
         # Absolute, so that errors show the full path: a relative one depends on where `wm` is started.
-        theirs, source = open_run(Path(start.run).absolute())
+        try:
+            theirs, source = open_run(Path(start.run).absolute())
+        except ValueError as error:
+            if not layout.config.exists():
+                raise
+            raise ValueError(
+                f"{layout.root} starts from another run: {error}; if that has moved, give --from its place"
+            ) from error
         for part in start.taken:
             path = getattr(source, part)
             if not path.is_file():

@@ -75,7 +75,9 @@ def new_round(
                     move(path, place.staging / f"old-{path.name}")
             for staged, path in zip(place.staged, place.paths, strict=True):
                 move(staged, path)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename is None:  # a write to a full disk names no file
+                error.filename = str(directory)
             for source, target in reversed(moved):
                 if target.exists() and not source.exists():
                     os.replace(target, source)

@@ -42,6 +42,7 @@ def save_artifact(path: str | Path, tensors: dict[str, Tensor], *, kind: str, co
 
     Raises:
         ValueError: the config holds something that JSON cannot, or ``path`` is a directory.
+        OSError: the file cannot be written, for example for want of space.
     """
     path = Path(path)
     if path.is_dir():
@@ -59,6 +60,10 @@ def save_artifact(path: str | Path, tensors: dict[str, Tensor], *, kind: str, co
         )
         partial.chmod(mode)
         os.replace(partial, path)
+    except SafetensorError as error:
+        if "(os error " not in str(error):  # not the system's refusal but wrong tensors
+            raise
+        raise OSError(f"{path} cannot be written ({error}); free some space, or write elsewhere") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Fresh play for measurements: episodes with a seed that training never used, with the emulator's RAM."""
 
+import errno
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,17 +91,25 @@ def fresh_play(
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / game
         with run.reporter.task(f"play {game} ({name})", num_steps) as task, one_thread(device):
-            collect(
-                path,
-                game,
-                num_steps,
-                policy,
-                seed=derive_seed(seed, "fresh", name, game) % 2**31,
-                protocol=PROTOCOLS[config.collect.protocol],
-                num_envs=NUM_ENVS,
-                ram=game in labelled_games(),
-                progress=task.update,
-            )
+            try:
+                collect(
+                    path,
+                    game,
+                    num_steps,
+                    policy,
+                    seed=derive_seed(seed, "fresh", name, game) % 2**31,
+                    protocol=PROTOCOLS[config.collect.protocol],
+                    num_envs=NUM_ENVS,
+                    ram=game in labelled_games(),
+                    progress=task.update,
+                )
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                raise ValueError(
+                    f"no space is left for this play in {tempfile.gettempdir()}; free some, or set TMPDIR to "
+                    "a directory with more"
+                ) from error
         store = FrameStore.open(path)
         state, raw = None, None
         if store.ram is not None:
