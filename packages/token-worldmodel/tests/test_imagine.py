@@ -57,7 +57,7 @@ def test_a_dream_has_the_probabilities_and_states_of_the_full_forward_pass(
     output = model(all_tokens, all_actions)
     tolerance = {"rtol": 0, "atol": 2e-5 if dtype == torch.float32 else 0.25}
     torch.testing.assert_close(dream.states, output.state[:, context - 1 :], **tolerance)
-    torch.testing.assert_close(dream.hidden, output.hidden[:, context - 1 : -1], **tolerance)
+    torch.testing.assert_close(dream.states[:, 1:], output.hidden[:, context - 1 : -1], **tolerance)
     for level, logits in enumerate(output.logits):
         predicted = logits[:, context - 1 : -1] if level == 0 else logits[:, context:]
         expected = predicted.log_softmax(-1).gather(-1, dream.tokens[:, 1:, level, None])[..., 0]

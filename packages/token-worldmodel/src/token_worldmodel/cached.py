@@ -43,7 +43,7 @@ class CachedReader:
 
     def _make_room(self, num_steps: int) -> None:
         """Let the buffers hold this many steps, and up to `GROWTH` entries more."""
-        needed, held = int(self._entries[num_steps - 1].max()) + 1, self._keys[0].shape[2]
+        needed, held = max(self._entries[num_steps - 1].tolist()) + 1, self._keys[0].shape[2]
         if needed <= held:
             return
         entries = min(-(-needed // GROWTH) * GROWTH, self._bias.shape[-1])
