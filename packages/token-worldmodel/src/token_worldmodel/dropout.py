@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LEVELS = 2**16
+_VALUES = 2**16  # of an int16, by which an element is dropped or kept
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -17,9 +17,9 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, rate)
-    dropped = min(round(rate * _LEVELS), _LEVELS - 1)
+    dropped = min(round(rate * _VALUES), _VALUES - 1)
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device="cpu").random_(-(2**63), None)
     noise = torch.empty(x.shape, dtype=x.dtype, device="cpu")
     # int16 starts at -2^15, so `dropped` of its 2^16 values are below this bound.
-    torch.ge(draws.view(torch.int16)[: x.numel()].view(x.shape), dropped - _LEVELS // 2, out=noise)
-    return x * noise.mul_(_LEVELS / (_LEVELS - dropped))
+    torch.ge(draws.view(torch.int16)[: x.numel()].view(x.shape), dropped - _VALUES // 2, out=noise)
+    return x * noise.mul_(_VALUES / (_VALUES - dropped))
