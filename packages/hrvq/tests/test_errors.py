@@ -31,6 +31,8 @@ from safetensors.torch import save_file
         ({"gradient": "none"}, "straight_through, rotation"),
         ({"distance": "manhattan"}, "euclidean, cosine"),
         ({"level_dropout": 2.0}, "level_dropout is 2.0"),
+        ({"level_dropout": True}, "level_dropout is True; give a probability"),
+        ({"commitment_weights": (True, 1.0, 1.0)}, "finite numbers"),
         ({"joint": 1}, "joint is 1; give true or false"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 0.0}, "seed is 0.0"),
@@ -138,6 +140,8 @@ def test_codebooks(quantizer, random_codebooks):
         q.set_codebooks(good, [torch.ones(16)])
     with pytest.raises(ValueError, match=r"codebooks\[1\] is of type ndarray"):
         q.set_codebooks([good[0], good[1].numpy()])
+    with pytest.raises(ValueError, match=r"codebooks\[1\] is torch.int64; give a floating-point tensor"):
+        q.set_codebooks([good[0], good[1].long()])
     for counts in (torch.zeros(16), torch.linspace(-1, 1, 16)):
         with pytest.raises(ValueError, match="negative or all zero"):
             q.set_codebooks(good, [torch.ones(16), counts])
@@ -157,6 +161,7 @@ def test_codebooks(quantizer, random_codebooks):
         (torch.zeros(0, 8), "no vectors"),
         (torch.zeros(4, 7), r"\(4, 7\)"),
         (torch.zeros(4, 8, dtype=torch.int32), "int32"),
+        (np.ma.masked_array(np.zeros((4, 8)), mask=False), "vectors are a masked array"),
         ([[0.0] * 8], "list; give a tensor"),
         (None, "NoneType; give a tensor"),
         ({"embeddings": torch.zeros(4, 8)}, "dict; give a tensor"),
@@ -239,6 +244,8 @@ def test_what_is_no_config():
 
 
 def test_metrics():
+    with pytest.raises(ValueError, match="masked array; give only what counts"):
+        usage(np.ma.masked_array([[0], [1]], mask=[[0], [1]]), 4)
     with pytest.raises(ValueError, match="float32"):
         usage(torch.zeros(4, 2), 4)
     assert usage(torch.zeros(4, 2, dtype=torch.int64), np.int64(4)).tolist() == [0.25, 0.25]

@@ -1,5 +1,9 @@
 """Codes for vectors that do not change."""
 
+import os
+import resource
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -126,17 +130,41 @@ def test_every_kind_of_source_gives_the_same_codes(vectors, tmp_path):
     save_file({"embeddings": x}, tmp_path / "x.safetensors")
     memory_map = np.load(tmp_path / "x.npy", mmap_mode="r")
     files = [tmp_path / "x.npy", tmp_path / "x.safetensors"]
-    sources = [x, x.numpy(), memory_map, *files, *map(str, files), x.double(), [x]]
+    sources = [x, x.numpy(), memory_map, *files, *map(str, files), x.double(), [x], x.split(7)]
+    sources += [parts, [tmp_path / "0.safetensors", parts[1].numpy()]]
     tables = []
     for source in sources:
         q = HRVQ(HRVQConfig(dim=16, levels=2, codes=16, commitment_weights=1.0))
         q.fit(source, batch_size=128)
         tables.append(q.table)
     assert all(torch.equal(table, tables[0]) for table in tables)
-    several = HRVQ(HRVQConfig(dim=16, levels=2, codes=16, commitment_weights=1.0))
-    result = several.fit([tmp_path / "0.safetensors", parts[1].numpy()], batch_size=128)
-    tokens = several.encode(x)
-    assert result.distortion[-1] == pytest.approx(float(distortion(x, several.level_embeddings(tokens))[-1]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts its open files")
+def test_there_may_be_more_files_than_a_process_may_open(vectors, tmp_path):
+    x = vectors(120, 8)
+    paths = [tmp_path / f"{index}.npy" for index in range(40)]
+    for path, part in zip(paths, x.split(3), strict=True):
+        np.save(path, part.numpy())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    q, whole = (HRVQ(HRVQConfig(dim=8, levels=2, codes=4)) for _ in range(2))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, hard))
+        q.fit(paths)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    whole.fit(x)
+    assert torch.equal(q.table, whole.table)
+
+
+def test_a_file_that_changes_under_a_fit_is_told(vectors, tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, vectors(120, 8).numpy())
+    q = HRVQ(HRVQConfig(dim=8, levels=1, codes=4))
+    with pytest.raises(ValueError, match=r"x\.npy changed while it was read; fit again"):
+        q.fit(path, progress=lambda _: np.save(path, vectors(60, 8).numpy()))
+    assert not q.initialized
 
 
 def test_seed_decides_and_progress_is_told(vectors):

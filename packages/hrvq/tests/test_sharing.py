@@ -240,6 +240,9 @@ def test_arrays_and_small_integers_do_as_well(dtype):
 
 
 def test_errors():
+    for share in (-0.5, 1.0, float("nan"), None, True):
+        with pytest.raises(ValueError, match=r"at_least is .*; give a share from 0 to below 1"):
+            shared_code_share(torch.zeros(4, 1, dtype=torch.int64), torch.tensor([0, 0, 1, 1]), 4, share)
     with pytest.raises(ValueError, match=r"\(N, L\)"):
         usage_by_group(TOKENS, GROUPS[:3], 4)
     with pytest.raises(ValueError, match="from 0"):

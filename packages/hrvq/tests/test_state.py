@@ -98,6 +98,19 @@ def test_an_averaged_model_can_be_used(vectors):
     assert torch.equal(averaged(vectors(5, 8)).tokens, model(vectors(5, 8)).tokens)
 
 
+def test_an_average_of_the_floating_point_buffers_alone_can_be_used(vectors, tmp_path):
+    """As several libraries of moving averages make it, which leaves out the number of steps."""
+    q, x = HRVQ(HRVQConfig(dim=8, levels=2, codes=16)), vectors(100, 8)
+    average = copy.deepcopy(q)
+    q.update(x)
+    floating = {name for name, buffer in q.named_buffers() if buffer.is_floating_point()}
+    for name in floating:
+        average.get_buffer(name).copy_(q.get_buffer(name))
+    average.save(tmp_path / "average")
+    for each in (average, HRVQ.load(tmp_path / "average")):
+        assert torch.equal(each.encode(x), q.encode(x))
+
+
 @pytest.mark.parametrize("decay", [0.9, 0.9995, 0.9999])
 def test_an_average_of_all_buffers_decodes_by_the_right_codes(decay, vectors):
     """Whole numbers are averaged too, and rounded down."""
@@ -133,6 +146,21 @@ def test_a_state_dict_fills_a_quantizer_built_on_no_device(assign, vectors):
     x = vectors(20, 8)
     assert torch.equal(other.encode(x), q.encode(x))
     assert torch.equal(other.decode(q.encode(x)), q.decode(q.encode(x)))
+
+
+def test_one_given_its_memory_later_is_new(vectors, monkeypatch):
+    x, config = vectors(100, 8), HRVQConfig(dim=8, levels=2, codes=16, commitment_weights=(0.25, 0.5))
+    with torch.device("meta"):
+        later = HRVQ(config)
+    with monkeypatch.context() as patch:  # the memory may hold anything
+        patch.setattr(torch, "empty_like", lambda x, device: torch.full_like(x, 3, device=device))
+        later.to_empty(device="cpu")
+    assert not later.initialized
+    new = HRVQ(config)
+    for q in (later, new):
+        q.initialize(x)
+    assert torch.equal(later.table, new.table)
+    assert torch.equal(later(x).commitment_loss, new(x).commitment_loss)
 
 
 @pytest.mark.parametrize("assign", [False, True])

@@ -23,8 +23,15 @@ def check_tensors(**values: object) -> None:
             raise ValueError(f"{name} is of type {type(value).__name__}; give a torch tensor")
 
 
+def check_unmasked(name: str, value: object) -> None:
+    """Raise ValueError for NumPy's masked arrays, whose masks all that follows would ignore."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{name} are a masked array; give only what counts, as a plain array or tensor")
+
+
 def integers(name: str, value: object) -> Tensor:
     """An integer tensor or array of any width as int64; a tensor stays on its device."""
+    check_unmasked(name, value)
     if not isinstance(value, Tensor | np.ndarray):
         raise ValueError(f"{name} are of type {type(value).__name__}; give an integer tensor or array")
     if isinstance(value, np.ndarray):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import inf, isfinite
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 
@@ -21,14 +21,14 @@ def whole(value: object, least: int = 1) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
-def finite(value: object) -> bool:
-    """Whether it is a number, and neither NaN nor infinite."""
-    return isinstance(value, Real) and isfinite(value)
+def finite(value: object) -> TypeGuard[float]:
+    """Whether it is a number, not a bool, and neither NaN nor infinite."""
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
 
 
 def within(value: object, least: float, *, below: float = inf) -> bool:
     """Whether it is a finite number of at least ``least`` and less than ``below``."""
-    return isinstance(value, Real) and isfinite(value) and least <= float(value) < below
+    return finite(value) and least <= value < below
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

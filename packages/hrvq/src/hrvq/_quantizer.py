@@ -258,13 +258,15 @@ class HRVQ(Codes):
 
         Reads the vectors in passes, ``batch_size`` at a time, so files may be larger than memory. The counts
         and sums left behind are those of an average batch, so that :meth:`update` can continue from here.
+        Unlike :meth:`update` it knows nothing of other processes: fit in one, and give the others its
+        ``state_dict``.
 
         Args:
             vectors: floating (N, dim) tensor or array (memory maps too), the path of a `.npy` file or of a
                 safetensors file with a tensor named `embeddings`, or a list of these.
             epochs: maximum number of passes over the data for each level, besides one that draws the start
                 and one that counts at the end. One more pass, for all levels together, measures the variance.
-            batch_size: vectors in memory at once.
+            batch_size: vectors read at once; the start of a level holds 64 for each of its codes.
             tolerance: a level is done when a pass lowers its distortion by less than this share.
             revive_below: in the first half of the passes, codes chosen less often than this share of the mean
                 move to where codes are crowded, so that all are used alike. For embeddings this costs a

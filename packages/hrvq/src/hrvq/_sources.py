@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hrvq._checks import check_unmasked
+
 Vectors = Tensor | np.ndarray | str | Path | Sequence[Tensor | np.ndarray | str | Path]
 EMBEDDINGS = "embeddings"
 _FLOATING = ("F64", "F32", "F16", "BF16")
@@ -25,11 +27,10 @@ class VectorSource:
     """
 
     def __init__(self, vectors: Vectors, dim: int) -> None:
-        parts = list(vectors) if isinstance(vectors, list | tuple) else [vectors]
-        self._parts = [_open(part) for part in parts]
+        self._parts = list(vectors) if isinstance(vectors, list | tuple) else [vectors]
         self._lengths = []
-        for part in self._parts:
-            shape = tuple(part.get_shape() if hasattr(part, "get_shape") else part.shape)
+        for part in map(_open, self._parts):
+            shape = _shape(part)
             if len(shape) != 2 or shape[1] != dim:
                 raise ValueError(f"vectors have shape {shape}; give (N, {dim}), without the padded ones")
             self._lengths.append(shape[0])
@@ -38,21 +39,31 @@ class VectorSource:
             raise ValueError("there are no vectors to fit; give at least one")
 
     def blocks(self, size: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first row, float32 (n, dim)) with n <= size, in order."""
-        start = 0
+        """Yield (first row, float32 (size, dim)) in order, across parts; only the last may be shorter."""
+        start, held, pieces = 0, 0, []
         for part, length in zip(self._parts, self._lengths, strict=True):
-            for low in range(0, length, size):
-                block = part[low : min(low + size, length)]
-                if isinstance(block, np.ndarray):
-                    block = torch.from_numpy(np.array(block, dtype=np.float32))
-                block = block.to(device, torch.float32)
-                if not bool(block.sum().isfinite()) and not bool(block.isfinite().all()):
-                    raise ValueError(
-                        f"vectors {start + low} to {start + low + len(block) - 1} contain NaN or infinite "
-                        "values; remove them"
-                    )
-                yield start + low, block
-            start += length
+            opened, low = _open(part), 0  # in each pass, because an open file is one of a limited number
+            if _shape(opened)[0] != length:
+                raise ValueError(f"{part} changed while it was read; fit again")
+            while low < length:
+                piece = opened[low : min(low + size - held, length)]
+                if isinstance(piece, np.ndarray):
+                    piece = torch.from_numpy(np.array(piece, dtype=np.float32))
+                pieces.append(piece.to(device, torch.float32))
+                low, held = low + len(piece), held + len(piece)
+                if held == size or start + held == self.rows:
+                    yield start, _joined(pieces, start)
+                    start, held, pieces = start + held, 0, []
+
+
+def _joined(pieces: list[Tensor], start: int) -> Tensor:
+    """One block of the pieces (n, dim), the first vector being number ``start``; all must be finite."""
+    block = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    if not bool(block.sum().isfinite()) and not bool(block.isfinite().all()):
+        raise ValueError(
+            f"vectors {start} to {start + len(block) - 1} contain NaN or infinite values; remove them"
+        )
+    return block
 
 
 def _memory_map(path: Path) -> np.ndarray:
@@ -61,6 +72,10 @@ def _memory_map(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError, TokenError, OverflowError) as error:  # empty, a damaged header
         raise ValueError(f"{path} is no readable NumPy file ({error}); write it with numpy.save") from error
     return array
+
+
+def _shape(opened: Any) -> tuple[int, ...]:
+    return tuple(opened.get_shape() if hasattr(opened, "get_shape") else opened.shape)
 
 
 def _open(part: Any) -> Any:
@@ -82,6 +97,7 @@ def _open(part: Any) -> Any:
         if part.get_dtype() not in _FLOATING:
             raise ValueError(f"'{EMBEDDINGS}' in {path} are {part.get_dtype()}; write floating-point numbers")
         return part
+    check_unmasked("vectors", part)
     if not isinstance(part, Tensor | np.ndarray):
         raise ValueError(
             f"vectors are of type {type(part).__name__}; give a tensor, an array or a file's path"

@@ -75,8 +75,14 @@ class Codes(nn.Module):
             other = fn(tensor)
             return other if other.dtype == tensor.dtype else tensor.to(other.device)
 
+        empty = self.table.is_meta
         super()._apply(moved, recurse)
         self._first_rows = self._made_first_rows()
+        if empty and not self.table.is_meta:  # `to_empty` leaves in them whatever the memory held
+            for buffer in (self.table, self.counts, self.sums, self._progress):
+                buffer.zero_()
+            self._weights = self._level_weights()
+            self._steps, self._initialized = 0, False
         return self
 
     @property
@@ -91,7 +97,8 @@ class Codes(nn.Module):
             # Anything that copies buffers (DDP to its ranks, an average of weights) copies this one too. It
             # is read only as long as there are no codes, because reading waits for a GPU.
             self._steps = int(self._progress)
-            self._initialized = self._steps > 0
+            # Some averages of weights copy only the floating-point ones, so not the number of steps.
+            self._initialized = self._steps > 0 or bool(self.counts.any())
         return self._initialized
 
     @property
@@ -167,8 +174,9 @@ class Codes(nn.Module):
             ("counts", counts, [(size,) for size in self._sizes]),
         ):
             check_tensors(**{f"{name}[{level}]": tensor for level, tensor in enumerate(given)})
-            if not all(tensor.is_floating_point() or name == "counts" for tensor in given):
-                raise ValueError(f"{name} are {given[0].dtype}; give floating-point tensors")
+            for number, tensor in enumerate(given):
+                if name == "codebooks" and not tensor.is_floating_point():
+                    raise ValueError(f"codebooks[{number}] is {tensor.dtype}; give a floating-point tensor")
             shapes = [tuple(tensor.shape) for tensor in given]
             if shapes != expected:
                 raise ValueError(f"{name} have shapes {shapes}; this quantizer's are {expected}")

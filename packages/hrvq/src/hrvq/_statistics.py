@@ -19,16 +19,7 @@ class Statistics:
         # One extra bin, discarded, so that shapes stay fixed.
         self._counts = vectors.new_zeros(codes + 1)
         self._sums = vectors.new_zeros(codes + 1, vectors.shape[1])
-
-    @property
-    def counts(self) -> Tensor:
-        """(K,)."""
-        return self._counts[:-1]
-
-    @property
-    def sums(self) -> Tensor:
-        """(K, D)."""
-        return self._sums[:-1]
+        self.counts, self.sums = self._counts[:-1], self._sums[:-1]  # (K,), (K, D)
 
     def add(self, vectors: Tensor, tokens: Tensor) -> Self:
         """Add vectors (N, D) to the codes they have chosen, int64 (N,); -1 means no code."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hrvq._checks import integers
-from hrvq._config import finite, whole
+from hrvq._config import finite, whole, within
 from hrvq._precision import widest
 from hrvq.metrics import code_counts, integer_tokens, level_sizes
 
@@ -85,9 +85,14 @@ def shared_code_share(
         tokens: integer (N, L).
         groups: integer (N,).
         codes: K, one number or one for each level.
-        at_least: a group uses a code when more than this share of the group's vectors have it. A value such
-            as 1e-4 keeps single stray frames from counting.
+        at_least: a group uses a code when more than this share of the group's tokens of the level are it. A
+            value such as 1e-4 keeps single stray frames from counting.
+
+    Raises:
+        ValueError: as for :func:`counts_by_group`, or ``at_least`` is no share.
     """
+    if not within(at_least, 0, below=1):
+        raise ValueError(f"at_least is {at_least!r}; give a share from 0 to below 1")
     shares = []
     for counts in counts_by_group(tokens, groups, codes):
         present = counts.sum(1) > 0  # an unused number is not a group
