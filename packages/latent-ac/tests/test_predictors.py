@@ -325,6 +325,29 @@ def test_transitions_that_are_only_looked_at_are_not_committed() -> None:
         assert torch.equal(objective.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_small_dense_rewards_weigh_one_on_average(balance: float) -> None:
+    """Most of such a reward lies on the point 0, which is then not rare although no reward is 0."""
+    made = predictors(reward_head="two_hot", class_balance=balance)
+    reward, _ = made
+    batch = replace(paddle_and_ball(0), rewards=torch.rand(512) * 0.04)
+    objective = PredictorObjective(*made)
+    objective(batch)
+    objective.after_step()
+    shares, first = reward.class_shares(batch.rewards), reward.support[len(reward.support) // 2 + 1]
+    torch.testing.assert_close(shares[:, 2], batch.rewards / first)
+    torch.testing.assert_close(shares.sum(1), torch.ones(512))
+    mean_weight = (shares @ reward.class_log_weights.exp()).mean()
+    assert mean_weight == pytest.approx(1, abs=0.02)
+
+
+def test_a_small_reward_is_of_the_class_that_is_nearer() -> None:
+    reward, _ = predictors(reward_head="two_hot")
+    first = float(reward.support[len(reward.support) // 2 + 1])
+    rewards = torch.tensor([-2 * first, -0.6 * first, -0.4 * first, 0.0, 0.4 * first, 0.6 * first, 9.0])
+    assert reward.classes(rewards).tolist() == [0, 0, 1, 1, 1, 2, 2]
+
+
 def test_a_fractional_continuation_counts_as_the_nearer_class_and_is_learned_as_it_is() -> None:
     _, continue_ = predictors()
     targets = torch.tensor([0.0, 0.3, 0.7, 1.0])

@@ -16,13 +16,20 @@ class Calibration(NamedTuple):
     confusion: Tensor  # (C, C) counts, true class by called class
 
 
-def confusion_matrix(called: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Counts, float32 (C, C): rows are true, columns called (predicted) classes; both given as int64 (N,)."""
-    classes = torch.arange(num_classes, device=labels.device)
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """Int64 (N,) as float64 (N, C)."""
+    return (labels.unsqueeze(-1) == torch.arange(num_classes, device=labels.device)).double()
+
+
+def confusion_matrix(called: Tensor, shares: Tensor) -> Tensor:
+    """Counts, float32 (C, C), by true and by called (predicted) class.
+
+    Args:
+        called: int64 (N,).
+        shares: of each example in the true classes, (N, C): one-hot unless it lies between two.
+    """
     # A product of one-hots: unlike bincount, deterministic on CUDA and without synchronisation.
-    true_one_hot = (labels.flatten().unsqueeze(-1) == classes).double()
-    called_one_hot = (called.flatten().unsqueeze(-1) == classes).double()
-    return (true_one_hot.T @ called_one_hot).float()
+    return (shares.double().T @ one_hot(called, shares.shape[-1])).float()
 
 
 def recall_and_precision(confusion: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +80,7 @@ def calibration(probabilities: Tensor, labels: Tensor, num_bins: int = 15) -> Ca
             f"labels range from {int(labels.min())} to {int(labels.max())}; give 0 to {num_classes - 1}"
         )
     confidence, called = probabilities.max(-1)
-    confusion = confusion_matrix(called, labels, num_classes)
+    confusion = confusion_matrix(called, one_hot(labels, num_classes))
     recall, precision = recall_and_precision(confusion)
     class_ece = torch.stack(
         [expected_calibration_error(probabilities[:, c], labels == c, num_bins) for c in range(num_classes)]

@@ -32,7 +32,8 @@ class PredictorObjective(nn.Module):
     """objective(batch) -> (loss, metrics): reward and continue cross-entropy, with rare classes weighted up.
 
     Class frequencies, and the confusion behind the metrics ``*_recall_*`` and ``*_precision_*``, are moving
-    averages over recent batches, committed by ``after_step``. Recall of a class not yet seen, or
+    averages over recent batches, committed by ``after_step``. A target between the points of two classes
+    counts in both by its shares, as in the loss. Recall of a class not yet seen, or
     precision of one never predicted, is NaN.
 
     Args:
@@ -79,7 +80,7 @@ class PredictorObjective(nn.Module):
         self, name: str, predictor: TransitionPredictor, logits: Tensor, targets: Tensor
     ) -> dict[str, Tensor]:
         called = predictor.class_probabilities(logits).argmax(-1)
-        counts = confusion_matrix(called, predictor.classes(targets), predictor.num_classes)
+        counts = confusion_matrix(called.flatten(), predictor.class_shares(targets).flatten(0, -2))
         confusion = self.decay * self.get_buffer(f"{name}_confusion") + counts
         if self.training:  # in eval mode a batch is only looked at, and must not be committed
             self._pending[name] = confusion
@@ -109,8 +110,8 @@ def evaluate_predictors(
 
     For each: recall, precision, expected calibration error and count of every class, the overall calibration
     error, and the bias, the mean prediction minus the mean truth (of signs for a sign head): with a positive
-    reward bias dreams are too optimistic. A recall or precision of 0/0 is NaN. A two-hot head classifies as
-    zero a reward that is nearer to 0 than to the first bin next to it.
+    reward bias dreams are too optimistic. A recall or precision of 0/0 is NaN. To a two-hot head a reward
+    is zero if it is nearer to 0 than to the first bin next to it.
 
     Raises:
         ValueError: there are no batches, or one that ``PredictorObjective`` would reject.
@@ -118,15 +119,16 @@ def evaluate_predictors(
     seen: dict[str, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {"reward": [], "continue": []}
     for batch in batches:
         _check(batch)
-        for name, predictor, truth in (
-            ("reward", reward, reward.targets(batch.rewards.float())),
+        for name, predictor, targets in (
+            ("reward", reward, batch.rewards.float()),
             ("continue", continue_, batch.continues.float()),
         ):
+            truth = predictor.targets(targets)
             logits = predictor.logits(batch.features, batch.actions, batch.next_features)
             expected = predictor.expected(logits)
             probabilities = predictor.class_probabilities(logits).reshape(-1, predictor.num_classes)
             seen[name].append(
-                (probabilities, predictor.classes(truth).flatten(), expected.flatten(), truth.flatten())
+                (probabilities, predictor.classes(targets).flatten(), expected.flatten(), truth.flatten())
             )
     if not seen["reward"]:
         raise ValueError("batches is empty; give at least one batch of transitions")

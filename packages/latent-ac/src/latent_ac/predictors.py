@@ -13,7 +13,7 @@ from latent_ac._checks import number, require, require_bins, require_choice, req
 from latent_ac.features import Features
 from latent_ac.mlp import FeatureNorm, hidden_stack, linear
 from latent_ac.rewards import transform_rewards
-from latent_ac.two_hot import expectation, symexp_bins, two_hot_nll
+from latent_ac.two_hot import expectation, symexp_bins, two_hot, two_hot_nll
 
 REWARD_HEADS = ("sign", "two_hot")
 
@@ -144,9 +144,19 @@ class TransitionPredictor(nn.Module):
         per_point = self.probabilities(logits)
         return torch.stack([part.sum(-1) for part in per_point.split(self.class_sizes, -1)], -1)
 
+    def targets(self, targets: Tensor) -> Tensor:
+        """What the loss is taken on, same shape: here the targets themselves."""
+        return targets
+
+    def class_shares(self, targets: Tensor) -> Tensor:
+        """How much of each target lies on each class's points, float32, (...) -> (..., C)."""
+        index, weight = two_hot(self.targets(targets), self.support)
+        shares = weight.new_zeros(*targets.shape, self.num_classes)
+        return shares.scatter_add_(-1, self.support_class[index], weight)
+
     def classes(self, targets: Tensor) -> Tensor:
-        """Class of each target, int64, same shape."""
-        raise NotImplementedError
+        """The class on whose points most of each target lies, int64, same shape."""
+        return self.class_shares(targets).argmax(-1)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Class-weighted cross-entropy in nats per transition, (..., N) and (...) -> (...).
@@ -155,7 +165,7 @@ class TransitionPredictor(nn.Module):
         where a small reward lies between zero and the first point above it.
         """
         weights = self.class_log_weights[self.support_class].exp()
-        return two_hot_nll(weights * logits.log_softmax(-1), targets, self.support)
+        return two_hot_nll(weights * logits.log_softmax(-1), self.targets(targets), self.support)
 
     @torch.no_grad()
     def set_class_frequencies(self, frequencies: Tensor) -> None:
@@ -225,17 +235,9 @@ class RewardPredictor(TransitionPredictor):
         negative, zero, positive = frequencies
         return torch.stack((negative + positive, zero, negative + positive))
 
-    def targets(self, rewards: Tensor) -> Tensor:
-        """The targets for raw rewards, same shape: for a sign head their signs, else the rewards."""
-        return rewards.sign() if self.config.knows_signs_only else rewards
-
-    def classes(self, targets: Tensor) -> Tensor:
-        """0, 1 or 2 by the sign of the reward."""
-        return (targets.sign() + 1).long()
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Class-weighted cross-entropy of raw rewards, in nats per transition."""
-        return super().loss(logits, self.targets(targets))
+    def targets(self, targets: Tensor) -> Tensor:
+        """What the loss is taken on, of raw rewards: for a sign head their signs, else the rewards."""
+        return targets.sign() if self.config.knows_signs_only else targets
 
 
 class ContinuePredictor(TransitionPredictor):
@@ -245,10 +247,6 @@ class ContinuePredictor(TransitionPredictor):
 
     def __init__(self, config: PredictorConfig, *, generator: torch.Generator | None = None) -> None:
         super().__init__(config, torch.tensor([0.0, 1.0]), torch.tensor([0, 1]), generator=generator)
-
-    def classes(self, targets: Tensor) -> Tensor:
-        """0 or 1; a fractional target counts as the nearer one."""
-        return (targets > 0.5).long()
 
 
 def _check_actions(actions: Tensor, num_actions: int) -> None:
