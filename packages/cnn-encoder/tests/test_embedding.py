@@ -1,3 +1,5 @@
+import os
+import sys
 import warnings
 
 import numpy as np
@@ -100,6 +102,16 @@ def test_a_wrong_number_of_rows_leaves_what_was_there(tmp_path, num_frames):
         write_embeddings(path, torch.zeros(10, 384).split(4), num_frames=num_frames)
     assert [p.name for p in tmp_path.iterdir()] == ["embeddings"]
     assert path.read_text() == "older"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_full_disk_is_told_with_the_file(tmp_path):
+    path = tmp_path / "embeddings"
+    (tmp_path / f".embeddings.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as told:
+        write_embeddings(path, torch.zeros(10, 384).split(4), num_frames=10)
+    assert told.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_config_that_cannot_be_written_is_told_before_anything_is_embedded(tmp_path):

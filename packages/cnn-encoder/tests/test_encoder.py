@@ -215,3 +215,6 @@ def test_an_objective_is_no_encoder_to_be_saved(tmp_path):
         save_encoder(tmp_path / "e.safetensors", ContrastiveObjective(encoder, ContrastiveConfig()), {})
     save_encoder(tmp_path / "e.safetensors", torch.compile(encoder), {})
     assert load_encoder(tmp_path / "e.safetensors")[0].config == encoder.config
+    torch.nn.init.constant_(encoder.conv1.weight, torch.inf)
+    with pytest.raises(ValueError, match=r"conv1\.weight of the Encoder holds NaN or infinity"):
+        save_encoder(tmp_path / "e.safetensors", encoder, {})

@@ -205,12 +205,15 @@ def test_refuses(make_trajectories, changes, message) -> None:
         TokenSampler(**(arguments | {"split": "all"} | changes))
 
 
-@pytest.mark.parametrize("start", [3, -4])
+@pytest.mark.parametrize("start", [3, -4, 8, 20])
 def test_a_window_that_leaves_its_episode_is_not_gathered(make_trajectories, start) -> None:
     sampler = TokenSampler({"Pong": make_trajectories(6, 5)}, length=4, batch_size=2, seed=0, split="all")
     assert sampler.gather(np.array([0]), np.array([2])).tokens.shape == (1, 4, 3)
     with pytest.raises(ValueError, match="a window of 4 steps leaves its episode"):
         sampler.gather(np.array([0]), np.array([start]))
+    for game in (-1, 1):
+        with pytest.raises(ValueError, match=f"games go from {game} to {game}; give 0 to 0"):
+            sampler.gather(np.array([game]), np.array([2]))
 
 
 def test_where_chance_spares_all_the_second_episode_validates() -> None:

@@ -57,8 +57,9 @@ def test_episodes_may_have_any_ids(make_trajectories) -> None:
 
 
 def test_accepts_rewards_as_numpy_makes_them(make_trajectories) -> None:
-    given = columns(make_trajectories(3, 2)) | {"rewards": np.full(5, 0.1)}
-    assert TokenTrajectories(**given).rewards.tolist() == np.full(5, 0.1, np.float32).tolist()
+    rewards = np.array([0.1, 0.1, 0.0, 0.1, 0.0])
+    given = columns(make_trajectories(3, 2)) | {"rewards": rewards}
+    assert TokenTrajectories(**given).rewards.tolist() == rewards.astype(np.float32).tolist()
 
 
 def test_accepts_tensors(make_trajectories) -> None:
@@ -82,6 +83,7 @@ def test_accepts_tensors(make_trajectories) -> None:
             r"actions \(4,\), lives \(6,\) should have shape \(5,\)",
         ),
         ({"episode_ids": np.array([0, 0, 1, 1, 0])}, "episode_ids return to an earlier episode"),
+        ({"rewards": np.ones(5)}, r"rewards\[2\] is set on the last row of its episode"),
         ({"terminated": np.arange(5) == 2}, r"terminated\[2\] is set on the last row of its episode"),
         ({"truncated": np.arange(5) == 4}, r"truncated\[4\] is set on the last row"),
         ({"terminated": np.arange(5) == 0}, r"terminated\[0\] is set before its episode's last action"),

@@ -18,6 +18,18 @@ def test_round_trip_needs_the_file_alone(make_model, make_window, tmp_path) -> N
     assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 
+def test_weights_that_could_not_be_read_again_replace_none(make_model, tmp_path) -> None:
+    model = make_model()
+    save_worldmodel(tmp_path / "w.safetensors", model)
+    before = (tmp_path / "w.safetensors").read_bytes()
+    torch.nn.init.constant_(model.norm.weight, torch.nan)
+    with pytest.raises(
+        ValueError, match=r"norm\.weight of the WorldModel holds NaN or infinity; nothing was"
+    ):
+        save_worldmodel(tmp_path / "w.safetensors", model)
+    assert (tmp_path / "w.safetensors").read_bytes() == before
+
+
 def test_numbers_of_numpy_are_kept(make_model, tmp_path) -> None:
     """Such as a sweep over ``np.linspace`` gives."""
     model = make_model(dropout=np.float32(0.25), loss_weights=tuple(np.array([1.0, 0.5, 0.1])))

@@ -160,6 +160,10 @@ def write_embeddings(
         if rows != num_frames:
             raise ValueError(f"the batches hold {rows} rows, num_frames is {num_frames}; they must agree")
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None:  # a write to a full disk names no file
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -14,11 +14,15 @@ def plain_weights(module: nn.Module, kind: type[nn.Module]) -> dict[str, Tensor]
     """The weights in float32, under the names they have in a module that is not compiled.
 
     Raises:
-        ValueError: the module is not of this kind, but for example an objective that contains one.
+        ValueError: the module is not of this kind, but for example an objective that contains one, or its
+            weights are not finite, so that they could not be read again.
     """
     if not isinstance(getattr(module, "_orig_mod", module), kind):
         raise ValueError(f"a {type(module).__name__} was given to be saved; give its {kind.__name__}")
-    return {name.replace("_orig_mod.", ""): t.float() for name, t in module.state_dict().items()}
+    weights = {name.replace("_orig_mod.", ""): t.float() for name, t in module.state_dict().items()}
+    if infinite := sorted(name for name, tensor in weights.items() if not tensor.isfinite().all()):
+        raise ValueError(f"{infinite[0]} of the {kind.__name__} holds NaN or infinity; nothing was written")
+    return weights
 
 
 def with_weights(path: str | Path, make: Callable[[], M], tensors: dict[str, Tensor]) -> M:

@@ -195,10 +195,7 @@ class TokenSampler:
             old = np.where(self._num_old < counts, self._num_old, 0)[games]
             recent = rng.random(self.batch_size) < self._newest_share
             draws = np.where(recent, rng.integers(old, counts[games]), draws)
-        rows = np.empty(self.batch_size, np.int64)
-        for game, starts in enumerate(self._starts):
-            here = games == game
-            rows[here] = starts[draws[here]]
+        rows = np.array([self._starts[game][draw] for game, draw in zip(games, draws, strict=True)])
         return self.gather(games, rows).to(self.device)
 
     def sweep(
@@ -238,10 +235,9 @@ class TokenSampler:
             self._episode_ids, self._starts, self._num_old, strict=True
         ):
             starts = all_starts[num_old:] if newest_only else all_starts
-            ids = episode_ids[starts]
-            fresh = np.flatnonzero(np.diff(ids, prepend=ids[:1] - 1))
-            offsets = np.arange(len(starts)) - np.repeat(fresh, np.diff(fresh, append=len(starts)))
-            chosen.append(starts[offsets % stride == 0])
+            # Within an episode, windows start at each row in turn.
+            _, first, episode = np.unique(episode_ids[starts], return_index=True, return_inverse=True)
+            chosen.append(starts[(starts - starts[first[episode]]) % stride == 0])
         return chosen
 
     def gather(self, games: np.ndarray, starts: np.ndarray) -> TokenBatch:
@@ -252,8 +248,13 @@ class TokenSampler:
             starts: int (B,), its first row.
 
         Raises:
-            ValueError: a window is not inside one episode.
+            ValueError: a window is not inside one episode, or its game is not among the sampler's.
         """
+        if not ((games >= 0) & (games < len(self.games))).all():
+            raise ValueError(f"games go from {games.min()} to {games.max()}; give 0 to {len(self.games) - 1}")
+        lengths = np.array([len(ids) for ids in self._episode_ids])
+        if (starts < 0).any() or (starts + self.length > lengths[games]).any():
+            raise self._left_its_episode()
         rows = starts[:, None] + np.arange(self.length)
         windows = [(game, games == game) for game in np.unique(games)]
         batch = {}
@@ -263,12 +264,14 @@ class TokenSampler:
             for game, here in windows:
                 out[here] = sources[game][rows[here]]
             batch[name] = torch.from_numpy(out).to(dtype)
-        if bool(batch["final"][:, :-1].any()) or (rows[:, :1] < 0).any():
-            raise ValueError(
-                f"a window of {self.length} steps leaves its episode; take starts from "
-                "window_starts(episode_ids, length)"
-            )
+        if bool(batch["final"][:, :-1].any()):
+            raise self._left_its_episode()
         return TokenBatch(**batch, game_index=torch.from_numpy(games.astype(np.int64)))
+
+    def _left_its_episode(self) -> ValueError:
+        return ValueError(
+            f"a window of {self.length} steps leaves its episode; take starts such as those of swept(1)"
+        )
 
 
 def window_starts(episode_ids: np.ndarray, length: int) -> np.ndarray:

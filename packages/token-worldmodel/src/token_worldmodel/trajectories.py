@@ -29,8 +29,8 @@ class TokenTrajectories:
     its reward 0 and its flags false.
 
     Raises:
-        ValueError: the columns do not fit together, hold values that their dtypes cannot, or flag an end
-            elsewhere than at an episode's last action.
+        ValueError: the columns do not fit together, hold values that their dtypes cannot, have a reward in an
+            episode's last row, or flag an end elsewhere than at its last action.
     """
 
     tokens: np.ndarray  # int16 (N, L)
@@ -68,14 +68,15 @@ class TokenTrajectories:
             raise ValueError("episode_ids return to an earlier episode; sort the rows so each is contiguous")
         final = self.final
         last_action = np.append(final[1:], False)
-        for name in ("terminated", "truncated"):
-            ends = getattr(self, name)
-            # Nothing is learned from a final observation's action: an end flagged there would be lost.
-            if (late := ends & final).any():
+        for name in ("rewards", "terminated", "truncated"):
+            # Nothing is learned from a final observation's action: what it brings would be lost.
+            if (late := (getattr(self, name) != 0) & final).any():
                 raise ValueError(
                     f"{name}[{int(late.argmax())}] is set on the last row of its episode, a final "
-                    "observation that brings nothing; set it on the row before, whose action ended it"
+                    "observation that brings nothing; set it on the row before, whose action brought it"
                 )
+        for name in ("terminated", "truncated"):
+            ends = getattr(self, name)
             # Windows would continue into what came after, as if the action had led there.
             if (early := ends & ~last_action).any():
                 raise ValueError(
