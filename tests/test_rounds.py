@@ -264,6 +264,10 @@ def test_a_first_round_with_other_shards_leaves_a_run_that_can_be_shown(looped, 
     assert again.code == 0, again.output
     shown = wm("show", copy)
     assert shown.code == 0, shown.output
+    for stage in ("worldmodel", "agent"):  # they know where the newest play begins from the frames
+        refused = wm("train", stage, "--run", copy, "--device", "cpu")
+        assert refused.code == 2, refused.output
+        assert f"holds 1 of the 3 rounds that stage {stage} reads" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

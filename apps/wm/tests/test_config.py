@@ -129,6 +129,7 @@ def test_a_size_that_follows_cannot_be_set():
             "train.agent.batch_size=2",
             r"train\.agent\.batch_size is 2; it must be at least agent\.ppo_minibatches",
         ),
+        ("train.decoder.batch_size=1", r"train\.decoder\.batch_size is 1; give at least 2"),
         ("collect.num_steps=5", r"\[collect\] num_steps is 5; give 100 to 1000000000"),
         ("games=[]", "games is empty"),
         (

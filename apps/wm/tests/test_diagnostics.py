@@ -255,6 +255,16 @@ def test_what_was_foreseen_of_new_play_is_told_once_it_is_learned_from(tmp_path)
     assert "of 40" not in second
 
 
+def test_rounds_that_a_run_no_longer_has_say_nothing_of_the_last(tmp_path):
+    config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
+    before = read_diagnostics(config, manifest)
+    model, agent = (manifest.stages[name].metrics for name in ("worldmodel", "agent"))
+    gone = {"worldmodel-2": {"all": [{"cross_entropy": 9.0}]}, "agent-2": agent["predictors"]}
+    for name, measured in gone.items():
+        manifest.stages[name] = StageRecord("f", {}, {}, metrics=model | agent | {"new_play": measured})
+    assert read_diagnostics(config, manifest) == before
+
+
 def test_numbers_that_are_not_known_are_question_marks(tmp_path):
     config, manifest = two_rounds(tmp_path, "two_hot", unit=True)
     manifest.stages["agent"].metrics["train"].update(reward=None, entropy_fraction=None)

@@ -18,6 +18,7 @@ from wm.config import load_config
 from wm.console import train_command
 from wm.device import frozen
 from wm.run import Layout
+from wm.sections import PARTS
 
 Part = TypeVar("Part")
 
@@ -38,9 +39,8 @@ def require_parts(layout: Layout, *parts: str) -> None:
 
 def _whole_rounds(root: Path) -> list[int]:
     """Numbers of the earlier rounds that have everything that any command reads, in order."""
-    parts = ("encoder", "hrvq", "worldmodel", "agent")
     numbers = range(load_config(Layout(root).config).rounds.count - 1)
-    return [n for n in numbers if all(getattr(Layout(root, n), part).exists() for part in parts)]
+    return [n for n in numbers if all(getattr(Layout(root, n), part).exists() for part in PARTS)]
 
 
 def _loaded(layout: Layout, part: str, load: Callable[[Path], Part]) -> Part:

@@ -1,8 +1,7 @@
 """A run's whole configuration: the packages' own configuration classes together with the app's."""
 
-from copy import deepcopy
 from dataclasses import dataclass, field, is_dataclass, replace
-from functools import cache, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -112,6 +111,8 @@ class RunConfig:
             require(count == 18, f"{name}.num_actions is {count}; give 18, ALE's full set, for any game")
         most = max(self.worldmodel.codes)
         require(most <= MOST_CODES, f"hrvq.codes is {most}; give at most {MOST_CODES} per level")
+        pictures = self.train.decoder.batch_size
+        require(pictures >= 2, f"train.decoder.batch_size is {pictures}; give at least 2")
         dreams, parts = self.train.agent.batch_size, self.agent.ppo_minibatches
         require(
             self.agent.algorithm != "ppo" or dreams >= parts,
@@ -218,10 +219,9 @@ def read_run(path: Path) -> dict[str, Any]:
             f"{key} is {found!r} in {path}, and this version has no such setting; use the version that made "
             "the run, or delete the line to read the run without it",
         )
-    return merge(deepcopy(_before_younger(RunConfig)), data)
+    return merge(_before_younger(RunConfig), data)
 
 
-@cache
 def _before_younger(section: type) -> dict[str, Any]:
     """The settings of `YOUNGER`, nested by section as in a file."""
     settings = dict(YOUNGER.get(section, {}))

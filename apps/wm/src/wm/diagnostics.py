@@ -74,6 +74,7 @@ def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnos
     """Diagnostics of every round with a trained agent, except rounds of other games than the run's."""
     found = []
     for index in range(config.rounds.count):
+        last = index + 1 == config.rounds.count
         suffix, after = (round_suffix(each, config.rounds.count) for each in (index, index + 1))
         collected, model, agent = (
             manifest.stages.get(name + suffix) for name in ("collect", "worldmodel", "agent")
@@ -82,10 +83,12 @@ def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnos
             break
         if collected.unseen(config.games) or model.unseen(config.games):
             continue  # the games have been changed since
-        last = index + 1 == config.rounds.count
         real = _whole_games(config, manifest, index) if last else _collected(config, manifest, after)
         train, predictors = agent.metrics["train"], agent.metrics["predictors"]
-        new_codes, new_rewards = (_on_new_play(manifest, name + after) for name in ("worldmodel", "agent"))
+        # A run that once had more rounds still has records of them.
+        new_codes, new_rewards = (
+            {} if last else _on_new_play(manifest, name + after) for name in ("worldmodel", "agent")
+        )
         first = collected.metrics[config.games[0]]
         found.append(
             RoundDiagnostics(

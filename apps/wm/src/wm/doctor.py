@@ -33,7 +33,7 @@ SMOKE = {
         stage: {"steps": 1, "batch_size": 2}
         for stage in ("encoder", "decoder", "worldmodel", "predictors", "agent")
     },
-    "evaluate": {"episodes": 2, "num_envs": 2, "max_frames": 600},
+    "evaluate": {"episodes": 2, "num_envs": 2, "max_frames": 400},
 }
 
 

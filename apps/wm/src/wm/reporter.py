@@ -1,7 +1,6 @@
 """Progress of long work: a bar or occasional lines, ``metrics.jsonl``, TensorBoard, Weights & Biases."""
 
 import json
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from wm.files import append_line
+from wm.files import append_line, finite
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -180,9 +179,8 @@ class Reporter:
         if task is not None:
             task.text = "  ".join(f"{name} {_short(value)}" for name, value in list(metrics.items())[:4])
         if self._path is not None:
-            finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-            line = json.dumps({"stage": stage, "step": step, "time": round(time.time(), 2)} | finite)
-            append_line(self._path, line)
+            line = {"stage": stage, "step": step, "time": round(time.time(), 2)} | finite(dict(metrics))
+            append_line(self._path, json.dumps(line))
         for sink in self._sinks:
             sink.write(stage, step, metrics)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from token_worldmodel import Split, TokenBatch, TokenSampler, TokenTrajectories, load_tokens
 
+from wm.console import train_command
 from wm.stage import Context
 
 # Samplers of both are built before training, so that a split without any window is reported at once.
@@ -16,10 +17,21 @@ def load_all_tokens(context: Context) -> dict[str, TokenTrajectories]:
 
 
 def newest_rows(context: Context) -> dict[str, int] | None:
-    """By game, the first row of the round's own play; None in round 0."""
+    """By game, the first row of the round's own play; None in round 0.
+
+    Raises:
+        ValueError: the play of the round, or of one before it, is not there.
+    """
     if context.previous is None:
         return None
-    return {game: context.layout.frames(game).round_ends[-2] for game in context.config.games}
+    ends = {game: context.layout.frames(game).round_ends for game in context.config.games}
+    for game, found in ends.items():
+        if len(found) != context.round + 1:
+            raise ValueError(
+                f"{context.layout.data(game)} holds {len(found)} of the {context.round + 1} rounds that "
+                f"stage {context.stage} reads; {train_command(context.layout.root)} collects the rest"
+            )
+    return {game: found[-2] for game, found in ends.items()}
 
 
 def token_sampler(

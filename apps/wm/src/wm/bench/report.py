@@ -6,10 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from wm.bench.aggregate import METRICS
 from wm.console import NumbersTable, counted
 from wm.measure.evaluation_report import print_sources
-
-TITLES = {"mean": "mean", "median": "median", "iqm": "IQM"}
 
 
 def print_bench(result: dict[str, Any], console: Console) -> None:
@@ -71,10 +70,10 @@ def _steps(result: dict[str, Any]) -> str:
 def _aggregates(result: dict[str, Any]) -> Table:
     games = [game for game in result["scores"] if game not in result["without_reference"]]
     title = f"human-normalised over {len(games)} games, with 95 % stratified bootstrap intervals"
-    table = NumbersTable(title, "", "seeds", *TITLES.values())
+    table = NumbersTable(title, "", "seeds", *("IQM" if name == "iqm" else name for name in METRICS))
     for system, found in result["aggregates"].items():
         cells = []
-        for name in TITLES:
+        for name in METRICS:
             low, high = found[name]["interval"]
             spread = f" ({low:.3f} to {high:.3f})" if found["seeds"] != [1] else ""
             cells.append(f"{found[name]['value']:.3f}{spread}")

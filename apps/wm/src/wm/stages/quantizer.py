@@ -23,16 +23,19 @@ def run(context: Context) -> Made:
     stores = {game: layout.frames(game) for game in config.games}
     embeddings = {game: load_embeddings(layout.embeddings(game))[0] for game in config.games}
     held_out = {game: config.validates(store.episode_ids) for game, store in stores.items()}
-    train = torch.cat([embeddings[game][torch.from_numpy(~held_out[game])] for game in config.games])
+
+    def training_rows() -> Tensor:  # a copy of almost all embeddings
+        return torch.cat([embeddings[game][torch.from_numpy(~held_out[game])] for game in config.games])
+
     known = context.known("hrvq")
     if known is None:
-        quantizer = _fit(context, train)
+        quantizer = _fit(context, training_rows())
     else:
         quantizer = HRVQ.load(known, device)
         if config.rounds.encoder_steps:
             first = newest_rows(context) or dict.fromkeys(config.games, 0)
             recent = [np.arange(len(stores[game]))[~held_out[game]] >= first[game] for game in config.games]
-            _follow(context, quantizer, train, torch.from_numpy(np.concatenate(recent)))
+            _follow(context, quantizer, training_rows(), torch.from_numpy(np.concatenate(recent)))
     quantizer.eval()
     quantizer.save(layout.hrvq)
     metrics: dict[str, Any] = {}
