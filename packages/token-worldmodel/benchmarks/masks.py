@@ -83,8 +83,8 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
 def part(trajectories: TokenTrajectories, rows: slice) -> TokenTrajectories:
     """A slice of the rows."""
     columns = {f.name: getattr(trajectories, f.name)[rows].copy() for f in fields(trajectories)}
-    for flag in ("terminated", "truncated"):
-        columns[flag][-1:] = False  # the final observation that follows may be cut off
+    for name in ("rewards", "terminated", "truncated"):
+        columns[name][-1:] = 0  # the final observation that follows may be cut off
     return TokenTrajectories(**columns)
 
 

@@ -112,6 +112,9 @@ def save_tokens(
 ) -> None:
     """Write trajectories as a ``tokens`` artifact; ``config`` says how the tokens were made.
 
+    It can be read without them: ``json.loads(safe_open(path, "np").metadata()["artifact"])["config"]``, with
+    ``safe_open`` of safetensors.
+
     Raises:
         ValueError: ``config`` cannot be written as JSON.
     """
