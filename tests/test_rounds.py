@@ -264,8 +264,9 @@ def test_a_first_round_with_other_shards_leaves_a_run_that_can_be_shown(looped, 
     assert again.code == 0, again.output
     shown = wm("show", copy)
     assert shown.code == 0, shown.output
-    for stage in ("worldmodel", "agent"):  # they know where the newest play begins from the frames
-        refused = wm("train", stage, "--run", copy, "--device", "cpu")
+    # These learn from tokens, but know where the newest play begins from the frames.
+    for stage, changed in (("agent", "rounds.agent_steps=13"), ("worldmodel", "rounds.worldmodel_steps=4")):
+        refused = wm("train", stage, "--run", copy, "--device", "cpu", "--set", changed)
         assert refused.code == 2, refused.output
         assert f"holds 1 of the 3 rounds that stage {stage} reads" in " ".join(refused.stderr.split())
 
