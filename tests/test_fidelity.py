@@ -118,6 +118,15 @@ def test_what_could_not_be_measured_is_not_judged(compared, capsys):
     assert "1-2" in line
 
 
+def test_a_state_that_never_changes_is_said(compared, capsys):
+    result = json.loads(json.dumps(compared[1]))
+    for values in result["games"]["pong"]["state"].values():
+        values["error"] = [math.nan] * len(values["error"])
+    print_fidelity("pong", result, make_console())
+    told = "no state: no annotated variable changes in these windows; give more with --windows"
+    assert told in capsys.readouterr().out
+
+
 def test_where_a_dream_beats_a_copy_is_told_in_stretches():
     assert stretches([False, True, True, False, True]) == "2-3, 5"
     assert stretches([True]) == "1"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,6 +212,18 @@ def in_a_terminal(keys, *arguments, size=(50, 100), **variables):
     os.close(ours)
     os.close(theirs)
     return process.returncode, output.decode(errors="replace"), kept
+
+
+def test_a_game_without_noop_waits_for_a_key(run):
+    dreamed = dreamed_game(run)
+    without = replace(dreamed, mask=dreamed.mask & (torch.arange(18) != 0))
+    session = Session(without, Viewer.load(Layout(run), CPU), agent_plays=False)
+    begun = session.dream
+    session.step()
+    assert session.dream is begun
+    session.press("up")
+    session.step()
+    assert ACTION_NAMES[int(session.dream.actions[-1])] == "RIGHT"
 
 
 def test_the_command_plays_in_a_terminal_and_films_it(run, tmp_path):

@@ -16,13 +16,15 @@ PROTOCOL = {
 }  # fmt: skip
 
 
-def printed(width: int, cut: int = 0, began_with: dict[str, object] | None = None) -> str:
+def printed(
+    width: int, cut: int = 0, began_with: dict[str, object] | None = None, games: tuple[str, ...] = GAMES
+) -> str:
     score = {
         "agent": {"mean": -12.25, "cut": cut}, "random": {"mean": 1.0}, "agent_steps_collected": 900,
         "agent_steps_choosing": 0, "protocol": PROTOCOL | {"began_with": began_with},
     }  # fmt: skip
-    options = BenchOptions(games=GAMES, seeds=(0, 1), preset="tiny", out=Path("bench"))
-    result = summarise(options, {game: {0: score, 1: score} for game in GAMES})
+    options = BenchOptions(games=games, seeds=(0, 1), preset="tiny", out=Path("bench"))
+    result = summarise(options, {game: {0: score, 1: score} for game in games})
     file = io.StringIO()
     print_bench(result, Console(file=file, width=width))
     return file.getvalue()
@@ -37,6 +39,12 @@ def test_nothing_is_cut_short(width):
     for game in GAMES:
         assert f"│ {game} " in text
     assert "6951.6" in text  # a human on MsPacman
+
+
+def test_games_of_which_nothing_is_published_have_no_empty_table():
+    text = printed(200, games=("skiing",))
+    assert "published" not in text
+    assert "human-normalised over 1 game, with" in " ".join(text.split())
 
 
 def test_episodes_that_the_limit_cut_are_told_by_game():

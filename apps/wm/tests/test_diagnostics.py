@@ -304,3 +304,20 @@ def test_returns_are_no_signs_if_any_round_saw_other_rewards(tmp_path):
     before = manifest.stages["collect-0"].metrics
     before["ms_pacman"] = before["ms_pacman"] | {"unit_rewards": False}
     assert read_diagnostics(config, manifest)[-1].real_reward is None
+
+
+def test_where_no_reward_was_seen_returns_tell_nothing_and_that_is_said(tmp_path):
+    config, manifest = two_rounds(tmp_path, "sign", unit=True)
+    for name in ("collect-0", "collect"):
+        play = manifest.stages[name].metrics
+        play["ms_pacman"] = play["ms_pacman"] | {"mean_reward": 0.0, "mean_reward_sign": 0.0}
+    first, last = read_diagnostics(config, manifest)
+    assert not first.rewarded
+    assert last.real_reward is None  # of what size its points are is not known
+    random = last._replace(entropy=0.99)
+    assert [hint.trouble for hint in hints(random)] == ["there is no reward to learn from"]
+    assert hints(random)[0].seen == "none in 100 real steps"
+    assert [hint.trouble for hint in hints(random._replace(rewarded=True))] == ["the policy is still random"]
+    seen = manifest.stages["collect-0"].metrics
+    seen["ms_pacman"] = seen["ms_pacman"] | {"mean_reward": 0.1, "mean_reward_sign": 0.1}
+    assert [found.rewarded for found in read_diagnostics(config, manifest)] == [True, True]

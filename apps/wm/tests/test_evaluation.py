@@ -1,12 +1,14 @@
 """What is reported about scores, with made-up episodes."""
 
 import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from atari_data import game_info
 from cnn_encoder import Encoder, EncoderConfig, save_encoder
 from rich.console import Console
 from wm.artifacts import encoded_games
@@ -58,6 +60,12 @@ def test_the_same_episodes_over_and_over_are_noted(monkeypatch, returns, lengths
     file = io.StringIO()
     print_scores("pong", {"protocol": protocol, "games": games}, Console(file=file, width=80))
     assert "│ IRIS             │  14.60 │     5 │       6.2 to 19.3 │             1.00 │" in file.getvalue()
+    print_scores(
+        "skiing", {"protocol": protocol, "games": {"skiing": games["pong"]}}, Console(file=file, width=80)
+    )
+    info = game_info("skiing")  # outside Atari-100k, but with the scores that normalise
+    for name, value in (("Random", info.random_score), ("Human", info.human_score)):
+        assert re.search(rf"{name} +│ +{value:.2f} │", file.getvalue())
     old = {name: value for name, value in protocol.items() if name[:5] != "agent" and name != "epsilon"}
     games["pong"].pop("agent_steps_collected")
     title = str(measured_table("pong", {"protocol": old, "games": games}).title)

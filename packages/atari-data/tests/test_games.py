@@ -43,7 +43,7 @@ def test_a_wrong_name_suggests_the_right_one(given: str, meant: str):
 
 
 def test_two_player_roms_are_not_games():
-    with pytest.raises(ValueError, match="not a game of ALE"):
+    with pytest.raises(ValueError, match="'combat' is a game for two players; give one for one player"):
         check_game("combat")
 
 

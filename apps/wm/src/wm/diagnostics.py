@@ -53,6 +53,7 @@ class RoundDiagnostics(NamedTuple):
             between, or if there is no next round.
         cross_entropy: of L0 in nats, on the world model's training play and on held-out episodes.
         new_cross_entropy: of L0 on the next round's play; None in the same cases as ``new_foreseen``.
+        rewarded: whether the play collected so far has any reward.
     """
 
     round: int
@@ -68,11 +69,12 @@ class RoundDiagnostics(NamedTuple):
     new_foreseen: tuple[Foreseen, Foreseen] | None
     cross_entropy: tuple[float | None, float | None]
     new_cross_entropy: float | None
+    rewarded: bool = True
 
 
 def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnostics]:
     """Diagnostics of every round with a trained agent, except rounds of other games than the run's."""
-    found = []
+    found, rewarded = [], False
     for index in range(config.rounds.count):
         last = index + 1 == config.rounds.count
         suffix, after = (round_suffix(each, config.rounds.count) for each in (index, index + 1))
@@ -89,6 +91,7 @@ def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnos
         new_codes, new_rewards = (
             {} if last else _on_new_play(manifest, name + after) for name in ("worldmodel", "agent")
         )
+        rewarded |= any(_rewarded(collected.metrics[game]) for game in config.games)
         first = collected.metrics[config.games[0]]
         found.append(
             RoundDiagnostics(
@@ -109,6 +112,7 @@ def read_diagnostics(config: RunConfig, manifest: Manifest) -> list[RoundDiagnos
                     model.metrics["validation"]["all"][0]["cross_entropy"],
                 ),
                 new_cross_entropy=new_codes["all"][0]["cross_entropy"] if new_codes else None,
+                rewarded=rewarded,
             )
         )
     return found
@@ -163,7 +167,13 @@ def _training_hints(diagnostics: RoundDiagnostics) -> Iterator[Hint]:
             f"its entropy is {diagnostics.entropy:.0%} of the uniform policy's",
             "raise agent.entropy_coef, or train the agent less per round",
         )
-    if diagnostics.entropy is not None and diagnostics.entropy > 0.98:
+    if not diagnostics.rewarded:
+        yield Hint(
+            "there is no reward to learn from",
+            f"none in {diagnostics.steps} real steps",
+            "dreams then have none either; collect more, or start from a run whose agent finds some (--from)",
+        )
+    elif diagnostics.entropy is not None and diagnostics.entropy > 0.98:
         yield Hint(
             "the policy is still random",
             f"its entropy is {diagnostics.entropy:.0%} of the uniform policy's",
@@ -276,6 +286,17 @@ def _collected(config: RunConfig, manifest: Manifest, suffix: str) -> float | No
     return _over_games(config, [record.metrics[game][key] for game in config.games])
 
 
+def _in_units(plays: list[dict[str, Any]], game: str) -> bool:
+    """Whether rewards of the game have been seen, all of them 1 or -1; without any, their size is unknown."""
+    seen = [play.get(game, {}) for play in plays]
+    return all(play.get("unit_rewards", False) for play in seen) and any(map(_rewarded, seen))
+
+
+def _rewarded(play: dict[str, Any]) -> bool:
+    """Whether a round's play of a game had any reward; True if that is unknown."""
+    return bool(play.get("mean_reward", 1) or play.get("mean_reward_sign", 0))
+
+
 def _over_games(config: RunConfig, values: list[float]) -> float:
     """Their mean, weighted as dreams draw the games."""
     return float(np.average(values, weights=config.windows.game_weights or None))
@@ -301,9 +322,7 @@ def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | N
     if not games.keys() >= set(config.games):
         return None
     plays = [known.metrics for name, known in manifest.stages.items() if split_name(name)[0] == "collect"]
-    if config.dreams_in_signs and not all(
-        play.get(game, {}).get("unit_rewards", False) for play in plays for game in config.games
-    ):
+    if config.dreams_in_signs and not all(_in_units(plays, game) for game in config.games):
         return None
     scores = [games[game] for game in config.games]
     rates = [score["mean"] * len(score["lengths"]) / max(1, sum(score["lengths"])) for score in scores]

@@ -22,7 +22,8 @@ def load_policy(
     It is the policy that `wm eval` plays with: it takes observations uint8 (B, 4, 84, 84), the newest four
     frames, oldest first, black before an episode's first frame, and returns actions int64 (B,), ids of ALE's
     18 actions. So it fits ``atari_data.play_episodes`` and ``collect``, and a Gymnasium environment with
-    ``full_action_space=True``. On stderr, `load_policy` says what in the run is out of date.
+    ``full_action_space=True``, but for Skiing and Lost Luggage, whose actions ALE numbers in another way. On
+    stderr, `load_policy` says what in the run is out of date.
 
     If the run sets ``dream.hidden_state``, the policy also has a memory: every call must then be about the
     same games, from their first frames on and once per step. It raises ValueError where it detects otherwise.

@@ -35,6 +35,8 @@ def check_game(name: str) -> str:
     if name in games():
         return name
     meant = _meant(str(name))
+    if meant in _TWO_PLAYERS:
+        raise ValueError(f"{name!r} is a game for two players; give one for one player, such as pong")
     near = [meant] if meant in games() else difflib.get_close_matches(meant, games(), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else f"games() lists the {len(games())} names"
     raise ValueError(f"{name!r} is not a game of ALE; names are in snake_case, {hint}")

@@ -14,7 +14,8 @@ from wm.measure.evaluation_report import print_sources
 def print_bench(result: dict[str, Any], console: Console) -> None:
     """Mean scores by game, ours and published, then the aggregates of human-normalised scores."""
     console.print(_ours(result))
-    console.print(_published(result))
+    if result["published"]:
+        console.print(_published(result))
     if result["aggregates"]:
         console.print(_aggregates(result))
     if result["without_reference"]:
@@ -69,7 +70,7 @@ def _steps(result: dict[str, Any]) -> str:
 
 def _aggregates(result: dict[str, Any]) -> Table:
     games = [game for game in result["scores"] if game not in result["without_reference"]]
-    title = f"human-normalised over {len(games)} games, with 95 % stratified bootstrap intervals"
+    title = f"human-normalised over {counted(len(games), 'game')}, with 95 % stratified bootstrap intervals"
     table = NumbersTable(title, "", "seeds", *("IQM" if name == "iqm" else name for name in METRICS))
     for system, found in result["aggregates"].items():
         cells = []

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import Any
 
-from atari_data import human_normalized, published_scores, score_sources
+from atari_data import game_info, human_normalized, published_scores, score_sources
 from rich.console import Console
 from rich.table import Table
 
@@ -16,9 +16,12 @@ REFERENCES = ("Random", "Human")  # published scores that belong to no system an
 def print_scores(game: str, result: dict[str, Any], console: Console) -> None:
     """A game's scores: ours and the random agent's as measured, then what was published."""
     console.print(measured_table(game, result))
-    published = published_scores(game)
+    published, info = published_scores(game), game_info(game)
     if published:
-        console.print(_published_table(game, published))
+        console.print(_published_table(game, published, "published, systems after 100k agent steps"))
+    elif info.random_score is not None and info.human_score is not None:
+        reference = {"Random": [info.random_score], "Human": [info.human_score]}
+        console.print(_published_table(game, reference, f"published ({info.source})"))
 
 
 def measured_table(game: str, result: dict[str, Any]) -> Table:
@@ -58,9 +61,8 @@ def measured_table(game: str, result: dict[str, Any]) -> Table:
     return table
 
 
-def _published_table(game: str, published: dict[str, list[float]]) -> Table:
-    title = f"{game}: published, systems after 100k agent steps"
-    table = NumbersTable(title, "", "mean", "seeds", "lowest to highest", "human-normalised")
+def _published_table(game: str, published: dict[str, list[float]], title: str) -> Table:
+    table = NumbersTable(f"{game}: {title}", "", "mean", "seeds", "lowest to highest", "human-normalised")
     for system, values in published.items():
         mean, several = fmean(values), len(values) > 1
         table.add_row(

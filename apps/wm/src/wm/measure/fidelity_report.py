@@ -55,6 +55,8 @@ def print_fidelity(game: str, result: dict[str, Any], console: Console) -> None:
         console.print("no rewards: the run has no agent and so no predictors yet")
     if "state" not in found:
         console.print(f"no state: {game} has no annotated RAM")
+    elif not state:
+        console.print("no state: no annotated variable changes in these windows; give more with --windows")
     else:
         read = ", ".join(f"{name} {values['read_error'][0]:.1f}" for name, values in state.items())
         console.print(f"read from the real tokens, the state's error is: {read}")

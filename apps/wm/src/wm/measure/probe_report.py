@@ -22,8 +22,8 @@ def _retention(game: str, found: dict[str, Any]) -> Table:
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     cells = {(row["variable"], row["stage"]): row for row in rows}
     title = (
-        f"{game}: what an MLP probe reads, R2 (mean error in RAM pixels), on frames of other episodes with "
-        "the object in play"
+        f"{game}: what an MLP probe reads, R2 (mean error in the RAM's units, pixels for positions), on "
+        "frames of other episodes with the object in play"
     )
     table = NumbersTable(title, "variable", "frames", *stages)
     for variable in dict.fromkeys(row["variable"] for row in rows):

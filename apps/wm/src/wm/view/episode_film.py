@@ -77,7 +77,6 @@ def draw_episode(
         pen = ImageDraw.Draw(canvas)
         left, right = MARGIN, 2 * MARGIN + SIDE
         pen.text((left, 10), f"{game}, {title}", INK, font(16))
-        pen.text((left + SIDE, 12), f"step {step}", FAINT, font(14), anchor="ra")
         pen.text((right, 12), "dreamed from here on" if dreamed else "real so far", REAL, font(14))
         paste(canvas, film.frames[step], BIG, left, HEAD)
         shown, border = (to_bytes(levels[-1]), None) if dreamed else (film.frames[step], REAL)
@@ -85,6 +84,7 @@ def draw_episode(
         action = ACTION_NAMES[film.actions[step - 1]] if step else "-"
         below = HEAD + SIDE + 10
         pen.text((left, below), f"action {action}", FAINT, font(14))
+        pen.text((left + SIDE, below), f"step {step}", FAINT, font(14), anchor="ra")
         score = f"score {scored[step]:g}{beside.format(known[step])}"
         pen.text((left, below + 18), score, reward_colour(film.rewards[step]), font(18))
         reward = float(dream.rewards[step - dream.context]) if dreamed else film.rewards[step]

@@ -122,7 +122,8 @@ class Session:
     def step(self) -> None:
         """One step of the dream."""
         action = None if self.agent_plays else self._controls.next_action()
-        self.dream = one_more(self.dreamed, self.dream, action)
+        if action is None or self.dreamed.mask[action]:  # a game without NOOP waits for a key
+            self.dream = one_more(self.dreamed, self.dream, action)
 
     def view(self, console: Console) -> Group:
         """The last step as the terminal shows it, drawn from the first levels."""
