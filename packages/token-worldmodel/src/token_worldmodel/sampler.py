@@ -195,7 +195,10 @@ class TokenSampler:
             old = np.where(self._num_old < counts, self._num_old, 0)[games]
             recent = rng.random(self.batch_size) < self._newest_share
             draws = np.where(recent, rng.integers(old, counts[games]), draws)
-        rows = np.array([self._starts[game][draw] for game, draw in zip(games, draws, strict=True)])
+        rows = np.empty(self.batch_size, np.int64)
+        for game, starts in enumerate(self._starts):
+            here = games == game
+            rows[here] = starts[draws[here]]
         return self.gather(games, rows).to(self.device)
 
     def sweep(
