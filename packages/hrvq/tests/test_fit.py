@@ -1,7 +1,6 @@
 """Codes for vectors that do not change."""
 
 import os
-import resource
 import sys
 
 import numpy as np
@@ -138,10 +137,15 @@ def test_every_kind_of_source_gives_the_same_codes(vectors, tmp_path):
         q.fit(source, batch_size=128)
         tables.append(q.table)
     assert all(torch.equal(table, tables[0]) for table in tables)
+    several = HRVQ(HRVQConfig(dim=16, levels=2, codes=16, commitment_weights=1.0))
+    result = several.fit([tmp_path / "0.safetensors", parts[1].numpy()], batch_size=128)
+    tokens = several.encode(x)
+    assert result.distortion[-1] == pytest.approx(float(distortion(x, several.level_embeddings(tokens))[-1]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts its open files")
 def test_there_may_be_more_files_than_a_process_may_open(vectors, tmp_path):
+    resource = pytest.importorskip("resource")  # not on every system
     x = vectors(120, 8)
     paths = [tmp_path / f"{index}.npy" for index in range(40)]
     for path, part in zip(paths, x.split(3), strict=True):
