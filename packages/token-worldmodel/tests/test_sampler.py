@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,32 @@ def test_each_game_has_its_own_newest_play(make_trajectories) -> None:
         set(range(40, 47)),
         set(range(6)),
     ]  # what is not named is new throughout
+
+
+def test_batches_read_rows_as_their_alternatives_too(make_trajectories) -> None:
+    plain, games = make_trajectories(20, 20), {}
+    for game, count in (("Pong", 3), ("Breakout", 0)):
+        # Token 100 a + row at every level, a = 1 ... count.
+        others = np.arange(1, 1 + count)[:, None] * 100 + np.arange(40)[:, None, None] + np.zeros(3, int)
+        games[game] = replace(plain, alternatives=others)
+    sampler, without = (
+        TokenSampler(each, length=5, batch_size=400, seed=1, split="all")
+        for each in (games, dict.fromkeys(games, plain))
+    )
+    batch, own = sampler.batch(0), without.batch(0)
+    rows = own.tokens[..., 0]
+    for name in ("actions", "rewards", "lives", "game_index"):
+        assert torch.equal(getattr(batch, name), getattr(own, name))
+    pong = batch.game_index == 0
+    assert torch.equal(batch.tokens[~pong], own.tokens[~pong])
+    read = batch.tokens[pong]
+    which = torch.where(read[..., 2] >= 100, read[..., 2] // 100, 0)
+    expected = torch.where(which[..., None] > 0, (100 * which + rows[pong])[..., None], own.tokens[pong])
+    assert torch.equal(read, expected)  # all levels from one reading
+    assert which.flatten().bincount() / which.numel() == pytest.approx([0.25] * 4, abs=0.05)
+    assert torch.equal(sampler.batch(0).tokens, batch.tokens)
+    swept = [{int(t) for b in s.sweep() for t in b.tokens.flatten()} for s in (sampler, without)]
+    assert swept[0] == swept[1]
 
 
 def test_games_come_in_the_stated_proportions(make_trajectories) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
 from token_worldmodel._artifact import save_artifact
 
@@ -45,6 +46,20 @@ def test_two_columns_may_be_one_array_that_cannot_be_written(make_trajectories, 
     assert not load_tokens(tmp_path / "tokens.safetensors").truncated.any()
 
 
+def test_alternatives_are_kept_if_there_are_any(make_trajectories, tmp_path) -> None:
+    made = make_trajectories(3, 2)
+    assert made.alternatives.shape == (5, 0, 3)
+    save_tokens(tmp_path / "without.safetensors", made)
+    with safe_open(tmp_path / "without.safetensors", "np") as file:
+        assert "alternatives" not in file.keys()  # noqa: SIM118 - the file is no dict
+    assert load_tokens(tmp_path / "without.safetensors").alternatives.shape == (5, 0, 3)
+    others = np.arange(30).reshape(5, 2, 3)
+    save_tokens(tmp_path / "with.safetensors", replace(made, alternatives=others))
+    loaded = load_tokens(tmp_path / "with.safetensors").alternatives
+    assert loaded.dtype == np.int16
+    np.testing.assert_array_equal(loaded, others)
+
+
 def test_final_rows_end_episodes(make_trajectories) -> None:
     np.testing.assert_array_equal(make_trajectories(3, 1, 2).final, [False, False, True, True, False, True])
 
@@ -76,6 +91,9 @@ def test_accepts_tensors(make_trajectories) -> None:
         ({"tokens": np.zeros((5, 0))}, r"shape \(5, 0\); give \(rows, levels\), one level or more"),
         ({"tokens": np.full((5, 3), 40_000)}, "tokens hold values that int16 cannot"),
         ({"tokens": np.full((5, 3), -1)}, "tokens hold -1; codes count from 0"),
+        ({"alternatives": np.zeros((5, 2))}, r"alternatives have shape \(5, 2\); give \(5, any number, 3\)"),
+        ({"alternatives": np.zeros((4, 2, 3))}, r"shape \(4, 2, 3\); give \(5, any number, 3\)"),
+        ({"alternatives": np.full((5, 1, 3), -1)}, "alternatives hold -1; codes count from 0"),
         ({"rewards": np.full(5, np.nan)}, "rewards hold NaN or infinity"),
         ({"actions": np.full(5, 0.5)}, "actions hold values that uint8 cannot"),
         (

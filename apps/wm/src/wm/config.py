@@ -37,7 +37,7 @@ YOUNGER: dict[type, dict[str, Any]] = {
     ContrastiveConfig: {"layout_bands": 0, "shift": 0},
     EvaluateConfig: {"epsilon": 0.0},
     HRVQConfig: {"joint": False},
-    QuantizeConfig: {"refine": 0},
+    QuantizeConfig: {"refine": 0, "alternatives": 0},
     WorldModelFitConfig: {"optimizer": "adamw"},
 }
 

@@ -49,15 +49,19 @@ class QuantizeConfig:
             that with the first ones alone rises. Codes that continue from another round are not refined
             again; `hrvq.joint` keeps them refined.
         batch_size: vectors in a batch.
+        alternatives: other tokens that are kept for each frame (`hrvq.alternative_tokens`). In training the
+            world model, the predictors and the dreams' beginnings read each frame as its own tokens or one of
+            these, so that they learn which codes mean the same.
     """
 
     epochs: int = 5
     refine: int = 0
     batch_size: int = 4096
+    alternatives: int = 0
 
     def __post_init__(self) -> None:
         require_within(self, 1, "epochs", "batch_size")
-        require_within(self, 0, "refine")
+        require_within(self, 0, "refine", "alternatives")
 
 
 @dataclass(frozen=True, kw_only=True)

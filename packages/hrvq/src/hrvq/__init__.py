@@ -1,6 +1,7 @@
 """Hierarchical residual vector quantization for PyTorch."""
 
 from hrvq import metrics, sharing
+from hrvq._alternatives import alternative_tokens
 from hrvq._atlas import LevelAtlas, atlas
 from hrvq._config import HRVQConfig
 from hrvq._fitting import FitProgress, FitResult
@@ -23,6 +24,7 @@ __all__ = [
     "HRVQOutput",
     "Interval",
     "LevelAtlas",
+    "alternative_tokens",
     "atlas",
     "bits",
     "code_counts",

@@ -92,7 +92,9 @@ class TokenSampler:
     """Draws windows from the trajectories of one game or several, in given proportions.
 
     The game is drawn first, by weight, then a window, uniformly from all that fit in an episode of the split,
-    or from the newest of them for a share of the windows.
+    or from the newest of them for a share of the windows. ``batch`` reads each row as its tokens or as one of
+    its alternatives (`TokenTrajectories.alternatives`), all equally likely; ``sweep`` and ``gather`` as its
+    tokens.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class TokenSampler:
         # Once for all batches: `final` is made from the ids of all rows.
         self._columns = [{name: getattr(t, name) for name in _DTYPES} for t in trajectories.values()]
         self._episode_ids = [t.episode_ids for t in trajectories.values()]
+        self._alternatives = [t.alternatives for t in trajectories.values()]
         self._starts = []
         for game, t in trajectories.items():
             starts = window_starts(t.episode_ids, length)
@@ -199,7 +202,17 @@ class TokenSampler:
         for game, starts in enumerate(self._starts):
             here = games == game
             rows[here] = starts[draws[here]]
-        return self.gather(games, rows).to(self.device)
+        batch = self.gather(games, rows)
+        for game, alternatives in enumerate(self._alternatives):
+            if count := alternatives.shape[1]:
+                here = games == game
+                steps = rows[here, None] + np.arange(self.length)
+                drawn = rng.integers(1 + count, size=steps.shape)
+                other = torch.from_numpy(alternatives[steps, drawn - 1]).long()
+                batch.tokens[here] = torch.where(
+                    torch.from_numpy(drawn > 0)[..., None], other, batch.tokens[here]
+                )
+        return batch.to(self.device)
 
     def sweep(
         self, stride: int | None = None, *, limit: int | None = None, newest_only: bool = False

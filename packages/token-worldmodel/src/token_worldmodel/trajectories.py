@@ -1,6 +1,6 @@
 """Token trajectories: a game's tokens, actions and rewards as columns, and their file."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ COLUMNS = {
     "truncated": np.bool_,
     "episode_ids": np.int32,
     "lives": np.uint8,
+    "alternatives": np.int16,
 }
 """Dtype of each column in a file, as documented in docs/artifacts.md."""
+
+OPTIONAL = "alternatives"  # a file without any has no such column
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,29 +43,36 @@ class TokenTrajectories:
     truncated: np.ndarray  # bool (N,)
     episode_ids: np.ndarray  # int32 (N,)
     lives: np.ndarray  # uint8 (N,), when the row's tokens were seen
+    # int16 (N, A, L), other tokens that a row may be read as in training; by default A = 0
+    alternatives: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
 
     def __post_init__(self) -> None:
         """Accept tensors and any integer type; check that the columns fit together."""
-        for field in fields(self):
-            column = np.asarray(getattr(self, field.name))
-            if column.dtype != COLUMNS[field.name]:
-                column = _converted(field.name, column)
-            object.__setattr__(self, field.name, column)
+        for name, dtype in COLUMNS.items():
+            column = np.asarray(getattr(self, name))
+            if column.dtype != dtype:
+                column = _converted(name, column)
+            object.__setattr__(self, name, column)
         if self.tokens.ndim != 2 or not self.tokens.shape[1]:
             raise ValueError(f"tokens have shape {self.tokens.shape}; give (rows, levels), one level or more")
+        rows, levels = self.tokens.shape
+        if not self.alternatives.size:  # of any shape: `replace` may have changed the number of levels
+            object.__setattr__(self, OPTIONAL, np.zeros((rows, 0, levels), np.int16))
+        shape = self.alternatives.shape
+        if len(shape) != 3 or (shape[0], shape[2]) != (rows, levels):
+            raise ValueError(f"alternatives have shape {shape}; give ({rows}, any number, {levels})")
         wrong = [
-            f"{f.name} {getattr(self, f.name).shape}"
-            for f in fields(self)[1:]
-            if getattr(self, f.name).shape != self.tokens.shape[:1]
+            f"{name} {getattr(self, name).shape}"
+            for name in COLUMNS
+            if name not in ("tokens", OPTIONAL) and getattr(self, name).shape != (rows,)
         ]
         if wrong:
-            raise ValueError(
-                f"{', '.join(wrong)} should have shape ({len(self.tokens)},), one value per token row"
-            )
+            raise ValueError(f"{', '.join(wrong)} should have shape ({rows},), one value per token row")
         if not np.isfinite(self.rewards).all():
             raise ValueError("rewards hold NaN or infinity; give finite numbers")
-        if len(self.tokens) and self.tokens.min() < 0:
-            raise ValueError(f"tokens hold {self.tokens.min()}; codes count from 0")
+        for name in ("tokens", OPTIONAL):
+            if (least := getattr(self, name).min(initial=0)) < 0:
+                raise ValueError(f"{name} hold {least}; codes count from 0")
         starts = np.flatnonzero(np.diff(self.episode_ids)) + 1
         if len(starts) + 1 != len(np.unique(self.episode_ids)) and len(self.tokens):
             raise ValueError("episode_ids return to an earlier episode; sort the rows so each is contiguous")
@@ -120,6 +130,8 @@ def save_tokens(
     """
     # Copied: safetensors rejects columns that share memory, such as one array of False for both end flags.
     columns = {name: np.array(getattr(trajectories, name), order="C") for name in COLUMNS}
+    if not columns[OPTIONAL].shape[1]:
+        del columns[OPTIONAL]
     tensors = {name: torch.from_numpy(column) for name, column in columns.items()}
     save_artifact(path, tensors, kind="tokens", config=config or {})
 
@@ -131,7 +143,7 @@ def load_tokens(path: str | Path) -> TokenTrajectories:
         ValueError: not a readable tokens file, or columns that are missing or do not fit together.
     """
     tensors, _ = load_artifact(path, kind="tokens")
-    missing = sorted(COLUMNS.keys() - tensors.keys())
+    missing = sorted(COLUMNS.keys() - tensors.keys() - {OPTIONAL})
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}; write it with save_tokens")
-    return TokenTrajectories(**{name: tensors[name].numpy() for name in COLUMNS})
+    return TokenTrajectories(**{name: tensors[name].numpy() for name in COLUMNS if name in tensors})

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from atari_data import FrameStore
 from cnn_encoder import load_embeddings
-from hrvq import HRVQ, FitProgress, distortion, perplexity, persistence, usage
+from hrvq import HRVQ, FitProgress, alternative_tokens, distortion, perplexity, persistence, usage
 from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
 from torch import Tensor
 
@@ -40,8 +40,8 @@ def run(context: Context) -> Made:
     quantizer.save(layout.hrvq)
     metrics: dict[str, Any] = {}
     for game, store in stores.items():
-        tokens = _tokenise(context, quantizer, embeddings[game], game)
-        save_tokens(layout.tokens(game), trajectories(store, tokens), {"game": game})
+        tokens, alternatives = _tokenise(context, quantizer, embeddings[game], game)
+        save_tokens(layout.tokens(game), trajectories(store, tokens, alternatives), {"game": game})
         rows = torch.from_numpy(np.flatnonzero(held_out[game]))
         metrics[game] = _health(
             quantizer, embeddings[game][rows], tokens[rows], store.episode_ids[rows.numpy()]
@@ -106,30 +106,42 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
     )
 
 
-def _tokenise(context: Context, quantizer: HRVQ, embeddings: Tensor, game: str) -> Tensor:
-    """Tokens of every row; those of earlier rounds are reused if encoder and codes were kept."""
-    known = torch.empty(0, quantizer.config.levels, dtype=torch.int16)
+def _tokenise(context: Context, quantizer: HRVQ, embeddings: Tensor, game: str) -> tuple[Tensor, Tensor]:
+    """Tokens int16 (N, L) of every row and alternatives (N, A, L) to them, on the CPU.
+
+    Those of earlier rounds are reused if encoder and codes were kept.
+    """
+    levels, count = quantizer.config.levels, context.config.quantize.alternatives
+    known = torch.empty(0, 1 + count, levels, dtype=torch.int16)
     if context.previous is not None and context.keeps_codes:
-        known = torch.from_numpy(load_tokens(context.previous.tokens(game)).tokens)
+        before = load_tokens(context.previous.tokens(game))
+        known = torch.from_numpy(np.concatenate([before.tokens[:, None], before.alternatives], 1))
     began = time.monotonic()
-    tokens = encode(quantizer, embeddings[len(known) :], context.device)
+    rng = context.generator(context.stage, "alternatives", game)
+    new = embeddings[len(known) :]
+    parts = [_read(quantizer, part.to(context.device), count, rng) for part in new.split(ENCODE_BATCH)]
     if context.previous is not None:
         seconds = time.monotonic() - began
-        context.reporter.say(f"{context.stage}: {game}, {len(tokens)} rows tokenised in {seconds:.1f} s")
-    return torch.cat([known, tokens])
+        context.reporter.say(f"{context.stage}: {game}, {len(new)} rows tokenised in {seconds:.1f} s")
+    tokens, alternatives = torch.cat([known, *parts]).split([1, count], 1)
+    return tokens[:, 0], alternatives
 
 
 @torch.inference_mode()
-def encode(quantizer: HRVQ, embeddings: Tensor, device: torch.device) -> Tensor:
-    """Tokens int16 (N, L) on the CPU."""
-    parts = [quantizer.encode(part.to(device)).short().cpu() for part in embeddings.split(ENCODE_BATCH)]
-    return torch.cat(parts)
+def _read(quantizer: HRVQ, embeddings: Tensor, alternatives: int, rng: torch.Generator) -> Tensor:
+    """Tokens int16 (N, 1 + alternatives, L) on the CPU, each row's own first."""
+    tokens = quantizer.encode(embeddings)[:, None]
+    if alternatives:
+        others = alternative_tokens(quantizer, embeddings, alternatives, generator=rng)
+        tokens = torch.cat([tokens, others], 1)
+    return tokens.short().cpu()
 
 
-def trajectories(store: FrameStore, tokens: Tensor) -> TokenTrajectories:
-    """The tokens of a game with the columns of its play."""
+def trajectories(store: FrameStore, tokens: Tensor, alternatives: Tensor) -> TokenTrajectories:
+    """The tokens of a game, and alternatives to them, with the columns of its play."""
     return TokenTrajectories(
         tokens=tokens.numpy(),
+        alternatives=alternatives.numpy(),
         actions=store.actions,
         rewards=store.rewards,
         terminated=store.terminated,
