@@ -102,6 +102,8 @@ def test_later_rounds_learn_from_the_newest_play_as_often_as_set(tmp_path, monke
     clips = listen(monkeypatch, ClipSampler, "__init__", lambda sampler, *_, **given: given)
     windows = listen(monkeypatch, TokenSampler, "__init__", lambda sampler, *_, **given: given)
     moved = listen(monkeypatch, HRVQ, "update", lambda quantizer, vectors, **_: vectors)
+    drawn = listen(monkeypatch, TokenSampler, "batch", lambda sampler, step: (sampler.length, step >> 32))
+    stretches = listen(monkeypatch, ClipSampler, "batch", lambda sampler, step: step >> 32)
     done = train(tmp_path / "run", "--seed", 1, *options(settings))  # 0 holds the whole second round out
     assert done.code == 0, done.output
     layout = Layout(tmp_path / "run")
@@ -111,7 +113,11 @@ def test_later_rounds_learn_from_the_newest_play_as_often_as_set(tmp_path, monke
     assert [given["newest"] for given in clips] == [None, newest]
     assert [given["newest"] for given in trained] == [None] * 3 + [newest] * 3
     assert {given["newest_share"] for given in clips[1:] + trained[3:]} == {1.0}
+    config = load_config(layout.config)
+    lengths = (config.windows.length, 2, config.dream.context + 1)  # of the model, predictors and dreams
+    assert set(drawn) == {(length, index) for length in lengths for index in (0, 1)}  # each round its own
+    assert set(stretches) == {0, 1}
     vectors = load_embeddings(layout.embeddings("pong"))[0]
     late = {row.tobytes() for row in vectors[newest["pong"] :].numpy()}
-    follows = torch.cat(moved[-load_config(layout.config).quantize.epochs :])
+    follows = torch.cat(moved[-config.quantize.epochs :])
     assert late.issuperset(row.tobytes() for row in follows.numpy())

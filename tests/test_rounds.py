@@ -2,7 +2,7 @@
 
 import json
 import math
-import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -375,28 +375,38 @@ def test_settings_of_a_round_add_up(looped):
     assert config["rounds"]["count"] == 3
 
 
-def practise(run, cwd, *options):
-    """The benchmark of one round's practice, in a process of its own."""
+@pytest.fixture
+def practise(monkeypatch, capsys, tmp_path):
+    """The benchmark of one round's practice, in this process: its exit code, and what it printed."""
     script = Path(__file__).parents[1] / "apps/wm/benchmarks/practice.py"
-    command = [sys.executable, script, run, "--round", "1", "--device", "cpu", *options]
-    env = os.environ | {"COLUMNS": "120"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
+
+    def run_it(run, *options):
+        monkeypatch.setattr(sys, "argv", [str(script), str(run), "--round", "1", "--device", "cpu", *options])
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as ended:
+            return ended.code, capsys.readouterr()
+        return 0, capsys.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    return run_it
 
 
-def test_a_rounds_practice_is_repeated_without_a_trace(looped, tmp_path):
+def test_a_rounds_practice_is_repeated_without_a_trace(looped, practise):
     before = {path: path.stat().st_mtime_ns for path in looped.rglob("*")}
     settings = ("--try", "dream.temperature=0.5 agent.entropy_coef=0.01")
-    done = practise(looped, tmp_path, "--repeats", "2", "--episodes", "2", *settings)
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]
+    code, told = practise(looped, "--repeats", "2", "--episodes", "2", *settings)
+    assert code == 0, told.err[-2000:]
+    rows = [line.split("│")[1:-1] for line in told.out.splitlines() if line.startswith("│")]
     table = [[cell.strip() for cell in row] for row in rows]
     assert [row[1] for row in table] == ["", "0", "1", "all", "0", "1", "all"]
     assert all(-21 <= float(row[2]) <= 21 for row in table)
     assert {path: path.stat().st_mtime_ns for path in looped.rglob("*")} == before
 
 
-def test_practice_refuses_to_try_what_does_not_change_it(looped, tmp_path):
+def test_practice_refuses_to_try_what_does_not_change_it(looped, practise):
     for setting in ("predictor.hidden=[8]", "train.agent.steps=7"):
-        done = practise(looped, tmp_path, "--try", f"dream.temperature=0.5 {setting}")
-        assert done.returncode == 2
-        assert f"--try {setting} does not change a round's practice; give agent., dream." in done.stderr
+        code, told = practise(looped, "--try", f"dream.temperature=0.5 {setting}")
+        assert code == 2
+        assert f"--try {setting} does not change a round's practice; give agent., dream." in told.err

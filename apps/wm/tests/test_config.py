@@ -4,6 +4,7 @@ from functools import reduce
 import pytest
 import tomli_w
 from wm.config import RETIRED, YOUNGER, RunConfig, build_config, load_config, read_run, save_config
+from wm.consistency import require_long_episodes
 from wm.preset import PRESETS, default_directory, nearest_preset, read_preset
 from wm.run import fingerprint
 from wm.sections import DreamConfig
@@ -136,6 +137,11 @@ def test_a_size_that_follows_cannot_be_set():
             "agent.reward_transform=symlog",
             "agent.reward_transform is symlog, but the predictor predicts only the signs",
         ),
+        (
+            "actor.feature_blocks=[1152]",
+            r"actor\.feature_blocks is \[1152\]; give the widths of the codes, \[384, 384, 384\], or \[\]",
+        ),
+        ("predictor.feature_blocks=[768, 384]", r"predictor\.feature_blocks is \[768, 384\]"),
         ("actor.num_actions=6", r"actor\.num_actions is 6; give 18, ALE's full set, for any game"),
         ("worldmodel.num_actions=6", r"worldmodel\.num_actions is 6; give 18"),
         ("windows.clip=3", "clip is 3; give at least 4"),
@@ -333,3 +339,27 @@ def test_a_preset_may_begin_with_the_mark_that_some_editors_write(tmp_path):
     preset = tmp_path / "mine.toml"
     preset.write_text("seed = 3\n", encoding="utf-8-sig")
     assert read_preset(str(preset)) == {"seed": 3}
+
+
+def test_blocks_of_features_are_the_levels_and_the_state():
+    blocks = parse_override("critic.feature_blocks=[384, 384, 384]")
+    build_config(read_preset("tiny"), blocks)
+    state = merge(blocks, parse_override("dream.hidden_state=true"))
+    own = merge(state, parse_override("critic.feature_blocks=[384, 384, 384, 128]"))
+    build_config(read_preset("tiny"), own)
+    other = merge(state, parse_override("critic.feature_blocks=[384, 384, 256, 256]"))
+    with pytest.raises(ValueError, match=r"give the widths of the codes, \[384, 384, 384, 128\], or \[\]"):
+        build_config(read_preset("tiny"), other)
+
+
+def test_episodes_that_cannot_be_as_long_as_a_window_are_told_before_the_first_stage():
+    def asked(*overrides):
+        config = build_config(read_preset("tiny"), *map(parse_override, overrides))
+        require_long_episodes(config)
+
+    asked("collect.num_steps=624", "collect.num_envs=16")  # 39 actions and a final observation: 40 rows
+    with pytest.raises(ValueError, match=r"windows\.clip is 40, and with collect.num_steps = 608 .* 39 rows"):
+        asked("collect.num_steps=608", "collect.num_envs=16")
+    with pytest.raises(ValueError, match=r"windows\.length is 20, and with rounds.first_steps = 100 "):
+        asked("rounds.count=2", "rounds.first_steps=100", "collect.num_envs=10", "windows.clip=8")
+    asked("collect.num_steps=100", "collect.policy=imported")

@@ -46,6 +46,16 @@ def test_what_the_system_refuses_is_one_sentence_with_a_path_and_a_remedy(error,
     assert capsys.readouterr() == ("", f"error: {said}; {REMEDY}\n")
 
 
+def test_a_machine_without_memory_is_told_in_a_sentence(capsys):
+    with pytest.raises(typer.Exit) as left, friendly_errors():
+        raise MemoryError
+    assert left.value.exit_code == 2
+    assert capsys.readouterr() == (
+        "",
+        "error: there is not enough memory; free some, or give smaller sizes\n",
+    )
+
+
 def test_an_error_that_says_itself_what_to_do_is_left_so(capsys):
     with pytest.raises(typer.Exit), friendly_errors():
         raise FileNotFoundError("there is no such run;\n give another")

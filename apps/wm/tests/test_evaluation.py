@@ -128,3 +128,20 @@ def test_temperature_and_epsilon_reach_the_policy(monkeypatch, tmp_path):
     )
     assert (asked["temperature"], asked["epsilon"], asked["seed"]) == (0.25, 0.125, 3)
     assert (result["protocol"]["temperature"], result["protocol"]["epsilon"]) == (0.25, 0.125)
+
+
+def test_the_agent_plays_and_a_random_one_and_the_agents_mean_is_normalised(monkeypatch, tmp_path):
+    played = {}
+
+    def play(run, game, policy, episodes, *, task, **_):
+        played[task] = type(policy).__name__
+        return {"mean": 14.6, "median": -20.7} if "agent" in task else {"mean": -20.7, "median": 14.6}
+
+    monkeypatch.setattr(evaluation, "play_whole_games", play)
+    monkeypatch.setattr(evaluation, "policy_of", lambda *_, **__: None)
+    monkeypatch.setattr(evaluation, "encoded_games", lambda layout, games, say: games)
+    config, reporter = build_config(read_preset("tiny")), Reporter(Console(file=io.StringIO()))
+    run = RunAtHand(config, Layout(tmp_path), torch.device("cpu"), reporter)
+    found = evaluation.evaluate_games(run, seed=3)["games"]["pong"]
+    assert played == {"play pong (agent)": "RecordedPolicy", "play pong (random)": "RandomPolicy"}
+    assert found["human_normalized"] == 1.0  # 14.6 is a human's score

@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from wm.distributed import ALONE, Team
 from wm.fit import fit
 from wm.reporter import Reporter
 from wm.sections import FitConfig
@@ -45,7 +46,7 @@ def batches(index):
     return x, 3 * x.sum(1, keepdim=True)
 
 
-def train(path, objective, steps=30, group=1, setting="train.toy", **settings):
+def train(path, objective, steps=30, group=1, setting="train.toy", team=ALONE, **settings):
     config = FitConfig(steps=steps, learning_rate=0.05, log_every=1, precision="float32", **settings)
     reporter = Reporter(Console(quiet=True), path / "metrics.jsonl")
     trained = fit(
@@ -59,6 +60,7 @@ def train(path, objective, steps=30, group=1, setting="train.toy", **settings):
         checkpoint=path / "toy.pt",
         epoch_size=16,
         group=group,
+        team=team,
         setting=setting,
     )
     return trained, objective
@@ -252,12 +254,20 @@ class Slope(nn.Module):
         pass
 
 
-def test_three_steps_by_hand(tmp_path):
-    """AdamW, written out, along clipped slopes, in the warm-up."""
-    how = {"warmup": 4, "betas": (0.8, 0.9), "weight_decay": 0.3, "clip": 2.0}
+def test_the_gradient_of_a_step_is_the_mean_of_its_batches(tmp_path):
+    """AdamW would hide a factor: its steps have no unit."""
+    train(tmp_path, Slope([3.0, 1.0]), steps=1, accumulation=2)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["grad_norm"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("clip", "slopes"), [(2.0, (2.0, -0.5, 1.0)), (0.0, (3.0, -0.5, 1.0))])
+def test_three_steps_by_hand(tmp_path, clip, slopes):
+    """AdamW, written out, along slopes clipped or not, in the warm-up."""
+    how = {"warmup": 4, "betas": (0.8, 0.9), "weight_decay": 0.3, "clip": clip}
     _, found = train(tmp_path, Slope([3.0, -0.5, 1.0]), steps=3, **how)
     weight, first, second = 1.0, 0.0, 0.0
-    for step, slope in enumerate((2.0, -0.5, 1.0), 1):
+    for step, slope in enumerate(slopes, 1):
         rate = 0.05 * step / 4
         first, second = 0.8 * first + 0.2 * slope, 0.9 * second + 0.1 * slope**2
         weight *= 1 - rate * 0.3
@@ -277,6 +287,33 @@ def test_every_step_learns_with_numbers_of_its_own(tmp_path):
     train(tmp_path, Draws().eval(), steps=5)
     assert len(set(drawn)) == 5
     assert all(training for _, training in drawn)
+
+
+class Alike(Team):
+    """A team whose members all train on the whole batch."""
+
+    def share(self, batch):
+        return batch
+
+    def wrap(self, module, device):
+        return module
+
+    def any(self, flag):
+        return flag
+
+
+def test_every_process_of_a_team_draws_numbers_of_its_own(tmp_path):
+    class Draws(Regression):
+        def forward(self, batch):
+            drawn[-1].add(float(torch.rand(())))
+            return super().forward(batch)
+
+    drawn = []
+    for rank in (0, 1):
+        (tmp_path / str(rank)).mkdir()
+        drawn.append(set())
+        train(tmp_path / str(rank), Draws(), steps=3, team=Alike(rank, 2))
+    assert drawn[0].isdisjoint(drawn[1])
 
 
 def test_a_process_that_dies_goes_on_from_the_last_whole_group(tmp_path, monkeypatch):

@@ -123,6 +123,13 @@ def test_a_stage_is_refused_whose_inputs_are_of_other_play(tmp_path, monkeypatch
             require_inputs(stage, manifest, tmp_path, ["pong"])
 
 
+def failing(error):
+    def run(_):
+        raise error
+
+    return run
+
+
 def test_a_device_without_room_is_told_with_what_to_lower(context):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -145,6 +152,11 @@ def test_a_device_without_room_is_told_with_what_to_lower(context):
         assert lower in known
         with pytest.raises(ValueError, match=f"{name} ran out of memory on cpu; lower {lower}, or free some"):
             run_stages([replace(written(name)[0], run=run, size=sizes[name])], context)
+    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(ValueError, match="stage start ran out of memory on cpu; free some"):
+            run_stages([replace(written("start")[0], run=failing(error))], context)
+    with pytest.raises(RuntimeError, match="something else"):
+        run_stages([replace(written("start")[0], run=failing(RuntimeError("something else")))], context)
     with pytest.raises(ValueError, match="stage start ran out of memory on cpu; free some"):
         run_stages([replace(written("start")[0], run=full)], context)
 

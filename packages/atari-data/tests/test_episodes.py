@@ -104,3 +104,13 @@ def test_an_episode_that_is_not_played_cannot_be_recorded(episode: int):
             record=lambda moment: None,
             record_episodes=[episode],
         )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_seeds_are_what_the_emulator_takes(seed: int):
+    """It would draw one at random for those below 0."""
+    play_on = play("breakout", RandomPolicy("breakout", 3, 1), seeds=np.array([seed]), protocol=SHORT)
+    with pytest.raises(
+        ValueError, match=f"seeds go from {seed} to {seed}; give numbers from 0 to 2147483647"
+    ):
+        next(play_on)

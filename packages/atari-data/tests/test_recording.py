@@ -187,6 +187,8 @@ def test_pictures_are_shrunk_by_area():
         ({"actions": ACTIONS[:10] + 0.5}, "not whole"),
         ({"actions": ACTIONS[:10].reshape(5, 2)}, r"actions is int64 \(5, 2\)"),
         ({"actions": np.array(["UP"] * 10)}, "actions is <U2"),
+        ({"actions": [[1], [2, 3]]}, "actions is not a row of numbers"),
+        ({"actions": np.ma.masked_equal(ACTIONS[:10], ACTIONS[0])}, "actions is a masked array; fill it"),
         ({"actions": "nowhere.csv"}, "actions file nowhere.csv does not exist"),
         ({"frames": FRAMES[:10].astype(np.float32)}, r"frames is float32 \(10, 84, 84\); give uint8"),
         ({"frames": FRAMES[0]}, r"frames is uint8 \(84, 84\)"),
@@ -274,3 +276,18 @@ def test_a_speed_may_be_any_number_of_numpy(tmp_path: Path):
 
 def test_frames_may_be_a_list(tmp_path: Path):
     assert import_recording(tmp_path, list(FRAMES), ACTIONS[:-1], game="my_game").num_rows == len(FRAMES)
+
+
+def test_images_whose_names_are_equal_as_numbers_have_an_order_too(tmp_path: Path):
+    for name, picture in (("1.png", FRAMES[0]), ("01.png", FRAMES[1]), ("2.png", FRAMES[2])):
+        _write_png(tmp_path / name, picture)
+    _, pictures = read_frames(tmp_path)
+    for picture, expected in zip(pictures, FRAMES[[1, 0, 2]], strict=True):
+        np.testing.assert_array_equal(to_frame(picture), expected)
+
+
+def test_returns_are_sums_of_the_rewards_that_are_stored(tmp_path: Path):
+    rewards = np.zeros(10)
+    rewards[3] = 2**24 + 1  # which float32 does not have
+    made = import_recording(tmp_path, FRAMES[:10], ACTIONS[:10], rewards=rewards, game="my_game")
+    assert made.returns.tolist() == [2**24] == [FrameStore.open(tmp_path).rewards.sum()]

@@ -114,3 +114,18 @@ def test_the_largest_remainder_gets_what_is_left_and_the_last_start_is_drawn():
     assert sampler.counts == {"pong": 2, "breakout": 3}
     drawn = np.concatenate([sampler.batch(step)["pong"] for step in range(30)])
     assert set(drawn.tolist()) == {0, 1, 2}
+
+
+def test_the_order_of_the_games_changes_nothing() -> None:
+    starts = {game: np.arange(100) for game in ("pong", "breakout", "asterix")}
+    one = MultiGameSampler(starts, batch_size=8, seed=0)  # a share of 2 2/3 each
+    other = MultiGameSampler(dict(reversed(starts.items())), batch_size=8, seed=0)
+    assert one.counts == other.counts
+    for game, rows in one.batch(3).items():
+        assert rows.tolist() == other.batch(3)[game].tolist()
+
+
+@pytest.mark.parametrize("step", [1.5, -1, "0"])
+def test_a_step_is_a_whole_number(step) -> None:
+    with pytest.raises(ValueError, match="step is"):
+        MultiGameSampler(STARTS, batch_size=8, seed=0).batch(step)

@@ -389,3 +389,17 @@ def test_masks_and_empty_lists_of_rows(breakout: FrameStore):
 def test_frames_are_asked_for_by_rows_alone(cut: FrameStore):
     with pytest.raises(IndexError, match=r"rows alone, not by \(0, 1\)"):
         cut.frames[0, 1]
+
+
+def test_a_shard_from_elsewhere_is_told(breakout_dir: Path, tmp_path: Path):
+    """It would continue an episode that is not its own."""
+    shutil.copytree(breakout_dir, tmp_path / "store")
+    paths = shard_paths(tmp_path / "store")
+    shutil.copy(paths[-1], tmp_path / "store" / f"shard-{len(paths):05}.safetensors")
+    with pytest.raises(ValueError, match="is of round 1, where one of round 2 belongs; restore the file"):
+        FrameStore.open(tmp_path / "store")
+
+
+def test_a_clip_longer_than_memory_is_refused_before_there_is_room_for_it(cut: FrameStore):
+    with pytest.raises(ValueError, match=r"clips reach from row 0 to 1000000000; the store has rows"):
+        cut.clips(np.array([0]), 10**9)

@@ -146,6 +146,11 @@ def test_wrong_input_is_one_clear_sentence():
     lost = data._replace(features=data.features.masked_fill(data.features > 1, torch.nan))
     with pytest.raises(ValueError, match="test features hold NaN"):
         atariari_probe(data, data, lost, ["a", "b", "c"])
+    between = data._replace(labels=data.labels + 0.5)
+    with pytest.raises(
+        ValueError, match=r"test labels are torch.float32; give bytes of the RAM, as integers"
+    ):
+        atariari_probe(data, data, between, ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"max_epochs is 2\.5; give a whole number"):
         AtariARIConfig(max_epochs=2.5)
     with pytest.raises(ValueError, match="patience is 0"):

@@ -1,4 +1,6 @@
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -321,6 +323,12 @@ def test_the_same_seed_gives_the_same_numbers():
         (lambda: ContrastiveConfig(layout_bands=1), "layout_bands is 1; give 2 or more, or 0"),
         (lambda: ContrastiveConfig(layout_lag=4), "layout_lag is 4; it must be 0 to 3"),
         (lambda: ContrastiveConfig(layout_lag=2.0), r"layout_lag is 2\.0; it must be 0 to 3"),
+        (
+            lambda: ContrastiveConfig(layout_frequencies=85),
+            "layout_frequencies is 85; frames of 84 x 84 allow 84",
+        ),
+        (lambda: ContrastiveConfig(shift=43), "shift is 43; frames of 84 x 84 allow 42"),
+        (lambda: ContrastiveConfig(layout_bands=257), "layout_bands is 257; frames of 84 x 84 allow 256"),
         (lambda: ContrastiveConfig(picture_weight=-1.0), r"picture_weight is -1\.0"),
         (lambda: ContrastiveConfig(reward_weight=-1.0), r"reward_weight is -1\.0"),
         (lambda: info_nce(torch.zeros(3, 4), torch.zeros(2, 4), 0.1), r"\(3, 4\).*\(2, 4\)"),
@@ -382,8 +390,20 @@ def test_a_head_start_needs_a_head():
     none = dict.fromkeys(heads, 0.0)
     for name in heads:
         ContrastiveConfig(**(none | {name: 1.0}), head_start_steps=2)
+        assert ContrastiveConfig(**(none | {name: 1.0})).has_heads
+    assert not ContrastiveConfig(**none).has_heads
     with pytest.raises(ValueError, match="head_start_steps is 2 and every head's weight is 0"):
         ContrastiveConfig(**none, head_start_steps=2)
+    with pytest.raises(ValueError, match="every weight is 0, so nothing would be learned"):
+        ContrastiveConfig(**none, contrastive_weight=0.0)
+
+
+def test_frequencies_that_hardly_vary_are_not_blown_up() -> None:
+    assert objective(layout_bands=12).whiten.floor == 0.05
+
+
+def test_a_lag_is_kept_as_json_takes_it() -> None:
+    assert json.dumps(asdict(ContrastiveConfig(layout_lag=np.int64(2))))
 
 
 def test_a_compiled_head_start_takes_one_graph_whatever_its_length():

@@ -108,3 +108,9 @@ def test_a_background_of_other_frames_is_refused_and_changes_nothing(decoder, sh
         decoder(embeddings, torch.zeros(shape))
     assert torch.equal(decoder.scale.running_mean, before)
     assert decoder(embeddings, torch.zeros(2, 84, 84)).shape == (2, 84, 84)
+
+
+def test_frames_are_gray_levels(decoder):
+    batch = DecoderBatch(torch.zeros(1, 384), torch.rand(1, 84, 84), torch.zeros(84, 84))
+    with pytest.raises(ValueError, match=r"frames are torch.float32; give gray levels as uint8"):
+        DecoderObjective(decoder)(batch)

@@ -218,3 +218,16 @@ def test_an_objective_is_no_encoder_to_be_saved(tmp_path):
     torch.nn.init.constant_(encoder.conv1.weight, torch.inf)
     with pytest.raises(ValueError, match=r"conv1\.weight of the Encoder holds NaN or infinity"):
         save_encoder(tmp_path / "e.safetensors", encoder, {})
+
+
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_frames_are_read_at_least_one_at_a_time(chunk) -> None:
+    with pytest.raises(ValueError, match=f"chunk is {chunk}; give how many rows"):
+        mean_frame(torch.ones(5, 84, 84, dtype=torch.uint8), chunk=chunk)
+
+
+def test_a_background_may_be_a_reversed_array(encoder, tmp_path) -> None:
+    background = np.arange(84 * 84, dtype=np.float32).reshape(84, 84)[::-1]
+    save_encoder(tmp_path / "encoder.safetensors", encoder, {"pong": background})
+    _, backgrounds = load_encoder(tmp_path / "encoder.safetensors")
+    np.testing.assert_array_equal(backgrounds["pong"].numpy(), background)

@@ -77,3 +77,12 @@ def test_scale_stands_still_in_evaluation():
     before = {name: value.clone() for name, value in scale.state_dict().items()}
     scale.eval()(rows + 5)
     assert all(torch.equal(value, before[name]) for name, value in scale.state_dict().items())
+
+
+def test_a_scale_forgets_a_fiftieth_at_each_step_by_hand():
+    scale = RunningScale(1)
+    for value in (0.0, 1.0):
+        scale(torch.full((4, 1), value))
+    mean = 0.02 / (1 - 0.98**2)  # of the squares as well
+    expected = (1 - mean) / ((mean - mean**2) ** 0.5 + 0.1)
+    assert scale.eval()(torch.ones(1, 1)).item() == pytest.approx(expected, rel=1e-4)

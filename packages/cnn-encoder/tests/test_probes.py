@@ -289,3 +289,37 @@ def test_the_ridge_counts_the_rows_in_play():
     both = ProbeData(x.repeat(2, 1), y.repeat(2, 1), (torch.arange(1000) < 500)[:, None])
     alone = linear_probe(half, half, ridge=1.0).r2
     assert linear_probe(both, half, ridge=1.0).r2 == pytest.approx(alone, abs=0.01)
+
+
+@PROBES
+@pytest.mark.parametrize("scale", [1e-12, 1e19])
+def test_the_scale_of_the_features_does_not_matter(probe, scale) -> None:
+    train, test = draw(400, 0), draw(200, 1)
+    plain = probe(train, test)
+    scaled = probe(*(data._replace(features=data.features * scale) for data in (train, test)))
+    assert scaled.r2 == pytest.approx(plain.r2, abs=0.02)
+
+
+def test_features_beyond_float32_are_refused() -> None:
+    data = draw(20, 0)
+    far = data._replace(features=data.features.double() * 1e39)
+    with pytest.raises(ValueError, match="train features hold NaN or infinity in float32"):
+        linear_probe(far, data)
+
+
+@PROBES
+def test_the_programs_default_dtype_changes_nothing(probe) -> None:
+    train, test = draw(100, 0), draw(50, 1)
+    plain = probe(train, test)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert probe(train, test).r2 == pytest.approx(plain.r2, abs=1e-5)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_mask_is_a_tensor() -> None:
+    data = draw(20, 0)
+    masked = data._replace(mask=torch.ones(20, 2, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"train mask is torch.uint8 \(20, 2\); give a torch.bool tensor"):
+        linear_probe(masked, data)

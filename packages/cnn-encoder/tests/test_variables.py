@@ -147,3 +147,23 @@ def test_what_has_just_appeared_has_not_moved():
     found = state_labels({"ball_x": x, "ball_y": y}, episode_ids=np.zeros(3, np.int64))
     counts = found.in_play[:, found.names.index("ball_x motion")]
     assert counts.tolist() == [False, False, True]
+
+
+def test_what_is_masked_does_not_count() -> None:
+    labels = {"player_x": np.ma.masked_array([5, 6, 7], mask=[False, True, False])}
+    assert state_labels(labels).in_play[:, 0].tolist() == [True, False, True]
+
+
+def test_no_rows_have_no_motion() -> None:
+    table = state_labels({"player_x": np.zeros(0, np.uint8)}, episode_ids=np.zeros(0, np.int32))
+    assert table.names == ("player_x", "player_x motion")
+    assert table.values.shape == table.in_play.shape == (0, 2)
+
+
+def test_a_game_and_its_episodes_are_named_as_they_are() -> None:
+    labels = {"ball_y": np.array([190, 100], np.uint8)}
+    with pytest.raises(ValueError, match="game is 'Breakout'; give its name in snake_case"):
+        state_labels(labels, game="Breakout")
+    for ids in (np.array([0.1, 0.9]), np.zeros((2, 1), int)):
+        with pytest.raises(ValueError, match=r"episode_ids are .*; give whole numbers of shape \(N,\)"):
+            state_labels(labels, episode_ids=ids)

@@ -27,31 +27,39 @@ def train(rank: int, ranks: int, *, joint: bool) -> HRVQ:
     return q
 
 
-def work(rank: int, port: int, path: str, joint: bool) -> None:
+def work(rank: int, port: int, path: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    torch.save(train(rank, 2, joint=joint).state_dict(), f"{path}/{rank}.pt")
-    if rank == 0:  # by itself: the other would not answer
-        alone = HRVQ(replace(CONFIG, joint=joint))
-        for x in batches():
-            alone.update(x, across_ranks=False)
-        torch.save(alone.state_dict(), f"{path}/alone.pt")
+    for joint in (False, True):
+        torch.save(train(rank, 2, joint=joint).state_dict(), f"{path}/{joint}-{rank}.pt")
+        if rank == 0:  # by itself: the other would not answer
+            alone = HRVQ(replace(CONFIG, joint=joint))
+            for x in batches():
+                alone.update(x, across_ranks=False)
+            torch.save(alone.state_dict(), f"{path}/{joint}-alone.pt")
     dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """What two processes made; they are started once, since that takes longer than their work."""
+    path = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(work, (port, str(path)), nprocs=2)
+    return path
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="needs gloo")
 @pytest.mark.parametrize("joint", [False, True])
-def test_two_processes_equal_one_with_the_joined_batch(joint, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(work, (port, str(tmp_path), joint), nprocs=2)
+def test_two_processes_equal_one_with_the_joined_batch(joint, made):
     one = train(0, 1, joint=joint).state_dict()
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = (torch.load(made / f"{joint}-{rank}.pt") for rank in range(2))
     for name, value in one.items():
         assert torch.equal(first[name], second[name]), name
         assert torch.allclose(first[name], value, rtol=1e-4, atol=1e-4), name
-    alone = torch.load(tmp_path / "alone.pt")
+    alone = torch.load(made / f"{joint}-alone.pt")
     for name, value in one.items():
         assert torch.allclose(alone[name], value, rtol=1e-4, atol=1e-4), name

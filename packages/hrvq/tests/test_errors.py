@@ -15,6 +15,7 @@ from safetensors.torch import save_file
         ({"dim": 0}, "dim is 0"),
         ({"dim": 1.5}, "dim is 1.5"),
         ({"levels": True}, "levels is True"),
+        ({"levels": 10**12}, "levels is 1000000000000; give at most 1000"),
         ({"codes": 0}, "codes is 0"),
         ({"codes": (4, 4)}, "2 entries for 3 levels"),
         ({"codes": "256"}, "codes is '256'"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hrvq import _blocks, _nearest
+from hrvq._gradients import rotation
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
@@ -227,3 +228,10 @@ def test_levels_drop_in_a_compiled_batch_of_another_size(quantizer, random_codeb
         expected = q(x)
         torch.manual_seed(rows)
         assert torch.equal(compiled(x).quantized, expected.quantized)
+
+
+@pytest.mark.parametrize(("length", "gradient"), [(2e-3, [500.0, 0.0]), (5e-4, [0.0, 1.0])])
+def test_rotation_by_hand_about_the_length_at_which_it_begins(length, gradient):
+    x = torch.tensor([[length, 0.0]], requires_grad=True)
+    rotation(x, torch.tensor([[0.0, 1.0]]))[0, 1].backward()
+    assert x.grad[0].tolist() == pytest.approx(gradient, rel=1e-5, abs=1e-3)

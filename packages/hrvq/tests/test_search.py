@@ -265,3 +265,11 @@ def test_one_level_is_a_plain_vq(quantizer, random_codebooks, vectors):
     assert isinstance(q, HRVQ)
     x = vectors(20, 6)
     assert torch.equal(q.encode(x)[:, 0], torch.cdist(x.double(), codes[0].double()).argmin(1))
+
+
+def test_codes_equally_far_but_for_rounding_give_the_lowest_index(quantizer):
+    """Permutations of one code: even in float64 their scores differ in the last digits."""
+    draw = torch.Generator().manual_seed(0)
+    code = torch.randn(64, generator=draw)
+    codes = torch.stack([code[torch.randperm(64, generator=draw)] for _ in range(40)])
+    assert quantizer([codes]).encode(torch.full((3, 64), 0.1)).tolist() == [[0]] * 3

@@ -126,3 +126,9 @@ def test_an_action_that_was_all_but_impossible_leaves_the_gradient_finite() -> N
     ppo_loss(log_probs, torch.tensor([-0.7, -95.0]), torch.ones(2)).loss.backward()
     assert log_probs.grad is not None
     torch.testing.assert_close(log_probs.grad, torch.tensor([-0.5, 0.0]))  # the second is clipped
+
+
+def test_a_policy_far_from_the_one_that_chose_is_told_how_far() -> None:
+    found = ppo_loss(torch.tensor([10.0]), torch.zeros(1), torch.tensor([-1.0]))
+    assert found.loss.item() == pytest.approx(math.exp(10))
+    assert found.approx_kl.item() == pytest.approx(math.exp(10) - 11)

@@ -103,3 +103,10 @@ def test_normalizer_never_blows_small_returns_up() -> None:
     assert normalizer.scale(normalizer.observe(0.01 * torch.randn(100))).item() == 1.0
     with pytest.raises(ValueError, match="decay"):
         ReturnNormalizer(decay=1.0)
+
+
+def test_normalizer_takes_other_percentiles_and_another_floor() -> None:
+    normalizer = ReturnNormalizer(low=0.25, high=0.75, minimum=0.1)
+    assert normalizer.observe(torch.arange(0.0, 101.0)).tolist() == pytest.approx([25.0, 75.0])
+    for spread, scale in ((0.5, 0.5), (0.05, 0.1)):
+        assert normalizer.scale(torch.tensor([1.0, 1.0 + spread])).item() == pytest.approx(scale)

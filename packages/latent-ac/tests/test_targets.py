@@ -1,6 +1,7 @@
 """What a dream's steps learn from: returns and advantages, fixed once, and the scale that they commit."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,3 +111,12 @@ def test_the_entropy_a_policy_could_have_is_that_of_the_steps_still_played() -> 
     assert float(metrics["entropy_fraction"]) == pytest.approx(1.0)
     by_hand = (3 * math.log(6) + 3 * H * math.log(2)) / (3 + 3 * H)
     assert float(metrics["entropy"]) == pytest.approx(by_hand)
+
+
+def test_advantages_are_in_units_of_a_scale_that_has_their_own_dream_in_it() -> None:
+    module = objective(algorithm="ppo", ppo_epochs=1, return_decay=0.5)
+    module.normalizer.percentiles.copy_(torch.tensor([-8.0, 8.0]))
+    batch = replace(dream(module), rewards=torch.zeros(H, B), continues=torch.zeros(H, B))  # returns of 0
+    values = module.critic(batch.features[:-1]).detach()
+    (part,) = module.minibatches(batch)
+    torch.testing.assert_close(part.advantages, -values / 8)  # half way from 16 to 0

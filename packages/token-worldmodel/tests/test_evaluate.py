@@ -188,3 +188,10 @@ def test_refuses(constant_model) -> None:
         evaluate(constant_model, [])
     with pytest.raises(ValueError, match="give at least 2 steps"):
         evaluate(constant_model, [batch_of(torch.zeros(2, 1, 2).long(), torch.zeros(2).long())])
+
+
+def test_a_game_counts_by_its_tokens(constant_model) -> None:
+    tokens = torch.tensor([[0, 1, 0, 1, 0], *[[2, 2, 2, 2, 2]] * 3])[..., None].repeat(1, 1, 2)
+    level = evaluate(constant_model, [batch_of(tokens, torch.tensor([0, 1, 1, 1]))])["all"][0]
+    assert level.unigram_accuracy == pytest.approx((0.5 + 3 * 1) / 4)
+    assert level.unigram_cross_entropy == pytest.approx(math.log(2) / 4)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from token_worldmodel import WorldModelConfig
 
 from wm.checks import require
+from wm.consistency import require_consistent
 from wm.files import write_text
 from wm.sections import (
     ChooseConfig,
@@ -57,9 +58,6 @@ RETIRED: dict[str, Any] = {
 RESERVED = ("all", "train", "validation", "peak_memory_gib")
 """Keys that appear next to the games' names in a stage's metrics."""
 
-MOST_CODES = 2**15
-"""Largest number of codes per level: files store tokens as int16, in which a higher code would overflow."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -99,57 +97,7 @@ class RunConfig:
             len(set(self.games)) == len(self.games),
             f"games repeats a name: {', '.join(self.games)}; give each once",
         )
-        weights = self.windows.game_weights
-        require(
-            len(weights) in (0, len(self.games)),
-            f"windows.game_weights has {len(weights)} values and games has {len(self.games)}; give one per "
-            "game, or none",
-        )
-        require(self.seed >= 0, f"seed is {self.seed}; give at least 0")
-        for name in ("worldmodel", "actor", "predictor"):
-            count = getattr(self, name).num_actions
-            require(count == 18, f"{name}.num_actions is {count}; give 18, ALE's full set, for any game")
-        most = max(self.worldmodel.codes)
-        require(most <= MOST_CODES, f"hrvq.codes is {most}; give at most {MOST_CODES} per level")
-        pictures = self.train.decoder.batch_size
-        require(pictures >= 2, f"train.decoder.batch_size is {pictures}; give at least 2")
-        dreams, parts = self.train.agent.batch_size, self.agent.ppo_minibatches
-        require(
-            self.agent.algorithm != "ppo" or dreams >= parts,
-            f"train.agent.batch_size is {dreams}; it must be at least agent.ppo_minibatches = {parts}",
-        )
-        transform = self.agent.reward_transform
-        require(
-            not self.predictor.knows_signs_only or transform != "symlog",
-            f"agent.reward_transform is {transform}, but the predictor predicts only the signs of rewards; "
-            "set predictor.reward_head=two_hot, or agent.reward_transform=clip",
-        )
-        longest, dreamed = self.worldmodel.max_steps, self.dream.context + self.dream.horizon
-        require(
-            self.windows.length <= longest,
-            f"windows.length is {self.windows.length}; it must be at most worldmodel.max_steps = {longest}",
-        )
-        # Each position in a window has an embedding; those beyond the training windows are never trained.
-        require(
-            dreamed <= self.windows.length,
-            f"dream.context + dream.horizon is {dreamed}; it must be at most windows.length = "
-            f"{self.windows.length}",
-        )
-        if self.rounds.count > 1:
-            self._check_rounds()
-
-    def _check_rounds(self) -> None:
-        later, rest = self.rounds.count - 1, self.collect.num_steps - self.rounds.first_steps
-        require(
-            self.collect.policy != "imported",
-            "rounds.count is above 1, but collect.policy is imported; a recording cannot be extended, so set "
-            "rounds.count=1",
-        )
-        require(
-            rest >= 100 * later,
-            f"collect.num_steps = {self.collect.num_steps} less rounds.first_steps = "
-            f"{self.rounds.first_steps} leaves {rest} for {later} later rounds; each needs at least 100",
-        )
+        require_consistent(self)
 
     @property
     def dreams_in_signs(self) -> bool:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, TypeVar
 
 import torch
@@ -126,6 +126,19 @@ def frozen(module: M) -> M:
     """The module in evaluation mode with gradients off."""
     module.eval().requires_grad_(False)
     return module
+
+
+@contextlib.contextmanager
+def explaining_no_memory(explain: Callable[[], ValueError]) -> Iterator[None]:
+    """Turn a device that has no memory for something into the error that ``explain`` makes."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU PyTorch's own allocator raises a plain RuntimeError, and NumPy's a MemoryError.
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        raise explain() from error
 
 
 def forget_peak_memory(device: torch.device) -> None:

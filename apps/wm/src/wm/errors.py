@@ -33,6 +33,9 @@ def friendly_errors(*, resumes: Callable[[], bool] = lambda: False) -> Iterator[
         resume = "; the same command resumes from here, but unfinished collecting starts over"
         _say(f"interrupted{resume if resumes() else ''}")
         raise typer.Exit(INTERRUPTED) from None
+    except MemoryError:
+        _say("error: there is not enough memory; free some, or give smaller sizes")
+        raise typer.Exit(2) from None
     except BrokenPipeError:
         raise  # the reader, such as `head`, has stopped reading; typer ends the command silently
     except (ValueError, OSError) as error:

@@ -8,11 +8,9 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-import torch
-
 from wm.config import RunConfig
 from wm.console import command, train_command
-from wm.device import forget_peak_memory, peak_memory_gib
+from wm.device import explaining_no_memory, forget_peak_memory, peak_memory_gib
 from wm.distributed import ALONE
 from wm.files import write_text
 from wm.freshness import stage_fingerprint, stale, stale_inputs
@@ -160,12 +158,11 @@ def _timed(stage: Stage, context: Context) -> tuple[Made, float]:
     began = time.monotonic()
     try:
         _import_compiler()
-        made = stage.run(context)
+        with explaining_no_memory(lambda: context.out_of_memory(stage.size)):
+            made = stage.run(context)
     except KeyboardInterrupt:
         write_text(spent, json.dumps(before + time.monotonic() - began))
         raise
-    except torch.OutOfMemoryError as error:
-        raise context.out_of_memory(stage.size) from error
     return made, before + time.monotonic() - began
 
 

@@ -82,7 +82,7 @@ class WindowConfig:
     def __post_init__(self) -> None:
         require_within(self, 4, "clip")
         require_within(self, 2, "length")
-        positive = all(0 < weight < math.inf for weight in self.game_weights)
+        positive = all(weight > 0 for weight in self.game_weights) and sum(self.game_weights) < math.inf
         require_value(positive, "game_weights", list(self.game_weights), "finite numbers above 0")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wm.config import RunConfig
-from wm.device import derive_seed, generator
+from wm.device import derive_seed, explaining_no_memory, generator
 from wm.distributed import ALONE, Team
 from wm.files import write_text
 from wm.fit import fit
@@ -98,7 +98,7 @@ class Context(RunAtHand):
         """
         base, suffix = split_name(self.stage)
         section = name or base
-        try:
+        with explaining_no_memory(lambda: self.out_of_memory(f"train.{section}.batch_size")):
             return fit(
                 objective,
                 batches,
@@ -114,8 +114,6 @@ class Context(RunAtHand):
                 team=self.team,
                 setting=f"train.{section}",
             )
-        except torch.OutOfMemoryError as error:
-            raise self.out_of_memory(f"train.{section}.batch_size") from error
 
     def out_of_memory(self, setting: str | None) -> ValueError:
         """The error for a device out of memory; lowering ``setting`` would reduce the memory needed."""

@@ -12,6 +12,7 @@ from atari_data import only_writer
 from rich.console import Console
 
 from wm.config import RunConfig, build_config, load_config, read_run, save_config, section_of
+from wm.consistency import require_long_episodes
 from wm.console import command
 from wm.device import autocast_dtype, pick_device
 from wm.diagnostics import remarks_after
@@ -129,6 +130,7 @@ def _changes(
 
 def _require_fit_here(config: RunConfig, team: Team, device: torch.device) -> None:
     """Raise ValueError now, not an hour from now, if a stage cannot be trained as its settings ask."""
+    require_long_episodes(config)
     for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
         autocast_dtype(fit_config.precision, device)
     batch = config.train.worldmodel.batch_size

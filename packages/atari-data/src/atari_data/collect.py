@@ -20,7 +20,7 @@ from atari_data.shards import ShardWriter
 from atari_data.twins import Twins
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CollectResult:
     """The result of one round of collection.
 

@@ -16,7 +16,7 @@ from atari_data.twins import Twins
 _EVALUATION_STREAM = 2**31  # apart from those of collection, which are numbered from 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Episodes:
     """Results of episodes played to their end, in order.
 

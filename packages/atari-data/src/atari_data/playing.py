@@ -55,14 +55,16 @@ def play(game: str, policy: Policy, *, seeds: NDArray[np.int64], protocol: Proto
     episode's last resets on its next tick, which holds the next episode's first observation and reward 0.
 
     Raises:
-        ValueError: ``game`` is unknown, ``protocol`` is not a :class:`Protocol`, there are no seeds, or the
-            policy's answer is not B ids of the 18 actions.
+        ValueError: ``game`` is unknown, ``protocol`` is not a :class:`Protocol`, there are no seeds or one is
+            not in [0, 2**31), or the policy's answer is not B ids of the 18 actions.
     """
     seeds = np.asarray(seeds)
     if seeds.ndim != 1 or not len(seeds) or seeds.dtype.kind not in "iu":
         raise ValueError(
             f"seeds are {seeds.dtype} {seeds.shape}; give whole numbers, one for each environment"
         )
+    if seeds.min() < 0 or seeds.max() >= 2**31:  # what is below 0 would be drawn at random
+        raise ValueError(f"seeds go from {seeds.min()} to {seeds.max()}; give numbers from 0 to {2**31 - 1}")
     halves = [ids for ids in np.array_split(np.arange(len(seeds)), 2) if len(ids)]
     envs = [_make_env(game, len(ids), check_protocol(protocol)) for ids in halves]
     legal = legal_actions(game)

@@ -20,7 +20,8 @@ class Protocol:
         noop_max: an episode starts with a random number of no-ops in [0, noop_max); 0 for none
             (Mnih et al. 2015).
         frameskip: emulated frames per action.
-        max_pool: an observation is the maximum of the last two emulated frames (because sprites flicker).
+        max_pool: an observation is the maximum of the last two emulated frames (because sprites flicker); an
+            episode's first one, which follows no action, is a single frame.
         max_frames: an episode is truncated after this many emulated frames, no-ops not counted.
         fire_reset: press FIRE once when an episode starts.
     """

@@ -160,9 +160,10 @@ def _actions(values: Any, final: NDArray[np.bool_], lengths: tuple[int, ...]) ->
 def _rewards(values: Any, final: NDArray[np.bool_], lengths: tuple[int, ...]) -> NDArray[Any]:
     found = _results(values, "rewards", final, lengths)
     with np.errstate(over="ignore"):
-        if not np.isfinite(found.astype(np.float32)).all():
-            raise ValueError("rewards are too large for float32; give smaller numbers")
-    return found
+        stored = found.astype(np.float32)
+    if not np.isfinite(stored).all():
+        raise ValueError("rewards are too large for float32; give smaller numbers")
+    return stored
 
 
 def _ends(values: Any, name: str, final: NDArray[np.bool_], lengths: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -244,7 +245,14 @@ def _load(values: Any, name: str, *lengths: int) -> NDArray[Any]:
                     values = np.loadtxt(path, ndmin=1, delimiter=",", encoding="utf-8-sig")
         except (ValueError, EOFError, TokenError, OverflowError, MemoryError) as error:
             raise ValueError(f"{name} file {path} is not .npy and not one number a line ({error})") from error
-    column = np.asarray(values)
+    if np.ma.isMaskedArray(values):
+        raise ValueError(f"{name} is a masked array; fill it, or leave the masked rows out")
+    try:
+        column = np.asarray(values)
+    except (ValueError, RuntimeError) as error:  # lists of lists, or a tensor that NumPy does not take
+        raise ValueError(
+            f"{name} is not a row of numbers ({error}); give one number for each frame"
+        ) from None
     if column.ndim == 2 and column.shape[1] == 1:
         column = column[:, 0]
     if column.ndim != 1 or column.dtype.kind not in "biuf" or len(column) not in lengths:

@@ -47,13 +47,15 @@ class MultiGameSampler:
             raise ValueError(
                 f"weights are {dict(weights)} for the games {', '.join(starts)}; give each a positive one"
             )
-        self._starts = {game: np.asarray(rows) for game, rows in starts.items()}
+        games = sorted(starts)  # a batch must not depend on the order in which they were given
+        self._starts = {game: np.asarray(starts[game]) for game in games}
         self._seed = seed
-        self.counts = _apportion([weights[game] for game in starts], batch_size, list(starts))
+        counts = _apportion([weights[game] for game in games], batch_size, games)
+        self.counts = {game: counts[game] for game in starts}
 
     def batch(self, step: int) -> dict[str, NDArray[np.int64]]:
         """Window starts of batch ``step``, by game: int64 [that game's count]."""
-        rng = np.random.default_rng([self._seed, step])
+        rng = np.random.default_rng([self._seed, whole("step", step, least=0)])
         return {
             game: rows[rng.integers(len(rows), size=self.counts[game])] for game, rows in self._starts.items()
         }

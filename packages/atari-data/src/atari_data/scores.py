@@ -63,7 +63,9 @@ def human_normalized(game: str, score: float) -> float | None:
 
 
 def published_scores(game: str) -> dict[str, list[float]]:
-    """Scores of ``game`` at 100k agent steps, by system; one entry per seed where the source lists seeds.
+    """Scores of ``game`` by system: of agents after 100k steps, one per seed where the source lists seeds.
+
+    The random agent and the human are among them.
 
     Empty outside the 26 games of Atari-100k. The systems' protocols differ (episodes, temperature, sticky
     actions): :func:`score_sources` says where each was read and what to know before quoting it.

@@ -123,8 +123,11 @@ def _versions(directory: Path) -> list[tuple[str, int, int]]:
 def _require_alike(
     paths: list[Path], configs: list[dict[str, Any]], shards: list[dict[str, NDArray[Any]]]
 ) -> None:
-    """Raise ValueError unless all shards are of one game and protocol and have the same columns."""
-    for path, config, shard in zip(paths, configs, shards, strict=False):
+    """Raise ValueError unless all shards are of one game and protocol, have the same columns and follow each
+    other: a shard copied from elsewhere would continue an episode that is not its own.
+    """
+    ended = 0
+    for path, config, shard in zip(paths, configs, shards, strict=True):
         for key in ("game", "protocol"):
             if config[key] != configs[0][key]:
                 raise ValueError(
@@ -133,6 +136,12 @@ def _require_alike(
                 )
         if shard.keys() != shards[0].keys():
             raise ValueError(f"{path} and the shards before it do not agree on having a RAM column")
+        if config["round"] != ended:
+            raise ValueError(
+                f"{path} is of round {config['round']}, where one of round {ended} belongs; restore the file "
+                "that was there, or take it out"
+            )
+        ended += bool(config["end"])
 
 
 class FrameStore:
@@ -194,6 +203,7 @@ class FrameStore:
                 have RAM.
         """
         directory = Path(directory)
+        rounds = None if rounds is None else whole("rounds", rounds)
         while True:
             before = _versions(directory)
             try:
@@ -243,7 +253,7 @@ class FrameStore:
                 f"{directory} holds {len(ends)} of the {rounds} rounds asked for; ask for 1 to {len(ends)}"
             )
         configs, shards = configs[:complete], shards[:complete]
-        _require_alike(paths, configs, shards)
+        _require_alike(paths[:complete], configs, shards)
         return cls(configs, shards)
 
     def __len__(self) -> int:
@@ -279,11 +289,8 @@ class FrameStore:
                 "give integers of shape (B,), length 1 or more and history 0 or more"
             )
         begins = begins.astype(np.int64)
-        out = np.empty((len(begins), history + length, *self.frames.shape[1:]), dtype=np.uint8)
-        if not len(begins):
-            return out
         ends = begins + length
-        if begins.min() < 0 or ends.max() > len(self):
+        if len(begins) and (begins.min() < 0 or ends.max() > len(self)):
             raise ValueError(
                 f"clips reach from row {begins.min()} to {ends.max()}; the store has rows 0 to {len(self)}"
             )
@@ -293,6 +300,9 @@ class FrameStore:
                 f"the clip of {length} frames from row {begins[crossing][0]} leaves its episode; "
                 "take starts from window_starts(episode_ids, length)"
             )
+        out = np.empty((len(begins), history + length, *self.frames.shape[1:]), dtype=np.uint8)
+        if not len(begins):
+            return out
         return self.frames.copy_spans(np.maximum(begins - history, episode), ends, out)
 
     def mean_frame(self, max_frames: int = 10_000) -> NDArray[np.float32]:

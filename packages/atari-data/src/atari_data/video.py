@@ -55,9 +55,9 @@ def read_frames(source: str | Path | NDArray[np.uint8]) -> tuple[int, Iterator[N
     return _count(path), _decode(path)
 
 
-def _in_order(path: Path) -> list[str | int]:
-    """Sorts 9.png before 10.png."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+def _in_order(path: Path) -> tuple[list[str | int], str]:
+    """Sorts 9.png before 10.png, and 01.png before 1.png."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)], path.name
 
 
 def write_video(path: str | Path, frames: Iterable[NDArray[np.uint8]], *, fps: float = 15) -> None:

@@ -89,6 +89,8 @@ def atariari_probe(
             )
         if not bool(data.features.isfinite().all()):
             raise ValueError(f"{part} features hold NaN or infinity; leave such rows out")
+        if data.labels.is_floating_point() or data.labels.is_complex():
+            raise ValueError(f"{part} labels are {data.labels.dtype}; give bytes of the RAM, as integers")
         lowest, highest = int(data.labels.min()), int(data.labels.max())
         if not 0 <= lowest <= highest < NUM_CLASSES:
             raise ValueError(

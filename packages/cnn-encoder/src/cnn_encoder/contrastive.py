@@ -118,12 +118,14 @@ class ContrastiveConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "inverse_hidden_dim", "layout_frequencies")
-        require_whole(self, "inverse_start_step", "head_start_steps", "layout_bands", "shift", least=0)
+        require_whole(self, "inverse_start_step", "head_start_steps", least=0)
+        require_whole(self, "layout_bands", "shift", least=0)
         require_number(self, "temperature", zero=False)
         require_number(self, "contrastive_weight", "inverse_weight", "layout_weight")
         require_number(self, "picture_weight", "reward_weight")
-        heads = self.inverse_weight, self.layout_weight, self.picture_weight, self.reward_weight
-        if self.head_start_steps and not any(heads):
+        if not (self.contrastive_weight or self.has_heads):
+            raise ValueError("every weight is 0, so nothing would be learned; give one a weight")
+        if self.head_start_steps and not self.has_heads:
             raise ValueError(
                 f"head_start_steps is {self.head_start_steps} and every head's weight is 0; "
                 "give one a weight, or no head start"
@@ -137,6 +139,17 @@ class ContrastiveConfig:
                 f"layout_lag is {self.layout_lag}; it must be 0 to {STACK - 1}, "
                 "the frames that an encoder sees before the newest"
             )
+        require_whole(self, "layout_lag", least=0)
+        most = {"layout_frequencies": FRAME_SIZE, "layout_bands": 256, "shift": FRAME_SIZE // 2}
+        for name, limit in most.items():
+            if (value := getattr(self, name)) > limit:
+                raise ValueError(f"{name} is {value}; frames of {FRAME_SIZE} x {FRAME_SIZE} allow {limit}")
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether any head beside the contrast has a weight."""
+        weights = self.inverse_weight, self.layout_weight, self.picture_weight, self.reward_weight
+        return any(weights)
 
 
 class ContrastiveObjective(nn.Module):

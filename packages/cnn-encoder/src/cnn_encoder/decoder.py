@@ -129,7 +129,7 @@ class DecoderObjective(nn.Module):
         """Loss and metrics (`mse` is the unweighted mean squared error in units of 255) of one batch.
 
         Raises:
-            ValueError: embeddings, frames and background do not have the same rows.
+            ValueError: embeddings, frames and background do not have the same rows, or frames are not uint8.
         """
         rows = batch.embeddings.shape[0] if batch.embeddings.ndim == 2 else 0
         one, each = (FRAME_SIZE, FRAME_SIZE), (rows, FRAME_SIZE, FRAME_SIZE)
@@ -139,6 +139,8 @@ class DecoderObjective(nn.Module):
                 f"background {tuple(batch.background.shape)}; expected (B, D), (B, 84, 84) and one or B of "
                 "(84, 84)"
             )
+        if batch.frames.dtype != torch.uint8:
+            raise ValueError(f"frames are {batch.frames.dtype}; give gray levels as uint8")
         target = batch.frames.float() - batch.background
         error = ((self.decoder.foreground(batch.embeddings.detach()) - target) / 255).square()
         weight = 1 + self.decoder.config.foreground_weight * (target.abs() > 10)

@@ -159,6 +159,8 @@ def mean_frame(frames: Tensor | np.ndarray, *, chunk: int = 4096) -> Tensor:
     """
     if len(frames) == 0:
         raise ValueError("there are no frames; expected uint8 (N, 84, 84) with N >= 1")
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}; give how many rows are read at a time, 1 or more")
     total = torch.zeros(FRAME_SIZE, FRAME_SIZE, dtype=torch.float64, device="cpu")
     for start in range(0, len(frames), chunk):
         part = as_tensor(frames[start : start + chunk])
@@ -184,7 +186,7 @@ def save_encoder(path: str | Path, encoder: Encoder, backgrounds: Mapping[str, T
     tensors = plain_weights(encoder, Encoder)
     for game, background in backgrounds.items():
         # A copy: two games may share one tensor, which a file does not allow.
-        frame = torch.as_tensor(background).float().clone()
+        frame = as_tensor(background).float().clone()
         if not _is_background(frame):
             raise ValueError(
                 f"the background of {game} is {tuple(frame.shape)}, or not finite; give a mean frame (84, 84)"

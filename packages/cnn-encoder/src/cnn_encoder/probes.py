@@ -166,13 +166,12 @@ def _fit(train: ProbeData, config: MLPProbeConfig) -> MLPProbe:
     label_std = label_std.clamp(min=1e-6)
     target = (labels - label_mean) / label_std
 
-    h, v = config.hidden_dim, labels.shape[1]
+    f, h, v = train.features.shape[1], config.hidden_dim, labels.shape[1]
     # On the CPU, where the generator draws. The layers first draw weights from PyTorch's global generator,
     # whose state must not change.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        net = nn.Sequential(
-            nn.Linear(train.features.shape[1], h), nn.ReLU(), nn.Linear(h, h), nn.ReLU(), nn.Linear(h, v)
-        )
+        first, second, third = (nn.Linear(*size, dtype=torch.float32) for size in ((f, h), (h, h), (h, v)))
+        net = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
         initialize(net, generator)
     net.to(device)
     optimizer = torch.optim.AdamW(
@@ -248,10 +247,12 @@ def _rows_checked(data: ProbeData, name: str) -> ProbeData:
             f"the {name} features are {shapes[0]} and the labels {shapes[1]}; give (N, F) and (N, V), row "
             "for row, N at least 1"
         )
-    if not bool(features.isfinite().all()):
-        raise ValueError(f"the {name} features hold NaN or infinity; leave such rows out")
+    if not bool(features.float().isfinite().all()):
+        raise ValueError(f"the {name} features hold NaN or infinity in float32; leave such rows out")
     if mask is not None and (mask.shape != labels.shape or mask.dtype != torch.bool):
-        raise ValueError(f"the {name} mask is {mask.dtype} {tuple(mask.shape)}; give bool {shapes[1]}")
+        raise ValueError(
+            f"the {name} mask is {mask.dtype} {tuple(mask.shape)}; give a torch.bool tensor {shapes[1]}"
+        )
     # Detached: a probe sends no gradient into what it probes.
     data = ProbeData(
         features.detach(),
@@ -274,6 +275,7 @@ def _mask(data: ProbeData) -> Tensor:
 
 def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (F,) and one scale for all features: relative variances are part of the representation."""
-    sample = features[:: max(1, len(features) // 20_000)].float()
+    sample = features[:: max(1, len(features) // 20_000)].double()  # the squares of float32 may not fit
     variance = sample.var(0, correction=min(1, len(sample) - 1))  # one row: 0, not nan
-    return sample.mean(0), variance.mean().sqrt().clamp(min=1e-8)
+    scale = variance.mean().sqrt()
+    return sample.mean(0).float(), torch.where(scale > 0, scale, 1.0).float()

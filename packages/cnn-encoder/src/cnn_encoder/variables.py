@@ -85,14 +85,20 @@ def state_labels(
     """
     if not labels:
         raise ValueError("labels is empty; give at least one state variable")
+    if game is not None and not re.fullmatch(r"[a-z0-9_]+", game):
+        raise ValueError(f"game is {game!r}; give its name in snake_case, such as ms_pacman")
     for name, column in labels.items():
         if np.ndim(column) != 1:
             raise ValueError(f"{name} has shape {np.shape(column)}; give one value a frame, (N,)")
     lengths = {name: len(column) for name, column in labels.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the labels differ in length: {lengths}; give one value a frame for each")
-    # Copies: PyTorch does not accept reversed arrays, and warns about read-only ones.
-    arrays = {name: np.array(column, np.float32, order="C") for name, column in labels.items()}
+    # Copies: PyTorch does not accept reversed arrays, and warns about read-only ones. What is masked becomes
+    # NaN, which does not count.
+    arrays = {
+        name: np.array(np.ma.filled(np.asanyarray(column, np.float32), np.nan), order="C")
+        for name, column in labels.items()
+    }
     columns = {name: torch.from_numpy(array) for name, array in arrays.items()}
     everywhere = torch.ones(next(iter(lengths.values())), dtype=torch.bool)
     ball = everywhere
@@ -113,17 +119,19 @@ def state_labels(
         columns[name] = columns["ball_y"] - columns["player_y"]
         masks[name] = ball & (columns["ball_x"] > 120)
     if episode_ids is not None:
-        if len(episode_ids) != len(everywhere):
+        ids = np.asarray(episode_ids)
+        if len(ids) != len(everywhere):
             raise ValueError(
-                f"there are {len(episode_ids)} episode_ids for {len(everywhere)} rows of labels; "
-                "give one a row"
+                f"there are {len(ids)} episode_ids for {len(everywhere)} rows of labels; give one a row"
             )
-        goes_on = torch.as_tensor(np.asarray(episode_ids, np.int64)).diff() == 0
+        if ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+            raise ValueError(f"episode_ids are {ids.dtype} {ids.shape}; give whole numbers of shape (N,)")
+        goes_on = torch.from_numpy(ids.astype(np.int64)).diff() == 0
         for name in positions:
             moved, here = columns[name].diff(), masks[name]
             counts = here[1:] & here[:-1] & goes_on & (moved.abs() < _TELEPORT)
-            columns[name + _MOTION] = F.pad(moved, (1, 0))
-            masks[name + _MOTION] = F.pad(counts, (1, 0))
+            columns[name + _MOTION] = F.pad(moved, (1, 0))[: len(here)]  # no row, no motion
+            masks[name + _MOTION] = F.pad(counts, (1, 0))[: len(here)]
     values, counted = torch.stack([*columns.values()], 1), torch.stack([*masks.values()], 1)
     return StateLabels(tuple(columns), values, counted & values.isfinite())
 

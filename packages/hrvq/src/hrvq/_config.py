@@ -10,6 +10,8 @@ import numpy as np
 Gradient = Literal["straight_through", "rotation"]
 Distance = Literal["euclidean", "cosine"]
 
+MOST_LEVELS = 1000  # a number of levels that no quantizer has, low enough to hold settings for each
+
 
 def plain(value: Any) -> Any:
     """NumPy integers, such as those of a shape read from a file, as ``int``, which JSON accepts."""
@@ -84,6 +86,7 @@ class HRVQConfig:
             object.__setattr__(self, name, plain(getattr(self, name)))
         for name in ("dim", "levels"):
             self._require(name, whole(getattr(self, name)), "a whole number of at least 1")
+        self._require("levels", self.levels <= MOST_LEVELS, f"at most {MOST_LEVELS}")
         for name in ("codes", "commitment_weights"):
             self._settle_per_level(name)
         self._require("codes", all(map(whole, self.codes_per_level)), "whole numbers of at least 1")

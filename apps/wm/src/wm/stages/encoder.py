@@ -61,10 +61,8 @@ def run(context: Context) -> Made:
         encoder = Encoder(config.encoder, generator=context.generator("encoder"))
     else:
         encoder, _ = load_encoder(known)
-        steps = config.train.encoder.steps
-        contrastive = replace(
-            contrastive, inverse_start_step=0, head_start_steps=min(HEAD_START_STEPS, steps // 2)
-        )
+        steps = min(HEAD_START_STEPS, config.train.encoder.steps // 2) if contrastive.has_heads else 0
+        contrastive = replace(contrastive, inverse_start_step=0, head_start_steps=steps)
     encoder = encoder.to(device)
     objective = ContrastiveObjective(encoder, contrastive, generator=context.generator("contrastive"))
     trained = context.fit(

@@ -85,7 +85,7 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
         recent: bool (N,), which of them are from the newest play.
     """
     config = context.config
-    size, share = config.quantize.batch_size, config.rounds.newest_share
+    size, share = min(config.quantize.batch_size, len(train)), config.rounds.newest_share
     rng = context.generator(context.stage)
     fresh = recent.nonzero()[:, 0] if recent.any() else torch.arange(len(train))
     updates = -(-len(train) // size)  # per epoch
