@@ -36,6 +36,7 @@ ROUNDS = options(
     (
         f"collect.num_steps={STEPS}",
         "rounds.count=3",
+        "quantize.alternatives=2",
         "rounds.first_steps=600",
         "rounds.worldmodel_steps=3",
         "rounds.predictor_steps=3",
@@ -91,6 +92,12 @@ def test_later_rounds_go_on_from_earlier_ones(looped):
     assert len(first.tokens) < len(second.tokens) < len(last.tokens)
     np.testing.assert_array_equal(last.tokens[: len(second.tokens)], second.tokens)
     np.testing.assert_array_equal(second.tokens[: len(first.tokens)], first.tokens)
+    # So do the other tokens that each frame may be read as in training.
+    assert last.alternatives.shape == (len(last), 2, last.num_levels)
+    np.testing.assert_array_equal(last.alternatives[: len(second)], second.alternatives)
+    new = len(second)
+    changed = (last.alternatives[new:] != last.tokens[new:, None]).mean((0, 1))
+    assert 0 < changed[0] < changed[-1] < 1
     weights = [load_file(p / "worldmodel.safetensors") for p in (looped / "rounds" / "01", looped)]
     distance = sum(float(np.abs(weights[1][k] - weights[0][k]).sum()) for k in weights[0])
     size = sum(float(np.abs(value).sum()) for value in weights[0].values())
