@@ -40,7 +40,19 @@ OF_TOKENS = {
     "masks.py": ["--seeds", 0, "--steps", 2, "--windows", 2, "--length", 4],
     "noise.py": ["--steps", 2, "--windows", 2, "--length", 8],
     "overlap.py": ["--rows", 400, "--passes", 1, "--optimizer", "muon"],
-    "passes.py": ["--rows", 250, "--held-out", 350, "--passes", 1, "--windows", 2, "--length", 8],
+    "passes.py": [
+        "--rows",
+        250,
+        "--held-out",
+        350,
+        "--passes",
+        1,
+        "--windows",
+        2,
+        "--length",
+        8,
+        "--own-tokens",
+    ],
 }
 
 

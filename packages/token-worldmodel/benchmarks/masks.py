@@ -69,7 +69,8 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
     """An untrained model for the games' tokens, with the codes that occur in them unless told of more."""
     values = {
         "num_levels": next(iter(games.values())).num_levels,
-        "num_codes": 1 + max(int(trajectories.tokens.max()) for trajectories in games.values()),
+        "num_codes": 1
+        + max(int(t.max(initial=0)) for g in games.values() for t in (g.tokens, g.alternatives)),
         "max_steps": args.length,
         "dim": args.dim,
         "ffn_dim": 4 * args.dim,

@@ -5,12 +5,15 @@
 
 The first `--rows` rows are for training, whole episodes of the `--held-out` rows after them for testing. For
 each number of passes a model is trained from scratch, with its own cosine schedule. A pass reads as many rows
-as there are rows to train on.
+as there are rows to train on. Where the file holds alternatives to the tokens, training reads them as well,
+unless `--own-tokens` is given.
 """
 
 import argparse
 import math
+from dataclasses import replace
 
+import numpy as np
 import torch
 from masks import add_options, build, part, take_step
 from token_worldmodel import (
@@ -35,11 +38,14 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.1, help="weight decay")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--token-noise", type=float, default=0.0)
+    parser.add_argument("--own-tokens", action="store_true", help="leave out alternatives to the tokens")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     (path,) = args.files
     known = load_tokens(path)
+    if args.own_tokens:
+        known = replace(known, alternatives=np.zeros(0))
     play, apart = part(known, slice(args.rows)), part(known, slice(args.rows, args.rows + args.held_out))
     train, test = (
         TokenSampler({"all": t}, length=args.length, batch_size=args.windows, seed=args.seed, split="all")
