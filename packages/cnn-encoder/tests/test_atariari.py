@@ -97,6 +97,8 @@ def test_bytes_as_the_ram_has_them_are_labels():
     as_bytes = [LabelledFeatures(features, labels.byte()) for features, labels in parts]
     names = ["ball_x", "enemy_score", "num_lives"]
     assert atariari_probe(*as_bytes, names, config) == atariari_probe(*parts, names, config)
+    arrays = [LabelledFeatures(features.numpy(), labels.numpy()) for features, labels in as_bytes]
+    assert atariari_probe(*arrays, names, config) == atariari_probe(*parts, names, config)
 
 
 def test_more_epochs_never_cost_the_validation():

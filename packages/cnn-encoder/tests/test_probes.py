@@ -323,3 +323,11 @@ def test_a_mask_is_a_tensor() -> None:
     masked = data._replace(mask=torch.ones(20, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"train mask is torch.uint8 \(20, 2\); give a torch.bool tensor"):
         linear_probe(masked, data)
+
+
+@PROBES
+def test_features_and_labels_may_be_arrays(probe) -> None:
+    parts = [draw(100, 0), draw(50, 1)]
+    masked = [data._replace(mask=torch.ones(len(data.labels), 2, dtype=torch.bool)) for data in parts]
+    arrays = [ProbeData(*(part.numpy() for part in data)) for data in masked]
+    assert probe(*arrays) == probe(*parts)

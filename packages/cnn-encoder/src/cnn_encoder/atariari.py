@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ._checks import require_number, require_whole
 from ._plain import plain_training
+from .encoder import as_tensor
 from .variables import category
 
 NUM_CLASSES = 256
@@ -21,7 +22,7 @@ _CHUNK = 8192  # rows of logits held at a time
 
 
 class LabelledFeatures(NamedTuple):
-    """Features and raw RAM values of the same frames."""
+    """Features and raw RAM values of the same frames, as tensors or arrays."""
 
     features: Tensor  # (N, F) float
     labels: Tensor  # (N, V) integers 0..255
@@ -75,6 +76,10 @@ def atariari_probe(
     config = config or AtariARIConfig()
     if len(set(names)) != len(names):
         raise ValueError(f"names are {', '.join(names)}; give each name once")
+    train, validation, test = (
+        LabelledFeatures(as_tensor(data.features), as_tensor(data.labels))
+        for data in (train, validation, test)
+    )
     width = train.features.shape[-1]
     for part, data in (("train", train), ("validation", validation), ("test", test)):
         if data.labels.shape[1:] != (len(names),) or data.features.shape[1:] != (width,):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ._checks import require_number, require_whole
 from ._plain import plain_training
+from .encoder import as_tensor
 from .initialization import initialize
 
 _CHUNK = 8192  # rows held in float64 at a time
@@ -17,7 +18,7 @@ _WARMUP = 0.1 + 1e-9  # share of all steps; with exactly 0.1 of 10 steps OneCycl
 
 
 class ProbeData(NamedTuple):
-    """Features and labels, row for row."""
+    """Features and labels, row for row, as tensors or arrays."""
 
     features: Tensor  # (N, F): any representation, float or uint8
     labels: Tensor  # (N, V) state variables, in their own units
@@ -240,7 +241,8 @@ def _checked(train: ProbeData, test: ProbeData) -> tuple[ProbeData, ProbeData]:
 
 
 def _rows_checked(data: ProbeData, name: str) -> ProbeData:
-    features, labels, mask = data
+    features, labels = as_tensor(data.features), as_tensor(data.labels)
+    mask = None if data.mask is None else as_tensor(data.mask)
     shapes = [tuple(part.shape) for part in (features, labels)]
     if features.ndim != 2 or labels.ndim != 2 or len(features) != len(labels) or not len(features):
         raise ValueError(
