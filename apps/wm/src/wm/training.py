@@ -71,6 +71,8 @@ def train_run(
                 require_inputs(asked, Manifest(layout), layout.root, config.games)
             if asked is None or asked.base == "collect":
                 require_sources(config, layout)
+            if asked is None:
+                require_long_episodes(config)
             require_sinks(logs)
             # Everything that may be refused is checked before the configuration is replaced.
             before = read_run(layout.config) if layout.config.exists() else unstructure(config)
@@ -130,7 +132,6 @@ def _changes(
 
 def _require_fit_here(config: RunConfig, team: Team, device: torch.device) -> None:
     """Raise ValueError now, not an hour from now, if a stage cannot be trained as its settings ask."""
-    require_long_episodes(config)
     for fit_config in (getattr(config.train, field.name) for field in fields(config.train)):
         autocast_dtype(fit_config.precision, device)
     batch = config.train.worldmodel.batch_size
