@@ -93,9 +93,8 @@ def test_a_sign_heads_bias_is_in_signs() -> None:
     assert evaluate_predictors(reward, continue_, [batch])["reward_bias"] == pytest.approx(predicted - 1 / 3)
 
 
-@pytest.mark.parametrize(
-    ("second", "error"), [(0.69, 0.15), (0.71, 0.55)]
-)  # together; apart, (.39 + .71) / 2
+@pytest.mark.parametrize(("second", "error"), [(0.69, 0.15), (0.71, 0.55)])
 def test_the_bins_are_equal_parts_of_one(second: float, error: float) -> None:
+    """In one bin, |.5 - .65|; in two, (.39 + .71) / 2."""
     confidence, correct = torch.tensor([0.61, second]), torch.tensor([True, False])
     assert expected_calibration_error(confidence, correct, 10).item() == pytest.approx(error)

@@ -45,13 +45,13 @@ def _require_networks(config: "RunConfig") -> None:
         require(count == 18, f"{name}.num_actions is {count}; give 18, ALE's full set, for any game")
     most = max(config.worldmodel.codes)
     require(most <= MOST_CODES, f"hrvq.codes is {most}; give at most {MOST_CODES} per level")
-    levels = [config.encoder.embedding_dim] * config.hrvq.levels
-    for name in ("actor", "critic", "predictor"):
-        state = [config.worldmodel.dim] if config.dream.hidden_state and name != "predictor" else []
+    codes = [config.encoder.embedding_dim] * config.hrvq.levels
+    state = [config.worldmodel.dim] if config.dream.hidden_state else []
+    for name, widths in (("actor", codes + state), ("critic", codes + state), ("predictor", codes)):
         blocks = list(getattr(config, name).feature_blocks)
         require(
-            blocks in ([], levels + state),
-            f"{name}.feature_blocks is {blocks}; give the widths of the codes, {levels + state}, or []",
+            blocks in ([], widths),
+            f"{name}.feature_blocks is {blocks}; give the widths of the codes, {widths}, or []",
         )
 
 
@@ -87,18 +87,14 @@ def require_long_episodes(config: "RunConfig") -> None:
     """Raise ValueError if no episode of the first round can be as long as the windows of later stages."""
     if config.collect.policy == "imported":
         return
-    several = config.rounds.count > 1
-    name, steps = (
-        ("rounds.first_steps", config.rounds.first_steps)
-        if several
-        else ("collect.num_steps", config.collect.num_steps)
-    )
-    each = -(-steps // config.collect.num_envs)
+    steps = config.in_round(0).collect.num_steps
+    name = "rounds.first_steps" if config.rounds.count > 1 else "collect.num_steps"
+    most = -(-steps // config.collect.num_envs) + 1  # with the final observation
     for window in ("clip", "length"):
         asked = getattr(config.windows, window)
         require(
-            asked <= each + 1,
+            asked <= most,
             f"windows.{window} is {asked}, and with {name} = {steps} and collect.num_envs = "
-            f"{config.collect.num_envs} no episode has more than {each + 1} rows; lower windows.{window} or "
+            f"{config.collect.num_envs} no episode has more than {most} rows; lower windows.{window} or "
             f"collect.num_envs, or raise {name}",
         )
