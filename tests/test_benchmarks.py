@@ -85,6 +85,16 @@ def test_it_runs_on_tokens(run, ran, name):
     assert ran(script, layout.tokens("pong"), *OF_TOKENS[name], *SMALL_MODEL)
 
 
+def test_it_reads_the_codes_too(run, ran):
+    arguments = [*OF_TOKENS["masks.py"], *SMALL_MODEL]
+    tokens, codes = Layout(run).tokens("pong"), Layout(run).hrvq
+    named, read = (
+        ran("packages/token-worldmodel/benchmarks/masks.py", tokens, *arguments, *more)
+        for more in ((), ("--codes", codes))
+    )
+    assert read != named
+
+
 @pytest.mark.parametrize("name", ["masks.py", "noise.py"])
 def test_tokens_may_be_of_any_levels_and_leave_codes_out(ran, tmp_path, name):
     """Two levels of 8 codes, of which the last never came."""

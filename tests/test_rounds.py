@@ -20,7 +20,7 @@ from hrvq import HRVQ
 from latent_ac import evaluate_predictors, load_agent
 from rich.console import Console
 from safetensors.numpy import load_file
-from token_worldmodel import TokenSampler, evaluate, load_tokens, load_worldmodel
+from token_worldmodel import TokenSampler, WorldModel, evaluate, load_tokens, load_worldmodel
 from wm.config import load_config
 from wm.console import make_console
 from wm.diagnostics import read_diagnostics
@@ -37,6 +37,7 @@ ROUNDS = options(
         f"collect.num_steps={STEPS}",
         "rounds.count=3",
         "quantize.alternatives=2",
+        "worldmodel.code_dim=384",
         "rounds.first_steps=600",
         "rounds.worldmodel_steps=3",
         "rounds.predictor_steps=3",
@@ -219,6 +220,14 @@ def test_predictors_are_measured_on_new_play_before_they_learn_from_it(looped):
     assert told == pytest.approx(kept, abs=1e-6)
 
 
+def reads_the_codes_of(worldmodel: Path, hrvq: Path) -> bool:
+    """Whether a world model reads tokens as the codes of this quantizer."""
+    model = load_worldmodel(worldmodel)
+    expected = WorldModel(model.config)
+    expected.set_codebooks(HRVQ.load(hrvq).codebooks)
+    return all(map(torch.equal, model.code_reader.codes, expected.code_reader.codes))
+
+
 def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(looped, tmp_path):
     copy = shutil.copytree(looped, tmp_path / "copy", copy_function=shutil.copy2)
     changed = wm("train", "--run", copy, "--device", "cpu", "--set", "rounds.encoder_steps=3")
@@ -227,6 +236,9 @@ def test_an_encoder_trained_on_moves_codes_and_tokens_until_they_come_to_rest(lo
     for name in ("encoder", "hrvq"):
         files = [(place / f"{name}.safetensors").read_bytes() for place in (first, second, last)]
         assert files[0] != files[1] == files[2]  # encoder_rounds is 1
+    for place in (first, second, last):
+        assert reads_the_codes_of(place / "worldmodel.safetensors", place / "hrvq.safetensors")
+    assert not reads_the_codes_of(first / "worldmodel.safetensors", second / "hrvq.safetensors")
     tokens = [load_tokens(place / "tokens" / "pong.safetensors").tokens for place in (first, second, last)]
     np.testing.assert_array_equal(tokens[2][: len(tokens[1])], tokens[1])
     for count in (len(tokens[1]), len(tokens[2]) - len(tokens[1])):

@@ -102,6 +102,15 @@ def test_one_setting_changes_every_size_that_follows_from_it():
     assert config.predictor.feature_dim == 128
 
 
+def test_the_width_of_the_codes_that_are_read_follows_the_encoder():
+    base = merge(read_preset("tiny"), parse_override("worldmodel.code_dim=384"))
+    assert build_config(base).worldmodel.code_dim == 384
+    assert build_config(base, parse_override("encoder.embedding_dim=64")).worldmodel.code_dim == 64
+    assert build_config(base, parse_override("worldmodel.code_dim=0")).worldmodel.code_dim == 0
+    with pytest.raises(ValueError, match=r"code_dim follows from encoder\.embedding_dim and is 384; set"):
+        build_config(base, parse_override("worldmodel.code_dim=64"))
+
+
 @pytest.mark.parametrize("levels", [2, 4])
 @pytest.mark.parametrize("preset", ["tiny", "hour", "atari100k", "atari100k_cpu"])
 def test_levels_may_be_changed_of_a_run_as_of_its_preset(preset, levels):

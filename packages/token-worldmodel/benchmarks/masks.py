@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from token_worldmodel import (
     TokenBatch,
     TokenSampler,
@@ -62,13 +63,19 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int | None, windows: 
     parser.add_argument("--windows", type=int, default=windows)
     parser.add_argument("--length", type=int, default=length)
     parser.add_argument("--loss-weights", type=float, nargs="+", default=(), help="one per level")
+    parser.add_argument(
+        "--codes", type=Path, help="file of the quantizer that made the tokens: its codes are read too"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 
 
 def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **changes: Any) -> WorldModel:
     """An untrained model for the games' tokens, with the codes that occur in them unless told of more."""
+    num_levels = next(iter(games.values())).num_levels
+    tensors = load_file(args.codes) if args.codes else {}
+    codebooks = [tensors[f"codebooks.{level}"] for level in range(num_levels if tensors else 0)]
     values = {
-        "num_levels": next(iter(games.values())).num_levels,
+        "num_levels": num_levels,
         "num_codes": 1
         + max(int(t.max(initial=0)) for g in games.values() for t in (g.tokens, g.alternatives)),
         "max_steps": args.length,
@@ -78,7 +85,12 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
         "num_heads": args.heads,
         "loss_weights": tuple(args.loss_weights),
     }
-    return WorldModel(WorldModelConfig(**(values | changes)))
+    if codebooks:
+        values |= {"num_codes": tuple(map(len, codebooks)), "code_dim": codebooks[0].shape[1]}
+    model = WorldModel(WorldModelConfig(**(values | changes)))
+    if codebooks:
+        model.set_codebooks(codebooks)
+    return model
 
 
 def part(trajectories: TokenTrajectories, rows: slice) -> TokenTrajectories:

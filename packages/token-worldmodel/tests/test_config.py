@@ -50,6 +50,8 @@ def test_weights_that_are_not_given_fit_any_number_of_levels() -> None:
         ({"num_codes": 256.0}, r"num_codes is 256\.0; give one whole number"),
         ({"loss_weights": (float("nan"), 1, 1)}, "give 3 of at least 0"),
         ({"num_codes": 1}, "num_codes is 1; give one whole number of at least 2"),
+        ({"code_dim": -1}, "code_dim is -1; give the width of the codes' vectors, or 0"),
+        ({"code_dim": True}, "code_dim is True; give the width"),
         ({"dropout": 1.0}, "dropout is 1.0; give a rate"),
         ({"dropout": "0.1"}, "dropout is '0.1'; give a rate"),
         ({"token_noise": None}, "token_noise is None; give a share"),

@@ -46,10 +46,11 @@ def test_the_default_device_is_no_matter(make_model, make_window) -> None:
 @pytest.mark.parametrize("context", [1, 2, 5])
 @pytest.mark.parametrize(("mask", "detail", "num_levels"), VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("code_dim", [0, 3])
 def test_a_dream_has_the_probabilities_and_states_of_the_full_forward_pass(
-    make_model, make_window, context, mask, detail, num_levels, dtype
+    make_model, make_window, context, mask, detail, num_levels, dtype, code_dim
 ) -> None:
-    model = make_model(num_levels=num_levels, mask=mask, detail=detail)
+    model = make_model(num_levels=num_levels, mask=mask, detail=detail, code_dim=code_dim)
     tokens, actions = make_window(model, 4, context)
     dream = imagine(model, tokens, actions[:, :-1], by_first_token, 6, generator=seeded(), dtype=dtype)
     all_tokens = torch.cat([tokens, dream.tokens[:, 1:]], 1)

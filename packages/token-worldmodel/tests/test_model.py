@@ -100,8 +100,9 @@ def test_a_window_is_read_alike_alone_and_in_a_longer_one(make_model, make_windo
     torch.testing.assert_close(longer.hidden[:, :7], alone.hidden)
 
 
-def test_every_parameter_learns(make_model, make_window) -> None:
-    model = make_model().train()
+@pytest.mark.parametrize("code_dim", [0, 3])
+def test_every_parameter_learns(make_model, make_window, code_dim) -> None:
+    model = make_model(code_dim=code_dim).train()
     tokens, actions = make_window(model, 2, 12)
     torch.cat([x.flatten() for x in model(tokens, actions).logits]).square().mean().backward()
     for name, parameter in model.named_parameters():
@@ -131,7 +132,7 @@ def test_untrained_predictions_are_near_uniform(make_window) -> None:
 
 def test_residual_branches_begin_smaller_the_more_layers_there_are() -> None:
     torch.manual_seed(0)
-    model = WorldModel(WorldModelConfig(dim=64, num_heads=4, ffn_dim=128, num_layers=8))
+    model = WorldModel(WorldModelConfig(dim=64, num_heads=4, ffn_dim=128, num_layers=8, code_dim=24))
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             assert not parameter.any(), name
@@ -193,7 +194,7 @@ def test_noise_replaces_its_share_of_each_level_by_codes_of_that_level() -> None
 
 
 def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:
-    model = make_model(dropout=0.5).train()
+    model = make_model(dropout=0.5, code_dim=3).train()
     window = make_window(model, 2, 6)
     same, narrow = for_inference(model, torch.float32), for_inference(model, torch.bfloat16)
     assert all(
@@ -201,6 +202,7 @@ def test_frozen_shares_what_it_need_not_cast(make_model, make_window) -> None:
     )
     assert narrow.blocks[0].qkv.weight.dtype == torch.bfloat16
     assert narrow.slot_embedding.data_ptr() == model.slot_embedding.data_ptr()
+    assert all(a.data_ptr() == b.data_ptr() for a, b in zip(narrow.buffers(), model.buffers(), strict=True))
     assert for_inference(narrow, torch.bfloat16) is narrow
     assert for_inference(narrow, torch.float32) is not narrow
     assert torch.equal(same(*window).hidden, model.eval()(*window).hidden)

@@ -39,6 +39,7 @@ YOUNGER: dict[type, dict[str, Any]] = {
     EvaluateConfig: {"epsilon": 0.0},
     HRVQConfig: {"joint": False},
     QuantizeConfig: {"refine": 0, "alternatives": 0},
+    WorldModelConfig: {"code_dim": 0},
     WorldModelFitConfig: {"optimizer": "adamw"},
 }
 
@@ -261,6 +262,7 @@ def derived_sizes(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
         ("hrvq", "dim", "encoder.embedding_dim", quantizer.dim),
         ("worldmodel", "num_levels", "hrvq.levels", quantizer.levels),
         ("worldmodel", "num_codes", "hrvq.codes", codes),
+        ("worldmodel", "code_dim", "encoder.embedding_dim", quantizer.dim if model.code_dim else 0),
         ("actor", "feature_dim", *seen),
         ("critic", "feature_dim", *seen),
         ("predictor", "feature_dim", origin, width),

@@ -35,6 +35,7 @@ class CachedReader:
         self.num_steps = num_steps
         self.step = 0
         self._entries = entry_table(config, num_steps)
+        self._codes: Tensor | None = None  # the sum of the current step's codes so far
         self._bias = cache_bias(config, num_steps, weight.dtype, weight.device)
         empty = weight.new_empty(batch_size, config.num_heads, 0, config.dim // config.num_heads)
         self._keys, self._values = ([empty] * config.num_layers for _ in range(2))
@@ -105,7 +106,12 @@ class CachedReader:
         entries = self._entries[self.step, first_slot:end_slot].tolist()
         bias = self._bias[self.step, first_slot:end_slot, : self._keys[0].shape[2]]
         tables = [*model.token_embeddings, model.action_embedding]
-        x = torch.stack([table(i) for table, i in zip(tables[first_slot:end_slot], ids, strict=True)], 1)
+        columns = [table(i) for table, i in zip(tables[first_slot:end_slot], ids, strict=True)]
+        if model.code_reader is not None:
+            for new, level in enumerate(range(first_slot, min(end_slot, config.num_levels))):
+                self._codes = model.code_reader.extend(self._codes if level else None, ids[new], level)
+                columns[new] = columns[new] + model.code_reader(self._codes)
+        x = torch.stack(columns, 1)
         x = x + (model.slot_embedding[first_slot:end_slot] + model.step_embedding[self.step])
         for block, keys, values in zip(model.blocks, self._keys, self._values, strict=True):
             q, k, v = block.project(x).permute(2, 0, 3, 1, 4)

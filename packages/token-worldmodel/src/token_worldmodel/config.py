@@ -22,6 +22,9 @@ class WorldModelConfig:
     """Tokens per step, L."""
     num_codes: int | tuple[int, ...] = 256
     """Codes per level: one number for all levels, or one for each."""
+    code_dim: int = 0
+    """Width of the vectors that the tokens stand for, if the model is to read these too, as a quantizer's sum
+    of codes (`WorldModel.set_codebooks`); 0 if tokens are names to it and nothing more."""
     num_actions: int = 18
     """Actions to choose among; 18 is ALE's full set."""
     max_steps: int = 64
@@ -63,6 +66,11 @@ class WorldModelConfig:
             if not whole(value):
                 raise ValueError(f"{name} is {value!r}; give a whole number of at least 1")
             object.__setattr__(self, name, value)
+        if isinstance(self.code_dim, bool) or not whole(self.code_dim, least=0):
+            raise ValueError(
+                f"code_dim is {self.code_dim!r}; give the width of the codes' vectors, or 0 to read none"
+            )
+        object.__setattr__(self, "code_dim", int(self.code_dim))
         if not self.loss_weights:
             weights = tuple(_WEIGHTS.get(level, 0.1) for level in range(self.num_levels))
             object.__setattr__(self, "loss_weights", weights)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ._artifact import load_artifact, save_artifact
 from ._weights import plain_weights, with_weights
 from .attention import attend
+from .code_reader import CodeReader
 from .config import WorldModelConfig
 from .dropout import dropout
 from .masks import attention_plan
@@ -89,6 +90,7 @@ class WorldModel(nn.Module):
         self.config = config
         tables = [nn.Embedding(codes, config.dim) for codes in config.codes]
         self.token_embeddings = cast(Sequence[nn.Embedding], nn.ModuleList(tables))
+        self.code_reader = CodeReader(config) if config.code_dim else None
         self.action_embedding = nn.Embedding(config.num_actions, config.dim)
         self.slot_embedding = nn.Parameter(torch.empty(config.step_size, config.dim))
         self.step_embedding = nn.Parameter(torch.empty(config.max_steps, config.dim))
@@ -107,6 +109,22 @@ class WorldModel(nn.Module):
             elif "norm" not in name:
                 branch = name.endswith(("projection.weight", "contract.weight"))
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)) if branch else 0.02)
+
+    def set_codebooks(self, codebooks: Sequence[Tensor]) -> None:
+        """Read tokens as these codes too, from now on; they are saved with the model.
+
+        Args:
+            codebooks: (K_l, ``code_dim``) for each level, coarse to fine, as `hrvq.HRVQ.codebooks`; copied.
+
+        Raises:
+            ValueError: the model reads none (``code_dim`` is 0) or codes of other shapes, or they are not
+                finite.
+        """
+        if self.code_reader is None:
+            raise ValueError(
+                "this model reads tokens as names only; set code_dim to the width of the codes' vectors"
+            )
+        self.code_reader.set_codebooks(codebooks)
 
     def forward(self, tokens: Tensor, actions: Tensor) -> WorldModelOutput:
         """Read a window of play; in training mode with the configuration's dropout and token noise.
@@ -144,6 +162,8 @@ class WorldModel(nn.Module):
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Interleave tokens (B, T, L) and actions (B, T) into (B, N, D)."""
         columns = [table(tokens[..., level]) for level, table in enumerate(self.token_embeddings)]
+        if self.code_reader is not None:
+            columns = [x + read for x, read in zip(columns, self.code_reader.read(tokens), strict=True)]
         x = torch.stack([*columns, self.action_embedding(actions)], 2)
         x = x + self.slot_embedding + self.step_embedding[: tokens.shape[1], None]
         return dropout(x, self.config.dropout, self.training).flatten(1, 2)
@@ -218,7 +238,7 @@ def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     rest = torch.promote_types(dtype, torch.float32)
     kinds = {
         name: dtype
-        if name.startswith("heads.") or (name.startswith("blocks.") and "norm" not in name)
+        if name.startswith(("heads.", "code_reader.")) or (name.startswith("blocks.") and "norm" not in name)
         else rest
         for name, _ in model.named_parameters()
     }
@@ -228,6 +248,7 @@ def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
     copies: dict[int, Any] = {id(model.config): model.config}
     for name, parameter in model.named_parameters():
         copies[id(parameter)] = nn.Parameter(parameter.detach().to(kinds[name]), requires_grad=False)
+    copies |= {id(buffer): buffer for buffer in model.buffers()}
     # This copies the modules and finds every parameter already copied: nothing is initialised twice.
     return copy.deepcopy(model, copies).eval()
 

@@ -15,6 +15,7 @@ from token_worldmodel import (
     save_worldmodel,
 )
 
+from wm.artifacts import frozen_quantizer
 from wm.config import YOUNGER
 from wm.device import autocast, autocast_dtype
 from wm.settings import unstructure
@@ -43,6 +44,8 @@ def run(context: Context) -> Made:
         model = WorldModel(config.worldmodel).to(device)
     else:
         model = load_worldmodel(known).to(device)
+    if config.worldmodel.code_dim:
+        model.set_codebooks(frozen_quantizer(layout, device).codebooks)
     made: dict[str, Any] = {}
     if context.team.leads:
         new = newest_windows(
