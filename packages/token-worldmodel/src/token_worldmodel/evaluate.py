@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from .model import WorldModel, after_first, for_inference, matrix_dtype
+from .model import WorldModel, after_first, for_inference
 from .sampler import TokenBatch
 
 NUM_BINS = 15
@@ -70,7 +70,7 @@ def evaluate(
     if games is not None and len(set(games)) < len(games):
         raise ValueError(f"games are {', '.join(games)}; give each a name of its own")
     codes = model.config.codes
-    reader = for_inference(model, matrix_dtype(model))
+    reader = for_inference(model)
     tallies: dict[str, list[_Tally]] = {}
     for batch in batches:
         if batch.tokens.shape[1] < 2:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .cached import CachedReader
-from .model import WorldModel, check_range, check_window, for_inference, matrix_dtype
+from .model import WorldModel, check_range, check_window, for_inference
 
 Policy = Callable[[Tensor, Tensor], Tensor]
 """(tokens int64 (B, L), state float32 (B, D)) -> actions int64 (B,)."""
@@ -75,8 +75,8 @@ def imagine(
     temperatures = _checked(model, tokens, actions, horizon, generator, temperature)
     device, (batch_size, num_context, num_levels) = tokens.device, tokens.shape
     autocast, autocast_dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
-    if dtype is None:
-        dtype = autocast_dtype if autocast else matrix_dtype(model)
+    if dtype is None and autocast:
+        dtype = autocast_dtype
     with torch.autocast(device.type, enabled=False):  # The model has its types already.
         model = for_inference(model, dtype)
         reader = CachedReader(model, batch_size, num_context + horizon)

@@ -222,19 +222,15 @@ def check_range(ids: Tensor, count: int, name: str) -> None:
             raise ValueError(f"{name} range from {low} to {high}; this model knows 0 to {count - 1}")
 
 
-def matrix_dtype(model: WorldModel) -> torch.dtype:
-    """Dtype of the matrices, which a model from `for_inference` may have narrower than other parameters."""
-    return model.blocks[0].qkv.weight.dtype
-
-
-def for_inference(model: WorldModel, dtype: torch.dtype) -> WorldModel:
-    """The model for inference: no dropout, no gradients, its matrices in ``dtype``.
+def for_inference(model: WorldModel, dtype: torch.dtype | None = None) -> WorldModel:
+    """The model for inference: no dropout, no gradients, its matrices in ``dtype``, by default as they are.
 
     Embeddings, norms and the residual stream are float32, or float64 if ``dtype`` is. What needs no cast is
     shared with the model, not copied, and changes if the model is trained further: copy the model first to
     prevent that. A model that is already in this form is returned unchanged.
     """
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper gives weights other names
+    dtype = dtype or model.blocks[0].qkv.weight.dtype
     rest = torch.promote_types(dtype, torch.float32)
     kinds = {
         name: dtype

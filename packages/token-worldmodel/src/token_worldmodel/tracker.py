@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .config import whole
-from .model import WorldModel, check_range, for_inference, matrix_dtype
+from .model import WorldModel, check_range, for_inference
 
 
 class StateTracker:
@@ -38,7 +38,7 @@ class StateTracker:
         if not whole(batch_size):
             raise ValueError(f"batch_size is {batch_size}; give 1 or more plays to follow")
         device = model.slot_embedding.device
-        self._model = copy.deepcopy(for_inference(model, dtype or matrix_dtype(model)))
+        self._model = copy.deepcopy(for_inference(model, dtype))
         self._tokens = torch.zeros(batch_size, context, config.num_levels, dtype=torch.int64, device=device)
         self._actions = torch.zeros(batch_size, context, dtype=torch.int64, device=device)
         self._lengths = torch.zeros(batch_size, dtype=torch.int64, device=device)
