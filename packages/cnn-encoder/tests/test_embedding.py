@@ -177,6 +177,21 @@ def test_a_module_without_weights_embeds():
     assert torch.equal(embed(Mean(), stacks, None), torch.arange(3.0)[:, None].expand(3, 4))
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_comes_from_a_gpu_is_waited_for(encoder, stacks, device):
+    """Told not to wait, PyTorch copies to the CPU so, and what is read there may be anything."""
+    told = []
+
+    class Elsewhere(torch.Tensor):
+        def to(self, *where, **how):
+            told.append(how)
+            return self.as_subclass(torch.Tensor)
+
+    Elsewhere.device = torch.device(device)
+    embed(encoder, [stacks[:2].as_subclass(Elsewhere)], None)
+    assert told == [{"non_blocking": device == "cpu"}]
+
+
 def test_embedding_trains_nothing(stacks):
     class Own(torch.nn.Module):
         def __init__(self):

@@ -86,9 +86,11 @@ def embed_batches(
             raise ValueError(
                 f"a batch is {stacks.dtype} {tuple(stacks.shape)}; expected uint8 (B, 4, 84, 84)"
             )
+        # Copied from a GPU without waiting, they would be read before they have arrived.
+        stacks = stacks.to(device, non_blocking=stacks.device.type == "cpu")
         # Only `precision` decides the arithmetic, not an autocast around this.
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32), _evaluating(encoder):
-            embedded = encoder(stacks.to(device, non_blocking=True), background)
+            embedded = encoder(stacks, background)
         yield embedded.float()
 
 
