@@ -35,8 +35,11 @@ def random_shift(
     # Not generator=None, for which a compiler takes no size that changes.
     given: dict[str, Any] = {} if generator is None else {"generator": generator}
     down, right = torch.randint(-pixels, pixels + 1, (2, stretches, 1), device="cpu", **given)
-    rows = (torch.arange(height, device="cpu") - down).clamp(0, height - 1).to(frames.device)
-    columns = (torch.arange(width, device="cpu") - right).clamp(0, width - 1).to(frames.device)
+    # Without waiting for a GPU, as the rest of a training step.
+    rows, columns = (
+        (torch.arange(size, device="cpu") - shift).clamp(0, size - 1).to(frames.device, non_blocking=True)
+        for size, shift in ((height, down), (width, right))
+    )
     each = torch.arange(stretches, device=frames.device)[:, None, None]
     places = (each, rows[:, :, None], columns[:, None, :])
     moved = frames.movedim(1, -1)[places].movedim(-1, 1)
