@@ -77,11 +77,6 @@ def remembered(make: Callable[..., T]) -> Callable[..., T]:
     def found(*arguments: Any) -> T:
         return (latest if arguments[-1].type == "cpu" else every)(*arguments)
 
-    def forget() -> None:
-        latest.cache_clear()
-        every.cache_clear()
-
-    found.cache_clear = forget  # type: ignore[attr-defined]
     return found
 
 
