@@ -52,11 +52,6 @@ class CachedReader:
             for layer, kept in enumerate(buffers):
                 buffers[layer] = F.pad(kept, (0, 0, 0, entries - held))
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory of the keys and values at this step."""
-        return 2 * sum(keys.nbytes for keys in self._keys)
-
     def read_steps(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Read whole steps at once, from the sequence's beginning: tokens (B, T, L), actions (B, T).
 
