@@ -117,12 +117,12 @@ class ActorCriticObjective(nn.Module):
             generator: a CPU generator that shuffles the trajectories anew for each epoch.
 
         Raises:
-            ValueError: there are fewer trajectories than minibatches, or ``forward`` rejects the batch.
+            ValueError: for PPO: fewer trajectories than minibatches, or a batch that ``forward`` rejects.
         """
-        require_fit(batch, self.actor.config, needs_log_probs=self.config.algorithm == "ppo")
         if self.config.algorithm == "reinforce":
-            yield batch
+            yield batch  # `forward` checks it
             return
+        require_fit(batch, self.actor.config, needs_log_probs=True)
         size, parts = batch.actions.shape[1], self.config.ppo_minibatches
         require(size >= parts, "ppo_minibatches", parts, f"at most the {size} trajectories of a batch")
         if batch.returns is None:
