@@ -312,8 +312,8 @@ def _whole_games(config: RunConfig, manifest: Manifest, index: int) -> float | N
 
     The games are those it played as a candidate, or else those of the evaluation.
     """
-    record, collected = manifest.stages.get(_last_play(config)), manifest.stages.get("collect")
-    if record is None or collected is None or collected.unseen(config.games):
+    record = manifest.stages.get(_last_play(config))
+    if record is None:
         return None
     if chooses(config):
         games = {c["round"]: c["games"] for c in record.metrics["candidates"]}.get(index, {})
