@@ -18,6 +18,7 @@ from wm.measure.evaluation_report import measured_table, print_scores
 from wm.opened import RunAtHand
 from wm.preset import read_preset
 from wm.reporter import Reporter
+from wm.rounds import steps_collected
 from wm.run import Layout, Manifest, StageRecord
 
 
@@ -95,8 +96,8 @@ def test_steps_are_those_that_were_played_in_each_game(tmp_path):
         manifest.record(stage, StageRecord("f", {}, {}, metrics))
     manifest.record("encoder", StageRecord("f", {}, {}, {"pong": {"steps": 5}}))
     manifest.begin("collect")  # what a stopped stage had played, the agent has learned from
-    assert evaluation.steps_collected(config, Layout(tmp_path, 0), 1) == {"pong": 900, "qbert": 60}
-    assert evaluation.steps_collected(config, Layout(tmp_path, 0), 0) == {"pong": 600, "qbert": 60}
+    assert steps_collected(config, Layout(tmp_path, 0), 1) == {"pong": 900, "qbert": 60}
+    assert steps_collected(config, Layout(tmp_path, 0), 0) == {"pong": 600, "qbert": 60}
 
 
 def test_games_the_encoder_has_not_seen_are_left_out_and_named(tmp_path):

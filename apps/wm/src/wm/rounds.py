@@ -1,11 +1,12 @@
 """A run's rounds: where each is stored, and which one's agent is the run's."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from wm.config import RunConfig, load_config
-from wm.run import Layout
+from wm.run import Layout, Manifest
 
 
 def candidate_rounds(config: RunConfig) -> list[int]:
@@ -74,7 +75,31 @@ def read_choice(root: Path, config: RunConfig) -> dict[str, Any] | None:
     return choice if index in candidate_rounds(config) else None
 
 
-def steps_choosing(choice: dict[str, Any] | None, game: str) -> int:
-    """Real steps of a game played for the choice; older files have one number for all games."""
-    steps: dict[str, int] | int = 0 if choice is None else choice["agent_steps"]
-    return steps if isinstance(steps, int) else steps.get(game, 0)
+def steps_behind(config: RunConfig, layout: Layout) -> tuple[dict[str, int], dict[str, int]]:
+    """Real steps by game that the run played itself for the agent of a round: collected, and for choosing it.
+
+    The play of later rounds has a part in an agent only if it was chosen among theirs.
+    """
+    index, choice = round_of(layout, config), read_choice(layout.root, config)
+    if choice is None or choice["round"] != index:
+        return steps_collected(config, layout, index), {}
+    choosing: dict[str, int] | int = choice["agent_steps"]
+    if isinstance(choosing, int):  # an older file's, for all games
+        choosing = dict.fromkeys(config.games, choosing)
+    return steps_collected(config, layout, config.rounds.count - 1), choosing
+
+
+def steps_collected(config: RunConfig, layout: Layout, last: int) -> dict[str, int]:
+    """Real agent steps by game, up to and including round ``last``: those that the run has played itself.
+
+    The manifest may have stages of more rounds, if their number has been reduced since.
+    """
+    manifest, steps = Manifest(layout), Counter[str]()
+    count = config.rounds.count
+    collecting = {"collect" + round_suffix(index, count) for index in range(last + 1)}
+    for stage, record in (manifest.set_aside | manifest.stages).items():
+        if stage in collecting:
+            for game, found in record.metrics.items():
+                if isinstance(found, dict) and "steps" in found:
+                    steps[game] += found["steps"]
+    return steps

@@ -27,7 +27,7 @@ from wm.measure.results import write_result
 from wm.measure.statistics import summarize
 from wm.opened import OpenedRun, RunAtHand
 from wm.policy import RecordedPolicy, policy_of
-from wm.rounds import read_choice, round_of, round_suffix, steps_choosing
+from wm.rounds import round_of, steps_behind
 from wm.run import Layout, Manifest
 from wm.sections import EvaluateConfig
 from wm.view.episode_film import film_games
@@ -51,16 +51,12 @@ def evaluate_games(
     """
     config, layout, reporter, evaluate = run.config, run.layout, run.reporter, run.config.evaluate
     protocol = PROTOCOLS[config.collect.protocol]
-    index, choice = round_of(layout, config), read_choice(layout.root, config)
-    last = config.rounds.count - 1
-    if choice is None or choice["round"] != index:
-        choice, last = None, index  # the play of later rounds has no part in this agent
     games: dict[str, Any] = {}
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
         reporter.say(f"not in ALE, so not played: {', '.join(absent)}")
     playable = [game for game in config.games if game not in absent]
-    collected = steps_collected(config, layout, last)
+    collected, choosing = steps_behind(config, layout)
     for game in encoded_games(layout, playable, reporter.say):
         agent = RecordedPolicy(policy_of(layout, game, config.dream, evaluate, seed=seed, device=run.device))
         policies: dict[str, Policy] = {
@@ -83,7 +79,7 @@ def evaluate_games(
         if recorded is not None:
             recorded[game] = agent
         games[game]["agent_steps_collected"] = collected.get(game)
-        games[game]["agent_steps_choosing"] = steps_choosing(choice, game)
+        games[game]["agent_steps_choosing"] = choosing.get(game, 0)
         games[game]["human_normalized"] = human_normalized(game, games[game]["agent"]["mean"])
     return {
         "protocol": {
@@ -95,7 +91,7 @@ def evaluate_games(
             "temperature": evaluate.temperature,
             "epsilon": evaluate.epsilon,
             "seed": seed,
-            "agent_of_round": index,
+            "agent_of_round": round_of(layout, config),
             "rounds": config.rounds.count,
             "began_with": _began_with(config, layout),
         },
@@ -110,22 +106,6 @@ def _began_with(config: RunConfig, layout: Layout) -> dict[str, Any] | None:
         return None
     known = record.metrics.get("steps")  # not in the record of an older version
     return {"run": record.metrics["run"], "steps": known}
-
-
-def steps_collected(config: RunConfig, layout: Layout, last: int) -> dict[str, int]:
-    """Real agent steps by game, up to and including round ``last``: those that the run has played itself.
-
-    The manifest may have stages of more rounds, if their number has been reduced since.
-    """
-    manifest, steps = Manifest(layout), dict[str, int]()
-    count = config.rounds.count
-    collecting = {"collect" + round_suffix(index, count) for index in range(last + 1)}
-    for stage, record in (manifest.set_aside | manifest.stages).items():
-        if stage in collecting:
-            for game, found in record.metrics.items():
-                if isinstance(found, dict) and "steps" in found:
-                    steps[game] = steps.get(game, 0) + found["steps"]
-    return steps
 
 
 def play_whole_games(

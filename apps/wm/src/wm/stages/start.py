@@ -8,8 +8,7 @@ from pathlib import Path
 
 from wm.config import RunConfig
 from wm.files import written_whole
-from wm.measure.evaluation import steps_collected
-from wm.rounds import open_run, read_choice, round_of, steps_choosing
+from wm.rounds import open_run, steps_behind
 from wm.run import Layout, Manifest
 from wm.stage import Context, Made, Stage
 
@@ -31,10 +30,9 @@ def _steps_behind(theirs: RunConfig, source: Layout) -> dict[str, int] | None:
 
     None if one of those was made by a version that did not count them.
     """
-    choice = read_choice(source.root, theirs)
-    last = round_of(source, theirs) if choice is None else theirs.rounds.count - 1
-    steps = Counter(steps_collected(theirs, source, last))
-    steps.update({game: steps_choosing(choice, game) for game in theirs.games})
+    collected, choosing = steps_behind(theirs, source)
+    steps = Counter(collected)
+    steps.update(choosing)
     begun = Manifest(source).stages.get(STAGE.name) if theirs.start.taken else None
     if begun is not None:
         before = begun.metrics.get("steps")
