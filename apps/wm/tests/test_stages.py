@@ -4,9 +4,12 @@ import io
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from hrvq import HRVQ, HRVQConfig
 from rich.console import Console
+from token_worldmodel import TokenTrajectories, save_tokens
 from wm.config import build_config
 from wm.distributed import Team
 from wm.pipeline import require_inputs, run_stages
@@ -17,6 +20,7 @@ from wm.sections import ChooseConfig, RoundsConfig
 from wm.settings import flatten, unstructure
 from wm.stage import Context, Made, Stage, in_rounds
 from wm.stages import stages_of
+from wm.stages.quantizer import _tokenise
 
 
 def written(name, needs=(), *, continues=(), settings=lambda config: 0, parallel=False):
@@ -197,3 +201,27 @@ def test_who_follows_hears_of_what_the_leader_took_back(context):
 
     run_stages([made, trained], replace(context, team=Follower(rank=1, size=2)))
     assert ran == ["trained"]
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_another_number_of_alternatives_is_read_anew_with_the_codes_that_were_kept(context, before):
+    config = replace(context.config, quantize=replace(context.config.quantize, alternatives=1))
+    context = replace(context, config=config, round=1, stage="hrvq")
+    assert context.keeps_codes
+    embeddings = torch.nn.functional.normalize(torch.randn(6, 8), dim=1)
+    quantizer = HRVQ(HRVQConfig(dim=8, levels=2, codes=4)).eval()
+    quantizer.initialize(embeddings)
+    known = TokenTrajectories(
+        tokens=np.zeros((4, 2), np.int16),
+        alternatives=np.full((4, before, 2), 9, np.int16),  # no code of these, to tell what was kept
+        actions=np.zeros(4, np.uint8),
+        rewards=np.zeros(4, np.float32),
+        terminated=np.zeros(4, np.bool_),
+        truncated=np.zeros(4, np.bool_),
+        episode_ids=np.zeros(4, np.int32),
+        lives=np.zeros(4, np.uint8),
+    )
+    save_tokens(Layout(context.layout.root, 0).tokens("pong"), known)
+    tokens, alternatives = _tokenise(context, quantizer, embeddings, "pong")
+    assert (tokens.shape, alternatives.shape) == ((6, 2), (6, 1, 2))
+    assert bool((alternatives[:4] == 9).all()) == (before == 1)

@@ -109,13 +109,15 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
 def _tokenise(context: Context, quantizer: HRVQ, embeddings: Tensor, game: str) -> tuple[Tensor, Tensor]:
     """Tokens int16 (N, L) of every row and alternatives (N, A, L) to them, on the CPU.
 
-    Those of earlier rounds are reused if encoder and codes were kept.
+    Those of earlier rounds are reused if encoder and codes were kept, and so was the number of alternatives:
+    in a stage run by itself it may be new.
     """
     levels, count = quantizer.config.levels, context.config.quantize.alternatives
     known = torch.empty(0, 1 + count, levels, dtype=torch.int16)
     if context.previous is not None and context.keeps_codes:
         before = load_tokens(context.previous.tokens(game))
-        known = torch.from_numpy(np.concatenate([before.tokens[:, None], before.alternatives], 1))
+        if before.alternatives.shape[1] == count:
+            known = torch.from_numpy(np.concatenate([before.tokens[:, None], before.alternatives], 1))
     began = time.monotonic()
     rng = context.generator(context.stage, "alternatives", game)
     new = embeddings[len(known) :]
