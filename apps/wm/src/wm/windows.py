@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from token_worldmodel import Split, TokenBatch, TokenSampler, TokenTrajectories, load_tokens
+from token_worldmodel import Split, TokenBatch, TokenSampler, TokenTrajectories
 
+from wm.artifacts import tokens_of
 from wm.console import train_command
 from wm.stage import Context
 
@@ -13,7 +14,7 @@ SPLITS: tuple[Split, Split] = ("train", "validation")
 
 def load_all_tokens(context: Context) -> dict[str, TokenTrajectories]:
     """The tokens of every game up to and including the stage's round."""
-    return {game: load_tokens(context.layout.tokens(game)) for game in context.config.games}
+    return {game: tokens_of(context.layout, game) for game in context.config.games}
 
 
 def newest_rows(context: Context) -> dict[str, int] | None:

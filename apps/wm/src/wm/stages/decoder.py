@@ -11,16 +11,13 @@ from cnn_encoder import (
     DecoderBatch,
     DecoderConfig,
     DecoderObjective,
-    load_embeddings,
-    load_encoder,
     save_decoder,
 )
 from hrvq import HRVQ
 from numpy.typing import NDArray
-from token_worldmodel import load_tokens
 from torch import Tensor
 
-from wm.artifacts import frozen_quantizer
+from wm.artifacts import embeddings_of, frozen_quantizer, known_backgrounds, tokens_of
 from wm.config import RunConfig
 from wm.device import send
 from wm.stage import Context, Made, Stage
@@ -34,12 +31,12 @@ def run(context: Context) -> Made:
     """Train one decoder to draw the newest frame from the first levels or the embedding; measure each."""
     config, layout, device = context.config, context.layout, context.device
     quantizer = frozen_quantizer(layout, device)
-    _, backgrounds = load_encoder(layout.encoder)
+    backgrounds = known_backgrounds(layout)
     sources = {
         game: Source(
             store=layout.frames(game),
-            embeddings=load_embeddings(layout.embeddings(game))[0],
-            tokens=torch.from_numpy(load_tokens(layout.tokens(game)).tokens),
+            embeddings=embeddings_of(layout, game),
+            tokens=torch.from_numpy(tokens_of(layout, game).tokens),
             background=backgrounds[game].to(device),
             quantizer=quantizer,
         )

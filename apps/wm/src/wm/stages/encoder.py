@@ -15,7 +15,6 @@ from cnn_encoder import (
     diversity,
     embed,
     embed_batches,
-    load_embeddings,
     load_encoder,
     save_encoder,
     temporal_consistency,
@@ -23,6 +22,7 @@ from cnn_encoder import (
 )
 from torch import Tensor
 
+from wm.artifacts import embeddings_of
 from wm.clips import ClipSampler
 from wm.run import Layout
 from wm.stacks import batches_of_stacks
@@ -98,7 +98,7 @@ def _made(
     encoder.eval()
     save_encoder(layout.encoder, encoder, backgrounds)
     for game, store in stores.items():
-        known = None if before is None else load_embeddings(before.embeddings(game))[0]
+        known = None if before is None else embeddings_of(before, game)
         _embed(context, encoder, store, backgrounds[game], game, known)
     untrained = Encoder(config.encoder, generator=context.generator("random")).to(device)
     metrics: dict[str, object] = {"train": train}

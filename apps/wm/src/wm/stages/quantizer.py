@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from atari_data import FrameStore
-from cnn_encoder import load_embeddings
 from hrvq import HRVQ, FitProgress, alternative_tokens, distortion, perplexity, persistence, usage
-from token_worldmodel import TokenTrajectories, load_tokens, save_tokens
+from token_worldmodel import TokenTrajectories, save_tokens
 from torch import Tensor
 
+from wm.artifacts import embeddings_of, tokens_of
 from wm.stage import Context, Made, Stage
 from wm.windows import newest_rows
 
@@ -21,7 +21,7 @@ def run(context: Context) -> Made:
     """Fit one quantizer to the training rows of all games, save it, tokenise every row."""
     config, layout, device = context.config, context.layout, context.device
     stores = {game: layout.frames(game) for game in config.games}
-    embeddings = {game: load_embeddings(layout.embeddings(game))[0] for game in config.games}
+    embeddings = {game: embeddings_of(layout, game) for game in config.games}
     held_out = {game: config.validates(store.episode_ids) for game, store in stores.items()}
 
     def training_rows() -> Tensor:  # a copy of almost all embeddings
@@ -115,7 +115,7 @@ def _tokenise(context: Context, quantizer: HRVQ, embeddings: Tensor, game: str) 
     levels, count = quantizer.config.levels, context.config.quantize.alternatives
     known = torch.empty(0, 1 + count, levels, dtype=torch.int16)
     if context.previous is not None and context.keeps_codes:
-        before = load_tokens(context.previous.tokens(game))
+        before = tokens_of(context.previous, game)
         if before.alternatives.shape[1] == count:
             known = torch.from_numpy(np.concatenate([before.tokens[:, None], before.alternatives], 1))
     began = time.monotonic()
