@@ -74,7 +74,7 @@ def fit(
     state = _Checkpoint(checkpoint, objective, optimizer, scaler)
     start, tail = state.restore()
     if start:
-        reporter.say(f"{stage}: resumes at step {start} of {total}")
+        reporter.console.print(f"{stage}: resumes at step {start} of {total}")
 
     objective.train()
     trained: Callable[[Any], Any] = team.wrap(objective, device)

@@ -40,7 +40,7 @@ def run_stages(
     manifest = Manifest(context.layout)
     old = stale_inputs(only, stages, context.config, manifest) if only and context.team.leads else []
     if old:
-        context.reporter.say(
+        context.console.print(
             f"{only}: reads what {', '.join(old)} made before settings or inputs changed; "
             f"{train_command(context.layout.root)} brings all up to date"
         )
@@ -48,7 +48,7 @@ def run_stages(
         if only is None or stage.name == only:
             ran = _run_stage(stage, context, manifest)
             for remark in remarks(stage, context.config, manifest) if ran else ():
-                context.reporter.say(f"{stage.name}: {remark}")
+                context.console.print(f"{stage.name}: {remark}")
     if context.team.leads:
         manifest.keep_notes()
     return manifest
@@ -124,7 +124,7 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
     context = _context(stage, whole, manifest)
     current = not stale([stage], whole.config, manifest)
     if current or manifest.reinstate(stage.name, context.fingerprint):
-        context.reporter.say(f"{stage.name}: up to date, skipped")
+        context.console.print(f"{stage.name}: up to date, skipped")
         whole.team.as_leader_says(False)
         return False
     whole.team.as_leader_says(True)
@@ -146,7 +146,7 @@ def _run_stage(stage: Stage, whole: Context, manifest: Manifest) -> bool:
         of_earlier_round = stage.continues and re.match(r"\d+-", leftover.name.removeprefix(f"{stage.name}-"))
         if not of_earlier_round:
             leftover.unlink()
-    context.reporter.say(f"{stage.name}: done in {record.seconds:.0f} s")
+    context.console.print(f"{stage.name}: done in {record.seconds:.0f} s")
     whole.team.wait()
     return True
 

@@ -145,10 +145,6 @@ class Reporter:
         self._path = metrics_path
         self._sinks = sinks or []
 
-    def say(self, text: str) -> None:
-        """One line to the person watching."""
-        self.console.print(text)
-
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Task]:
         """Show progress of ``total`` units of work while the body runs."""

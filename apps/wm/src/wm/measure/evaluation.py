@@ -49,15 +49,15 @@ def evaluate_games(
         The protocol, and per game the summaries (``statistics.summarize``) of ``agent`` and ``random``, with
         the human-normalised score of the agent's mean.
     """
-    config, layout, reporter, evaluate = run.config, run.layout, run.reporter, run.config.evaluate
+    config, layout, evaluate = run.config, run.layout, run.config.evaluate
     protocol = PROTOCOLS[config.collect.protocol]
     games: dict[str, Any] = {}
     absent = [game for game in config.games if game not in ale_games()]
     if absent:
-        reporter.say(f"not in ALE, so not played: {', '.join(absent)}")
+        run.console.print(f"not in ALE, so not played: {', '.join(absent)}")
     playable = [game for game in config.games if game not in absent]
     collected, choosing = steps_behind(config, layout)
-    for game in encoded_games(layout, playable, reporter.say):
+    for game in encoded_games(layout, playable, run.console.print):
         agent = RecordedPolicy(policy_of(layout, game, config.dream, evaluate, seed=seed, device=run.device))
         policies: dict[str, Policy] = {
             "agent": agent,

@@ -149,7 +149,7 @@ class _Probe:
             config = MLPProbeConfig(num_steps=self.options.steps, seed=self.options.seed)
             rows, learned = [], []
             for stage in self._stages(game, train, test):
-                self.reporter.say(f"probe {game}: {stage.name}")
+                self.opened.console.print(f"probe {game}: {stage.name}")
                 rows += retention([stage], train.state, test.state, config)
                 if stage.name != "pixels":
                     learned.append(stage)
@@ -162,7 +162,7 @@ class _Probe:
                 try:
                     found["atariari"] = atariari_scores(learned, train, test, self.options.seed)
                 except ValueError as error:  # too little play; what has been measured is kept
-                    self.reporter.say(f"probe {game}: no F1 scores: {error}")
+                    self.opened.console.print(f"probe {game}: no F1 scores: {error}")
             return found
 
     def _play(self, game: str, steps: int, name: str) -> AbstractContextManager[FreshPlay]:

@@ -46,7 +46,7 @@ def run(context: Context) -> Made:
         "candidates": candidates,
     }
     write_json(context.layout.choice, result)
-    context.reporter.say(f"choose: the agent of round {chosen}, among rounds {rounds[0]} to {rounds[-1]}")
+    context.console.print(f"choose: the agent of round {chosen}, among rounds {rounds[0]} to {rounds[-1]}")
     return Made([context.layout.choice], result)
 
 

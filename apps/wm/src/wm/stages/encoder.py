@@ -137,7 +137,9 @@ def _embed(
         )
     if context.previous is not None:  # by far the largest cost of changing the tokens
         seconds = time.monotonic() - began
-        context.reporter.say(f"{context.stage}: {game}, {len(store) - done} rows embedded in {seconds:.1f} s")
+        context.console.print(
+            f"{context.stage}: {game}, {len(store) - done} rows embedded in {seconds:.1f} s"
+        )
 
 
 def _health(context: Context, encoder: Encoder, store: FrameStore, background: Tensor) -> dict[str, float]:

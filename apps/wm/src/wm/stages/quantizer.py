@@ -100,7 +100,7 @@ def _follow(context: Context, quantizer: HRVQ, train: Tensor, recent: Tensor) ->
                 quantizer.update(train[rows].to(context.device), across_ranks=False)
             task.update(epoch + 1)
     followed = 1 - config.hrvq.decay ** (updates * config.quantize.epochs)
-    context.reporter.say(
+    context.console.print(
         f"{context.stage}: codes followed the embeddings {followed:.0%} of the way; a lower hrvq.decay or "
         "more quantize.epochs would bring them closer"
     )
@@ -124,7 +124,7 @@ def _tokenise(context: Context, quantizer: HRVQ, embeddings: Tensor, game: str) 
     parts = [_read(quantizer, part.to(context.device), count, rng) for part in new.split(ENCODE_BATCH)]
     if context.previous is not None:
         seconds = time.monotonic() - began
-        context.reporter.say(f"{context.stage}: {game}, {len(new)} rows tokenised in {seconds:.1f} s")
+        context.console.print(f"{context.stage}: {game}, {len(new)} rows tokenised in {seconds:.1f} s")
     tokens, alternatives = torch.cat([known, *parts]).split([1, count], 1)
     return tokens[:, 0], alternatives
 

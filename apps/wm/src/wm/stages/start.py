@@ -19,7 +19,7 @@ def run(context: Context) -> Made:
     theirs, source = open_run(Path(start.run).absolute())
     made = [_copy(source.config, target.config)]
     made += [_copy(getattr(source, part), getattr(target, part)) for part in start.taken]
-    context.reporter.say(f"start: {', '.join(start.taken)} of {start.run} ({', '.join(theirs.games)})")
+    context.console.print(f"start: {', '.join(start.taken)} of {start.run} ({', '.join(theirs.games)})")
     steps = _steps_behind(theirs, source)
     record = {"run": start.run, "parts": list(start.taken), "games": list(theirs.games), "steps": steps}
     return Made(made, record)

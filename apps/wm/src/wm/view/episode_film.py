@@ -59,7 +59,7 @@ def film_games(
                 path = directory / f"{game}-{name}{opened.suffix}{'.mp4' if videos() else '.gif'}"
                 draw = partial(draw_episode, film, dream, drawer, game, title)
                 write_film(path, draw, range(len(film.frames)))
-                reporter.say(f"{name} episode, return {sum(film.rewards):g}: {path}")
+                opened.console.print(f"{name} episode, return {sum(film.rewards):g}: {path}")
                 task.advance()
 
 
