@@ -5,7 +5,7 @@ import difflib
 import inspect
 import re
 import textwrap
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from typing import Any, get_type_hints
 
@@ -14,24 +14,18 @@ from wm.config import RunConfig, derived_sizes
 _ARGUMENT = re.compile(r"(\w+(?:, \w+)*): (.*)")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting: its full name, such as ``train.agent.steps``, and what its docstring says of it."""
-
-    name: str
-    text: str
-
-
-def all_settings(section: type = RunConfig, where: str = "") -> list[Setting]:
-    """Every setting of a run, in the order of the configuration."""
+def all_settings(section: type = RunConfig, where: str = "") -> dict[str, str]:
+    """Every setting of a run by its full name, such as ``train.agent.steps``, and what its docstring says of
+    it, in the order of the configuration.
+    """
     texts, hints = field_docs(section), get_type_hints(section)
-    found = []
+    found: dict[str, str] = {}
     for field in fields(section):
         name, kind = where + field.name, hints[field.name]
         if is_dataclass(kind):
-            found += all_settings(kind, f"{name}.")  # type: ignore[arg-type]
+            found |= all_settings(kind, f"{name}.")  # type: ignore[arg-type]
         else:
-            found.append(Setting(name, texts.get(field.name, "")))
+            found[name] = texts.get(field.name, "")
     return found
 
 
@@ -45,20 +39,20 @@ def sections(section: type = RunConfig, where: str = "") -> dict[str, str]:
     return found
 
 
-def find_settings(asked: str) -> list[Setting]:
+def find_settings(asked: str) -> dict[str, str]:
     """The settings of a section, such as ``train`` or ``train.agent``; or else those with this in their name.
 
     Raises:
         ValueError: there is none; the nearest names are suggested.
     """
     settings = all_settings()
-    found = [s for s in settings if s.name == asked or s.name.startswith(f"{asked}.")]
-    found = found or [s for s in settings if asked in s.name]
+    found = [name for name in settings if f"{name}.".startswith(f"{asked}.")]
+    found = found or [name for name in settings if asked in name]
     if not found:
-        near = difflib.get_close_matches(asked, [*sections(), *(s.name for s in settings)], n=3)
+        near = difflib.get_close_matches(asked, [*sections(), *settings], n=3)
         advice = f"did you mean {' or '.join(near)}?" if near else "`wm settings` lists the sections"
         raise ValueError(f"there is no section or setting {asked!r}; {advice}")
-    return found
+    return {name: settings[name] for name in found}
 
 
 def follow_from(given: dict[str, Any]) -> dict[str, str]:

@@ -31,10 +31,10 @@ def settings(
     if name is None:
         table = text_table("section", "settings", "what it is")
         known = all_settings()
-        for setting in known:
-            if "." not in setting.name:
-                table.add_row(setting.name, "", setting.text)
-        inside = Counter(setting.name.rpartition(".")[0] for setting in known)
+        for setting, text in known.items():
+            if "." not in setting:
+                table.add_row(setting, "", text)
+        inside = Counter(setting.rpartition(".")[0] for setting in known)
         for section, text in sections().items():
             table.add_row(section, str(inside[section]), text)
         console.print(table)
@@ -42,8 +42,8 @@ def settings(
         return
     values, follows = flatten(given), follow_from(given)
     table = text_table("setting", preset, "meaning")
-    for setting in find_settings(name):
-        remark = f" (Follows from {follows[setting.name]}.)" if setting.name in follows else ""
+    for setting, text in find_settings(name).items():
+        remark = f" (Follows from {follows[setting]}.)" if setting in follows else ""
         # As `--set` takes it: of these values JSON is TOML.
-        table.add_row(setting.name, json.dumps(values[setting.name]), setting.text + remark)
+        table.add_row(setting, json.dumps(values[setting]), text + remark)
     console.print(table)
