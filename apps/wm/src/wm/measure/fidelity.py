@@ -143,9 +143,7 @@ class _Fidelity:
         self.quantizer = frozen_quantizer(layout, device)
         self.model = model
         require_known(self.model, [len(table) for table in self.quantizer.codebooks], layout.hrvq)
-        self.agent: Agent | None = None
-        if layout.agent.exists():
-            self.agent = frozen_agent(layout, device)
+        self.agent = frozen_agent(layout, device) if layout.agent.exists() else None
 
     def game(self, game: str) -> dict[str, Any]:
         """All numbers of one game, per horizon."""

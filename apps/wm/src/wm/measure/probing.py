@@ -142,7 +142,7 @@ class _Probe:
         steps = self.options.frames
         with (
             self._play(game, steps, "learn") as train,
-            self._play(game, max(100, steps // 2), "test") as test,
+            self._play(game, steps // 2, "test") as test,
         ):
             assert train.state is not None
             assert test.state is not None
