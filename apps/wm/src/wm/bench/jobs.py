@@ -59,12 +59,11 @@ def run_jobs(
     failed = []
     try:
         for number, job in enumerate(submitit.helpers.as_completed(jobs, poll_frequency=1), start=1):
-            reason = _failure(job)
+            reason = job.result() if job.exception() is None else "it ended without a result"
             if reason is not None:
                 failed.append(f"{named[job.job_id]} ({reason}; log {job.paths.stderr})")
             outcome = "finished" if reason is None else f"failed: {reason}"
-            text = f"{number} of {len(jobs)}: {named[job.job_id]} {outcome}"
-            console.print(text)
+            console.print(f"{number} of {len(jobs)}: {named[job.job_id]} {outcome}")
     except KeyboardInterrupt:
         for job in jobs:
             job.cancel(check=False)
@@ -85,8 +84,3 @@ def _executor(options: BenchOptions, settings: Sequence[str]) -> submitit.AutoEx
     except (NameError, AssertionError, ValueError, TypeError) as error:
         raise ValueError(f"submitit does not accept --engine-set: {error}") from error
     return executor
-
-
-def _failure(job: submitit.Job[str | None]) -> str | None:
-    """Why a finished job gave no result; None if it gave one."""
-    return job.result() if job.exception() is None else "it ended without a result"
