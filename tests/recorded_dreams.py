@@ -46,9 +46,11 @@ def learned(*, recorded: bool) -> tuple[Tensor, Tensor, int]:
     sizes = {"feature_dim": 26, "hidden": (16,)}
     predictor = PredictorConfig(feature_dim=10, hidden=(16,))
     agent = Agent(ActorConfig(**sizes), CriticConfig(**sizes), predictor).to(DEVICE)
-    config = WorldModelConfig(num_levels=2, num_codes=7, dim=16, num_layers=2, num_heads=2, max_steps=8)
+    sizes = {"num_levels": 2, "num_codes": 7, "code_dim": 5, "dim": 16, "num_layers": 2, "num_heads": 2}
+    model = WorldModel(WorldModelConfig(**sizes, max_steps=8)).to(DEVICE).eval()
+    model.set_codebooks([codes.to(DEVICE) for codes in quantizer.codebooks])
     dreamer = Dreamer(
-        model=WorldModel(config).to(DEVICE).eval(),
+        model=model,
         quantizer=copy.deepcopy(quantizer).to(DEVICE),
         agent=agent,
         masks=torch.tensor([[True] * 18, [True, False] * 9]).to(DEVICE),

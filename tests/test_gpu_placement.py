@@ -14,6 +14,7 @@ ROUNDS = [
     "rounds.count=2",
     "rounds.first_steps=600",
     "rounds.encoder_steps=2",
+    "worldmodel.code_dim=384",
     "rounds.worldmodel_steps=2",
     "rounds.predictor_steps=2",
     "rounds.agent_steps=36",
