@@ -67,6 +67,14 @@ def test_units_and_origin_of_the_codes_do_not_matter() -> None:
     torch.testing.assert_close(model(tokens, actions).hidden, expected)
 
 
+def test_codes_may_be_of_any_dtype() -> None:
+    model, other = small(), small()
+    books = [(codes * 4).long() for codes in BOOKS]
+    model.set_codebooks(books)
+    other.set_codebooks([codes.double() for codes in books])
+    assert all(map(torch.equal, model.code_reader.codes, other.code_reader.codes))
+
+
 def test_codes_are_saved_with_the_model(tmp_path) -> None:
     model, tokens = small(), torch.tensor([[[0, 1, 2], [1, 1, 0]]])
     model.set_codebooks(BOOKS)

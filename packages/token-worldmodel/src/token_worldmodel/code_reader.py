@@ -43,7 +43,8 @@ class CodeReader(nn.Module):
         variance of 1 per dimension on average.
 
         Args:
-            codebooks: (K_l, V) for each level, coarse to fine, as `hrvq.HRVQ.codebooks`; copied.
+            codebooks: (K_l, V) for each level, coarse to fine, as `hrvq.HRVQ.codebooks`; copied,
+                whatever their dtype and device.
 
         Raises:
             ValueError: wrong shapes, or values that are not finite.
@@ -52,11 +53,12 @@ class CodeReader(nn.Module):
         given = [tuple(codes.shape) for codes in codebooks]
         if given != wanted:
             raise ValueError(f"the codebooks have shapes {given}; this model reads {wanted}")
-        if not all(bool(codes.isfinite().all()) for codes in codebooks):
+        read = [codes.to(held) for held, codes in zip(self.codes, codebooks, strict=True)]
+        if not all(bool(codes.isfinite().all()) for codes in read):
             raise ValueError("the codebooks hold NaN or infinity; give finite vectors")
-        centre = codebooks[0].mean(0)
-        spread = (codebooks[0] - centre).square().mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
-        for level, (held, codes) in enumerate(zip(self.codes, codebooks, strict=True)):
+        centre = read[0].mean(0)
+        spread = (read[0] - centre).square().mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+        for level, (held, codes) in enumerate(zip(self.codes, read, strict=True)):
             held.copy_((codes - centre if level == 0 else codes) / spread)
 
     def extend(self, coarser: Tensor | None, tokens: Tensor, level: int) -> Tensor:
