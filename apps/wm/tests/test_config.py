@@ -3,7 +3,16 @@ from functools import reduce
 
 import pytest
 import tomli_w
-from wm.config import RETIRED, YOUNGER, RunConfig, build_config, load_config, read_run, save_config
+from wm.config import (
+    RETIRED,
+    YOUNGER,
+    RunConfig,
+    build_config,
+    derived_sizes,
+    load_config,
+    read_run,
+    save_config,
+)
 from wm.consistency import require_long_episodes
 from wm.preset import PRESETS, default_directory, nearest_preset, read_preset
 from wm.run import fingerprint
@@ -107,6 +116,8 @@ def test_the_width_of_the_codes_that_are_read_follows_the_encoder():
     assert build_config(base).worldmodel.code_dim == 384
     assert build_config(base, parse_override("encoder.embedding_dim=64")).worldmodel.code_dim == 64
     assert build_config(base, parse_override("worldmodel.code_dim=0")).worldmodel.code_dim == 0
+    follows = [[key for _, key, *_ in derived_sizes(read_preset(name))] for name in ("tiny", "reference")]
+    assert ["code_dim" in keys for keys in follows] == [False, True]  # whether they are read can be chosen
     with pytest.raises(ValueError, match=r"code_dim follows from encoder\.embedding_dim and is 384; set"):
         build_config(base, parse_override("worldmodel.code_dim=64"))
 

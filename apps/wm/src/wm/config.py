@@ -258,11 +258,13 @@ def derived_sizes(data: dict[str, Any]) -> list[tuple[str, str, str, Any]]:
         if dream.hidden_state
         else (origin, width)
     )
+    # Codes that are not read have no width; whether they are is a setting of its own.
+    read = [("worldmodel", "code_dim", "encoder.embedding_dim", quantizer.dim)] if model.code_dim else []
     return [
         ("hrvq", "dim", "encoder.embedding_dim", quantizer.dim),
         ("worldmodel", "num_levels", "hrvq.levels", quantizer.levels),
         ("worldmodel", "num_codes", "hrvq.codes", codes),
-        ("worldmodel", "code_dim", "encoder.embedding_dim", quantizer.dim if model.code_dim else 0),
+        *read,
         ("actor", "feature_dim", *seen),
         ("critic", "feature_dim", *seen),
         ("predictor", "feature_dim", origin, width),

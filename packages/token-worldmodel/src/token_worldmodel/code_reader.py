@@ -63,7 +63,7 @@ class CodeReader(nn.Module):
 
     def extend(self, coarser: Tensor | None, tokens: Tensor, level: int) -> Tensor:
         """The sum of codes (..., V) up to this level, from that up to the level before; None before L0."""
-        vectors = F.embedding(tokens, self.codes[level])
+        vectors = F.embedding(tokens, self.get_buffer(f"codes_{level}"))
         return vectors if coarser is None else coarser + vectors
 
     def forward(self, vectors: Tensor) -> Tensor:

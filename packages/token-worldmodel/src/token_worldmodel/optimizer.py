@@ -55,7 +55,7 @@ class MuonAdamW(torch.optim.Optimizer):
     a block's queries, keys and values as one matrix, as the model does.
 
     Args:
-        model: its parameters; embeddings, heads, norms and biases are AdamW's, in the groups of
+        model: its parameters; all but the matrices of its blocks are AdamW's, in the groups of
             `parameter_groups`.
         lr: learning rate of every group; each has its own ``"lr"`` for a schedule to set.
         weight_decay: of the matrices, in both optimizers.
