@@ -1,6 +1,8 @@
 """The documents are correct: their code runs, their commands exist, their links lead somewhere."""
 
+import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,21 @@ def test_readmes_name_the_oldest_torch_that_a_package_asks_for():
         asked = re.search(r'"torch>=([0-9.]+)"', (package / "pyproject.toml").read_text())
         told = re.findall(r"torch ([0-9.]+) or later", (package / "README.md").read_text())
         assert told == ([asked[1]] if asked else []), package.name
+
+
+@pytest.mark.parametrize(
+    "readme", sorted(ROOT.glob("packages/*/README.md")), ids=lambda path: path.parent.name
+)
+def test_a_package_s_readme_lists_every_public_name_with_the_first_line_of_its_docstring(readme):
+    package = import_module(readme.parent.name.replace("-", "_"))
+    _, names = readme.read_text().split("## All names\n")
+    listed = dict(re.findall(r"^- `(\w+)`: (.+)$", names, flags=re.M))
+    assert list(listed) == package.__all__
+    for name, line in listed.items():
+        value = getattr(package, name)
+        if inspect.ismodule(value) or getattr(value, "__module__", "").startswith(package.__name__):
+            documented = (inspect.getdoc(value) or "").splitlines()[0].replace("``", "`")
+            assert line == re.sub(r":\w+:`([^`]+)`", r"`\1`", documented)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
