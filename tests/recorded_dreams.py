@@ -11,6 +11,7 @@ from hrvq import HRVQ, HRVQConfig
 from latent_ac import ActorConfig, Agent, AgentConfig, CriticConfig, PredictorConfig
 from pretend_gpu import DEVICE, Graph
 from token_worldmodel import Recorded, TokenBatch, WorldModel, WorldModelConfig
+from token_worldmodel.config import Position
 from torch import Tensor
 from wm.dreams import Dreamer
 from wm.sections import DreamConfig
@@ -21,22 +22,23 @@ CONTEXT, HORIZON, DREAMS = 3, 4, 6
 def main() -> None:
     pretend_gpu.install()
     with pretend_gpu.Pretended():
-        the_agent_learns_the_same_from_recorded_dreams()
+        the_agent_learns_the_same_from_recorded_dreams("token")
+        the_agent_learns_the_same_from_recorded_dreams("step")
         what_cannot_be_recorded_runs_as_it_is()
         results_stay_and_shapes_are_told_apart()
 
 
-def the_agent_learns_the_same_from_recorded_dreams() -> None:
-    actions, weights, launches = learned(recorded=False)
+def the_agent_learns_the_same_from_recorded_dreams(position: Position) -> None:
+    actions, weights, launches = learned(position, recorded=False)
     assert launches == 0
-    again, same, launches = learned(recorded=True)
+    again, same, launches = learned(position, recorded=True)
     assert launches == 4  # of five dreams, all but the first
     assert torch.equal(actions, again)
     assert torch.equal(weights, same)
     assert len(set(map(tuple, actions[:, 0].tolist()))) > 4  # neither dreams nor their parts are one
 
 
-def learned(*, recorded: bool) -> tuple[Tensor, Tensor, int]:
+def learned(position: Position, *, recorded: bool) -> tuple[Tensor, Tensor, int]:
     """The actions of every step of practice, all weights after it, and the launches of recordings."""
     token_worldmodel.recorded.can_record = lambda _: recorded  # type: ignore[assignment]
     before = Graph.launches
@@ -47,7 +49,7 @@ def learned(*, recorded: bool) -> tuple[Tensor, Tensor, int]:
     predictor = PredictorConfig(feature_dim=10, hidden=(16,))
     agent = Agent(ActorConfig(**sizes), CriticConfig(**sizes), predictor).to(DEVICE)
     sizes = {"num_levels": 2, "num_codes": 7, "code_dim": 5, "dim": 16, "num_layers": 2, "num_heads": 2}
-    model = WorldModel(WorldModelConfig(**sizes, max_steps=8)).to(DEVICE).eval()
+    model = WorldModel(WorldModelConfig(**sizes, position=position, max_steps=8)).to(DEVICE).eval()
     model.set_codebooks([codes.to(DEVICE) for codes in quantizer.codebooks])
     dreamer = Dreamer(
         model=model,

@@ -15,6 +15,7 @@ ROUNDS = [
     "rounds.first_steps=600",
     "rounds.encoder_steps=2",
     "worldmodel.code_dim=384",
+    "worldmodel.position=step",
     "rounds.worldmodel_steps=2",
     "rounds.predictor_steps=2",
     "rounds.agent_steps=36",

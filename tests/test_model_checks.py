@@ -8,12 +8,11 @@ from token_worldmodel import TokenBatch, WorldModel, WorldModelConfig
 from wm.measure.model_checks import check_worldmodel
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(params=["token", "step"])
+def model(request):
     torch.manual_seed(0)
-    return WorldModel(
-        WorldModelConfig(dim=32, ffn_dim=64, num_layers=2, num_heads=2, max_steps=8, num_codes=16)
-    )
+    sizes = {"dim": 32, "ffn_dim": 64, "num_layers": 2, "num_heads": 2, "max_steps": 8, "num_codes": 16}
+    return WorldModel(WorldModelConfig(**sizes, position=request.param))
 
 
 @pytest.fixture
@@ -48,8 +47,8 @@ def test_a_sound_model_passes_and_is_left_as_it_was(model, batch):
 def test_a_model_that_sees_the_future_is_found(model, batch, monkeypatch):
     embed = model.embed
 
-    def leaking(tokens, actions):
-        x = embed(tokens, actions)
+    def leaking(*arguments):
+        x = embed(*arguments)
         return x + x.mean(1, keepdim=True)
 
     monkeypatch.setattr(model, "embed", leaking)
@@ -58,7 +57,15 @@ def test_a_model_that_sees_the_future_is_found(model, batch, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("changes", [{"loss_weights": (1.0, 0.5, 0.0)}, {"num_actions": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss_weights": (1.0, 0.5, 0.0)},
+        {"loss_weights": (1.0, 0.0, 0.1)},
+        {"loss_weights": (1.0, 0.0, 0.0)},
+        {"num_actions": 1},
+    ],
+)
 def test_what_a_configuration_leaves_out_is_not_missed(model, batch, changes):
     odd = WorldModel(replace(model.config, **changes))
     if "num_actions" in changes:

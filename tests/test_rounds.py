@@ -38,6 +38,7 @@ ROUNDS = options(
         "rounds.count=3",
         "quantize.alternatives=2",
         "worldmodel.code_dim=384",
+        "worldmodel.position=step",
         "rounds.first_steps=600",
         "rounds.worldmodel_steps=3",
         "rounds.predictor_steps=3",

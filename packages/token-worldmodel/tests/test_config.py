@@ -57,6 +57,7 @@ def test_weights_that_are_not_given_fit_any_number_of_levels() -> None:
         ({"token_noise": None}, "token_noise is None; give a share"),
         ({"loss_weights": ("1", 1, 1)}, r"loss_weights is \('1', 1, 1\); give 3"),
         ({"token_noise": 0.6}, "token_noise is 0.6; give a share from 0 to 0.5"),
+        ({"position": "slot"}, "position is 'slot'; choose one of token, step"),
         ({"mask": "none"}, "mask is 'none'; choose one of hierarchical, causal"),
         ({"detail": "all"}, "detail is 'all'; choose one of none, last, past"),
         ({"num_levels": 4, "loss_weights": (1.0, 0.5)}, "loss_weights is .*; give 4 of at least 0"),

@@ -27,8 +27,16 @@ def test_state_is_the_hidden_of_the_step_before(make_model, make_window) -> None
 def pytorch_outputs(model: WorldModel, tokens: torch.Tensor, actions: torch.Tensor) -> list[torch.Tensor]:
     """Logits of the same weights in PyTorch's own encoder layers."""
     config = model.config
-    x = model.embed(tokens, actions)
-    hidden = ~visibility(config, tokens.shape[1])
+    x = pytorch_layers(model, model.embed(tokens, actions))
+    x = model.norm(x).unflatten(1, (tokens.shape[1], config.step_size))
+    slots = [config.num_levels, *range(config.num_levels - 1)]
+    return [head(x[:, :, slot]) for head, slot in zip(model.heads, slots, strict=True)]
+
+
+def pytorch_layers(model: WorldModel, x: torch.Tensor) -> torch.Tensor:
+    """The blocks' output for x (B, N, D), by PyTorch's own encoder layers."""
+    config = model.config
+    hidden = ~visibility(config, x.shape[1] // config.step_size)
     names = {
         "norm1": "attention_norm",
         "norm2": "ffn_norm",
@@ -45,9 +53,7 @@ def pytorch_outputs(model: WorldModel, tokens: torch.Tensor, actions: torch.Tens
         state |= {f"self_attn.in_proj_{w}": weights[f"qkv.{w}"] for w in ("weight", "bias")}
         layer.load_state_dict(state)
         x = layer.train()(x, src_mask=hidden)
-    x = model.norm(x).unflatten(1, (tokens.shape[1], config.step_size))
-    slots = [config.num_levels, *range(config.num_levels - 1)]
-    return [head(x[:, :, slot]) for head, slot in zip(model.heads, slots, strict=True)]
+    return x
 
 
 @pytest.mark.parametrize(("mask", "detail"), MASKS)
@@ -82,6 +88,48 @@ def test_an_output_moves_only_with_what_its_position_sees(make_model, make_windo
                 assert torch.equal(moved, visible[rows, step * 4 + slot]), (step, slot, level)
 
 
+@pytest.mark.parametrize("code_dim", [0, 3])
+def test_where_a_step_is_one_position_predictions_see_the_past_and_the_coarser_tokens(
+    make_model, make_window, code_dim
+) -> None:
+    model = make_model(position="step", code_dim=code_dim)
+    steps, levels = 4, 3
+    tokens, actions = make_window(model, 1, steps)
+    before = model(tokens, actions).logits
+    for step in range(steps):
+        for slot in range(levels + 1):
+            tokens_after, actions_after = tokens.clone(), actions.clone()
+            if slot < levels:
+                tokens_after[0, step, slot] = (tokens[0, step, slot] + 1) % 11
+            else:
+                actions_after[0, step] = (actions[0, step] + 1) % 18
+            after = model(tokens_after, actions_after).logits
+            for level in range(levels):
+                moved = (after[level] - before[level])[0].abs().amax(-1) > 1e-4
+                # logits[0][t] predicts step t + 1, logits[l][t] step t, from all steps before the predicted.
+                predicts = torch.arange(steps) + (level == 0)
+                sees = (predicts > step) | ((predicts == step) & (slot < level))
+                assert torch.equal(moved, sees), (step, slot, level)
+
+
+def test_logits_of_a_step_that_is_one_position_by_hand(make_model, make_window) -> None:
+    """PyTorch's own layers over the sums of a step's embeddings, then the chain, link by link."""
+    model = make_model(position="step")
+    tokens, actions = make_window(model, 2, 6)
+    tables = [*model.token_embeddings, model.action_embedding]
+    x = sum(table(ids) for table, ids in zip(tables, [*tokens.unbind(-1), actions], strict=True))
+    hidden = model.norm(pytorch_layers(model, x + model.step_embedding[:6]))
+    known, expected = torch.cat([torch.zeros(2, 1, 16), hidden[:, :-1]], 1), [model.heads[0](hidden)]
+    for level, link in enumerate(model.chain):
+        known = known + link.embedding(tokens[..., level])
+        known = known + link.contract(nn.functional.gelu(link.expand(link.norm(known))))
+        expected.append(model.heads[level + 1](link.output_norm(known)))
+    output = model(tokens, actions)
+    torch.testing.assert_close(output.hidden, hidden, rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(output.logits, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_deep_models_do_not_see_the_future(make_model, make_window) -> None:
     model = make_model(num_layers=3)
     tokens, actions = make_window(model, 2, 8)
@@ -101,8 +149,9 @@ def test_a_window_is_read_alike_alone_and_in_a_longer_one(make_model, make_windo
 
 
 @pytest.mark.parametrize("code_dim", [0, 3])
-def test_every_parameter_learns(make_model, make_window, code_dim) -> None:
-    model = make_model(code_dim=code_dim).train()
+@pytest.mark.parametrize("variant", [{}, {"position": "step"}, {"position": "step", "num_levels": 1}])
+def test_every_parameter_learns(make_model, make_window, variant, code_dim) -> None:
+    model = make_model(code_dim=code_dim, **variant).train()
     tokens, actions = make_window(model, 2, 12)
     torch.cat([x.flatten() for x in model(tokens, actions).logits]).square().mean().backward()
     for name, parameter in model.named_parameters():

@@ -83,14 +83,16 @@ def test_loss_is_float32_and_metrics_carry_no_graph(make_model, make_window) -> 
     assert not any(value.requires_grad or value.ndim for value in metrics.values())
 
 
-def test_learns_a_rule_that_copying_cannot_follow() -> None:
+@pytest.mark.parametrize("position", ["token", "step"])
+def test_learns_a_rule_that_copying_cannot_follow(position) -> None:
     """L0 moves on by the action, L1 is its double, L2 adds the action before: all are to be foretold."""
     torch.manual_seed(0)
     actions = torch.randint(1, 4, (24, 8))
     level_0 = (actions.cumsum(1) - actions) % 8
     previous = torch.nn.functional.pad(actions[:, :-1], (1, 0))
     tokens = torch.stack([level_0, 2 * level_0 % 8, (level_0 + previous) % 8], -1)
-    config = WorldModelConfig(num_codes=8, dim=48, num_heads=4, ffn_dim=96, num_layers=2, max_steps=8)
+    sizes = {"num_codes": 8, "dim": 48, "num_heads": 4, "ffn_dim": 96, "num_layers": 2, "max_steps": 8}
+    config = WorldModelConfig(**sizes, position=position)
     objective = WorldModelObjective(WorldModel(config))
     optimizer = torch.optim.AdamW(parameter_groups(objective.model, 0.01), lr=3e-3)
     for _ in range(120):

@@ -4,8 +4,9 @@ from token_worldmodel import StateTracker, for_inference, imagine
 
 
 @pytest.mark.parametrize("context", [1, 2, 4])
-def test_states_are_those_of_windows_of_the_last_steps(make_model, make_window, context) -> None:
-    model = make_model()
+@pytest.mark.parametrize("position", ["token", "step"])
+def test_states_are_those_of_windows_of_the_last_steps(make_model, make_window, position, context) -> None:
+    model = make_model(position=position)
     tokens, actions = make_window(model, 3, 10)
     begins = torch.zeros(10, 3, dtype=torch.bool)
     begins[0] = True

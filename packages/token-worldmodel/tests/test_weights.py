@@ -5,8 +5,9 @@ from token_worldmodel import load_worldmodel, save_worldmodel
 from token_worldmodel._artifact import load_artifact, save_artifact
 
 
-def test_round_trip_needs_the_file_alone(make_model, make_window, tmp_path) -> None:
-    model = make_model(mask="causal", num_levels=2)
+@pytest.mark.parametrize("variant", [{"mask": "causal"}, {"position": "step", "code_dim": 3}])
+def test_round_trip_needs_the_file_alone(make_model, make_window, tmp_path, variant) -> None:
+    model = make_model(num_levels=2, **variant)
     for name in ("a", "b"):
         save_worldmodel(tmp_path / f"{name}.safetensors", model)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()

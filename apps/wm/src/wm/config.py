@@ -39,7 +39,7 @@ YOUNGER: dict[type, dict[str, Any]] = {
     EvaluateConfig: {"epsilon": 0.0},
     HRVQConfig: {"joint": False},
     QuantizeConfig: {"refine": 0, "alternatives": 0},
-    WorldModelConfig: {"code_dim": 0},
+    WorldModelConfig: {"code_dim": 0, "position": "token"},
     WorldModelFitConfig: {"optimizer": "adamw"},
 }
 

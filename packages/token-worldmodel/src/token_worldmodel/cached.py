@@ -69,7 +69,7 @@ class CachedReader:
         rows_at_once = max(1, 2**14 // num_positions)
         for start in range(0, tokens.shape[0], rows_at_once):
             rows = slice(start, start + rows_at_once)
-            x = model.embed(tokens[rows], actions[rows])
+            x = model.embed(tokens[rows], actions[rows], model.read_codes(tokens[rows]))
             for block, keys, values in zip(model.blocks, self._keys, self._values, strict=True):
                 qkv = block.project(x)
                 q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -95,11 +95,7 @@ class CachedReader:
             The output at the last of the positions, (B, D) as in `read_steps`.
         """
         model, config = self.model, self.model.config
-        assert self.step < self.num_steps, self.num_steps
         end_slot = first_slot + len(ids)
-        self._make_room(self.step + 1)
-        entries = self._entries[self.step, first_slot:end_slot].tolist()
-        bias = self._bias[self.step, first_slot:end_slot, : self._keys[0].shape[2]]
         tables = [*model.token_embeddings, model.action_embedding]
         columns = [table(i) for table, i in zip(tables[first_slot:end_slot], ids, strict=True)]
         if model.code_reader is not None:
@@ -108,6 +104,17 @@ class CachedReader:
                 columns[new] = columns[new] + model.code_reader(self._codes)
         x = torch.stack(columns, 1)
         x = x + (model.slot_embedding[first_slot:end_slot] + model.step_embedding[self.step])
+        output = self._pass(x, slice(first_slot, end_slot))
+        self.step += end_slot == config.step_size
+        return output
+
+    def _pass(self, x: Tensor, slots: slice) -> Tensor:
+        """Take the positions x (B, Q, D) of the current step through the transformer; see `read`."""
+        model = self.model
+        assert self.step < self.num_steps, self.num_steps
+        self._make_room(self.step + 1)
+        entries = self._entries[self.step, slots].tolist()
+        bias = self._bias[self.step, slots, : self._keys[0].shape[2]]
         for block, keys, values in zip(model.blocks, self._keys, self._values, strict=True):
             q, k, v = block.project(x).permute(2, 0, 3, 1, 4)
             for new, entry in enumerate(entries):
@@ -115,8 +122,53 @@ class CachedReader:
                 values[:, :, entry] = v[:, :, new]
             last = -1 if block is model.blocks[-1] else 0
             x = block.update(x[:, last:], attend_few(q[:, :, last:], keys, values, bias[last:]))
-        self.step += end_slot == config.step_size
         return model.norm(x[:, 0])
+
+
+class StepReader(CachedReader):
+    """The same for a model to which a step is one position: only its action takes a pass.
+
+    Tokens before it are links of the chain, from the state before the step on.
+    """
+
+    def __init__(self, model: WorldModel, batch_size: int, num_steps: int) -> None:
+        super().__init__(model, batch_size, num_steps)
+        self._known = model.step_embedding.new_zeros(batch_size, model.config.dim)
+        self._tokens: list[Tensor] = []  # of the current step so far
+        self._reads: list[Tensor] = []
+
+    def read_steps(self, tokens: Tensor, actions: Tensor) -> Tensor:
+        """As `CachedReader.read_steps`."""
+        self._known = super().read_steps(tokens, actions)
+        return self._known
+
+    def read(self, ids: list[Tensor], first_slot: int) -> Tensor:
+        """As `CachedReader.read`; the output at a token is what its chain link makes of it."""
+        model, num_levels = self.model, self.model.config.num_levels
+        tokens, action = ids[: num_levels - first_slot], ids[num_levels - first_slot :]
+        output = self._known
+        for level, token in enumerate(tokens, first_slot):
+            if model.code_reader is not None:
+                self._codes = model.code_reader.extend(self._codes if level else None, token, level)
+                self._reads.append(model.code_reader(self._codes))
+            if level < num_levels - 1:
+                link = model.chain[level]
+                self._known = link(self._known, token, self._reads[-1] if self._reads else None)
+                output = link.output_norm(self._known)
+            self._tokens.append(token)
+        if action:
+            step = torch.stack(self._tokens, -1)[:, None]
+            reads = [read[:, None] for read in self._reads]
+            output = self._pass(model.embed(step, action[0][:, None], reads, self.step), slice(None))
+            self._known, self._tokens, self._reads = output, [], []
+            self.step += 1
+        return output
+
+
+def reader_for(model: WorldModel, batch_size: int, num_steps: int) -> CachedReader:
+    """The reader for a model's kind of positions."""
+    kind = StepReader if model.config.position == "step" else CachedReader
+    return kind(model, batch_size, num_steps)
 
 
 # Cached without limit: the tensors are small, and a recorded dream keeps reading those of its recording.
@@ -142,8 +194,10 @@ def entry_table(config: WorldModelConfig, num_steps: int) -> Tensor:
     """Where in the buffer each slot of each step is kept, int64 (num_steps, S) on the CPU.
 
     The finer tokens of the last few steps come first, the newest overwriting the oldest, then L0 and the
-    action of every step.
+    action of every step. Where a step is one position, it has one entry.
     """
+    if config.position == "step":
+        return torch.arange(num_steps, device="cpu")[:, None]
     finer = config.num_levels - 1
     memory = min(detail_reach(config, num_steps) + 1, num_steps)
     steps = torch.arange(num_steps, device="cpu")[:, None]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .cached import CachedReader
+from .cached import reader_for
 from .model import WorldModel, check_range, check_window, for_inference
 
 Policy = Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +52,8 @@ def imagine(
     """Dream ``horizon`` steps from each context, with the policy choosing the actions.
 
     Every position is computed once, and what no later position reads is not kept. A step takes L passes:
-    one for each level but the finest, and one for the finest token and the action together.
+    one for each level but the finest, and one for the finest token and the action together; where a step is
+    one position, it takes one.
 
     Args:
         model: not changed; dropout is off in a dream.
@@ -79,7 +80,7 @@ def imagine(
         dtype = autocast_dtype
     with torch.autocast(device.type, enabled=False):  # The model has its types already.
         model = for_inference(model, dtype)
-        reader = CachedReader(model, batch_size, num_context + horizon)
+        reader = reader_for(model, batch_size, num_context + horizon)
         dream = Dream(
             tokens=torch.empty(batch_size, horizon + 1, num_levels, dtype=torch.int64, device=device),
             actions=torch.empty(batch_size, horizon, dtype=torch.int64, device=device),

@@ -12,20 +12,21 @@ from .config import WorldModelConfig
 
 T = TypeVar("T")
 
-# A block costs a few small copies and saves products above the diagonal; the two balance at 16 steps.
-STEPS_OF_A_BLOCK = 16
+# A block costs a few small copies and saves products above the diagonal; the two balance at 16 steps of 4.
+POSITIONS_OF_A_BLOCK = 64
 
 
 def visibility(config: WorldModelConfig, num_steps: int, device: torch.device | None = None) -> Tensor:
     """Which positions each position may attend to, as bool (N, N) with N = num_steps * step_size.
 
     Row = query, column = key. Positions run step by step, within a step from L0 to the finest level
-    and then the action. The finer levels (L1 and on) are called detail.
+    and then the action. The finer levels (L1 and on) are called detail. Where a step is one position, each
+    sees itself and those before it.
     """
     position = torch.arange(num_steps * config.step_size, device=device)
     step, slot = position // config.step_size, position % config.step_size
     visible = position[:, None] >= position[None, :]
-    if config.mask == "causal":
+    if config.mask == "causal" or config.position == "step":
         return visible
     is_detail = (slot > 0) & (slot < config.num_levels)
     reach = torch.where(is_detail, 0, detail_reach(config, num_steps))
@@ -35,7 +36,7 @@ def visibility(config: WorldModelConfig, num_steps: int, device: torch.device | 
 
 def detail_reach(config: WorldModelConfig, num_steps: int) -> int:
     """How many steps back, at most, a position sees detail."""
-    if config.mask == "causal":
+    if config.mask == "causal" or config.position == "step":
         return num_steps
     return {"none": 0, "last": 1, "past": num_steps}[config.detail]
 
@@ -98,9 +99,10 @@ def _blocks(config: WorldModelConfig, visible: Tensor, lasting: slice, passing: 
     size = config.step_size
     num_steps = len(visible) // size
     num_lasting, num_passing = (len(range(size)[slots]) for slots in (lasting, passing))
+    steps_at_once = max(1, POSITIONS_OF_A_BLOCK // size)
     plan = []
-    for start in range(0, num_steps, STEPS_OF_A_BLOCK):
-        stop = min(start + STEPS_OF_A_BLOCK, num_steps)
+    for start in range(0, num_steps, steps_at_once):
+        stop = min(start + steps_at_once, num_steps)
         first = max(start - detail_reach(config, num_steps), 0)  # first step whose detail is seen
         queries = slice(start * size, stop * size)
         seen = visible[queries].unflatten(1, (num_steps, size))

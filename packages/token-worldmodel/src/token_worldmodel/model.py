@@ -1,6 +1,6 @@
-"""The transformer over interleaved tokens and actions, and how it is saved.
+"""The transformer over tokens and actions, and how it is saved.
 
-Shape legend: B batch, T steps, L levels, S = L + 1 positions per step, N = T * S positions, D width,
+Shape legend: B batch, T steps, L levels, S positions per step (L + 1, or 1), N = T * S positions, D width,
 H heads, E = D / H, K_l codes of level l.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ._artifact import load_artifact, save_artifact
 from ._weights import plain_weights, with_weights
 from .attention import attend
+from .chain import ChainLink
 from .code_reader import CodeReader
 from .config import WorldModelConfig
 from .dropout import dropout
@@ -29,7 +30,7 @@ class WorldModelOutput:
     """The output of the world model for a window.
 
     ``logits[0][:, t]`` predicts ``tokens[:, t + 1, 0]``, at the action of step t. For a finer level l,
-    ``logits[l][:, t]`` predicts ``tokens[:, t, l]``, at the token of level l - 1 of the same step.
+    ``logits[l][:, t]`` predicts ``tokens[:, t, l]``, given the coarser tokens of the same step.
     """
 
     logits: tuple[Tensor, ...]  # per level (B, T, K_l)
@@ -42,7 +43,12 @@ class WorldModelOutput:
         It is ``hidden`` of the step before, and zeros at the window's first step. Together with the step's
         tokens it is all a policy may know: the pair (h, z) of Dreamer (https://arxiv.org/abs/2301.04104).
         """
-        return F.pad(self.hidden[:, :-1], (0, 0, 1, 0))
+        return state_before(self.hidden)
+
+
+def state_before(hidden: Tensor) -> Tensor:
+    """`WorldModelOutput.state` of the hidden outputs (B, T, D)."""
+    return F.pad(hidden[:, :-1], (0, 0, 1, 0))
 
 
 def after_first(logits: Tensor, level: int) -> Tensor:
@@ -92,11 +98,14 @@ class WorldModel(nn.Module):
         self.token_embeddings = cast(Sequence[nn.Embedding], nn.ModuleList(tables))
         self.code_reader = CodeReader(config) if config.code_dim else None
         self.action_embedding = nn.Embedding(config.num_actions, config.dim)
-        self.slot_embedding = nn.Parameter(torch.empty(config.step_size, config.dim))
+        if config.position == "token":
+            self.slot_embedding = nn.Parameter(torch.empty(config.step_size, config.dim))
         self.step_embedding = nn.Parameter(torch.empty(config.max_steps, config.dim))
         layers = [TransformerBlock(config) for _ in range(config.num_layers)]
         self.blocks = cast(Sequence[TransformerBlock], nn.ModuleList(layers))
         self.norm = nn.LayerNorm(config.dim)
+        links = config.codes[:-1] if config.position == "step" else ()
+        self.chain = cast(Sequence[ChainLink], nn.ModuleList(ChainLink(config, codes) for codes in links))
         heads = [nn.Linear(config.dim, codes) for codes in config.codes]
         self.heads = cast(Sequence[nn.Linear], nn.ModuleList(heads))
         self._initialise()
@@ -141,7 +150,8 @@ class WorldModel(nn.Module):
         plan = attention_plan(self.config, num_steps, tokens.device)
         if self.training and self.config.token_noise:
             tokens = add_noise(tokens, self.config.codes, self.config.token_noise)
-        x = self.embed(tokens, actions)
+        reads = self.read_codes(tokens)
+        x = self.embed(tokens, actions, reads)
         for block in self.blocks:
             attended = attend(block.project(x), plan)
             if block is self.blocks[-1]:
@@ -149,24 +159,40 @@ class WorldModel(nn.Module):
             x = block.update(x, attended)
         *slots, hidden = self.norm(x).unflatten(1, (num_steps, -1)).unbind(2)
         before = [hidden, *slots]
+        x = state_before(hidden)
+        for level, link in enumerate(self.chain):
+            x = link(x, tokens[..., level], reads[level] if reads else None)
+            before.append(link.output_norm(x))
         return WorldModelOutput(
             logits=tuple(self.predict(x, level) for level, x in enumerate(before)), hidden=hidden
         )
 
     def _read_out(self, x: Tensor) -> Tensor:
         """Drop from (B, N, D) the finest tokens' positions: nothing is predicted from them."""
+        if self.config.position == "step":
+            return x
         x = x.unflatten(1, (-1, self.config.step_size))
         finest = self.config.num_levels - 1
         return torch.cat([x[:, :, :finest], x[:, :, finest + 1 :]], 2).flatten(1, 2)
 
-    def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
-        """Interleave tokens (B, T, L) and actions (B, T) into (B, N, D)."""
+    def read_codes(self, tokens: Tensor) -> list[Tensor]:
+        """What `CodeReader.read` says of tokens (..., L), (..., D) per level; nothing without a reader."""
+        return [] if self.code_reader is None else self.code_reader.read(tokens)
+
+    def embed(self, tokens: Tensor, actions: Tensor, reads: Sequence[Tensor] = (), first: int = 0) -> Tensor:
+        """The transformer's input (B, N, D) for tokens (B, T, L) and actions (B, T) from step ``first`` on.
+
+        ``reads`` is that of `read_codes`.
+        """
         columns = [table(tokens[..., level]) for level, table in enumerate(self.token_embeddings)]
-        if self.code_reader is not None:
-            columns = [x + read for x, read in zip(columns, self.code_reader.read(tokens), strict=True)]
-        x = torch.stack([*columns, self.action_embedding(actions)], 2)
-        x = x + self.slot_embedding + self.step_embedding[: tokens.shape[1], None]
-        return dropout(x, self.config.dropout, self.training).flatten(1, 2)
+        steps = self.step_embedding[first : first + tokens.shape[1]]
+        if self.config.position == "step":  # the last sum of codes holds the others
+            x = sum([*columns, *reads[-1:]], self.action_embedding(actions)) + steps
+        else:
+            columns = [x + read for x, read in zip(columns, reads, strict=True)] if reads else columns
+            x = torch.stack([*columns, self.action_embedding(actions)], 2)
+            x = (x + self.slot_embedding + steps[:, None]).flatten(1, 2)
+        return dropout(x, self.config.dropout, self.training)
 
     def predict(self, x: Tensor, level: int) -> Tensor:
         """Logits (..., K_level) from the normalised output (..., D) of the slot before that level."""
@@ -232,12 +258,9 @@ def for_inference(model: WorldModel, dtype: torch.dtype | None = None) -> WorldM
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper gives weights other names
     dtype = dtype or model.blocks[0].qkv.weight.dtype
     rest = torch.promote_types(dtype, torch.float32)
-    kinds = {
-        name: dtype
-        if name.startswith(("heads.", "code_reader.")) or (name.startswith("blocks.") and "norm" not in name)
-        else rest
-        for name, _ in model.named_parameters()
-    }
+    linear = (module for module in model.modules() if isinstance(module, nn.Linear))
+    narrow = {id(parameter) for module in linear for parameter in module.parameters()}
+    kinds = {name: dtype if id(p) in narrow else rest for name, p in model.named_parameters()}
     held = model.named_parameters()
     if not model.training and all(p.dtype == kinds[name] and not p.requires_grad for name, p in held):
         return model

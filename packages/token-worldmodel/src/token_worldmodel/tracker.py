@@ -37,7 +37,7 @@ class StateTracker:
             raise ValueError(f"context is {context}; give 1 to max_steps = {config.max_steps}")
         if not whole(batch_size):
             raise ValueError(f"batch_size is {batch_size}; give 1 or more plays to follow")
-        device = model.slot_embedding.device
+        device = model.step_embedding.device
         self._model = copy.deepcopy(for_inference(model, dtype))
         self._tokens = torch.zeros(batch_size, context, config.num_levels, dtype=torch.int64, device=device)
         self._actions = torch.zeros(batch_size, context, dtype=torch.int64, device=device)

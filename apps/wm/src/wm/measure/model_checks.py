@@ -100,8 +100,7 @@ def _gradients(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
     finally:
         for parameter, before in zip(model.parameters(), wanted, strict=True):
             parameter.requires_grad_(before)
-    weights = model.config.loss_weights
-    untaught = tuple(f"heads.{level}." for level, weight in enumerate(weights) if not weight)
+    untaught = tuple(_untaught(model))
     missing = [
         name
         for name, grad in named
@@ -110,3 +109,14 @@ def _gradients(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
     broken = [name for name, grad in named if grad is not None and not bool(grad.isfinite().all())]
     yield Check("every parameter learns", not missing, ", ".join(missing) or f"all {len(named)}")
     yield Check("gradients are finite", not broken, ", ".join(broken) or f"all {len(named)}")
+
+
+def _untaught(model: WorldModel) -> Iterator[str]:
+    """Beginnings of the names of parameters that only levels without weight in the loss would move."""
+    weights = model.config.loss_weights
+    for level, weight in enumerate(weights):
+        if not weight:
+            yield f"heads.{level}."
+            yield f"chain.{level - 1}.output_norm."
+        if level < len(model.chain) and not any(weights[level + 1 :]):
+            yield f"chain.{level}."
