@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from plain import PlainWorldModel, add_size, sized
@@ -23,13 +24,16 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=8)
     add_size(parser)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--forms", nargs="+", default=["plain cache", "ours fp32", "ours bf16"])
+    parser.add_argument(
+        "--forms", nargs="+", default=["plain cache", "ours fp32", "ours bf16", "by step bf16"]
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu-time", action="store_true", help="measure CPU time: for a busy machine")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = WorldModel(sized(args, args.context + args.horizon))
+    by_step = WorldModel(replace(model.config, position="step"))
     plain = PlainWorldModel(model)
     for batch in args.batches:
         tokens = torch.randint(0, 256, (batch, args.context, 3))
@@ -39,6 +43,9 @@ def main() -> None:
             "plain cache": lambda t=tokens: plain_seconds(plain, t, args.horizon),
             "ours fp32": lambda t=tokens, a=actions: our_seconds(model, t, a, args.horizon, torch.float32),
             "ours bf16": lambda t=tokens, a=actions: our_seconds(model, t, a, args.horizon, torch.bfloat16),
+            "by step bf16": lambda t=tokens, a=actions: our_seconds(
+                by_step, t, a, args.horizon, torch.bfloat16
+            ),
         }
         forms = {name: every[name] for name in args.forms}
         best = dict.fromkeys(forms, float("inf"))

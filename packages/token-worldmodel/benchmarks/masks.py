@@ -66,6 +66,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int | None, windows: 
     parser.add_argument(
         "--codes", type=Path, help="file of the quantizer that made the tokens: its codes are read too"
     )
+    parser.add_argument("--position", choices=["token", "step"], default="token")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 
 
@@ -84,6 +85,7 @@ def build(games: dict[str, TokenTrajectories], args: argparse.Namespace, **chang
         "num_layers": args.layers,
         "num_heads": args.heads,
         "loss_weights": tuple(args.loss_weights),
+        "position": args.position,
     }
     if codebooks:
         values |= {"num_codes": tuple(map(len, codebooks)), "code_dim": codebooks[0].shape[1]}

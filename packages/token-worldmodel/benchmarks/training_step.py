@@ -59,6 +59,11 @@ def main() -> None:
         ours.load_state_dict(model.state_dict())
         objective = WorldModelObjective(ours)
         steps[f"ours {precision}"] = stepper(ours, lambda objective=objective: objective(batch)[0], bf16)
+        by_step = WorldModel(replace(config, position="step"))  # another model: its losses differ
+        objective = WorldModelObjective(by_step)
+        steps[f"by step {precision}"] = stepper(
+            by_step, lambda objective=objective: objective(batch)[0], bf16
+        )
         if args.compile:
             twin = WorldModel(config)
             twin.load_state_dict(model.state_dict())
@@ -79,6 +84,7 @@ def main() -> None:
         print(f"{name:13s} {args.windows / value:7.2f} windows/s")
     for peer in ("plain bf16", "plain fp32"):
         print(f"ours bf16 / {peer}: {best[peer] / best['ours bf16']:.2f}")
+        print(f"by step bf16 / {peer}: {best[peer] / best['by step bf16']:.2f}")
         if args.compile:
             print(f"compiled bf16 / {peer}: {best[peer] / best['compiled bf16']:.2f}")
     print(f"ours fp32 / plain fp32: {best['plain fp32'] / best['ours fp32']:.2f}")

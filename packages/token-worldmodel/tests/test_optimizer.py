@@ -10,10 +10,10 @@ from token_worldmodel import MuonAdamW, make_optimizer, parameter_groups
 WIDTH = 16  # of `model`
 
 
-@pytest.fixture
-def model(make_model):
+@pytest.fixture(params=["token", "step"])
+def model(make_model, request):
     """With a gradient everywhere."""
-    model = make_model(dim=WIDTH, num_heads=2, ffn_dim=4 * WIDTH, num_layers=2)
+    model = make_model(dim=WIDTH, num_heads=2, ffn_dim=4 * WIDTH, num_layers=2, position=request.param)
     draw = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=draw)
@@ -21,7 +21,8 @@ def model(make_model):
 
 
 def inside(model):
-    return [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+    named = [(name, p) for name, p in model.named_parameters() if name.startswith(("blocks.", "chain."))]
+    return [p for name, p in named if p.ndim == 2 and "embedding" not in name]
 
 
 def test_only_matrices_of_linear_layers_decay(make_model) -> None:
@@ -137,7 +138,8 @@ def test_refuses_what_it_cannot_step(model):
     with pytest.raises(ValueError, match="kind is 'Muon'; choose adamw or muon"):
         make_optimizer(model, "Muon", lr=1e-2, weight_decay=0.0, betas=(0.9, 0.999))
     model.blocks.requires_grad_(False)
-    with pytest.raises(ValueError, match="no matrix of the model's blocks requires a gradient"):
+    model.chain.requires_grad_(False)
+    with pytest.raises(ValueError, match="no matrix inside the model requires a gradient"):
         MuonAdamW(model, lr=1e-2)
 
 

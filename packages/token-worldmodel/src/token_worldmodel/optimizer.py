@@ -1,4 +1,4 @@
-"""Optimizers: AdamW, or Muon for the matrices inside the blocks and AdamW for the rest."""
+"""Optimizers: AdamW, or Muon for the matrices inside and AdamW for the rest."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -46,7 +46,7 @@ def make_optimizer(
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """Muon for the matrices inside a world model's blocks, AdamW for all else, as one optimizer.
+    """Muon for the matrices inside a world model's blocks and chain, AdamW for all else, as one optimizer.
 
     Muon steps along the orthogonal matrix nearest to the gradient's momentum, so that no direction is learned
     slowly because others have larger gradients (Jordan et al., 2024,
@@ -55,14 +55,14 @@ class MuonAdamW(torch.optim.Optimizer):
     a block's queries, keys and values as one matrix, as the model does.
 
     Args:
-        model: its parameters; all but the matrices of its blocks are AdamW's, in the groups of
-            `parameter_groups`.
+        model: its parameters; all but the matrices of its blocks and its chain are AdamW's, in the groups
+            of `parameter_groups`.
         lr: learning rate of every group; each has its own ``"lr"`` for a schedule to set.
         weight_decay: of the matrices, in both optimizers.
         betas: AdamW's.
 
     Raises:
-        ValueError: a negative decay, or no matrix in the blocks requires a gradient.
+        ValueError: a negative decay, or no matrix inside requires a gradient.
     """
 
     def __init__(
@@ -73,9 +73,11 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        inside = [p for b in model.blocks for p in b.parameters() if p.ndim == 2 and p.requires_grad]
+        parts = (module for part in (*model.blocks, *model.chain) for module in part.modules())
+        matrices = (part.weight for part in parts if isinstance(part, nn.Linear))
+        inside = [matrix for matrix in matrices if matrix.requires_grad]
         if not inside:
-            raise ValueError("no matrix of the model's blocks requires a gradient; use AdamW for the rest")
+            raise ValueError("no matrix inside the model requires a gradient; use AdamW for the rest")
         taken = {id(parameter) for parameter in inside}
         groups = parameter_groups(model, weight_decay)
         for group in groups:
