@@ -171,23 +171,28 @@ def test_autocast_stays_close(make_window) -> None:
         assert b.dtype == torch.bfloat16
 
 
-def test_untrained_predictions_are_near_uniform(make_window) -> None:
+@pytest.mark.parametrize("position", ["token", "step"])
+def test_untrained_predictions_are_near_uniform(make_window, position) -> None:
     torch.manual_seed(0)
-    model = WorldModel(WorldModelConfig(dim=64, num_heads=4, ffn_dim=128, max_steps=16))
+    model = WorldModel(WorldModelConfig(dim=64, num_heads=4, ffn_dim=128, max_steps=16, position=position))
     for logits in model(*make_window(model, 2, 16)).logits:
         entropy = torch.distributions.Categorical(logits=logits).entropy()
         assert (entropy > 0.99 * math.log(256)).all()
 
 
-def test_residual_branches_begin_smaller_the_more_layers_there_are() -> None:
+@pytest.mark.parametrize("position", ["token", "step"])
+def test_residual_branches_begin_smaller_the_more_layers_there_are(position) -> None:
     torch.manual_seed(0)
-    model = WorldModel(WorldModelConfig(dim=64, num_heads=4, ffn_dim=128, num_layers=8, code_dim=24))
+    sizes = {"dim": 64, "num_heads": 4, "ffn_dim": 128, "num_layers": 8, "code_dim": 24}
+    model = WorldModel(WorldModelConfig(**sizes, position=position))
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             assert not parameter.any(), name
         elif "norm" not in name:
             branch = name.endswith(("projection.weight", "contract.weight"))
-            assert parameter.std().item() == pytest.approx(0.02 / 4 if branch else 0.02, rel=0.15), name
+            link = name.startswith("chain.") and "embedding" in name
+            deviation = 0.02 / 4 if branch else 1.0 if link else 0.02
+            assert parameter.std().item() == pytest.approx(deviation, rel=0.15), name
 
 
 def test_dropout_only_in_training(make_model, make_window) -> None:

@@ -111,13 +111,18 @@ class WorldModel(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """GPT-2's scheme: normal of deviation 0.02, on residual branches divided by sqrt(2 * layers)."""
+        """GPT-2's scheme: normal of deviation 0.02, on residual branches divided by sqrt(2 * layers).
+
+        The embeddings of the chain have a deviation of 1, like the normalised state that they are added to.
+        """
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif "norm" not in name:
                 branch = name.endswith(("projection.weight", "contract.weight"))
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * len(self.blocks)) if branch else 0.02)
+        for link in self.chain:
+            nn.init.normal_(link.embedding.weight)
 
     def set_codebooks(self, codebooks: Sequence[Tensor]) -> None:
         """Read tokens as these codes too, from now on; they are saved with the model.
