@@ -65,6 +65,20 @@ def test_logits_are_those_of_pytorchs_own_layers(make_model, make_window, mask, 
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+def effects(model: WorldModel, tokens: torch.Tensor, actions: torch.Tensor):
+    """Change each token and action of a window in turn: step, slot and, by level, which logits move (T,)."""
+    before = model(tokens, actions).logits
+    for step in range(tokens.shape[1]):
+        for slot in range(model.config.num_levels + 1):
+            tokens_after, actions_after = tokens.clone(), actions.clone()
+            if slot < model.config.num_levels:
+                tokens_after[0, step, slot] = (tokens[0, step, slot] + 1) % 11
+            else:
+                actions_after[0, step] = (actions[0, step] + 1) % 18
+            after = model(tokens_after, actions_after).logits
+            yield step, slot, [(a - b)[0].abs().amax(-1) > 1e-4 for a, b in zip(after, before, strict=True)]
+
+
 @pytest.mark.parametrize(("mask", "detail"), MASKS)
 def test_an_output_moves_only_with_what_its_position_sees(make_model, make_window, mask, detail) -> None:
     """One layer, so that an input reaches an output exactly if the output's position sees it."""
@@ -73,19 +87,10 @@ def test_an_output_moves_only_with_what_its_position_sees(make_model, make_windo
     tokens, actions = make_window(model, 1, steps)
     visible = visibility(model.config, steps)
     slots = [levels, 0, 1]  # the slot each level is predicted from
-    before = model(tokens, actions).logits
-    for step in range(steps):
-        for slot in range(levels + 1):
-            tokens_after, actions_after = tokens.clone(), actions.clone()
-            if slot < levels:
-                tokens_after[0, step, slot] = (tokens[0, step, slot] + 1) % 11
-            else:
-                actions_after[0, step] = (actions[0, step] + 1) % 18
-            after = model(tokens_after, actions_after).logits
-            for level in range(levels):
-                moved = (after[level] - before[level])[0].abs().amax(-1) > 1e-4
-                rows = torch.arange(steps) * 4 + slots[level]
-                assert torch.equal(moved, visible[rows, step * 4 + slot]), (step, slot, level)
+    for step, slot, moved in effects(model, tokens, actions):
+        for level in range(levels):
+            rows = torch.arange(steps) * 4 + slots[level]
+            assert torch.equal(moved[level], visible[rows, step * 4 + slot]), (step, slot, level)
 
 
 @pytest.mark.parametrize("code_dim", [0, 3])
@@ -95,21 +100,12 @@ def test_where_a_step_is_one_position_predictions_see_the_past_and_the_coarser_t
     model = make_model(position="step", code_dim=code_dim)
     steps, levels = 4, 3
     tokens, actions = make_window(model, 1, steps)
-    before = model(tokens, actions).logits
-    for step in range(steps):
-        for slot in range(levels + 1):
-            tokens_after, actions_after = tokens.clone(), actions.clone()
-            if slot < levels:
-                tokens_after[0, step, slot] = (tokens[0, step, slot] + 1) % 11
-            else:
-                actions_after[0, step] = (actions[0, step] + 1) % 18
-            after = model(tokens_after, actions_after).logits
-            for level in range(levels):
-                moved = (after[level] - before[level])[0].abs().amax(-1) > 1e-4
-                # logits[0][t] predicts step t + 1, logits[l][t] step t, from all steps before the predicted.
-                predicts = torch.arange(steps) + (level == 0)
-                sees = (predicts > step) | ((predicts == step) & (slot < level))
-                assert torch.equal(moved, sees), (step, slot, level)
+    for step, slot, moved in effects(model, tokens, actions):
+        for level in range(levels):
+            # logits[0][t] predicts step t + 1, logits[l][t] step t, from all steps before the predicted.
+            predicts = torch.arange(steps) + (level == 0)
+            sees = (predicts > step) | ((predicts == step) & (slot < level))
+            assert torch.equal(moved[level], sees), (step, slot, level)
 
 
 def test_logits_of_a_step_that_is_one_position_by_hand(make_model, make_window) -> None:
