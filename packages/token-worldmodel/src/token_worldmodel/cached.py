@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attention import attend, attend_few
+from .code_reader import CodeReader
 from .config import WorldModelConfig
 from .masks import attention_plan, detail_reach, remembered, visibility
 from .model import WorldModel
@@ -100,13 +101,17 @@ class CachedReader:
         columns = [table(i) for table, i in zip(tables[first_slot:end_slot], ids, strict=True)]
         if model.code_reader is not None:
             for new, level in enumerate(range(first_slot, min(end_slot, config.num_levels))):
-                self._codes = model.code_reader.extend(self._codes if level else None, ids[new], level)
-                columns[new] = columns[new] + model.code_reader(self._codes)
+                columns[new] = columns[new] + self._read_code(model.code_reader, ids[new], level)
         x = torch.stack(columns, 1)
         x = x + (model.slot_embedding[first_slot:end_slot] + model.step_embedding[self.step])
         output = self._pass(x, slice(first_slot, end_slot))
         self.step += end_slot == config.step_size
         return output
+
+    def _read_code(self, reader: CodeReader, tokens: Tensor, level: int) -> Tensor:
+        """What the current step's codes up to this level's tokens (B,) say, (B, D)."""
+        self._codes = reader.extend(self._codes if level else None, tokens, level)
+        return reader(self._codes)
 
     def _pass(self, x: Tensor, slots: slice) -> Tensor:
         """Take the positions x (B, Q, D) of the current step through the transformer; see `read`."""
@@ -135,7 +140,7 @@ class StepReader(CachedReader):
         super().__init__(model, batch_size, num_steps)
         self._known = model.step_embedding.new_zeros(batch_size, model.config.dim)
         self._tokens: list[Tensor] = []  # of the current step so far
-        self._reads: list[Tensor] = []
+        self._read: Tensor | None = None  # what their codes say
 
     def read_steps(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """As `CachedReader.read_steps`."""
@@ -149,18 +154,17 @@ class StepReader(CachedReader):
         output = self._known
         for level, token in enumerate(tokens, first_slot):
             if model.code_reader is not None:
-                self._codes = model.code_reader.extend(self._codes if level else None, token, level)
-                self._reads.append(model.code_reader(self._codes))
+                self._read = self._read_code(model.code_reader, token, level)
             if level < num_levels - 1:
                 link = model.chain[level]
-                self._known = link(self._known, token, self._reads[-1] if self._reads else None)
+                self._known = link(self._known, token, self._read)
                 output = link.output_norm(self._known)
             self._tokens.append(token)
         if action:
             step = torch.stack(self._tokens, -1)[:, None]
-            reads = [read[:, None] for read in self._reads]
+            reads = [] if self._read is None else [self._read[:, None]]
             output = self._pass(model.embed(step, action[0][:, None], reads, self.step), slice(None))
-            self._known, self._tokens, self._reads = output, [], []
+            self._known, self._tokens = output, []
             self.step += 1
         return output
 

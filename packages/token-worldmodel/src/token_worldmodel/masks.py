@@ -26,7 +26,7 @@ def visibility(config: WorldModelConfig, num_steps: int, device: torch.device | 
     position = torch.arange(num_steps * config.step_size, device=device)
     step, slot = position // config.step_size, position % config.step_size
     visible = position[:, None] >= position[None, :]
-    if config.mask == "causal" or config.position == "step":
+    if config.mask == "causal":
         return visible
     is_detail = (slot > 0) & (slot < config.num_levels)
     reach = torch.where(is_detail, 0, detail_reach(config, num_steps))

@@ -187,7 +187,7 @@ class WorldModel(nn.Module):
     def embed(self, tokens: Tensor, actions: Tensor, reads: Sequence[Tensor] = (), first: int = 0) -> Tensor:
         """The transformer's input (B, N, D) for tokens (B, T, L) and actions (B, T) from step ``first`` on.
 
-        ``reads`` is that of `read_codes`.
+        ``reads`` is that of `read_codes`; where a step is one position, the last of it is enough.
         """
         columns = [table(tokens[..., level]) for level, table in enumerate(self.token_embeddings)]
         steps = self.step_embedding[first : first + tokens.shape[1]]

@@ -73,15 +73,13 @@ class MuonAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        parts = (module for part in (*model.blocks, *model.chain) for module in part.modules())
-        matrices = (part.weight for part in parts if isinstance(part, nn.Linear))
-        inside = [matrix for matrix in matrices if matrix.requires_grad]
+        within = {id(p) for part in (*model.blocks, *model.chain) for p in part.parameters()}
+        groups = parameter_groups(model, weight_decay)
+        matrices = groups[0]["params"]
+        inside = [matrix for matrix in matrices if id(matrix) in within]
         if not inside:
             raise ValueError("no matrix inside the model requires a gradient; use AdamW for the rest")
-        taken = {id(parameter) for parameter in inside}
-        groups = parameter_groups(model, weight_decay)
-        for group in groups:
-            group["params"] = [p for p in group["params"] if id(p) not in taken]
+        groups[0]["params"] = [matrix for matrix in matrices if id(matrix) not in within]
         self.adamw = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
         self.muon = torch.optim.Muon(inside, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         super().__init__(self._groups(), {})

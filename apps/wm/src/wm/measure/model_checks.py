@@ -112,11 +112,14 @@ def _gradients(model: WorldModel, batch: TokenBatch) -> Iterator[Check]:
 
 
 def _untaught(model: WorldModel) -> Iterator[str]:
-    """Beginnings of the names of parameters that only levels without weight in the loss would move."""
+    """Beginnings of the names of parameters that only levels without weight in the loss would move.
+
+    Among them are names of links that no chain has, which match nothing.
+    """
     weights = model.config.loss_weights
     for level, weight in enumerate(weights):
         if not weight:
             yield f"heads.{level}."
             yield f"chain.{level - 1}.output_norm."
-        if level < len(model.chain) and not any(weights[level + 1 :]):
+        if not any(weights[level + 1 :]):
             yield f"chain.{level}."
